@@ -1,0 +1,51 @@
+"""What a device can do here: whether it exists, waiting for it, and how much memory was used."""
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+
+def missing_reason(device: str) -> str | None:
+    """Return why `device` cannot be used on this machine in one line, or None if it can."""
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            return f"{device}: no CUDA device is visible to torch {torch.__version__} on this machine"
+        if index and int(index) >= torch.cuda.device_count():
+            return f"{device}: this machine has {torch.cuda.device_count()} CUDA device(s)"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return f"{device}: torch {torch.__version__} finds no MPS device on this machine"
+    return None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until everything queued on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement of peak memory, where the system allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _CLEAR_REFS.exists():
+        _CLEAR_REFS.write_text("5")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory in MB: of the device (CUDA), else the resident memory of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if _STATUS.exists():
+        peak_kb = next(line.split()[1] for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(peak_kb) * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")

@@ -1,0 +1,119 @@
+"""What a trained model is worth: validation losses, the discrete test bounds, the soft/hard gap, pictures.
+
+Every evaluation draws its noise from the run's own evaluation stream, so it is the same for every estimator of one seed and
+leaves the training noise untouched. All values are means over images, in nats per example.
+"""
+
+import io
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from estimators import Estimator
+from harness import seeding
+from harness.config import RunConfig
+from harness.data import Dataset
+from harness.vae import CategoricalVAE, kl_to_uniform, one_hot_samples
+
+MAX_DECODED = 16_384
+"""Codes decoded at once while bounds are computed: it limits the memory, and changes nothing else."""
+
+
+@torch.no_grad()
+def validation_metrics(
+    run: RunConfig, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset, epoch: int
+) -> dict[str, float]:
+    """Return `val/loss`, `val/bce`, `val/kl` on the split and with the kind of codes that the run asks for."""
+    x_ND = dataset.split(run.evaluation.validation_split)
+    relaxed = run.evaluation.validation_codes == "relaxed"
+    with seeding.seeded(run.seed, "evaluation", epoch, device=x_ND.device):
+        bce, kl = losses(vae, estimator if relaxed else None, x_ND, 1, run.evaluation.batch_size)
+    return {"val/loss": bce + kl, "val/bce": bce, "val/kl": kl}
+
+
+@torch.no_grad()
+def test_metrics(run: RunConfig, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset) -> dict[str, float]:
+    """Return the final metrics on the test split.
+
+    `test/neg_elbo` with one-hot samples is the bound on the discrete model; `test/relaxed_loss` is the loss that the estimator
+    itself sees (its own codes, at its last τ), and no bound if it relaxes; `test/neg_bound` is importance-weighted with
+    k = `evaluation.bound_samples`.
+    """
+    settings, x_ND = run.evaluation, dataset.test_ND
+    with seeding.seeded(run.seed, "evaluation", device=x_ND.device):
+        bce, kl = losses(vae, None, x_ND, settings.test_samples, settings.batch_size)
+        metrics = {"test/neg_elbo": bce + kl, "test/bce": bce, "test/kl": kl}
+        metrics["test/relaxed_loss"] = sum(losses(vae, estimator, x_ND, 1, settings.batch_size))
+        if settings.bound_samples:
+            metrics["test/neg_bound"] = neg_bound(vae, x_ND, settings.bound_samples)
+    return metrics
+
+
+def losses(
+    vae: CategoricalVAE, estimator: Estimator | None, x_ND: Tensor, n_samples: int, batch_size: int
+) -> tuple[float, float]:
+    """Return (reconstruction cost, KL), means over images: with the estimator's own codes, or one-hot ones if it is None."""
+    vae.eval()
+    total = torch.zeros(2, dtype=torch.float64)
+    for x_BD in x_ND.split(batch_size):
+        logits_BLK = vae.encode(x_BD)
+        cost = vae.reconstruction_cost(x_BD)
+        cost_B = estimator(logits_BLK, cost).cost_B if estimator else one_hot_cost(logits_BLK, cost, n_samples)
+        total += torch.stack([cost_B.sum(), kl_to_uniform(logits_BLK).sum()]).cpu().double()
+    bce, kl = (total / len(x_ND)).tolist()
+    return bce, kl
+
+
+def one_hot_cost(logits_BLK: Tensor, cost: Callable[[Tensor], Tensor], n_samples: int) -> Tensor:
+    """Return the mean cost of `n_samples` one-hot codes per example, shape (B,)."""
+    return cost(one_hot_samples(logits_BLK, n_samples)).mean(0)
+
+
+def neg_bound(vae: CategoricalVAE, x_ND: Tensor, k: int) -> float:
+    """Return the importance-weighted bound −E log (1/k) Σ p(x, z)/q(z|x) over k codes (Burda, Grosse & Salakhutdinov 2016, eq. 8).
+
+    k = 1 is the negative ELBO with a sampled KL; the bound falls towards −log p(x) as k grows.
+    """
+    total = 0.0
+    for x_BD in x_ND.split(max(1, MAX_DECODED // k)):
+        logits_BLK = vae.encode(x_BD)
+        chunks = [min(MAX_DECODED, k - done) for done in range(0, k, MAX_DECODED)]
+        log_weights = torch.cat([log_weight(vae, x_BD, logits_BLK, n) for n in chunks])
+        total -= (log_weights.double().logsumexp(0) - math.log(k)).sum().item()
+    return total / len(x_ND)
+
+
+def log_weight(vae: CategoricalVAE, x_BD: Tensor, logits_BLK: Tensor, n_samples: int) -> Tensor:
+    """Return log p(x|z) + log p(z) − log q(z|x) of codes drawn from q, shape (S, B)."""
+    z_SBLK = one_hot_samples(logits_BLK, n_samples)
+    log_q_SB = (z_SBLK * (logits_BLK - logits_BLK.logsumexp(-1, keepdim=True))).sum((-2, -1))
+    log_prior = -vae.n_latents * math.log(vae.n_categories)
+    return -vae.reconstruction_cost(x_BD)(z_SBLK) + log_prior - log_q_SB
+
+
+@torch.no_grad()
+def pictures(run: RunConfig, vae: CategoricalVAE, dataset: Dataset) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, PNG): the first test images, their reconstructions from one one-hot sample, and samples of the prior."""
+    n = run.evaluation.n_images
+    if n == 0:
+        return
+    x_BD = dataset.test_ND[:n]
+    with seeding.seeded(run.seed, "evaluation", 2**31, device=x_BD.device):
+        codes = one_hot_samples(vae.encode(x_BD), 1)[0]
+        prior = one_hot_samples(codes.new_zeros(n, vae.n_latents, vae.n_categories), 1)[0]
+    yield "originals", png_row(x_BD, dataset.image_shape)
+    yield "reconstructions", png_row(torch.sigmoid(vae.decode(codes)), dataset.image_shape)
+    yield "prior_samples", png_row(torch.sigmoid(vae.decode(prior)), dataset.image_shape)
+
+
+def png_row(x_BD: Tensor, image_shape: tuple[int, int]) -> bytes:
+    """Return the images side by side as one greyscale PNG, 2 pixels apart."""
+    height, width = image_shape
+    tiles = torch.nn.functional.pad(x_BD.float().cpu().reshape(-1, height, width), (0, 2))
+    row = (tiles.transpose(0, 1).flatten(1)[:, :-2] * 255).round().to(torch.uint8).numpy()
+    out = io.BytesIO()
+    PILImage.fromarray(row).save(out, format="PNG", optimize=True)
+    return out.getvalue()

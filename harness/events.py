@@ -1,0 +1,119 @@
+"""The plain events that training yields, and their JSON form.
+
+A `Record` is an event with the run it belongs to and the time at which it happened. Executors carry records, the journal
+stores them, the tracker forwards them: all three see the same thing, so a sweep can be replayed from its journal.
+"""
+
+import base64
+import json
+import time
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run begins; `provenance` says where and with what."""
+
+    kind: ClassVar[str] = "started"
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """One epoch is done: `step` updates so far, `elapsed_s` seconds of training so far (evaluation excluded)."""
+
+    kind: ClassVar[str] = "epoch"
+    epoch: int
+    step: int
+    elapsed_s: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture as PNG bytes: `originals`, `reconstructions`, `prior_samples`."""
+
+    kind: ClassVar[str] = "image"
+    name: str
+    step: int
+    png: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is complete, with its final metrics."""
+
+    kind: ClassVar[str] = "finished"
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """A loss or a final metric was not finite; `step` is the first such update."""
+
+    kind: ClassVar[str] = "diverged"
+    step: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An exception, or a worker that died."""
+
+    kind: ClassVar[str] = "failed"
+    error: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The run cannot work on this machine, and why."""
+
+    kind: ClassVar[str] = "skipped"
+    error: str
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The sweep was stopped while this run was under way."""
+
+    kind: ClassVar[str] = "interrupted"
+    error: str
+
+
+Event = Started | EpochDone | Image | Finished | Diverged | Failed | Skipped | Interrupted
+TERMINAL = (Finished, Diverged, Failed, Skipped, Interrupted)
+_KINDS: dict[str, type[Event]] = {
+    cls.kind: cls for cls in (Started, EpochDone, Image, Finished, Diverged, Failed, Skipped, Interrupted)
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One event of one run, with its time in milliseconds since 1970."""
+
+    run_key: str
+    time_ms: int
+    event: Event
+
+    @classmethod
+    def now(cls, run_key: str, event: Event) -> "Record":
+        return cls(run_key, time.time_ns() // 1_000_000, event)
+
+    def to_json(self) -> str:
+        body = asdict(self.event)
+        if isinstance(self.event, Image):
+            body["png"] = base64.b64encode(self.event.png).decode()
+        return json.dumps({"run_key": self.run_key, "time_ms": self.time_ms, "kind": self.event.kind, **body}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Record":
+        """Parse what `to_json` wrote. Raises ValueError (KeyError, TypeError) for anything else."""
+        data = json.loads(text)
+        kind = _KINDS[data["kind"]]
+        body = {f.name: data[f.name] for f in fields(kind)}
+        if kind is Image:
+            body["png"] = base64.b64decode(body["png"], validate=True)
+        return cls(data["run_key"], data["time_ms"], kind(**body))

@@ -1,0 +1,63 @@
+"""Where a number comes from: code, packages, hardware, threads."""
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("argmax-harness", "torch", "torchvision", "mlflow", "numpy", "pandas", "seaborn", "scipy", "entmax")
+
+
+@lru_cache(maxsize=1)
+def provenance() -> dict[str, Any]:
+    """Return code version, package versions, hardware and thread count of this process, as plain JSON values."""
+    import torch
+
+    return {
+        **git_state(Path(__file__).parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "hostname": platform.node(),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Return commit and dirty flag of the checkout that `folder` belongs to; None where it is not in one (a wheel)."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True)  # noqa: S607 git is found on the PATH
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def package_version(name: str) -> str | None:
+    """Return the installed version, or None if the package is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """Return the model name of the processor, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,56 @@
+"""Times of training steps, without a synchronisation inside an epoch."""
+
+import time
+
+import torch
+
+from harness.devices import synchronize
+
+
+class StepTimer:
+    """Records when each step ends; on CUDA through events, so that the host never waits for the device.
+
+    `lap()` after each step; `seconds()` once at the end of the epoch gives one duration per step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._laps: list[float] = []
+        self._events: list[torch.cuda.Event] = []
+        synchronize(device)
+        self._started = time.perf_counter()
+        self.lap()
+
+    def lap(self) -> None:
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self._device))
+            self._events.append(event)
+        else:
+            self._laps.append(time.perf_counter())
+
+    def seconds(self) -> tuple[list[float], float]:
+        """Return (seconds per step, seconds in all), after waiting for the device."""
+        synchronize(self._device)
+        total = time.perf_counter() - self._started
+        if self._device.type == "cuda":
+            pairs = zip(self._events[:-1], self._events[1:], strict=True)
+            return [first.elapsed_time(second) / 1e3 for first, second in pairs], total
+        return [b - a for a, b in zip(self._laps[:-1], self._laps[1:], strict=True)], total
+
+
+WARM_UP_STEPS = 10
+
+
+def summary(step_s: list[float], batch_size: int) -> dict[str, float]:
+    """Return median and 90th percentile of the step time and the images per second at the median, warm-up excluded.
+
+    The first 10 steps are warm-up (half of them in a run of fewer than 20).
+    """
+    timed = torch.tensor(step_s[min(WARM_UP_STEPS, len(step_s) // 2) :], dtype=torch.float64)
+    median = timed.quantile(0.5).item()
+    return {
+        "time/step_s_median": median,
+        "time/step_s_p90": timed.quantile(0.9).item(),
+        "time/images_per_s": batch_size / median,
+    }

@@ -1,0 +1,168 @@
+"""Train one run. Read this file first: it is the whole main path.
+
+`train(run, registry)` yields plain events; it knows nothing of MLflow, processes or files. The estimators differ in one line,
+marked below; everything else is the same for all of them.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from estimators import Estimator
+from harness import data, seeding, timing
+from harness.config import RunConfig, TrainingConfig
+from harness.devices import peak_memory_mb, reset_peak_memory
+from harness.evaluate import pictures, test_metrics, validation_metrics
+from harness.events import Diverged, EpochDone, Event, Finished, Image, Started
+from harness.provenance import provenance
+from harness.vae import CategoricalVAE, kl_to_uniform
+
+
+@dataclass
+class State:
+    """All that changes during training, besides torch's generators."""
+
+    vae: CategoricalVAE
+    estimator: Estimator
+    optimizer: torch.optim.Optimizer
+    control_optimizer: torch.optim.Optimizer | None
+    step: int = 0
+
+
+def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[Event]:
+    """Train one run to its end and yield what happens. The same run gives the same numbers, to the last bit, on the same machine."""
+    yield Started(provenance())
+    device = torch.device(run.device)
+    dataset = data.load(run.data).to(device)
+    state = start(run, registry, dataset.n_pixels, device)
+    reset_peak_memory(device)
+    torch.manual_seed(seeding.stream_seed(run.seed, "noise"))
+
+    step_s: list[float] = []
+    elapsed_s = 0.0
+    for epoch in range(1, run.training.epochs + 1):
+        losses, epoch_step_s, epoch_s, tau = train_epoch(run, state, dataset, epoch)
+        elapsed_s += epoch_s
+        step_s += epoch_step_s
+        if (bad := first_non_finite(losses)) is not None:
+            step = state.step - len(losses) + bad + 1
+            yield Diverged(step, f"loss is {losses[bad, :2].sum().item()} at step {step} (epoch {epoch})")
+            return
+        metrics = epoch_means(losses) | timing.summary(epoch_step_s, run.training.batch_size)
+        if tau is not None:
+            metrics["tau"] = tau
+        if epoch % run.evaluation.validation_every == 0 or epoch == run.training.epochs:
+            metrics |= validation_metrics(run, state.vae, state.estimator, dataset, epoch)
+        if (name := non_finite_name(metrics)) is not None:
+            yield Diverged(state.step, f"{name} is {metrics[name]} after epoch {epoch}")
+            return
+        yield EpochDone(epoch, state.step, elapsed_s, metrics)
+
+    final = test_metrics(run, state.vae, state.estimator, dataset)
+    if (name := non_finite_name(final)) is not None:
+        yield Diverged(state.step, f"{name} is {final[name]} at the end of training")
+        return
+    for name, png in pictures(run, state.vae, dataset):
+        yield Image(name, state.step, png)
+    final |= timing.summary(step_s, run.training.batch_size)
+    yield Finished(state.step, final | {"time/total_s": elapsed_s, "memory/peak_mb": peak_memory_mb(device)})
+
+
+def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int, device: torch.device) -> State:
+    """Build backbone, estimator and optimiser. The seed alone decides the initial weights, whatever the estimator."""
+    with seeding.seeded(run.seed, "initialisation"):
+        vae = CategoricalVAE(n_pixels=n_pixels, **run.model.model_dump()).to(device)
+        estimator = run.build_estimator(registry).to(device)
+    control_parameters = list(estimator.parameters())
+    control = make_optimizer(run.training, control_parameters) if control_parameters else None
+    return State(vae, estimator, make_optimizer(run.training, list(vae.parameters())), control)
+
+
+def train_epoch(
+    run: RunConfig, state: State, dataset: data.Dataset, epoch: int
+) -> tuple[Tensor, list[float], float, float | None]:
+    """Pass once over the training images. Return losses (steps × [bce, kl, batch size]), seconds per step, seconds, last τ."""
+    device, batch_size = dataset.train_ND.device, run.training.batch_size
+    n_images = len(dataset.train_ND)
+    steps_per_epoch = math.ceil(n_images / batch_size)
+    n_steps = steps_per_epoch * run.training.epochs
+    order_N = torch.randperm(n_images, generator=seeding.generator(run.seed, "data", epoch)).to(device)
+    binarize = seeding.generator(run.seed, "binarization", epoch, device)
+    losses = torch.empty(steps_per_epoch, 3, device=device)
+    state.vae.train()
+    timer = timing.StepTimer(device)
+    for i, index_B in enumerate(order_N.split(batch_size)):
+        if state.estimator.tau is not None:
+            state.estimator.tau = run.schedule.tau(state.step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)
+        set_learning_rate(state, run.training, n_steps)
+        bce, kl = train_step(state, dataset.train_batch(index_B, binarize), run.training.grad_clip)
+        losses[i, 0], losses[i, 1], losses[i, 2] = bce, kl, len(index_B)
+        state.step += 1
+        timer.lap()
+    step_s, epoch_s = timer.seconds()
+    return losses.cpu(), step_s, epoch_s, state.estimator.tau
+
+
+def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> tuple[Tensor, Tensor]:
+    """Make one update; return reconstruction cost and KL of the batch, in nats per example."""
+    logits_BLK = state.vae.encode(x_BD)
+    estimate = state.estimator(logits_BLK, state.vae.reconstruction_cost(x_BD))  # the line in which estimators differ
+    bce, kl = estimate.cost_B.mean(), kl_to_uniform(logits_BLK).mean()
+
+    state.optimizer.zero_grad(set_to_none=True)
+    control = estimate.control_loss
+    (bce + kl).backward(inputs=list(state.vae.parameters()), retain_graph=control is not None)
+    if control is not None and state.control_optimizer is not None:
+        state.control_optimizer.zero_grad(set_to_none=True)
+        control.backward(inputs=list(state.estimator.parameters()))
+        state.control_optimizer.step()
+    if grad_clip is not None:
+        torch.nn.utils.clip_grad_norm_(state.vae.parameters(), grad_clip)
+    state.optimizer.step()
+    return bce.detach(), kl.detach()
+
+
+def make_optimizer(training: TrainingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Build the optimiser of a run, in its fused form where torch has one."""
+    lr, weight_decay = training.lr, training.weight_decay
+    match training.optimizer:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+        case "radam":
+            return torch.optim.RAdam(parameters, lr=lr, weight_decay=weight_decay)
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=training.momentum, fused=True)
+
+
+def set_learning_rate(state: State, training: TrainingConfig, n_steps: int) -> None:
+    """Set the learning rate of the next update: a pure function of the step."""
+    if training.lr_schedule == "constant":
+        return
+    progress = state.step / n_steps
+    factor = 1 - progress if training.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    for optimizer in (state.optimizer, state.control_optimizer):
+        for group in optimizer.param_groups if optimizer is not None else ():
+            group["lr"] = training.lr * factor
+
+
+def epoch_means(losses: Tensor) -> dict[str, float]:
+    """Return the means over the examples of an epoch, each batch taken at the weights it was trained on."""
+    weight = losses[:, 2].double() / losses[:, 2].sum()
+    bce, kl = (losses[:, :2].double() * weight[:, None]).sum(0).tolist()
+    return {"train/loss": bce + kl, "train/bce": bce, "train/kl": kl}
+
+
+def first_non_finite(losses: Tensor) -> int | None:
+    """Return the row of the first loss that is not finite, or None."""
+    bad = (~losses.isfinite().all(1)).nonzero()
+    return int(bad[0]) if len(bad) else None
+
+
+def non_finite_name(metrics: Mapping[str, float]) -> str | None:
+    """Return the name of a metric that is not finite, or None."""
+    return next((name for name, value in metrics.items() if not math.isfinite(value)), None)

@@ -1,0 +1,119 @@
+"""The shared backbone: one categorical variational auto-encoder. It knows nothing of estimators.
+
+    x_BD --encode--> logits_BLK --(an estimator draws z_SBLK)--> decode --> pixel logits --> Bernoulli likelihood
+
+Letters: S samples, B examples, L latents, K classes, D pixels. Costs and divergences are in nats per example.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "identity": nn.Identity,
+}
+
+
+def _mlp(sizes: Sequence[int], activation: str, last_activation: str = "identity") -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        name = activation if i < len(sizes) - 2 else last_activation
+        layers.append(nn.Linear(n_in, n_out))
+        if name != "identity":
+            layers.append(_ACTIVATIONS[name]())
+    return nn.Sequential(*layers)
+
+
+class CategoricalVAE(nn.Module):
+    """Encoder D → hidden → L·K logits, mirrored decoder L·K → hidden → D pixel logits.
+
+    Weights start as torch starts a `Linear`: uniform in ±1/√fan_in.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_pixels: int,
+        n_latents: int,
+        n_categories: int,
+        hidden: Sequence[int],
+        activation: str = "relu",
+        logits_activation: str = "identity",
+    ) -> None:
+        super().__init__()
+        self.n_latents, self.n_categories = n_latents, n_categories
+        code = n_latents * n_categories
+        self.encoder = _mlp([n_pixels, *hidden, code], activation, logits_activation)
+        self.decoder = _mlp([code, *reversed(hidden), n_pixels], activation)
+
+    def encode(self, x_BD: Tensor) -> Tensor:
+        """Return logits_BLK of the factorised posterior q(z|x)."""
+        logits_BLK: Tensor = self.encoder(x_BD).unflatten(-1, (self.n_latents, self.n_categories))
+        return logits_BLK
+
+    def decode(self, z_xLK: Tensor) -> Tensor:
+        """Return the pixel logits of codes with any leading dimensions: (…, L, K) → (…, D)."""
+        pixels: Tensor = self.decoder(z_xLK.flatten(-2))
+        return pixels
+
+    def reconstruction_cost(self, x_BD: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the cost an estimator may evaluate: z_SBLK → −log p(x|z), shape (S, B), in nats."""
+
+        def cost(z_SBLK: Tensor) -> Tensor:
+            return bernoulli_nll(self.decode(z_SBLK), x_BD)
+
+        return cost
+
+
+def bernoulli_nll(pixels_xBD: Tensor, x_BD: Tensor) -> Tensor:
+    """Return −log p(x) summed over pixels for logits (…, B, D) and targets (B, D) in [0, 1]: shape (…, B).
+
+    For grey targets this is the cross-entropy that the literature reports; it is a likelihood only for binary ones.
+    """
+    nll_xB: Tensor = _BernoulliNLL.apply(pixels_xBD, x_BD)
+    return nll_xB
+
+
+class _BernoulliNLL(torch.autograd.Function):
+    """Σ_d softplus(l) − l·x with softplus(l) = relu(l) − log max(σ(l), 1 − σ(l)).
+
+    That form needs one sigmoid and one logarithm, both vectorised on every CPU, where torch's softplus and log-sigmoid are
+    scalar: a third of the time of `binary_cross_entropy_with_logits`, and equally stable. The backward pass is plain
+    differentiable torch, so second derivatives (REBAR, RELAX) are right.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pixels_xBD: Tensor, x_BD: Tensor) -> Tensor:
+        ctx.save_for_backward(pixels_xBD, x_BD)
+        sigmoid = torch.sigmoid(pixels_xBD)
+        log_likelier = torch.maximum(sigmoid, 1 - sigmoid).log_().sum(-1)
+        return pixels_xBD.clamp_min(0).sum(-1) - log_likelier - torch.linalg.vecdot(pixels_xBD, x_BD)
+
+    @staticmethod
+    def backward(ctx: Any, grad_xB: Tensor) -> tuple[Tensor | None, None]:
+        pixels_xBD, x_BD = ctx.saved_tensors
+        return (torch.sigmoid(pixels_xBD) - x_BD) * grad_xB.unsqueeze(-1), None
+
+
+def kl_to_uniform(logits_BLK: Tensor) -> Tensor:
+    """Return KL(q ‖ uniform) summed over latents, shape (B,): Σ_l Σ_k π (log π + log K)."""
+    log_probs_BLK = logits_BLK - logits_BLK.logsumexp(-1, keepdim=True)  # log_softmax is 5 times slower for short rows
+    entropy_terms = (log_probs_BLK.exp() * log_probs_BLK).sum((-2, -1))
+    n_latents, n_categories = logits_BLK.shape[-2:]
+    return entropy_terms + n_latents * math.log(n_categories)
+
+
+def one_hot_samples(logits_BLK: Tensor, n_samples: int) -> Tensor:
+    """Draw one-hot codes z_SBLK from q with torch's default generator (Gumbel-max in float32 or wider)."""
+    wide_BLK = logits_BLK.detach().to(torch.promote_types(logits_BLK.dtype, torch.float32))
+    exponential = wide_BLK.new_empty((n_samples, *wide_BLK.shape)).exponential_()
+    index_SBL = (wide_BLK - exponential.clamp_min(torch.finfo(wide_BLK.dtype).tiny).log()).argmax(-1)
+    return torch.zeros_like(exponential, dtype=logits_BLK.dtype).scatter_(-1, index_SBL.unsqueeze(-1), 1.0)
