@@ -1,0 +1,207 @@
+"""What data sets there are, the files each is made of, and the checksums of those files.
+
+Imports neither torch nor numpy, so that listing data sets is instant.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Split = Literal["train", "test"]
+
+MNIST_MINI_SHA256 = "625e8c654a1ba984516ea173dc89bea88391290cf87fae361ecd774dfa89367d"
+
+_IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_OMNIGLOT_NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-short",
+    "test-images-idx3-ubyte",
+    "test-labels-idx1-short",
+)
+_EMNIST_NAMES = tuple(
+    f"emnist-letters-{part}"
+    for part in (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "test-images-idx3-ubyte",
+        "test-labels-idx1-ubyte",
+    )
+)
+
+
+class DataError(Exception):
+    """A data set is unknown, missing or damaged; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One IDX file as it is kept on disk, in plain form or with `.gz` appended."""
+
+    name: str  # of the plain file
+    shape: tuple[int, ...]
+    sha256: str | None = None  # of the plain content
+    sha256_gz: str | None = None  # of the published .gz, where nobody states that of the plain content
+
+    @property
+    def n_bytes(self) -> int:
+        """An upper bound of the plain size: the header and two bytes a value at most."""
+        return 4 + 4 * len(self.shape) + math.prod(self.shape) * (1 if len(self.shape) == 3 else 2)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive from which the IDX files are made."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One data set: what it shows, how large it is and how it is got."""
+
+    name: str
+    description: str
+    n_train: int
+    n_test: int
+    n_classes: int
+    licence: str
+    files: tuple[DataFile, ...] = ()  # train images, train labels, test images, test labels; empty where embedded
+    archives: tuple[Archive, ...] = ()
+    torchvision_class: str = ""  # whose mirrors have it
+    image_shape: tuple[int, int] = (28, 28)
+    transposed: bool = False  # stored with rows and columns exchanged
+    first_label: int = 0
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the data set is part of this package."""
+        return not self.files
+
+    @property
+    def how(self) -> str:
+        """How the data set is got: a command, or nothing to do."""
+        return "part of this package" if self.embedded else f"harness data fetch {self.name}"
+
+    def split_files(self, split: Split) -> tuple[DataFile, DataFile]:
+        """The files of the images and of the labels."""
+        images, labels = self.files[:2] if split == "train" else self.files[2:]
+        return images, labels
+
+
+def lookup(name: str) -> DatasetInfo:
+    """The data set of that name; DataError with a suggestion where there is none."""
+    if name in DATASETS:
+        return DATASETS[name]
+    close = difflib.get_close_matches(name, DATASETS, n=1)
+    advice = f"Did you mean '{close[0]}'?" if close else "See: harness list datasets"
+    raise DataError(f"data.name: expected one of {', '.join(DATASETS)}, got '{name}'. {advice}")
+
+
+def _files(
+    n_train: int, n_test: int, *, plain: Sequence[str] = (), gz: Sequence[str] = (), names: Sequence[str] = _IDX_NAMES
+) -> tuple[DataFile, ...]:
+    """The four files; the checksums, of one kind or the other, in the order of the files."""
+    shapes = [(n_train, 28, 28), (n_train,), (n_test, 28, 28), (n_test,)]
+    none: list[None] = [None] * 4
+    return tuple(DataFile(*fields) for fields in zip(names, shapes, plain or none, gz or none, strict=True))
+
+
+_MNIST = (
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+)
+_FASHION_MNIST_GZ = (
+    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+)
+_KMNIST_GZ = (
+    "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+    "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+    "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+    "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+)
+
+_ALL = (
+    DatasetInfo(
+        name="mnist-mini",
+        description="5,000 real MNIST digits, 500 of each, shipped with this package",
+        n_train=4_000,
+        n_test=1_000,
+        n_classes=10,
+        licence="CC BY-SA 3.0",
+    ),
+    DatasetInfo(
+        name="mnist",
+        description="Handwritten digits",
+        n_train=60_000,
+        n_test=10_000,
+        n_classes=10,
+        licence="CC BY-SA 3.0",
+        files=_files(60_000, 10_000, plain=_MNIST),
+        torchvision_class="MNIST",
+    ),
+    DatasetInfo(
+        name="fashion-mnist",
+        description="Photographs of clothes",
+        n_train=60_000,
+        n_test=10_000,
+        n_classes=10,
+        licence="MIT",
+        files=_files(60_000, 10_000, gz=_FASHION_MNIST_GZ),
+        torchvision_class="FashionMNIST",
+    ),
+    DatasetInfo(
+        name="kmnist",
+        description="Cursive Japanese characters (Kuzushiji-MNIST)",
+        n_train=60_000,
+        n_test=10_000,
+        n_classes=10,
+        licence="CC BY-SA 4.0",
+        files=_files(60_000, 10_000, gz=_KMNIST_GZ),
+        torchvision_class="KMNIST",
+    ),
+    DatasetInfo(
+        name="emnist-letters",
+        description="Handwritten letters, upper and lower case together (EMNIST)",
+        n_train=124_800,
+        n_test=20_800,
+        n_classes=26,
+        licence="none stated by NIST",
+        files=_files(124_800, 20_800, names=_EMNIST_NAMES),
+        archives=(
+            Archive("gzip.zip", 561_753_746, "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e"),
+        ),
+        torchvision_class="EMNIST",
+        transposed=True,
+        first_label=1,
+    ),
+    DatasetInfo(
+        name="omniglot",
+        description="Characters of 50 alphabets: the background set trains, the evaluation set tests",
+        n_train=19_280,
+        n_test=13_180,
+        n_classes=1_623,
+        licence="MIT",
+        files=_files(19_280, 13_180, names=_OMNIGLOT_NAMES),
+        archives=(
+            Archive(
+                "images_background.zip", 9_464_212, "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640"
+            ),
+            Archive(
+                "images_evaluation.zip", 6_462_886, "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee"
+            ),
+        ),
+        torchvision_class="Omniglot",
+    ),
+)
+
+DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({info.name: info for info in _ALL})
