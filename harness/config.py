@@ -1,0 +1,232 @@
+"""What one run is: frozen, strict models of its settings, and the key that identifies it.
+
+The grid file (`harness.grid`) makes many of these. Nothing here imports torch, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_serializer, field_validator, model_validator
+
+from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
+
+if TYPE_CHECKING:
+    from estimators import Estimator
+
+Scalar = bool | int | float | str | None
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Nonnegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+DatasetName = Literal["mnist-mini", "mnist", "fashion-mnist", "kmnist", "emnist-letters", "omniglot"]
+
+
+class Section(Settings):
+    """A part of a run's settings. Its canonical text, computed once, is what the run key hashes."""
+
+    @cached_property
+    def canonical(self) -> str:
+        return canonical_json(self.model_dump(mode="json", by_alias=True, exclude={"custom_label"}))
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("canonical", None)  # pydantic copies cached properties too, which the update made stale
+        return copy
+
+
+class DataConfig(Section):
+    """Which images, binarised how, and how many of the training images are kept for validation."""
+
+    name: DatasetName = "mnist-mini"
+    binarization: Literal["none", "threshold", "fixed", "resampled"] = "none"
+    validation_fraction: Fraction = 0.1
+    split_seed: Count = 0
+    train_size: PositiveInt | None = None
+
+
+class ModelConfig(Section):
+    """The categorical VAE: `hidden` are the encoder's layers; the decoder mirrors them."""
+
+    n_latents: PositiveInt = 20
+    n_categories: Annotated[int, Field(ge=2)] = 10
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 256)
+    activation: Literal["relu", "leaky_relu", "tanh", "elu", "gelu"] = "relu"
+    logits_activation: Literal["identity", "relu", "tanh"] = "identity"
+
+
+class TrainingConfig(Section):
+    """The budget and the optimiser, the same for every estimator."""
+
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 128
+    optimizer: Literal["adam", "radam", "adamw", "sgd"] = "adam"
+    lr: Positive = 1e-3
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    momentum: Fraction = 0.0
+    weight_decay: Nonnegative = 0.0
+    grad_clip: Positive | None = None
+
+    @model_validator(mode="after")
+    def _momentum_belongs_to_sgd(self) -> Self:
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(
+                f"momentum: expected 0 with optimizer {self.optimizer}, got {short(self.momentum)}. "
+                "Use optimizer: sgd, or leave momentum out."
+            )
+        return self
+
+
+class EvaluationConfig(Section):
+    """What is measured, on which images and with which codes. `bound_samples` is the bound's k; 0 means no bound."""
+
+    validation_split: Literal["validation", "train", "test"] = "validation"
+    validation_codes: Literal["one_hot", "relaxed"] = "one_hot"
+    validation_every: PositiveInt = 1
+    test_samples: PositiveInt = 1
+    bound_samples: Count = 100
+    batch_size: PositiveInt = 1000
+    n_images: Count = 8
+
+
+class EstimatorConfig(Section):
+    """An estimator by name, with every parameter but τ, which belongs to the schedule.
+
+    `source` is the SHA-256 of the file of a plugin, so that an edited plugin makes new runs; None for a built-in.
+    """
+
+    reserved: ClassVar[frozenset[str]] = frozenset({"name", "label", "source", "tau"})
+
+    name: Annotated[str, Field(min_length=1)]
+    params: Mapping[str, Scalar | tuple[Scalar, ...]] = {}
+    source: str | None = None
+    custom_label: Label | None = Field(default=None, alias="label")
+
+    @field_validator("params")
+    @classmethod
+    def _sorted_and_not_reserved(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        if taken := cls.reserved & params.keys():
+            raise ValueError(f"expected no parameter called {min(taken)}, which means something else in a grid.")
+        return dict(sorted(params.items()))
+
+    @field_serializer("params")
+    def _as_plain_dict(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(params)
+
+    @property
+    def label(self) -> str:
+        return self.custom_label or estimator_label(self.name, self.params)
+
+
+class RunConfig(Settings):
+    """Everything that decides the numbers of one run.
+
+    `varies` names the other settings (dotted) that differ within the grid: shown in the label, no part of the key.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = ("data", "model", "training", "evaluation")
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    estimator: EstimatorConfig
+    schedule: ScheduleConfig = Constant()
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:[0-9]{1,3})?)$")] = "cpu"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    varies: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _validation_images_exist(self) -> Self:
+        check_validation_split(self.data, self.evaluation)
+        return self
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that identify the run: the same settings give the same key, wherever they came from."""
+        parts = {name: getattr(self, name).canonical for name in (*self.sections, "estimator")}
+        parts |= {"schedule": self._schedule_text, "device": json.dumps(self.device), "seed": str(self.seed)}
+        text = "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def _schedule_text(self) -> str:
+        return canonical_json(self.schedule.model_dump(mode="json", by_alias=True, exclude={"custom_label"}))
+
+    def flat(self) -> dict[str, Scalar]:
+        """Every setting by its dotted name, as a tracker stores it; lists are text. Labels are left out."""
+        return dict(self._flattened())
+
+    def _flattened(self) -> Iterator[tuple[str, Scalar]]:
+        for section in (*self.sections, "schedule"):
+            values = getattr(self, section).model_dump(by_alias=True, exclude={"custom_label"})
+            yield from ((f"{section}.{name}", _plain(value)) for name, value in values.items())
+        yield "estimator.name", self.estimator.name
+        yield "estimator.source", self.estimator.source
+        yield from ((f"estimator.{name}", _plain(value)) for name, value in self.estimator.params.items())
+        yield "device", self.device
+        yield "seed", self.seed
+
+    @property
+    def label(self) -> str:
+        """The setting without its seed, such as `straight_through · constant(1) · lr=0.0003`."""
+        schedule = [] if isinstance(self.schedule, NoSchedule) else [self.schedule.label]
+        return " · ".join([self.estimator.label, *schedule, *map(self._varying, self.varies)])
+
+    def _varying(self, path: str) -> str:
+        section, _, name = path.partition(".")
+        value = getattr(getattr(self, section), name) if name else self.device
+        shown = {"data.name": "data", "evaluation.batch_size": "evaluation_batch_size"}.get(path, name or section)
+        return f"{shown}={short(value)}"
+
+    @property
+    def name(self) -> str:
+        """The label with the seed: unique within a grid."""
+        return f"{self.label} · seed {self.seed}"
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls.model_validate_json(text)
+
+    def build_estimator(self, registry: Mapping[str, type[Estimator]]) -> Estimator:
+        """A new estimator with this run's parameters, at the schedule's first τ. ValueError where that cannot be."""
+        from estimators import build, parameters
+
+        tau = self.schedule.tau(0, steps_per_epoch=1, n_steps=1)
+        has_tau = self.estimator.name in registry and "tau" in parameters(registry[self.estimator.name])
+        if has_tau and tau is None:
+            raise ValueError(f"{self.estimator.name}: expected a schedule for its temperature, got none.")
+        start = {"tau": tau} if has_tau else {}
+        return build(self.estimator.name, registry, **self.estimator.params, **start)
+
+
+def check_validation_split(data: DataConfig, evaluation: EvaluationConfig) -> None:
+    """ValueError where validation is asked for on a split that has no images."""
+    if evaluation.validation_split == "validation" and data.validation_fraction == 0:
+        raise ValueError(
+            "data.validation_fraction: expected more than 0 with evaluation.validation_split validation, got 0. "
+            "Set validation_split: train or test, or keep some images for validation."
+        )
+
+
+def estimator_label(name: str, params: Mapping[str, Any]) -> str:
+    """`rloo(n_samples=4)`; the name alone where there are no parameters to show."""
+    shown = ", ".join(f"{key}={short(value)}" for key, value in sorted(params.items()))
+    return f"{name}({shown})" if shown else name
+
+
+def canonical_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any) -> Scalar:
+    return short(value) if isinstance(value, tuple) else value

@@ -1,0 +1,224 @@
+"""Temperature schedules: τ as a pure function of progress, so that a resumed run has the τ of an uninterrupted one.
+
+Each schedule is a small frozen pydantic model, chosen in a grid by its `kind`. Formulas and papers: docs/schedules.md.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import cos, exp, pi
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Unit = Literal["step", "epoch"]
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Settings(BaseModel):
+    """Base of every configuration model: frozen, strict (no coercion but int → float), no unknown keys, no NaN or ∞."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True, hide_input_in_errors=True
+    )
+
+
+class NoSchedule(Settings):
+    """What an estimator without a temperature gets. It cannot be asked for in a grid."""
+
+    kind: Literal["none"] = "none"
+
+    @property
+    def label(self) -> str:
+        return "none"
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> None:
+        return None
+
+
+class Schedule(Settings, ABC):
+    """Base of the schedules. `kind` names the class in a grid; `label` replaces the automatic name in tables."""
+
+    ends_at: ClassVar[str | None] = None  # the field that the automatic label shows as the arrow's end
+    custom_label: Label | None = Field(default=None, alias="label")
+
+    @abstractmethod
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        """τ for the update number `step` (global, from 0) of a run of `n_steps` updates."""
+
+    @property
+    def label(self) -> str:
+        """The user's label, or the kind with every setting that is not a default: different settings never share it."""
+        return self.custom_label or f"{self.model_dump()['kind']}({', '.join(self._described())})"
+
+    def _described(self) -> list[str]:
+        parts = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name == "initial" and self.ends_at:
+                parts.append(f"{short(value)}→{short(getattr(self, self.ends_at))}")
+            elif name not in ("kind", "custom_label", "value", self.ends_at) and value != field.default:
+                parts.append(name if value is True else f"{name}={short(value)}")
+        return parts
+
+
+class Constant(Schedule):
+    """τ stays what it is."""
+
+    kind: Literal["constant"] = "constant"
+    value: Positive = Field(default=1.0, alias="tau")
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        return self.value
+
+    def _described(self) -> list[str]:
+        return [short(self.value)]
+
+
+class Annealed(Schedule, ABC):
+    """A schedule that starts at `initial` and changes every `every` units (steps or epochs)."""
+
+    initial: Positive = 1.0
+    every: PositiveInt = 1
+    unit: Unit = "step"
+
+    def elapsed(self, step: int, steps_per_epoch: int) -> int:
+        """Units passed at the latest change of τ: the progress, rounded down to a multiple of `every`."""
+        passed = step if self.unit == "step" else step // steps_per_epoch
+        return passed - passed % self.every
+
+    def fraction(self, step: int, steps_per_epoch: int, n_steps: int) -> float:
+        """Progress from 0 at the first update to 1 at the last change of τ in the run."""
+        end = self.elapsed(max(n_steps, 1) - 1, steps_per_epoch)
+        return min(1.0, self.elapsed(step, steps_per_epoch) / end) if end else 0.0
+
+
+class Falling(Annealed, ABC):
+    """A schedule that never passes below `floor`."""
+
+    ends_at: ClassVar[str | None] = "floor"
+    floor: Positive = 0.5
+
+    @model_validator(mode="after")
+    def _starts_above_the_floor(self) -> Self:
+        if self.initial < self.floor:
+            raise ValueError(f"floor: expected at most initial ({short(self.initial)}), got {short(self.floor)}.")
+        return self
+
+
+class Exponential(Falling):
+    """τ = max(floor, initial·exp(−rate·t)), t the progress at the latest change of τ (Jang, Gu and Poole 2017).
+
+    `compounding` multiplies the *current* τ by exp(−rate·t) at each change instead of the initial one, as some public
+    code does; `offset` puts the changes at progress ≡ offset (mod every); `restart_each_epoch` starts anew each epoch.
+    """
+
+    kind: Literal["exponential"] = "exponential"
+    rate: Annotated[float, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)] = 0
+    compounding: bool = False
+    restart_each_epoch: bool = False
+
+    @model_validator(mode="after")
+    def _changes_are_well_defined(self) -> Self:
+        if self.offset >= self.every:
+            raise ValueError(f"offset: expected less than every ({self.every}), got {self.offset}.")
+        if self.restart_each_epoch and self.unit == "epoch":
+            raise ValueError("restart_each_epoch: expected false where unit is epoch, got true. Set unit: step.")
+        return self
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        if self.restart_each_epoch:
+            step %= steps_per_epoch
+        passed = step if self.unit == "step" else step // steps_per_epoch
+        if passed < self.offset:
+            return self.initial
+        n = (passed - self.offset) // self.every  # the changes are at t_j = offset + j·every for j = 0 … n
+        last = self.offset + n * self.every
+        total = (n + 1) * (self.offset + last) // 2 if self.compounding else last  # Σ t_j, or t_n
+        return max(self.floor, self.initial * exp(-self.rate * total))
+
+
+class Linear(Annealed):
+    """τ goes from `initial` to `final` in a straight line over the run, which ends at `final` exactly."""
+
+    ends_at: ClassVar[str | None] = "final"
+    kind: Literal["linear"] = "linear"
+    final: Positive
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        done = self.fraction(step, steps_per_epoch, n_steps)
+        return (1 - done) * self.initial + done * self.final
+
+
+class Cosine(Annealed):
+    """τ goes from `initial` to `final` along half a cosine over the run: slowly, fast, slowly."""
+
+    ends_at: ClassVar[str | None] = "final"
+    kind: Literal["cosine"] = "cosine"
+    final: Positive
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        left = (1 + cos(pi * self.fraction(step, steps_per_epoch, n_steps))) / 2
+        return left * self.initial + (1 - left) * self.final
+
+
+class Step(Falling):
+    """τ = max(floor, initial·factor^n) after n periods of `every` units."""
+
+    kind: Literal["step"] = "step"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    every: PositiveInt
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        periods = self.elapsed(step, steps_per_epoch) // self.every
+        return max(self.floor, self.initial * self.factor**periods)
+
+
+class Increasing(Falling):
+    """Slope annealing: the slope 1/τ increases by `growth` per unit, until τ = floor (Chung, Ahn and Bengio 2017).
+
+    τ = max(floor, 1 / (1/initial + growth·t)). The paper's slope min(5, 1 + 0.04·epoch) is
+    `initial: 1, growth: 0.04, floor: 0.2, unit: epoch`.
+    """
+
+    kind: Literal["increasing"] = "increasing"
+    growth: Positive
+
+    @model_validator(mode="after")
+    def _has_room_to_increase(self) -> Self:
+        if self.floor == self.initial:
+            raise ValueError(f"floor: expected less than initial, so that the slope can grow, got {short(self.floor)}.")
+        return self
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        return max(self.floor, self.initial / (1 + self.initial * self.growth * self.elapsed(step, steps_per_epoch)))
+
+
+KINDS: Mapping[str, type[Schedule]] = MappingProxyType(
+    {
+        "constant": Constant,
+        "exponential": Exponential,
+        "linear": Linear,
+        "cosine": Cosine,
+        "step": Step,
+        "increasing": Increasing,
+    }
+)
+
+ScheduleConfig = Annotated[
+    Constant | Exponential | Linear | Cosine | Step | Increasing | NoSchedule, Field(discriminator="kind")
+]
+
+
+def short(value: Any) -> str:
+    """A setting's value as tables show it: 1.0 → 1, 0.0003 → 0.0003, None → none, (512, 256) → [512, 256]."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e6 else repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(short, value))}]"
+    return str(value)
