@@ -63,6 +63,15 @@ class Dataset:
     test_ND: Tensor
     test_N: Tensor
 
+    @property
+    def n_pixels(self) -> int:
+        """Values of one image."""
+        return self.train_ND.shape[1]
+
+    def split(self, name: Literal["train", "validation", "test"]) -> Tensor:
+        """The images of one split."""
+        return {"train": self.train_ND, "validation": self.validation_ND, "test": self.test_ND}[name]
+
     def train_batch(self, index_B: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The training images at `index_B`, (B, D): one gather and, if resampled, one draw from `generator`.
 
