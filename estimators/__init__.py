@@ -1,0 +1,52 @@
+"""Gradient estimators for categorical variables: all of them, by name. Needs torch only."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, replace_gradient
+from estimators.exact import Exact
+from estimators.gumbel_entmax import GumbelEntmax, GumbelSparsemax
+from estimators.gumbel_softmax import GumbelSoftmax, STGumbelSoftmax
+from estimators.score_function import RLOO, Reinforce
+from estimators.softmax import Softmax
+from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
+
+__all__ = ["REGISTRY", "Cost", "Estimate", "Estimator", "Pathwise", "build", "parameters", "replace_gradient"]
+
+_ESTIMATORS: tuple[type[Estimator], ...] = (
+    IdentitySTE,
+    ArgmaxSTE,
+    StraightThrough,
+    STGumbelSoftmax,
+    GumbelSoftmax,
+    GumbelSparsemax,
+    GumbelEntmax,
+    Softmax,
+    Reinforce,
+    RLOO,
+    Exact,
+)
+
+REGISTRY: Mapping[str, type[Estimator]] = MappingProxyType({cls.name: cls for cls in _ESTIMATORS})
+"""Every built-in estimator by its name."""
+
+
+def build(name: str, registry: Mapping[str, type[Estimator]] = REGISTRY, /, **params: Any) -> Estimator:
+    """Return an estimator by name; ValueError, in one line, for an unknown name or parameter or an impossible value."""
+    if name not in registry:
+        hint = _suggestion(name, registry) or f" Known: {', '.join(registry)}."
+        raise ValueError(f"estimator: expected one of {len(registry)} names, got {name!r}.{hint}")
+    cls = registry[name]
+    known = parameters(cls)
+    for key in params:
+        if key not in known:
+            rule = f"parameters among {', '.join(known)}" if known else "no parameters"
+            raise ValueError(f"{name}: expected {rule}, got {key!r}.{_suggestion(key, known)}")
+    return cls(**params)
+
+
+def _suggestion(word: object, known: Iterable[str]) -> str:
+    close = get_close_matches(str(word), known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,186 @@
+"""The contract that every estimator keeps, and the one function that replaces gradients.
+
+Letters: S samples, B examples, L latents, K classes. Costs are nats per example.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar, cast, final
+
+import torch
+from torch import Tensor, nn
+
+Cost = Callable[[Tensor], Tensor]
+"""z_SBLK -> (S, B): the cost of every code of every example, and all that an estimator may evaluate."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What an estimator returns: a cost whose gradient w.r.t. the logits is the estimator's.
+
+    cost_B        value: Monte Carlo cost in nats, one per example. Gradient w.r.t. the logits: the estimator's;
+                  w.r.t. everything else that the cost depends on (the decoder): ordinary backpropagation.
+    control_loss  a scalar that trains the estimator's own parameters; None where it has none.
+    """
+
+    cost_B: Tensor  # noqa: N815  # the suffix is the tensor's shape
+    control_loss: Tensor | None = None
+
+
+class _ReplaceGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, surrogate: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, gradients[0]
+
+
+def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
+    """Return `value`, to the bit, with the gradient of `surrogate`, a tensor of the same shape.
+
+    Every straight-through and every score-function term passes through here. The familiar
+    `value - surrogate.detach() + surrogate` has the same gradient, but its value is off by rounding.
+    """
+    return cast(Tensor, _ReplaceGradient.apply(value, surrogate))
+
+
+def parameters(cls: type[Estimator]) -> dict[str, Any]:
+    """Return the keyword-only constructor arguments of an estimator and their defaults, in order."""
+    arguments = inspect.signature(cls).parameters.values()
+    return {argument.name: argument.default for argument in arguments}
+
+
+def check_number(name: str, key: str, value: object, *, above: float) -> float:
+    """Return a finite number greater than `above`; ValueError otherwise (a bool or a string is no number)."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < math.inf:
+        raise ValueError(f"{name}: expected {key} > {above:g}, got {value!r}.")
+    return float(value)
+
+
+def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int:
+    """Return a whole number of at least `at_least`; ValueError otherwise (a bool or 2.0 is no whole number)."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
+        raise ValueError(f"{name}: expected a whole number {key} >= {at_least}, got {value!r}.")
+    return int(value)
+
+
+def _is_abstract(cls: type) -> bool:
+    # ABCMeta fills in __abstractmethods__ only after __init_subclass__ has run, hence the look at the members.
+    return any(getattr(getattr(cls, key, None), "__isabstractmethod__", False) for key in dir(cls))
+
+
+def _check_declaration(cls: type[Estimator]) -> None:
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not name.isascii() or not name.isidentifier() or name != name.lower():
+        raise TypeError(f"{cls.__name__}: expected a class attribute name such as 'my_estimator', got {name!r}.")
+    if not isinstance(getattr(cls, "relaxes", None), bool):
+        raise TypeError(f"{name}: expected a class attribute relaxes (True: soft codes; False: one-hot), got none.")
+    for argument in inspect.signature(cls).parameters.values():
+        if argument.kind is not argument.KEYWORD_ONLY or argument.default is argument.empty:
+            raise TypeError(
+                f"{name}: expected keyword-only constructor arguments with defaults, got '{argument}'."
+                f" Write __init__(self, *, {argument.name}=...)."
+            )
+    if "title" not in vars(cls):
+        cls.title = (inspect.getdoc(cls) or name).partition("\n")[0].rstrip(".")
+
+
+class Estimator(nn.Module, ABC):
+    """A gradient of E[cost(z)], z one-hot and z_l ~ Cat(softmax(logits_l)), with respect to the logits.
+
+    A concrete class states the facts below as class attributes and takes keyword-only constructor arguments, each with
+    a default. Its constructor refuses impossible values, so building the object is the validation.
+    """
+
+    name: ClassVar[str]
+    """Key in the registry, in grids and in reports: lower-case letters, digits and underscores."""
+    title: ClassVar[str]
+    """One line for people; by default the first line of the class docstring."""
+    reference: ClassVar[str] = "–"
+    """Authors (year), "Title", arXiv number, section or equation."""
+    use_when: ClassVar[str] = "–"
+    """One line of advice for somebody who is choosing."""
+    unbiased: ClassVar[bool] = False
+    """True if the gradient's mean is the gradient of E[cost] for every cost."""
+    relaxes: ClassVar[bool]
+    """True if the cost sees soft codes, so that its value is not a cost of the discrete model."""
+    shift_invariant: ClassVar[bool] = True
+    """True if adding a constant to all logits of a latent changes nothing: the gradient then sums to 0 over classes."""
+    min_samples: ClassVar[int] = 1
+    """The smallest `n_samples` at which the estimator is defined."""
+    uses_tau: ClassVar[bool] = False
+    """True exactly if `tau` is among the constructor's arguments. Filled in; never written by hand."""
+
+    n_samples: int = 1
+    _tau: float | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse an incomplete class where it is written, and fill in what its author need not know."""
+        super().__init_subclass__(**kwargs)
+        if not _is_abstract(cls):
+            _check_declaration(cls)
+            cls.uses_tau = "tau" in parameters(cls)
+
+    @property
+    def tau(self) -> float | None:
+        """The temperature: state that a schedule sets each step. None where the estimator has none."""
+        return self._tau
+
+    @tau.setter
+    def tau(self, value: float) -> None:
+        if not self.uses_tau:
+            raise ValueError(f"{self.name}: expected no tau, got {value!r}. It has no temperature.")
+        self._tau = check_number(self.name, "tau", value, above=0.0)
+
+    @abstractmethod
+    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
+        """Evaluate the cost on codes of these logits; noise comes from torch's default generator of their device."""
+
+    def check_shape(self, n_latents: int, n_categories: int) -> None:
+        """Raise ValueError if the estimator cannot work with that many latents and classes."""
+
+    def n_cost_evals(self, n_latents: int, n_categories: int) -> int:
+        """Return the number of codes, per example and step, on which `forward` evaluates the cost."""
+        return self.n_samples
+
+    @final
+    def evaluate(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
+        """Return cost_SB; ValueError if the cost does not return one number per sample and example."""
+        cost_SB = cost(z_SBLK)
+        if cost_SB.shape != z_SBLK.shape[:2]:
+            expected, got = tuple(z_SBLK.shape[:2]), tuple(cost_SB.shape)
+            raise ValueError(f"{self.name}: expected cost of shape (S, B) = {expected}, got {got}.")
+        return cost_SB
+
+    def extra_repr(self) -> str:
+        """Show the constructor's arguments with their present values."""
+        return ", ".join(f"{key}={getattr(self, key)!r}" for key in parameters(type(self)) if hasattr(self, key))
+
+
+class Pathwise(Estimator):
+    """An estimator whose gradient flows through the code itself: it writes `sample` and nothing else."""
+
+    @abstractmethod
+    def sample(self, logits_BLK: Tensor) -> Tensor:
+        """Return z_SBLK, S = n_samples: one-hot or soft in value, with the gradient that the logits are to receive."""
+
+    @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
+    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
+        """Average the cost over the samples; backpropagation through them is the estimator."""
+        z_SBLK = self.sample(logits_BLK)
+        expected = (self.n_samples, *logits_BLK.shape)
+        if z_SBLK.shape != expected:
+            raise ValueError(
+                f"{self.name}: expected sample of shape (S, B, L, K) = {expected}, got {tuple(z_SBLK.shape)}."
+                " Return one code for each of n_samples, along the first dimension."
+            )
+        return Estimate(self.evaluate(cost, z_SBLK.to(logits_BLK.dtype)).mean(0))

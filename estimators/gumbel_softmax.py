@@ -1,0 +1,70 @@
+"""Gumbel-Softmax, relaxed and straight-through."""
+
+from typing import final
+
+from torch import Tensor
+
+from estimators.base import Pathwise, check_count, replace_gradient
+from estimators.gumbel import one_hot, perturb
+
+
+@final
+class GumbelSoftmax(Pathwise):
+    """Gumbel-Softmax relaxation (Concrete distribution).
+
+    The argmax of logits + Gumbel noise is a categorical sample; a softmax at temperature tau stands in for that argmax.
+
+    Approximates  ∇ E[f(D)]  with  (1/τ) J(S) ∇f(S),  S = softmax((θ + G)/τ),  J(p) = diag(p) − p pᵀ.
+    Requires      f differentiable and meaningful on soft codes; n_samples >= 1; tau > 0.
+    Bias          the exact gradient of E[f(S)], not of E[f(D)]; falls as τ → 0, while the variance grows.
+    Reference     Jang, Gu, Poole (2017), "Categorical Reparameterization with Gumbel-Softmax", arXiv:1611.01144,
+                  eq. (2); Maddison, Mnih, Teh (2017), "The Concrete Distribution", arXiv:1611.00712, section 3.
+    Departures    none from Jang et al.; unlike in Maddison et al., no density of the relaxed code enters the objective.
+    """
+
+    name = "gumbel_softmax"
+    reference = "Jang, Gu, Poole (2017), arXiv:1611.01144; Maddison, Mnih, Teh (2017), arXiv:1611.00712"
+    use_when = "the cost accepts soft codes and low variance matters; anneal tau, and evaluate with one-hot codes"
+    relaxes = True
+    tau: float
+
+    def __init__(self, *, tau: float = 1.0, n_samples: int = 1) -> None:
+        super().__init__()
+        self.tau = tau
+        self.n_samples = check_count(self.name, "n_samples", n_samples)
+
+    def sample(self, logits_BLK: Tensor) -> Tensor:
+        """Return soft codes."""
+        return (perturb(logits_BLK, self.n_samples) / self.tau).softmax(-1)
+
+
+@final
+class STGumbelSoftmax(Pathwise):
+    """Straight-through Gumbel-Softmax.
+
+    The cost sees the one-hot argmax of the very sample whose softmax relaxation carries the gradient.
+
+    Approximates  ∇ E[f(D)]  with  (1/τ) J(S) ∇f(D),  S = softmax((θ + G)/τ),  D = onehot(argmax S).
+    Requires      f differentiable at one-hot codes; n_samples >= 1; tau > 0.
+    Bias          yes: ∇f is taken at D, its Jacobian at S. It vanishes as τ → 0 for linear f only; the variance grows.
+    Reference     Jang, Gu, Poole (2017), "Categorical Reparameterization with Gumbel-Softmax", arXiv:1611.01144,
+                  section 2.2.
+    Departures    none.
+    """
+
+    name = "st_gumbel_softmax"
+    reference = "Jang, Gu, Poole (2017), arXiv:1611.01144"
+    use_when = "the cost needs one-hot codes, and code and gradient are to share their noise"
+    relaxes = False
+    tau: float
+
+    def __init__(self, *, tau: float = 1.0, n_samples: int = 1) -> None:
+        super().__init__()
+        self.tau = tau
+        self.n_samples = check_count(self.name, "n_samples", n_samples)
+
+    def sample(self, logits_BLK: Tensor) -> Tensor:
+        """Return one-hot codes with the gradient of their relaxation."""
+        perturbed_SBLK = perturb(logits_BLK, self.n_samples)
+        soft_SBLK = (perturbed_SBLK / self.tau).softmax(-1).to(logits_BLK.dtype)
+        return replace_gradient(one_hot(perturbed_SBLK.argmax(-1), like=logits_BLK), soft_SBLK)

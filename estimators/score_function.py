@@ -1,0 +1,86 @@
+"""Score-function estimators: the cost is a black box, and the gradient comes from the log-probability of the sample."""
+
+from abc import abstractmethod
+from typing import final
+
+from torch import Tensor
+
+from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
+from estimators.gumbel import log_prob, one_hot, sample_classes
+
+
+class ScoreFunction(Estimator):
+    """An estimator of the form advantage · ∇ log q(z): it writes `advantage` and nothing else."""
+
+    relaxes = False
+
+    @abstractmethod
+    def advantage(self, cost_SB: Tensor) -> Tensor:
+        """Return the weight (S, B) of each sample's score; the gradient is their mean over S. `cost_SB` is detached."""
+
+    @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
+    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
+        """Average the cost over the samples; no gradient flows through the codes."""
+        class_SBL = sample_classes(logits_BLK, self.n_samples)
+        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+        score_SB = self.advantage(cost_SB.detach()) * log_prob(logits_BLK, class_SBL)
+        return Estimate(replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0))
+
+
+@final
+class Reinforce(ScoreFunction):
+    """REINFORCE, the plain score function.
+
+    Codes that cost much become less probable, in proportion to their cost.
+
+    Approximates  ∇ E[f(D)]  with  mean over n of  f(D_i) ∇ log q(D_i),  D_i ~ Cat(softmax(θ)), iid.
+    Requires      nothing of f but its value; n_samples >= 1.
+    Bias          none.
+    Reference     Williams (1992), "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
+                  Learning", Machine Learning 8, section 4, with reinforcement baseline 0.
+    Departures    none.
+    """
+
+    name = "reinforce"
+    reference = "Williams (1992), Machine Learning 8:229–256"
+    use_when = "as the unbiased reference of highest variance; rloo is better wherever two evaluations are affordable"
+    unbiased = True
+
+    def __init__(self, *, n_samples: int = 1) -> None:
+        super().__init__()
+        self.n_samples = check_count(self.name, "n_samples", n_samples)
+
+    def advantage(self, cost_SB: Tensor) -> Tensor:
+        """Return the cost itself."""
+        return cost_SB
+
+
+@final
+class RLOO(ScoreFunction):
+    """REINFORCE with the leave-one-out baseline (RLOO).
+
+    Each sample is judged against the mean cost of the others, which is independent of it: the bias stays 0.
+
+    Approximates  ∇ E[f(D)]  with  1/(n−1) Σ (f(D_i) − f̄) ∇ log q(D_i),  D_i ~ Cat(softmax(θ)), iid,  f̄ = mean f(D_i).
+    Requires      nothing of f but its value; n_samples >= 2.
+    Bias          none.
+    Reference     Kool, van Hoof, Welling (2019), "Buy 4 REINFORCE Samples, Get a Baseline for Free!", ICLR 2019
+                  workshop on deep RL meets structured prediction; Salimans, Knowles (2014), arXiv:1401.1022.
+    Departures    none.
+    """
+
+    name = "rloo"
+    reference = "Kool, van Hoof, Welling (2019), ICLR workshop; Salimans, Knowles (2014), arXiv:1401.1022"
+    use_when = (
+        "first choice among unbiased estimators, or if the cost is not differentiable; pays n_samples evaluations"
+    )
+    unbiased = True
+    min_samples = 2
+
+    def __init__(self, *, n_samples: int = 4) -> None:
+        super().__init__()
+        self.n_samples = check_count(self.name, "n_samples", n_samples, at_least=self.min_samples)
+
+    def advantage(self, cost_SB: Tensor) -> Tensor:
+        """Return the cost less the mean of the others: n/(n−1) times the cost less the mean of all."""
+        return (cost_SB - cost_SB.mean(0)) * (self.n_samples / (self.n_samples - 1))
