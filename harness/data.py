@@ -12,7 +12,6 @@ Binarisation
 
 import functools
 import hashlib
-import os
 from dataclasses import dataclass, replace
 from importlib import resources
 from io import BytesIO
@@ -24,14 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.datasets.catalogue import DATASETS, MNIST_MINI_SHA256, DataError, DataFile, DatasetInfo, Split, lookup
-from harness.datasets.idx import check_sha256, read_bytes, read_verified
+from harness.datasets import store
+from harness.datasets.catalogue import DATASETS, MNIST_MINI_SHA256, DataError, DatasetInfo, Split, lookup
+from harness.datasets.idx import check_sha256
 
-__all__ = ["DATASETS", "DataError", "Dataset", "binarize_batch", "default_data_dir", "find_file", "load"]
+__all__ = ["DATASETS", "DataError", "Dataset", "binarize_batch", "load"]
 
 Binarization = Literal["none", "threshold", "fixed", "resampled"]
-
-CHECKSUMS = "SHA256SUMS"  # beside files that were made on this machine; `sha256sum -c` reads it
 
 
 class DataSettings(Protocol):
@@ -69,7 +67,7 @@ class Dataset:
         return self.train_ND.shape[1]
 
     def split(self, name: Literal["train", "validation", "test"]) -> Tensor:
-        """The images of one split."""
+        """The images of one split; training images as they lie in memory, gray if they are resampled."""
         return {"train": self.train_ND, "validation": self.validation_ND, "test": self.test_ND}[name]
 
     def train_batch(self, index_B: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -97,14 +95,6 @@ def binarize_batch(x_BD: Tensor, kind: Binarization, generator: torch.Generator 
     return torch.bernoulli(x_BD, generator=generator) if kind == "resampled" else x_BD
 
 
-def default_data_dir() -> Path:
-    """Where data sets are kept: $HARNESS_DATA_DIR, else argmax-harness/data in the user's data folder."""
-    if chosen := os.environ.get("HARNESS_DATA_DIR"):
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser().absolute() / "argmax-harness" / "data"
-
-
 def load(config: DataSettings, *, data_dir: Path | None = None) -> Dataset:
     """The data set that `config` names, cut and binarised.
 
@@ -114,7 +104,7 @@ def load(config: DataSettings, *, data_dir: Path | None = None) -> Dataset:
     """
     info = lookup(config.name)
     n_validation, n_train = _sizes(info, config)
-    raw = _raw(info, None if info.embedded else (data_dir or default_data_dir()).absolute())
+    raw = _raw(info, None if info.embedded else (data_dir or store.default_data_dir()).absolute())
     order = _random_state(config.split_seed, "split").permutation(len(raw.train))
     validation, train = order[:n_validation], order[n_validation : n_validation + n_train]
     of_train = _evaluation_images(raw.train, config, "train")
@@ -161,13 +151,12 @@ def _raw(info: DatasetInfo, data_dir: Path | None) -> _Raw:
     """The stored arrays; kept, so that a worker process reads and verifies a data set once."""
     if data_dir is None:
         return _embedded()
-    sums = recorded_checksums(data_dir / info.name)
     splits: tuple[Split, Split] = ("train", "test")
     arrays: list[NDArray[np.integer]] = []
     for images, labels in map(info.split_files, splits):
-        image_NHW = _read(info, images, data_dir, sums)
+        image_NHW = store.read(info, images, data_dir)
         oriented = image_NHW.transpose(0, 2, 1) if info.transposed else image_NHW
-        arrays += [oriented.reshape(len(oriented), -1), _read(info, labels, data_dir, sums) - info.first_label]
+        arrays += [oriented.reshape(len(oriented), -1), store.read(info, labels, data_dir) - info.first_label]
     train, train_labels, test, test_labels = arrays
     return _Raw(train.astype(np.uint8, copy=False), train_labels, test.astype(np.uint8, copy=False), test_labels)
 
@@ -179,34 +168,6 @@ def _embedded() -> _Raw:
     with np.load(BytesIO(content), allow_pickle=False) as archive:
         parts = [archive[f"{split}_{what}"] for split in ("train", "test") for what in ("images", "labels")]
     return _Raw(parts[0].reshape(len(parts[0]), -1), parts[1], parts[2].reshape(len(parts[2]), -1), parts[3])
-
-
-def _read(info: DatasetInfo, file: DataFile, data_dir: Path, sums: dict[str, str]) -> NDArray[np.integer]:
-    folder = data_dir / info.name
-    path = find_file(folder, file)
-    if path is None:
-        present = any(find_file(folder, other) for other in info.files)
-        found = f"no {file.name}" if present else "none"
-        raise DataError(f"{info.name}: expected files in {folder}, found {found}. Get it with: {info.how}")
-    try:
-        return read_verified(path, file, sums.get(path.name))
-    except DataError as error:
-        raise DataError(f"{error} Get it again with: {info.how}") from error
-
-
-def find_file(folder: Path, file: DataFile) -> Path | None:
-    """The file in a folder, plain or .gz, or None."""
-    candidates = (folder / file.name, folder / f"{file.name}.gz")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def recorded_checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 by file name, as recorded when files were made; empty where there is no record."""
-    path = folder / CHECKSUMS
-    if not path.is_file():
-        return {}
-    lines = read_bytes(path).decode("ascii", errors="replace").splitlines()
-    return {name: found for found, _, name in (line.partition("  ") for line in lines)}
 
 
 def _evaluation_images(image_ND: NDArray[np.uint8], config: DataSettings, split: str) -> NDArray[np.uint8]:

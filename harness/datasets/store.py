@@ -1,0 +1,99 @@
+"""Where data sets are kept on disk: one folder each, verified when read, written whole or not at all."""
+
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets.catalogue import DataError, DataFile, DatasetInfo
+from harness.datasets.idx import read_bytes, read_verified, sha256
+
+CHECKSUMS = "SHA256SUMS"  # beside files that were made on this machine; `sha256sum -c` reads it
+_STALE_S = 3_600.0
+
+
+def default_data_dir() -> Path:
+    """Where data sets are kept: $HARNESS_DATA_DIR, else argmax-harness/data in the user's data folder."""
+    if chosen := os.environ.get("HARNESS_DATA_DIR"):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser().absolute() / "argmax-harness" / "data"
+
+
+def read(info: DatasetInfo, file: DataFile, data_dir: Path) -> NDArray[np.integer]:
+    """The verified array of one stored file; DataError, with the command that gets it, if it is missing or damaged."""
+    folder = data_dir / info.name
+    sums = recorded_checksums(folder)
+    damage: list[DataError] = []
+    for path in copies(folder, file):
+        try:
+            return read_verified(path, file, sums.get(path.name))
+        except DataError as error:
+            damage.append(error)
+    if damage:
+        raise DataError(f"{damage[0]} Get it again with: {info.how}") from damage[0]
+    found = f"no {file.name}" if any(copies(folder, other) for other in info.files) else "none"
+    raise DataError(f"{info.name}: expected files in {folder}, found {found}. Get it with: {info.how}")
+
+
+def is_complete(info: DatasetInfo, data_dir: Path) -> bool:
+    """Whether every file of the data set is stored and undamaged."""
+    try:
+        for file in info.files:
+            read(info, file, data_dir)
+    except DataError:
+        return False
+    return True
+
+
+def copies(folder: Path, file: DataFile) -> list[Path]:
+    """The copies of a file in a folder, plain before .gz."""
+    return [path for path in (folder / file.name, folder / f"{file.name}.gz") if path.is_file()]
+
+
+def recorded_checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name, as recorded when files were made; empty where there is no record."""
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return {}
+    lines = read_bytes(path).decode("ascii", errors="replace").splitlines()
+    return {name: found for found, _, name in (line.partition("  ") for line in lines)}
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder, and remove what writers killed long ago have left in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.part"):
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                left.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: expected a writable folder, got: {error.strerror or error}.") from error
+
+
+def install(folder: Path, contents: Mapping[str, bytes], *, record: bool) -> None:
+    """Write files, and with `record` their checksums after them: without its checksum such a file is not used."""
+    for name, content in contents.items():
+        write_whole(folder / name, content)
+    if record:
+        lines = [f"{sha256(content)}  {name}\n" for name, content in contents.items()]
+        write_whole(folder / CHECKSUMS, "".join(lines).encode("ascii"))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at every instant, killed or not, the old one, none or the whole new one is there."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        with part.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise DataError(f"{path}: expected to write {len(content):,} bytes, got: {error.strerror or error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
