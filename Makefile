@@ -1,0 +1,42 @@
+# A fresh machine needs Python ≥ 3.11 and make; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+DONE := .venv/.installed
+OUT ?= results
+
+.PHONY: install quickstart test test-slow check bench format clean
+
+install: $(DONE)
+
+$(DONE): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: expected Python >= 3.11, got " + sys.version.split()[0] + ". Set PYTHON=python3.11 or newer.")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(DONE)
+
+quickstart: install
+	$(BIN)/harness run --grid experiments/quickstart.yaml --out $(OUT)
+	$(BIN)/harness report --experiment quickstart --out $(OUT)
+	@echo "browse the runs: $(BIN)/harness ui --out $(OUT)"
+
+test: install
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-slow: install
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+bench: install
+	$(BIN)/python benchmarks/step.py
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info

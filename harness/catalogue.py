@@ -1,0 +1,108 @@
+"""What there is: estimators, schedules, data sets, grids, and this machine. Behind `harness list` and `harness doctor`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+Row = dict[str, Any]
+
+
+def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
+    """Return one row per estimator, schedule, data set or grid."""
+    return {"estimators": lambda: _estimators(plugins), "schedules": _schedules, "datasets": _datasets, "grids": _grids}[what]()
+
+
+def table(listed: Sequence[Row]) -> Table:
+    """Return the rows as a table for the terminal."""
+    result = Table(box=None, pad_edge=False)
+    for title in listed[0] if listed else ("nothing found",):
+        result.add_column(title, overflow="fold")
+    for row in listed:
+        result.add_row(*(escape(_text(value)) for value in row.values()))
+    return result
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={default}" for name, default in value.items()) or "–"
+    return str(value)
+
+
+def _estimators(plugins: Sequence[Path]) -> list[Row]:
+    from estimators import parameters
+    from harness.plugins import load_registry
+
+    return [
+        {
+            "name": name,
+            "unbiased": cls.unbiased,
+            "relaxes": cls.relaxes,
+            "parameters": parameters(cls),
+            "reference": cls.reference,
+        }
+        for name, cls in load_registry(plugins).items()
+    ]
+
+
+def _schedules() -> list[Row]:
+    from harness.schedules import KINDS
+
+    return [
+        {
+            "kind": kind,
+            "parameters": {
+                name: "required" if field.is_required() else field.default
+                for name, field in cls.model_fields.items()
+                if name not in ("kind", "custom_label")
+            },
+            "what": (cls.__doc__ or "").strip().splitlines()[0],
+        }
+        for kind, cls in KINDS.items()
+    ]
+
+
+def _datasets() -> list[Row]:
+    from harness.datasets.catalogue import DATASETS
+
+    return [
+        {"name": name, "train": info.n_train, "test": info.n_test, "what": info.description, "how": info.how}
+        for name, info in DATASETS.items()
+    ]
+
+
+def _grids() -> list[Row]:
+    folder = Path(__file__).parent.parent / "experiments"
+    return [{"file": os.path.relpath(path), "what": _first_comment(path)} for path in sorted(folder.glob("*.yaml"))]
+
+
+def _first_comment(path: Path) -> str:
+    line = path.read_text().splitlines()[0]
+    return line.removeprefix("#").strip() if line.startswith("#") else ""
+
+
+def doctor() -> Iterator[str]:
+    """Yield lines about this machine: versions, devices, data sets."""
+    import torch
+
+    from harness.data import default_data_dir
+    from harness.datasets.catalogue import DATASETS
+    from harness.devices import missing_reason
+    from harness.provenance import provenance
+
+    facts = provenance()
+    yield f"python {facts['python']} on {facts['platform']}"
+    yield f"cpu: {facts['cpu']} ({facts['cpu_count']} cores, {facts['cpu_capability']}), {torch.get_num_threads()} torch threads"
+    for device in ("cpu", "cuda", "mps"):
+        yield f"device {device}: {missing_reason(device) or 'available'}"
+    for name, package in facts["packages"].items():
+        yield f"{name}: {package or 'not installed'}"
+    for name in DATASETS:
+        embedded = name == "mnist-mini"
+        found = embedded or (default_data_dir() / name).exists()
+        yield f"data set {name}: {'embedded' if embedded else 'present' if found else f'missing (harness data fetch {name})'}"

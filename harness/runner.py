@@ -1,0 +1,277 @@
+"""The sweep: which runs are still to do, who computes them, and where every event goes. The driver is the only writer."""
+
+import fcntl
+import json
+import os
+import platform
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config import RunConfig
+from harness.devices import missing_reason
+from harness.events import TERMINAL, Event, Interrupted, Record, Skipped
+from harness.executors import LocalExecutor
+from harness.grid import Grid
+from harness.journal import Attempt, Journal, attempts
+from harness.progress import Progress
+from harness.provenance import provenance
+
+if TYPE_CHECKING:
+    from harness.tracking import Tracker
+
+
+class SweepError(Exception):
+    """The sweep cannot start; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a sweep is run; none of it is part of a run's key."""
+
+    out: Path
+    workers: int
+    threads: int = 1
+    tracking_uri: str | None = None
+    retry_failed: bool = False
+    fail_fast: bool = False
+    plugins: Sequence[Path] = ()
+    command: str = ""
+
+
+@dataclass
+class Sweep:
+    """One grid and what is known of its runs: `ends` has the terminal event of every run that ended."""
+
+    grid: Grid
+    folder: Path
+    ends: dict[str, Event] = field(default_factory=dict)
+    live: dict[str, Attempt] = field(default_factory=dict)
+
+    def status(self, run: RunConfig) -> str:
+        if run.key in self.live:
+            return "running"
+        end = self.ends.get(run.key)
+        return end.kind if end is not None else "planned"
+
+    def counts(self) -> Counter[str]:
+        return Counter(self.status(run) for run in self.grid.runs)
+
+    def to_do(self, *, retry_failed: bool) -> list[RunConfig]:
+        """Return the runs to compute: all but finished ones, and failed or diverged ones only if so asked."""
+        done = {"finished"} if retry_failed else {"finished", "failed", "diverged"}
+        return [run for run in self.grid.runs if self.status(run) not in done]
+
+
+def read_sweep(grid: Grid, out: Path) -> Sweep:
+    """Return what the journal of this grid says. Raises JournalError if it is damaged."""
+    sweep = Sweep(grid, out / grid.name)
+    for key, attempt in attempts(Journal(sweep.folder).read(pictures=False)).items():
+        if attempt.end is not None:
+            sweep.ends[key] = attempt.end
+        else:
+            sweep.live[key] = attempt
+    return sweep
+
+
+def run_sweep(grid: Grid, options: Options, progress: Progress) -> int:
+    """Run what is not finished yet; return the exit code: 0 all finished, 1 some failed or diverged, 130 interrupted.
+
+    Raises SweepError, JournalError or TrackingError, one line each, before any run starts.
+    """
+    from harness import tracking
+
+    sweep_folder = _writable(options.out / grid.name)
+    with _locked(sweep_folder), Journal(sweep_folder) as journal:
+        sweep = read_sweep(grid, options.out)
+        close_abandoned(sweep, journal)
+        runs = sweep.to_do(retry_failed=options.retry_failed)
+        runs = list(skip_missing_devices(runs, sweep, journal))
+        executor = LocalExecutor(workers=options.workers, threads=options.threads, plugins=options.plugins)
+        executor.start(len(runs))
+        try:
+            uri = options.tracking_uri or tracking.default_uri(options.out)
+            tracker = tracking.Tracker(uri, out=options.out.absolute())
+            store = Store(tracker, progress)
+            store.open(sweep, options)
+            progress.start(sweep, runs)
+            interrupted = execute(runs, executor, sweep, journal, store, progress, fail_fast=options.fail_fast)
+        finally:
+            executor.close()
+        counts = sweep.counts()
+        code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
+        store.close("KILLED" if interrupted else "FAILED" if code else "FINISHED", counts)
+        progress.finish(sweep, store.lost)
+    return code
+
+
+def execute(
+    runs: Sequence[RunConfig],
+    executor: LocalExecutor,
+    sweep: Sweep,
+    journal: Journal,
+    store: "Store",
+    progress: Progress,
+    *,
+    fail_fast: bool,
+) -> bool:
+    """Carry every record to journal, store and terminal, in that order. Return whether the user interrupted."""
+    records = executor.execute(runs)
+    try:
+        for record in records:
+            carry(record, sweep, journal, store, progress)
+            if fail_fast and record.event.kind in ("failed", "diverged"):
+                stop(sweep, journal, store, progress, "stopped by --fail-fast")
+                return False
+    except KeyboardInterrupt:
+        executor.close()
+        stop(sweep, journal, store, progress, "interrupted by the user")
+        return True
+    return False
+
+
+def carry(record: Record, sweep: Sweep, journal: Journal, store: "Store", progress: Progress) -> None:
+    """Store one record and show it."""
+    journal.append(record)
+    attempt = sweep.live.setdefault(record.run_key, Attempt())
+    attempt.records.append(record)
+    store.write(record, attempt)
+    progress.show(record)
+    if isinstance(record.event, TERMINAL):
+        del sweep.live[record.run_key]
+        sweep.ends[record.run_key] = record.event
+
+
+def stop(sweep: Sweep, journal: Journal, store: "Store", progress: Progress, why: str) -> None:
+    """Record that the runs under way were interrupted."""
+    for key in list(sweep.live):
+        carry(Record.now(key, Interrupted(why)), sweep, journal, store, progress)
+
+
+def close_abandoned(sweep: Sweep, journal: Journal) -> None:
+    """Record as interrupted what a killed driver left running; such runs start again."""
+    for key in list(sweep.live):
+        event = Interrupted("the driver of this run was killed")
+        journal.append(Record.now(key, event))
+        del sweep.live[key]
+        sweep.ends[key] = event
+
+
+def skip_missing_devices(runs: Sequence[RunConfig], sweep: Sweep, journal: Journal) -> Iterator[RunConfig]:
+    """Yield the runs whose device this machine has; record the others as skipped, with the reason."""
+    reasons = {device: missing_reason(device) for device in {run.device for run in runs}}
+    for run in runs:
+        reason = reasons[run.device]
+        if reason is None:
+            yield run
+        elif sweep.ends.get(run.key) != Skipped(reason):
+            journal.append(Record.now(run.key, Skipped(reason)))
+            sweep.ends[run.key] = Skipped(reason)
+
+
+class Store:
+    """The tracker, or its absence: once it fails, the sweep goes on from the journal alone and says so once."""
+
+    def __init__(self, tracker: "Tracker", progress: Progress) -> None:
+        self._tracker, self._progress = tracker, progress
+        self.lost: str | None = None
+
+    def open(self, sweep: Sweep, options: Options) -> None:
+        self._guarded(lambda: open_store(self._tracker, sweep, options))
+
+    def write(self, record: Record, attempt: Attempt) -> None:
+        self._guarded(lambda: self._tracker.write(record, attempt))
+
+    def close(self, status: str, counts: Mapping[str, int]) -> None:
+        self._guarded(lambda: self._tracker.close_sweep(status, counts))
+
+    def _guarded(self, action: Any) -> None:
+        from mlflow.exceptions import MlflowException
+
+        if self.lost is not None:
+            return
+        try:
+            action()
+        except (MlflowException, OSError) as error:
+            self.lost = (str(error).splitlines() or [type(error).__name__])[0]
+            self._progress.say(f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything.")
+
+
+def open_store(tracker: "Tracker", sweep: Sweep, options: Options) -> int:
+    """Open the sweep in the store and replay what the journal has and the store has not. Return the number replayed."""
+    grid = sweep.grid
+    described = {**provenance(), "workers": options.workers, "threads": options.threads}
+    tracker.open_sweep(
+        name=grid.name,
+        sweep_id=_sweep_id(sweep.folder),
+        runs=grid.runs,
+        tags={"harness.command": options.command, "harness.question": grid.question},
+        files={
+            "grid.yaml": grid.text,
+            "plan.json": json.dumps(plan(grid)),
+            "provenance.json": json.dumps(described, indent=1),
+        },
+    )
+    recorded = attempts(Journal(sweep.folder).read())
+    return tracker.replay({key: attempt for key, attempt in recorded.items() if attempt.end is not None})
+
+
+def plan(grid: Grid) -> list[dict[str, Any]]:
+    """Return what every planned run is, so that a report sees the missing ones."""
+    return [
+        {
+            "run_key": run.key,
+            "name": run.name,
+            "label": run.label,
+            "estimator": run.estimator.name,
+            "schedule": run.schedule.label,
+            "device": run.device,
+            "seed": run.seed,
+        }
+        for run in grid.runs
+    ]
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SweepError(f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another with --out.") from error
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Refuse a second driver on the same sweep. The lock goes with the process that holds it."""
+    with (folder / "driver.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise SweepError(
+                f"{folder}: expected no other driver on this sweep, got one ({file.read().strip() or 'unknown'}). "
+                "Wait for it, or choose another --out."
+            ) from None
+        file.truncate(0)
+        file.write(f"{platform.node()}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _sweep_id(folder: Path) -> str:
+    """Return the identity of the sweep in this folder: made once, kept beside the journal."""
+    path = folder / "sweep_id"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.write_text(uuid.uuid4().hex)
+        os.replace(partial, path)
+    return path.read_text().strip()
