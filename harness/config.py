@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
@@ -21,27 +20,12 @@ if TYPE_CHECKING:
 Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Nonnegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+DEVICE = "cpu|mps|cuda(:[0-9]{1,3})?"
 DatasetName = Literal["mnist-mini", "mnist", "fashion-mnist", "kmnist", "emnist-letters", "omniglot"]
 
 
-class Section(Settings):
-    """A part of a run's settings. Its canonical text, computed once, is what the run key hashes."""
-
-    @cached_property
-    def canonical(self) -> str:
-        return canonical_json(self.model_dump(mode="json", by_alias=True, exclude={"custom_label"}))
-
-    def __hash__(self) -> int:
-        return hash(self.canonical)
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("canonical", None)  # pydantic copies cached properties too, which the update made stale
-        return copy
-
-
-class DataConfig(Section):
+class DataConfig(Settings):
     """Which images, binarised how, and how many of the training images are kept for validation."""
 
     name: DatasetName = "mnist-mini"
@@ -51,17 +35,17 @@ class DataConfig(Section):
     train_size: PositiveInt | None = None
 
 
-class ModelConfig(Section):
+class ModelConfig(Settings):
     """The categorical VAE: `hidden` are the encoder's layers; the decoder mirrors them."""
 
     n_latents: PositiveInt = 20
-    n_categories: Annotated[int, Field(ge=2)] = 10
+    n_categories: Annotated[int, Field(ge=2, le=10**9)] = 10
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 256)
     activation: Literal["relu", "leaky_relu", "tanh", "elu", "gelu"] = "relu"
     logits_activation: Literal["identity", "relu", "tanh"] = "identity"
 
 
-class TrainingConfig(Section):
+class TrainingConfig(Settings):
     """The budget and the optimiser, the same for every estimator."""
 
     epochs: PositiveInt = 10
@@ -83,7 +67,7 @@ class TrainingConfig(Section):
         return self
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Settings):
     """What is measured, on which images and with which codes. `bound_samples` is the bound's k; 0 means no bound."""
 
     validation_split: Literal["validation", "train", "test"] = "validation"
@@ -95,7 +79,7 @@ class EvaluationConfig(Section):
     n_images: Count = 8
 
 
-class EstimatorConfig(Section):
+class EstimatorConfig(Settings):
     """An estimator by name, with every parameter but τ, which belongs to the schedule.
 
     `source` is the SHA-256 of the file of a plugin, so that an edited plugin makes new runs; None for a built-in.
@@ -138,7 +122,7 @@ class RunConfig(Settings):
     evaluation: EvaluationConfig = EvaluationConfig()
     estimator: EstimatorConfig
     schedule: ScheduleConfig = Constant()
-    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:[0-9]{1,3})?)$")] = "cpu"
+    device: Annotated[str, Field(pattern=f"^({DEVICE})$")] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     varies: tuple[str, ...] = ()
 
@@ -148,16 +132,16 @@ class RunConfig(Settings):
         return self
 
     @property
-    def key(self) -> str:
-        """16 hex digits that identify the run: the same settings give the same key, wherever they came from."""
-        parts = {name: getattr(self, name).canonical for name in (*self.sections, "estimator")}
-        parts |= {"schedule": self._schedule_text, "device": json.dumps(self.device), "seed": str(self.seed)}
-        text = "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def canonical(self) -> str:
+        """The canonical texts of the parts, which are cached, as one."""
+        parts = {name: getattr(self, name).canonical for name in (*self.sections, "estimator", "schedule")}
+        parts |= {"device": json.dumps(self.device), "seed": str(self.seed)}
+        return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
 
     @property
-    def _schedule_text(self) -> str:
-        return canonical_json(self.schedule.model_dump(mode="json", by_alias=True, exclude={"custom_label"}))
+    def key(self) -> str:
+        """16 hex digits that identify the run: the same settings give the same key, wherever they came from."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 
     def flat(self) -> dict[str, Scalar]:
         """Every setting by its dotted name, as a tracker stores it; lists are text. Labels are left out."""
@@ -222,10 +206,6 @@ def estimator_label(name: str, params: Mapping[str, Any]) -> str:
     """`rloo(n_samples=4)`; the name alone where there are no parameters to show."""
     shown = ", ".join(f"{key}={short(value)}" for key, value in sorted(params.items()))
     return f"{name}({shown})" if shown else name
-
-
-def canonical_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _plain(value: Any) -> Scalar:

@@ -3,8 +3,10 @@
 Each schedule is a small frozen pydantic model, chosen in a grid by its `kind`. Formulas and papers: docs/schedules.md.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from math import cos, exp, pi
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -13,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Unit = Literal["step", "epoch"]
 Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
+Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class Settings(BaseModel):
@@ -23,6 +25,20 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True, hide_input_in_errors=True
     )
+
+    @cached_property
+    def canonical(self) -> str:
+        """The settings, without labels, as one text: equal texts mean equal runs. It is what the run key hashes."""
+        values = self.model_dump(mode="json", by_alias=True, exclude={"custom_label"})
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("canonical", None)  # pydantic copies cached properties too, which the update made stale
+        return copy
 
 
 class NoSchedule(Settings):
@@ -41,7 +57,6 @@ class NoSchedule(Settings):
 class Schedule(Settings, ABC):
     """Base of the schedules. `kind` names the class in a grid; `label` replaces the automatic name in tables."""
 
-    ends_at: ClassVar[str | None] = None  # the field that the automatic label shows as the arrow's end
     custom_label: Label | None = Field(default=None, alias="label")
 
     @abstractmethod
@@ -53,15 +68,9 @@ class Schedule(Settings, ABC):
         """The user's label, or the kind with every setting that is not a default: different settings never share it."""
         return self.custom_label or f"{self.model_dump()['kind']}({', '.join(self._described())})"
 
+    @abstractmethod
     def _described(self) -> list[str]:
-        parts = []
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name == "initial" and self.ends_at:
-                parts.append(f"{short(value)}→{short(getattr(self, self.ends_at))}")
-            elif name not in ("kind", "custom_label", "value", self.ends_at) and value != field.default:
-                parts.append(name if value is True else f"{name}={short(value)}")
-        return parts
+        """What the automatic label shows between its parentheses."""
 
 
 class Constant(Schedule):
@@ -80,9 +89,19 @@ class Constant(Schedule):
 class Annealed(Schedule, ABC):
     """A schedule that starts at `initial` and changes every `every` units (steps or epochs)."""
 
+    ends_at: ClassVar[str]  # the field with the last τ
     initial: Positive = 1.0
     every: PositiveInt = 1
     unit: Unit = "step"
+
+    def _described(self) -> list[str]:
+        parts = [f"{short(self.initial)}→{short(getattr(self, self.ends_at))}"]
+        own = type(self).__annotations__  # the settings of this kind come before those that all kinds have
+        for name, field in sorted(type(self).model_fields.items(), key=lambda item: item[0] not in own):
+            value = getattr(self, name)
+            if name not in ("kind", "custom_label", "initial", self.ends_at) and value != field.default:
+                parts.append(name if value is True else f"{name}={short(value)}")
+        return parts
 
     def elapsed(self, step: int, steps_per_epoch: int) -> int:
         """Units passed at the latest change of τ: the progress, rounded down to a multiple of `every`."""
@@ -98,7 +117,7 @@ class Annealed(Schedule, ABC):
 class Falling(Annealed, ABC):
     """A schedule that never passes below `floor`."""
 
-    ends_at: ClassVar[str | None] = "floor"
+    ends_at: ClassVar[str] = "floor"
     floor: Positive = 0.5
 
     @model_validator(mode="after")
@@ -117,7 +136,7 @@ class Exponential(Falling):
 
     kind: Literal["exponential"] = "exponential"
     rate: Annotated[float, Field(ge=0)]
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Annotated[int, Field(ge=0, le=10**9)] = 0
     compounding: bool = False
     restart_each_epoch: bool = False
 
@@ -144,7 +163,7 @@ class Exponential(Falling):
 class Linear(Annealed):
     """τ goes from `initial` to `final` in a straight line over the run, which ends at `final` exactly."""
 
-    ends_at: ClassVar[str | None] = "final"
+    ends_at: ClassVar[str] = "final"
     kind: Literal["linear"] = "linear"
     final: Positive
 
@@ -156,7 +175,7 @@ class Linear(Annealed):
 class Cosine(Annealed):
     """τ goes from `initial` to `final` along half a cosine over the run: slowly, fast, slowly."""
 
-    ends_at: ClassVar[str | None] = "final"
+    ends_at: ClassVar[str] = "final"
     kind: Literal["cosine"] = "cosine"
     final: Positive
 
@@ -221,4 +240,4 @@ def short(value: Any) -> str:
         return str(int(value)) if value.is_integer() and abs(value) < 1e6 else repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(short, value))}]"
-    return str(value)
+    return ascii(value) if isinstance(value, str) and not value.isprintable() else str(value)

@@ -1,0 +1,174 @@
+"""The estimators of a grid: read, built once for each setting and temperature, and asked about every model's shape."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from harness import axes
+from harness.axes import Combination, Fields, Placed
+from harness.config import EstimatorConfig, estimator_label
+from harness.plugins import source_of
+from harness.problems import Problems, did_you_mean
+from harness.source import Node, short_repr
+
+if TYPE_CHECKING:
+    from estimators import Estimator
+    from harness.plugins import Registry
+
+TAU_HINT = "The temperature belongs to the schedule: write schedules: [{kind: constant, tau: 0.5}] instead."
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate(Placed):
+    """An estimator's setting with its place in the file and the places of its parameters."""
+
+    given: Combination
+
+
+def read_estimators(node: Node, registry: Registry, problems: Problems) -> list[Candidate]:
+    """The estimators of a grid, in order, every parameter resolved but τ."""
+    found: list[Candidate] = []
+    for item, path in axes.items(node, "estimators", "estimator", problems):
+        entries = {"name": item} if isinstance(item.value, str) else axes.mapping(item, path, problems)
+        if isinstance(item.value, dict) and "name" not in entries:
+            problems.add(item.position, f"{path}.name", "expected the name of an estimator, got none.")
+        name_path = f"{path}.name" if isinstance(item.value, dict) else path
+        for name in axes.choices(entries["name"], name_path) if "name" in entries else []:
+            if isinstance(name.value, str) and name.value in registry:
+                found += _candidates(item, path, registry[name.value], problems)
+            else:
+                rule = f"one of {len(registry)} names" if isinstance(name.value, str) else "a name"
+                hint = did_you_mean(name.value, registry) or f"Known: {', '.join(registry)}."
+                problems.expected(name, rule, name.value, hint=hint)
+    return found
+
+
+def _candidates(item: Node, path: str, cls: type[Estimator], problems: Problems) -> Iterator[Candidate]:
+    before = len(problems)
+    fields = _parameters(item, path, cls, problems)
+    if len(problems) > before:
+        return
+    for given in axes.combinations(fields, Placed(None, item.position, path), problems):
+        try:
+            yield Candidate(_config(cls, given), item.position, path, given)
+        except ValidationError:
+            message = f"expected numbers, texts, true, false or null as the defaults of {cls.name}, got something else."
+            problems.add(item.position, path, message)
+
+
+def _parameters(item: Node, path: str, cls: type[Estimator], problems: Problems) -> Fields:
+    from estimators import parameters
+
+    known = parameters(cls)
+    fields: Fields = {}
+    for key, node in item.value.items() if isinstance(item.value, dict) else ():
+        where = f"{path}.{key}"
+        if key == "label":
+            fields[key] = axes.read_choices(node, where, EstimatorConfig, key, problems)
+        elif key == "tau":
+            problems.add(item.keys[key], where, f"expected no tau here, got {short_repr(node.plain())}. {TAU_HINT}")
+        elif key == "name":
+            continue
+        elif key not in known:
+            axes.unknown_key(item, key, where, ["name", "label", *(k for k in known if k != "tau")], problems)
+        else:
+            fields[key] = [_checked(c, problems) for c in axes.choices(node, where, is_list=_is_list(known[key]))]
+            if not fields[key]:
+                problems.expected(axes.at(node, where), "a value or a list of at least one", [])
+    return fields
+
+
+def _checked(choice: Placed, problems: Problems) -> Placed:
+    """Only plain finite values, and tuples of them, are parameters; what they may be is the constructor's to say."""
+    values = choice.value if isinstance(choice.value, tuple) else (choice.value,)
+    for value in values:
+        if isinstance(value, dict | list):
+            problems.expected(choice, "a plain value", choice.value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            problems.expected(choice, "a finite number", value)
+        elif isinstance(value, int) and abs(value) > 2**63:
+            problems.expected(choice, "a number of at most 64 bits", value)
+    return choice
+
+
+def _config(cls: type[Estimator], given: Combination) -> EstimatorConfig:
+    from estimators import parameters
+
+    defaults = {key: value for key, value in parameters(cls).items() if key != "tau"}
+    asked = {key: _as_float(cls, key, choice.value) for key, choice in given.items() if key != "label"}
+    params = {key: tuple(value) if isinstance(value, list) else value for key, value in {**defaults, **asked}.items()}
+    label = given["label"].value if "label" in given else None
+    shown = {key: value for key, value in asked.items() if value != defaults[key]}
+    return EstimatorConfig(
+        name=cls.name, params=params, source=source_of(cls), label=label or estimator_label(cls.name, shown)[:200]
+    )
+
+
+def _as_float(cls: type[Estimator], key: str, value: Any) -> Any:
+    """1 and 1.0 are the same setting where the parameter is a float, so they must give the same run key."""
+    argument = inspect.signature(cls).parameters[key]
+    kind = str(argument.annotation)
+    is_float = isinstance(argument.default, float) or ("float" in kind and "int" not in kind)
+    return float(value) if is_float and isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _is_list(default: object) -> bool:
+    return isinstance(default, list | tuple)
+
+
+Built = list[tuple[Candidate, "Estimator"]]
+
+
+def build_all(
+    candidates: Iterable[Candidate], schedules: Iterable[Placed], registry: Registry, problems: Problems
+) -> Built:
+    """Construct every estimator at every first τ, without touching torch's random state."""
+    import torch
+
+    first_taus = {s.value.tau(0, steps_per_epoch=1, n_steps=1): None for s in schedules}
+    built: Built = []
+    with torch.random.fork_rng(devices=[]):
+        for candidate in candidates:
+            uses_tau = registry[candidate.value.name].uses_tau
+            starts = [{"tau": tau} for tau in first_taus] if uses_tau else [{}]
+            found = [_build(candidate, registry, start, problems) for start in starts]
+            built += [(candidate, estimator) for estimator in found[-1:] if estimator is not None]
+    return built
+
+
+def check_shapes(built: Built, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
+    """Ask every estimator about the (n_latents, n_categories) of every model."""
+    shapes = list(shapes)
+    for candidate, estimator in built:
+        for shape in shapes:
+            try:
+                estimator.check_shape(*shape)
+            except Exception as error:  # noqa: BLE001  # a plugin's method may raise anything
+                _refuse(candidate, error, problems)
+
+
+def _build(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
+    from estimators import build
+
+    try:
+        return build(candidate.value.name, registry, **candidate.value.params, **start)
+    except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
+        _refuse(candidate, error, problems)
+        return None
+
+
+def _refuse(candidate: Candidate, error: Exception, problems: Problems) -> None:
+    """Point at the parameter that the message names, or else at the estimator."""
+    message = str(error).removeprefix(f"{candidate.value.name}: ")
+    if not isinstance(error, ValueError):
+        message = f"expected parameters that {candidate.value.name} accepts, got {type(error).__name__}: {message}"
+    named = [place for key, place in candidate.given.items() if re.search(rf"\b{re.escape(key)}\b", message)]
+    place = named[0] if named else candidate
+    problems.add(place.position, place.path, message or "expected parameters that the constructor accepts.")
