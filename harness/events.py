@@ -1,7 +1,8 @@
 """The plain events that training yields, and their JSON form.
 
-A `Record` is an event with the run it belongs to and the time at which it happened. Executors carry records, the journal
-stores them, the tracker forwards them: all three see the same thing, so a sweep can be replayed from its journal.
+A `Record` is an event with the run it belongs to and the time at which it happened. Executors carry records, the
+journal stores them, the tracker forwards them: all three see the same thing, so a sweep can be replayed from its
+journal.
 """
 
 import base64
@@ -106,7 +107,9 @@ class Record:
         body = asdict(self.event)
         if isinstance(self.event, Image):
             body["png"] = base64.b64encode(self.event.png).decode()
-        return json.dumps({"run_key": self.run_key, "time_ms": self.time_ms, "kind": self.event.kind, **body}, allow_nan=False)
+        return json.dumps(
+            {"run_key": self.run_key, "time_ms": self.time_ms, "kind": self.event.kind, **body}, allow_nan=False
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "Record":

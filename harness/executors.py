@@ -155,5 +155,3 @@ def records_of(run: RunConfig, registry: "Mapping[str, type[Estimator]]") -> Ite
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         text = "".join(traceback.format_exception(error))
         yield Record.now(run.key, Failed(f"{line} ({Path(where.filename).name}:{where.lineno})", text))
-
-

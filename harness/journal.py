@@ -1,8 +1,8 @@
 """The append-only file of a sweep: what happened, in order, before anything else hears of it.
 
-A line is `<crc32 of the JSON, 8 hex digits> <record as JSON>`. A last line without its newline was being written when the
-machine stopped: it is dropped. Any other line whose checksum does not fit means that the file was damaged, and is refused.
-Pictures lie beside the journal, named by their own SHA-256, so that the journal stays small.
+A line is `<crc32 of the JSON, 8 hex digits> <record as JSON>`. A last line without its newline was being written when
+the machine stopped: it is dropped. Any other line whose checksum does not fit means that the file was damaged, and is
+refused. Pictures lie beside the journal, named by their own SHA-256, so that the journal stays small.
 """
 
 import base64
@@ -70,7 +70,7 @@ class Journal:
         checksum, _, body = line.partition(b" ")
         if checksum != f"{zlib.crc32(body):08x}".encode():
             raise JournalError(
-                f"{where}: expected a line with checksum {zlib.crc32(body):08x}, got {checksum[:8]!r}: the journal is damaged. "
+                f"{where}: expected a line with its own checksum, got {checksum[:8]!r}: the journal is damaged. "
                 "Move the folder away and run the grid again."
             )
         data = json.loads(body)
@@ -95,7 +95,9 @@ class Journal:
         path = self.folder / "images" / f"{sha256}.png"
         png = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(png).hexdigest() != sha256:
-            raise JournalError(f"{where}: expected the picture {path.name} with its own checksum, got a damaged or missing file.")
+            raise JournalError(
+                f"{where}: expected the picture {path.name} with its own checksum, got a damaged or missing file."
+            )
         return png
 
     def _drop_torn_line(self) -> None:

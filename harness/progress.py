@@ -40,7 +40,9 @@ class Progress(ABC):
         self._epochs = sum(run.training.epochs for run in runs)
         self._begun = time.monotonic()
         done = len(sweep.grid.runs) - len(runs)
-        self.say(f"{sweep.grid.name}: {len(runs)} runs to do" + (f", {done} already done or skipped" if done else "") + ".")
+        self.say(
+            f"{sweep.grid.name}: {len(runs)} runs to do" + (f", {done} already done or skipped" if done else "") + "."
+        )
 
     def say(self, line: str) -> None:
         """Print one line above whatever is live."""
@@ -91,7 +93,8 @@ class LiveProgress(Progress):
         super().__init__(console)
         self._latest: dict[str, EpochDone | None] = {}
         self._bar = Bar(
-            TextColumn("runs"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=console
+            TextColumn("runs"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description}"), console=console
         )  # fmt: skip
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
@@ -142,7 +145,9 @@ def ranking(sweep: "Sweep") -> Table:
     for title in ("mean", "min–max", "seeds"):
         table.add_column(title, justify="right", no_wrap=True)
     for label, found in sorted(values.items(), key=lambda item: statistics.fmean(item[1])):
-        table.add_row(escape(label), f"{statistics.fmean(found):.2f}", f"{min(found):.2f}–{max(found):.2f}", str(len(found)))
+        table.add_row(
+            escape(label), f"{statistics.fmean(found):.2f}", f"{min(found):.2f}–{max(found):.2f}", str(len(found))
+        )
     return table
 
 
@@ -152,7 +157,9 @@ def not_finished(sweep: "Sweep") -> list[str]:
     for run in sweep.grid.runs:
         if sweep.status(run) in ("failed", "diverged", "skipped", "interrupted"):
             befell[f"{sweep.status(run)}: {getattr(sweep.ends[run.key], 'error', '')}"].append(run.name)
-    return [f"{why} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for why, names in befell.items()]
+    return [
+        f"{why} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for why, names in befell.items()
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,7 @@
-"""The sweep: which runs are still to do, who computes them, and where every event goes. The driver is the only writer."""
+"""The sweep: which runs are still to do, who computes them, and where every event goes.
+
+The driver is the only writer.
+"""
 
 import fcntl
 import json
@@ -199,7 +202,9 @@ class Store:
             action()
         except (MlflowException, OSError) as error:
             self.lost = (str(error).splitlines() or [type(error).__name__])[0]
-            self._progress.say(f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything.")
+            self._progress.say(
+                f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything."
+            )
 
 
 def open_store(tracker: "Tracker", sweep: Sweep, options: Options) -> int:
@@ -244,7 +249,9 @@ def _writable(folder: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise SweepError(f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another with --out.") from error
+        raise SweepError(
+            f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another with --out."
+        ) from error
     return folder
 
 

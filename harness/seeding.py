@@ -1,7 +1,8 @@
 """Independent random streams from one seed.
 
-The seed of a run decides initialisation, data order, training noise and evaluation noise, each through a stream of its own, so
-that two estimators with the same seed start from the same weights and see the same batches however much noise either draws.
+The seed of a run decides initialisation, data order, training noise and evaluation noise, each through a stream of
+its own, so that two estimators with the same seed start from the same weights and see the same batches however much
+noise either draws.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ Stream = Literal["initialisation", "data", "binarization", "noise", "evaluation"
 
 
 def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:
-    """Return the 63-bit seed of one `stream` of a run; `index` (an epoch, say) gives a stream for each of its values."""
+    """Return the 63-bit seed of one `stream` of a run; each `index` (an epoch, say) has a stream of its own."""
     digest = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

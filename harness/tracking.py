@@ -63,7 +63,8 @@ class Tracker:
             self._client.search_experiments(max_results=1)
         except (MlflowException, OSError) as error:
             raise TrackingError(
-                f"tracking: expected an MLflow store at {uri}, got: {_first_line(error)}. Start it, or give another --tracking-uri."
+                f"tracking: expected an MLflow store at {uri}, got: {_first_line(error)}. "
+                "Start it, or give another --tracking-uri."
             ) from error
         self._children: dict[str, str] = {}
         self._runs: dict[str, RunConfig] = {}
@@ -89,7 +90,9 @@ class Tracker:
             self._children = self._existing_children()
         else:
             all_tags = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name, **tags}
-            self.parent_id = self._client.create_run(self.experiment_id, run_name=f"sweep {name}", tags=all_tags).info.run_id
+            self.parent_id = self._client.create_run(
+                self.experiment_id, run_name=f"sweep {name}", tags=all_tags
+            ).info.run_id
         self._client.update_run(self.parent_id, status="RUNNING")
         for key, value in tags.items():
             self._client.set_tag(self.parent_id, key, value)
@@ -121,7 +124,9 @@ class Tracker:
     def replay(self, attempts: Mapping[str, Attempt]) -> int:
         """Write every attempt that the store does not have from beginning to end; return how many were written."""
         stored = self._ended_attempts()
-        missing = [a for key, a in attempts.items() if key in self._runs and str(a.records[0].time_ms) != stored.get(key)]
+        missing = [
+            a for key, a in attempts.items() if key in self._runs and str(a.records[0].time_ms) != stored.get(key)
+        ]
         for attempt in missing:
             for record in attempt.records:
                 self.write(record, attempt)
@@ -159,7 +164,9 @@ class Tracker:
                 return
 
     def _start(self, run: RunConfig, record: Record, event: Started | None) -> str:
-        if (old := self._children.pop(run.key, None)) is not None:  # an interrupted or failed attempt, replaced by this one
+        if (
+            old := self._children.pop(run.key, None)
+        ) is not None:  # an interrupted or failed attempt, replaced by this one
             self._client.delete_run(old)
         identity = {
             "estimator": run.estimator.name,

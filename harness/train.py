@@ -1,7 +1,7 @@
 """Train one run. Read this file first: it is the whole main path.
 
-`train(run, registry)` yields plain events; it knows nothing of MLflow, processes or files. The estimators differ in one line,
-marked below; everything else is the same for all of them.
+`train(run, registry)` yields plain events; it knows nothing of MLflow, processes or files. The estimators differ in
+one line, marked below; everything else is the same for all of them.
 """
 
 import math
@@ -33,7 +33,10 @@ class State:
 
 
 def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[Event]:
-    """Train one run to its end and yield what happens. The same run gives the same numbers, to the last bit, on the same machine."""
+    """Train one run to its end and yield what happens.
+
+    The same run gives the same numbers, to the last bit, on the same machine.
+    """
     yield Started(provenance())
     device = torch.device(run.device)
     dataset = data.load(run.data).to(device)
@@ -84,7 +87,10 @@ def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int
 def train_epoch(
     run: RunConfig, state: State, dataset: data.Dataset, epoch: int
 ) -> tuple[Tensor, list[float], float, float | None]:
-    """Pass once over the training images. Return losses (steps × [bce, kl, batch size]), seconds per step, seconds, last τ."""
+    """Pass once over the training images.
+
+    Return losses (steps × [bce, kl, batch size]), seconds per step, seconds, last τ.
+    """
     device, batch_size = dataset.train_ND.device, run.training.batch_size
     n_images = len(dataset.train_ND)
     steps_per_epoch = math.ceil(n_images / batch_size)
@@ -94,9 +100,10 @@ def train_epoch(
     losses = torch.empty(steps_per_epoch, 3, device=device)
     state.vae.train()
     timer = timing.StepTimer(device)
-    for i, index_B in enumerate(order_N.split(batch_size)):
-        if state.estimator.tau is not None:
-            state.estimator.tau = run.schedule.tau(state.step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)
+    for i, index_B in enumerate(torch.split(order_N, batch_size)):
+        tau = run.schedule.tau(state.step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)
+        if tau is not None:
+            state.estimator.tau = tau
         set_learning_rate(state, run.training, n_steps)
         bce, kl = train_step(state, dataset.train_batch(index_B, binarize), run.training.grad_clip)
         losses[i, 0], losses[i, 1], losses[i, 2] = bce, kl, len(index_B)

@@ -7,6 +7,7 @@ Letters: S samples, B examples, L latents, K classes, D pixels. Costs and diverg
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 def _mlp(sizes: Sequence[int], activation: str, last_activation: str = "identity") -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         name = activation if i < len(sizes) - 2 else last_activation
         layers.append(nn.Linear(n_in, n_out))
         if name != "identity":
@@ -85,9 +86,9 @@ def bernoulli_nll(pixels_xBD: Tensor, x_BD: Tensor) -> Tensor:
 class _BernoulliNLL(torch.autograd.Function):
     """Σ_d softplus(l) − l·x with softplus(l) = relu(l) − log max(σ(l), 1 − σ(l)).
 
-    That form needs one sigmoid and one logarithm, both vectorised on every CPU, where torch's softplus and log-sigmoid are
-    scalar: a third of the time of `binary_cross_entropy_with_logits`, and equally stable. The backward pass is plain
-    differentiable torch, so second derivatives (REBAR, RELAX) are right.
+    That form needs one sigmoid and one logarithm, both vectorised on every CPU, where torch's softplus and log-
+    sigmoid are scalar: a third of the time of `binary_cross_entropy_with_logits`, and equally stable. The backward
+    pass is plain differentiable torch, so second derivatives (REBAR, RELAX) are right.
     """
 
     @staticmethod
@@ -95,7 +96,8 @@ class _BernoulliNLL(torch.autograd.Function):
         ctx.save_for_backward(pixels_xBD, x_BD)
         sigmoid = torch.sigmoid(pixels_xBD)
         log_likelier = torch.maximum(sigmoid, 1 - sigmoid).log_().sum(-1)
-        return pixels_xBD.clamp_min(0).sum(-1) - log_likelier - torch.linalg.vecdot(pixels_xBD, x_BD)
+        nll_xB: Tensor = pixels_xBD.clamp_min(0).sum(-1) - log_likelier - torch.linalg.vecdot(pixels_xBD, x_BD)
+        return nll_xB
 
     @staticmethod
     def backward(ctx: Any, grad_xB: Tensor) -> tuple[Tensor | None, None]:
