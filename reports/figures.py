@@ -1,0 +1,225 @@
+"""The report's figures. Each function returns panels; a panel is one small picture, so that a phone shows them one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reports import palette
+from reports.frame import NO_TEMPERATURE, WORST
+from reports.palette import Style
+from reports.svg import Panel, inline, style
+
+Styles = Mapping[str, Style]
+MAX_THIN_LINES = 60  # a panel with more runs shows the quartiles instead of a line each
+MAX_TOGETHER = 6  # more estimators than this get a panel each
+SIZE = (4.4, 3.1)
+
+
+def curves(history: pd.DataFrame, metric: str, x: str, styles: Styles) -> list[Panel]:
+    """``metric`` against ``x`` (step or elapsed_s): a thin line per run, a thick one for the median over seeds."""
+    data = history[np.isfinite(history[metric].astype(float))] if metric in history else history.iloc[:0]
+    if data.empty:
+        return []
+    limits = _limits(data, metric)
+    return [
+        _curve_panel(part, metric, x, styles, title, limits, number)
+        for number, (title, part) in enumerate(_facets(data))
+    ]
+
+
+def _facets(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """A panel per schedule, device and axes; estimators without a temperature are in all. Too many: a panel each."""
+    facets: list[tuple[str, pd.DataFrame]] = []
+    for (device, axes), part in data.groupby(["device", "axes"], sort=True):
+        where = [str(part_of) for part_of in (device if data["device"].nunique() > 1 else "", axes) if part_of]
+        if part["estimator_label"].nunique() > MAX_TOGETHER:
+            by_label = part.groupby("estimator_label", sort=True)
+            facets += [(" · ".join([str(label), *where]), group) for label, group in by_label]
+            continue
+        free = part["schedule_label"] == NO_TEMPERATURE
+        schedules = sorted(set(part.loc[~free, "schedule_label"])) or [NO_TEMPERATURE]
+        for schedule in schedules:
+            name = "no temperature" if schedule == NO_TEMPERATURE else str(schedule)
+            facets.append((" · ".join([name, *where]), part[free | (part["schedule_label"] == schedule)]))
+    return facets
+
+
+def _limits(data: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """One y axis for all panels. The first tenth of training may be cut off, so that the end can be seen."""
+    late = data[data["epoch"] > 0.1 * data["epoch"].max()] if data["epoch"].max() > 3 else data
+    low, high = float(data[metric].min()), float(late[metric].quantile(0.99))
+    pad = 0.06 * (high - low) or 1.0
+    return low - pad, high + pad
+
+
+def _curve_panel(
+    part: pd.DataFrame, metric: str, x: str, styles: Styles, title: str, limits: tuple[float, float], number: int
+) -> Panel:
+    with style(f"{metric}-{x}-{number}"):
+        figure = Figure(SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        thin = part["run_key"].nunique() <= MAX_THIN_LINES
+        for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True):
+            _curve(axes, group, metric, x, styles[str(label)], thin=thin)
+            if part["schedule_label"].nunique() > 2:
+                _end_label(axes, group, metric, x, str(schedule))
+        axes.set_ylim(*limits)
+        axes.set_xlim(left=0)
+        _finish(axes, title, "training step" if x == "step" else "training time, s", f"{metric}, nats per example")
+        hidden = int((part[metric] > limits[1]).sum())
+        cut = f" {hidden} early points lie above the axis." if hidden else ""
+        alt = f"{metric} against {x}, {title}: {_spoken(part, metric)}.{cut}"
+        return inline(figure, alt)
+
+
+def _curve(axes: Axes, group: pd.DataFrame, metric: str, x: str, how: Style, *, thin: bool) -> None:
+    middle = _median_curve(group, metric, x)
+    if thin:
+        sns.lineplot(data=group, x=x, y=metric, units="run_key", estimator=None, ax=axes, color=how.hex,
+                     linewidth=0.7, alpha=0.45, legend=False)  # fmt: skip
+    else:
+        axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
+    shown = middle[np.isfinite(middle["median"])]
+    dashes = {"dashes": how.dashes} if how.dashes else {}
+    marker = how.marker if len(shown) < 2 else None
+    axes.plot(shown[x], shown["median"], color=how.hex, linewidth=2, marker=marker, markersize=6, **dashes)
+    ended = group[group["status"].isin(WORST)].sort_values("epoch").groupby("run_key").tail(1)
+    axes.plot(ended[x], ended[metric], linestyle="none", marker="x", markersize=7, markeredgewidth=1.8, color=how.hex)
+
+
+def _median_curve(group: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
+    """Median and quartiles by epoch; a run that failed or diverged counts as worst after its end."""
+    table = group.pivot_table(index="epoch", columns="run_key", values=metric, aggfunc="last")
+    bad = set(group.loc[group["status"].isin(WORST), "run_key"])
+    for key in bad & set(table.columns):
+        table.loc[table.index > table[key].last_valid_index(), key] = math.inf
+    with np.errstate(invalid="ignore"):
+        quartiles = {name: table.quantile(q, axis=1) for name, q in (("low", 0.25), ("median", 0.5), ("high", 0.75))}
+    return pd.DataFrame({x: group.groupby("epoch")[x].median(), **quartiles}).reset_index()
+
+
+def _end_label(axes: Axes, group: pd.DataFrame, metric: str, x: str, text: str) -> None:
+    last = group.loc[group[x].idxmax()]
+    axes.annotate(text, (last[x], last[metric]), xytext=(-2, 5), textcoords="offset points", ha="right", fontsize=8)
+
+
+def _spoken(part: pd.DataFrame, metric: str) -> str:
+    ends = part.sort_values("epoch").groupby(["estimator_label", "run_key"])[metric].last().groupby(level=0).median()
+    return "; ".join(f"{label} ends at a median of {value:.1f}" for label, value in ends.sort_values().items())
+
+
+def _finish(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, pad=9)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(axis="y")
+    axes.tick_params(length=3, width=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+
+
+def temperatures(history: pd.DataFrame) -> list[Panel]:
+    """τ against the training step, one line per schedule (τ depends on the schedule, not on the estimator)."""
+    if "tau" not in history or history["tau"].notna().sum() == 0:
+        return []
+    data = history[history["tau"].notna()]
+    with style("tau"):
+        figure = Figure((5.4, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        names = sorted(set(data["schedule_label"]))
+        for number, name in enumerate(names):
+            line = data[data["schedule_label"] == name].groupby("step")["tau"].median()
+            dashes = palette.DASHES[number % len(palette.DASHES)]
+            marker = "o" if len(line) < 2 else None
+            shade = (palette.INK, palette.MUTED)[number // len(palette.DASHES) % 2]
+            how = {"dashes": dashes} if dashes else {}
+            axes.plot(line.index, line, color=shade, linewidth=1.8, marker=marker, label=name, **how)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        _finish(axes, "Temperature", "training step", "τ at the end of the epoch")
+        axes.legend(frameon=False, fontsize=8.5, loc="best", handlelength=3)
+        spans = [f"{name} from {part['tau'].iloc[0]:.3g} to {part['tau'].iloc[-1]:.3g}"
+                 for name, part in data.sort_values("step").groupby("schedule_label")]  # fmt: skip
+        return [inline(figure, "Temperature against the training step: " + "; ".join(spans) + ".")]
+
+
+def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: str, title: str, styles: Styles) -> Panel | None:
+    """Every run as a point, the mean with its t interval, best setting on top; failures in words."""
+    rows = []
+    for _, row in levels.iterrows():
+        mine = runs[(runs["setting"] == row["setting"]) & (runs["device"] == row["device"])]
+        points = mine.loc[mine["status"] == "finished", metric].dropna().to_numpy(dtype=float)
+        note = f"{row['n_bad']} of {row['n_planned']} failed or diverged" if row["n_bad"] else ""
+        rows.append((_name(row, levels), points, row, note))
+    rows = [row for row in rows if len(row[1]) or row[3]]
+    return _forest(rows, title, f"{metric}, nats per example", styles, f"level-{metric}", zero=False)
+
+
+def difference_plot(
+    differences: pd.DataFrame, points: Sequence[np.ndarray], metric: str, title: str, styles: Styles
+) -> Panel | None:
+    """Paired differences to the baseline, a point per seed, the mean with its t interval, and zero."""
+    rows = []
+    for (_, row), mine in zip(differences.iterrows(), points, strict=True):
+        name = _name(row, differences)
+        if differences.duplicated(["setting", "device"], keep=False)[row.name]:
+            name += f"  against {row['versus']}"
+        note = f"{row['n_bad']} of {row['n_pairs']} pairs with a failed run" if row["n_bad"] else ""
+        rows.append((name, mine[np.isfinite(mine)], row, note))
+    return _forest(rows, title, f"difference in {metric}, nats per example", styles, f"diff-{metric}", zero=True)
+
+
+def _name(row: pd.Series, frame: pd.DataFrame) -> str:
+    return f"{row['setting']} · {row['device']}" if frame["device"].nunique() > 1 else str(row["setting"])
+
+
+MAX_ROWS = 40
+
+
+def _forest(
+    rows: Sequence[tuple[str, np.ndarray, pd.Series, str]],
+    title: str,
+    label: str,
+    styles: Styles,
+    key: str,
+    *,
+    zero: bool,
+) -> Panel | None:
+    if not any(len(points) for _, points, _, _ in rows):
+        return None
+    shown = rows[:MAX_ROWS]
+    with style(key):
+        figure = Figure((4.9, 0.85 + 0.42 * len(shown)), layout="constrained")
+        axes = figure.add_subplot()
+        if zero:
+            axes.axvline(0, color=palette.INK, linewidth=1)
+        for y, (name, points, row, note) in enumerate(shown):
+            how = styles[row["estimator_label"]]
+            axes.plot(points, np.full(len(points), y), linestyle="none", marker=how.marker, markersize=5,
+                      markerfacecolor="none", markeredgecolor=how.hex, markeredgewidth=1, alpha=0.75)  # fmt: skip
+            if math.isfinite(row["low"]):
+                axes.plot([row["low"], row["high"]], [y, y], color=how.hex, linewidth=2)
+            if math.isfinite(row["mean"]):
+                axes.plot([row["mean"]], [y], marker="|", markersize=11, markeredgewidth=2.4, color=how.hex)
+            text = f"{name} – {note}" if note else name
+            written = axes.annotate(text, (0, y), xytext=(2, 7.5), xycoords=("axes fraction", "data"),
+                                    textcoords="offset points", fontsize=8.5, va="center", annotation_clip=False)  # fmt: skip
+            written.set_in_layout(False)  # a long name must not squeeze the axes
+        axes.set_ylim(len(shown) - 0.5, -0.85)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        _finish(axes, title, label, "")
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        spoken = "; ".join(f"{name}: mean {row['mean']:.2f}, interval {row['low']:.2f} to {row['high']:.2f}"
+                           for name, points, row, _ in shown if len(points))  # fmt: skip
+        return inline(figure, f"{title}. {spoken}.".replace("nan to nan", "none"))

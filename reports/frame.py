@@ -1,0 +1,226 @@
+"""The tidy frames that every table and figure is made from.
+
+``Runs.runs`` has one row per run. A run that was planned but left no trace has a row too, with status ``missing``:
+
+==================  =========================================================================================
+run_id              MLflow run id; empty for a missing run
+run_key             hash of the run's configuration; unique in the frame (the newest finished attempt is kept)
+name, label         as stored; ``label`` is the setting without the seed: ``rloo(n_samples=4) · constant(1)``
+estimator           the estimator's name: what a colour stands for
+estimator_label     the estimator with its parameters: ``rloo(n_samples=4)``
+schedule            the temperature schedule's kind; ``none`` where the estimator has no temperature
+schedule_label      the schedule with its parameters: ``constant(1)``
+axes                every other swept field, ``training.lr=0.001``; empty where nothing else is swept
+setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only
+device, seed        as stored; ``seed`` is an integer
+status              finished, failed, diverged, skipped, interrupted, running or missing
+error               first line of the error, empty where there is none
+sweep               run id of the parent run
+start, end          UTC; NaT where unknown
+shared_machine      True where other runs used the machine at the same time, so that timings are contended
+<dotted name>       a parameter of the resolved configuration, typed: ``training.lr``, ``model.n_latents``
+<name with slash>   the last value of a metric: ``test/neg_elbo``, ``time/step_s_median``; nats per example, seconds
+==================  =========================================================================================
+
+``test/soft_hard_gap`` is derived: ``test/neg_elbo`` minus ``test/relaxed_loss``.
+
+``Runs.history`` has one row per run and epoch: ``run_key, estimator, estimator_label, schedule_label, axes, setting,
+device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds, cumulated) and a column per metric.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+NO_TEMPERATURE = "none"
+STATUSES = ("finished", "failed", "diverged", "interrupted", "running", "skipped", "missing")
+WORST = ("failed", "diverged")  # these rank last; the others have not been tried to the end
+IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
+CORE = (
+    *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
+    *("setting", "device", "seed", "status", "error", "sweep", "start", "end", "shared_machine"),
+)
+
+
+class ReportError(Exception):
+    """Why there is nothing to report: one line for the terminal."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A parent run: what was asked, and where and how it was answered."""
+
+    run_id: str
+    command: str = ""
+    question: str = ""
+    grid: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    plan: Sequence[Mapping[str, Any]] = ()
+    start: pd.Timestamp | None = None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All stored runs of one experiment. The schema is in this module's docstring."""
+
+    experiment: str
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    images: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)  # run_key -> kind -> PNG
+    sweeps: tuple[Sweep, ...] = ()
+    notes: tuple[str, ...] = ()  # what could not be read; the report prints them
+
+
+def typed(text: Any) -> Any:
+    """MLflow keeps every parameter as text; give it back its type: ``"3"`` -> 3, ``"True"`` -> True, ``"None"`` -> None."""
+    if not isinstance(text, str):
+        return text
+    plain = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in plain:
+        return plain[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if text[:1] in "[{":
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+def newest(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One record per run key: the newest finished attempt, else the newest attempt."""
+    best: dict[str, dict[str, Any]] = {}
+    for record in records:
+        key = str(record["run_key"])
+        if key not in best or _rank(record) > _rank(best[key]):
+            best[key] = dict(record)
+    return list(best.values())
+
+
+def _rank(record: Mapping[str, Any]) -> tuple[bool, float, str]:
+    start = record.get("start")
+    seconds = start.timestamp() if start is not None and not pd.isna(start) else 0.0
+    return record["status"] == "finished", seconds, str(record["run_id"])
+
+
+def planned_but_missing(plan: Iterable[Mapping[str, Any]], known: set[str]) -> list[dict[str, Any]]:
+    """Records of planned runs that left no trace in the store."""
+    missing: dict[str, dict[str, Any]] = {}
+    for entry in plan:
+        key = str(entry.get("run_key", ""))
+        if key and key not in known:
+            fields = {
+                name: entry.get(name, "") for name in ("name", "label", "estimator", "schedule", "device", "seed")
+            }
+            missing[key] = {**fields, "run_id": "", "run_key": key, "status": "missing", "error": ""}
+    return list(missing.values())
+
+
+def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per record, core columns first, sorted by setting, device, seed and key."""
+    frame = pd.DataFrame.from_records([dict(record) for record in records])
+    for name in CORE:
+        if name not in frame:
+            frame[name] = None
+    for name in (
+        "run_id",
+        "run_key",
+        "name",
+        "label",
+        "estimator",
+        "estimator_label",
+        "schedule",
+        "device",
+        "error",
+        "sweep",
+    ):
+        frame[name] = frame[name].fillna("").astype(str)
+    frame["schedule"] = frame["schedule"].replace("", NO_TEMPERATURE)
+    frame["seed"] = pd.to_numeric(frame["seed"], errors="coerce").astype("Int64")
+    frame["start"] = pd.to_datetime(frame["start"], utc=True)
+    frame["end"] = pd.to_datetime(frame["end"], utc=True)
+    frame["shared_machine"] = frame["shared_machine"].eq(True)
+    if {"test/neg_elbo", "test/relaxed_loss"} <= set(frame.columns):
+        frame["test/soft_hard_gap"] = frame["test/neg_elbo"] - frame["test/relaxed_loss"]
+    parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
+    frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
+    frame = _label_parts(frame)
+    others = sorted(name for name in frame.columns if name not in CORE)
+    order = ["setting", "device", "seed", "run_key"]
+    return frame[[*CORE, *others]].sort_values(order, kind="stable", na_position="last").reset_index(drop=True)
+
+
+def _label_parts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Split the stored label at its dots, and add what it does not say: other swept fields."""
+    stored = ["label", "estimator", "schedule", "estimator_label"]
+    parts = [_split(*row) for row in frame[stored].itertuples(index=False, name=None)]
+    frame["estimator_label"] = [part[0] for part in parts]
+    frame["schedule_label"] = [part[1] for part in parts]
+    frame["axes"] = [part[2] for part in parts]
+    varying = _unnamed_axes(frame)
+    if varying:
+        named = frame[varying].apply(
+            lambda row: [f"{k}={str(v)[:24]}" for k, v in row.items() if not _absent(v)], axis=1
+        )
+        frame["axes"] = [
+            " · ".join(filter(None, [axes, *more])) for axes, more in zip(frame["axes"], named, strict=True)
+        ]
+    shown = frame["schedule_label"].where(frame["schedule_label"] != NO_TEMPERATURE, "")
+    columns = zip(frame["estimator_label"], shown, frame["axes"], strict=True)
+    frame["setting"] = [" · ".join(filter(None, row)) for row in columns]
+    return frame
+
+
+def _split(label: str, estimator: str, schedule: str, estimator_label: str) -> tuple[str, str, str]:
+    """``rloo(n_samples=4) · constant(1) · lr=0.001`` -> its three parts; a schedule is named exactly if there is one."""
+    rest = label
+    if estimator_label and (label == estimator_label or label.startswith(f"{estimator_label} · ")):
+        rest = label.removeprefix(estimator_label)
+    elif label:
+        estimator_label, _, rest = label.partition(" · ")
+    parts = [part for part in rest.split(" · ") if part]
+    if schedule != NO_TEMPERATURE and parts:
+        schedule = parts.pop(0)
+    elif parts[:1] == [NO_TEMPERATURE]:
+        parts.pop(0)
+    return estimator_label or estimator, schedule, " · ".join(part for part in parts if not part.startswith("device="))
+
+
+def _absent(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def _unnamed_axes(frame: pd.DataFrame) -> list[str]:
+    """Parameters that differ between runs of one label, device and seed: swept, and not named by the label."""
+    known = frame[frame["status"] != "missing"]
+    if not known.duplicated(["label", "device", "seed"]).any():
+        return []
+    groups = ["label", "device", "seed"]
+    text = known[[name for name in known.columns if name not in CORE and "/" not in name]].astype(str)
+    text[groups] = known[groups]
+    differs = text.groupby(groups, dropna=False).nunique().max()
+    return sorted(str(name) for name in differs.index[differs > 1])
+
+
+def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
+    """One row per run and epoch; ``histories`` maps a run key to the list stored as ``history.json``."""
+    rows: list[dict[str, Any]] = []
+    for run in runs[list(IDENTITY)].to_dict("records"):
+        rows.extend({**run, **epoch} for epoch in histories.get(str(run["run_key"]), ()))
+    frame = pd.DataFrame.from_records(rows)
+    for name in (*IDENTITY, "epoch", "step", "elapsed_s"):
+        if name not in frame:
+            frame[name] = pd.Series(dtype="float64" if name in ("epoch", "step", "elapsed_s") else "object")
+    first = [*IDENTITY, "epoch", "step", "elapsed_s"]
+    numbers = [name for name in frame.columns if name not in IDENTITY]
+    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+    return frame[[*first, *sorted(name for name in frame.columns if name not in first)]]

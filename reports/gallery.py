@@ -1,0 +1,54 @@
+"""Originals once, then what each setting makes of them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports.frame import Runs
+
+MAX_SETTINGS = 40
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One setting's pictures, as data URIs; empty where it has none."""
+
+    setting: str
+    estimator: str
+    device: str
+    seed: str
+    reconstructions: str
+    prior_samples: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Originals once, and every setting that was shown them. Runs on different data make several."""
+
+    originals: str
+    pictures: Sequence[Picture]
+
+
+def galleries(runs: Runs) -> list[Gallery]:
+    """The pictures of the first finished seed of each setting and device; at most 40 settings."""
+    have = runs.runs[runs.runs["run_key"].isin(runs.images)]
+    have = have.sort_values(["setting", "device", "seed"], kind="stable").drop_duplicates(["setting", "device"])
+    by_originals: dict[str, list[Picture]] = {}
+    for row in have.head(MAX_SETTINGS).to_dict("records"):
+        images = runs.images[str(row["run_key"])]
+        picture = Picture(
+            setting=str(row["setting"]),
+            estimator=str(row["estimator"]),
+            device=str(row["device"]),
+            seed=str(row["seed"]),
+            reconstructions=_uri(images.get("reconstructions")),
+            prior_samples=_uri(images.get("prior_samples")),
+        )
+        by_originals.setdefault(_uri(images.get("originals")), []).append(picture)
+    return [Gallery(originals, pictures) for originals, pictures in by_originals.items()]
+
+
+def _uri(png: bytes | None) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode() if png else ""

@@ -1,0 +1,171 @@
+"""The report: one HTML file that needs nothing else, and the same bytes for the same runs."""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from reports import comparison, export, figures, gallery, provenance, tables, verdict
+from reports.comparison import Baseline, Metric
+from reports.frame import NO_TEMPERATURE, Runs
+from reports.palette import DARK, LIGHT, Style, styles
+from reports.svg import Panel
+from reports.tables import Table
+
+_HERE = Path(__file__).parent
+CURVE_METRICS = ("val/loss", "train/loss")  # the first that the runs have
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Everything that is said about one final metric."""
+
+    metric: Metric
+    levels: pd.DataFrame
+    differences: pd.DataFrame
+    sentence: str
+    level_table: Table
+    difference_table: Table | None
+    panels: Sequence[Panel]
+
+
+def build_report(runs: Runs, out_dir: Path, *, baseline: str | None = None, title: str | None = None) -> Path:
+    """Write ``report.html`` and ``tables/`` under ``out_dir`` and return the path of the report.
+
+    ``baseline`` is an estimator, an estimator with its parameters or a setting, by default straight_through if there is
+    one, else the first by name. Raises ReportError for a baseline that no run has, OSError where it cannot write.
+    """
+    chosen = comparison.choose_baseline(runs.runs, baseline)
+    look = styles(zip(runs.runs["estimator"], runs.runs["estimator_label"], strict=True))
+    with python_warnings.catch_warnings():
+        python_warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has its own fonts
+        compared = [_compare(runs.runs, metric, chosen, look) for metric in comparison.metrics(runs.runs)]
+        page = _render(runs, compared, chosen, look, title or runs.experiment, stated=baseline is not None)
+    folder = out_dir / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in _files(compared).items():
+        export.write_atomically(folder / name, text)
+    export.write_atomically(out_dir / "report.html", page)
+    return out_dir / "report.html"
+
+
+def _compare(runs: pd.DataFrame, metric: Metric, baseline: Baseline, look: Mapping[str, Style]) -> Compared:
+    levels = comparison.levels(runs, metric.name)
+    differences = comparison.differences(runs, metric.name, baseline)
+    panels = [figures.level_plot(runs, levels, metric.name, metric.title, look)]
+    table = None
+    if metric.compared and len(differences):
+        table = tables.differences_table(differences, metric, baseline.label)
+        points = comparison.difference_points(runs, metric.name, differences)
+        title = f"Paired difference to {baseline.label}"
+        panels.append(figures.difference_plot(differences, points, metric.name, title, look))
+    return Compared(
+        metric=metric,
+        levels=levels,
+        differences=differences if metric.compared else differences.iloc[:0],
+        sentence=verdict.sentence(metric, levels, differences, baseline),
+        level_table=tables.levels_table(levels, metric),
+        difference_table=table,
+        panels=[panel for panel in panels if panel is not None],
+    )
+
+
+def _files(compared: Sequence[Compared]) -> dict[str, str]:
+    """File name -> text of everything under tables/."""
+    level_frames = [each.levels.assign(metric=each.metric.name) for each in compared]
+    difference_frames = [each.differences.assign(metric=each.metric.name) for each in compared if len(each.differences)]
+    kinds = {
+        "quality": (level_frames, [each.level_table for each in compared]),
+        "differences": (difference_frames, [each.difference_table for each in compared if each.difference_table]),
+    }
+    files = {}
+    for kind, (frames, shown) in kinds.items():
+        if frames:
+            whole = pd.concat(frames, ignore_index=True)
+            whole = whole[["metric", *(name for name in whole.columns if name != "metric")]]
+            files |= {f"{kind}.csv": export.csv(whole)}
+            files |= {f"{kind}.md": export.markdown(shown), f"{kind}.tex": export.latex(shown)}
+    return files
+
+
+def _render(
+    runs: Runs, compared: Sequence[Compared], baseline: Baseline, look: Mapping[str, Style], title: str, *, stated: bool
+) -> str:
+    frame, history = runs.runs, runs.history
+    metric = next((name for name in CURVE_METRICS if name in history and history[name].notna().any()), None)
+    stored = runs.sweeps[-1].provenance if runs.sweeps else {}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = lambda panel: Markup(panel.svg)  # noqa: S704 made by matplotlib, which escapes its texts
+    colour = {
+        estimator: look[label].colour
+        for estimator, label in zip(frame["estimator"], frame["estimator_label"], strict=True)
+    }
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        question=provenance.question(runs),
+        css=Markup(_css()),  # noqa: S704 our own file
+        js=Markup((_HERE / "report.js").read_text(encoding="utf-8")),  # noqa: S704 our own file
+        counts=verdict.counts(frame),
+        compared=compared,
+        differing=[each for each in compared if each.difference_table],
+        power=next((verdict.power(each.differences) for each in compared if len(each.differences)), ""),
+        warnings=verdict.warnings(frame),
+        notes=runs.notes,
+        baseline=baseline,
+        baseline_stated=stated,
+        command=provenance.command(runs),
+        date=provenance.newest_end(frame),
+        code=provenance.code(stored),
+        hardware=provenance.summary(stored),
+        packages=provenance.packages(stored),
+        completeness=tables.completeness(frame),
+        legend=sorted(look.items()),
+        curve_metric=metric,
+        by_step=figures.curves(history, metric, "step", look) if metric else [],
+        by_time=figures.curves(history, metric, "elapsed_s", look) if metric else [],
+        one_epoch=bool(len(history)) and history["epoch"].nunique() == 1,
+        temperatures=figures.temperatures(history),
+        tempered=bool((frame["schedule_label"] != NO_TEMPERATURE).any()),
+        timings=tables.timings(frame),
+        shared=bool(frame.loc[frame["status"] == "finished", "shared_machine"].any()),
+        galleries=gallery.galleries(runs),
+        failures=tables.failures(frame),
+        provenance=list(provenance.facts(stored)) if stored else [],
+        settings=provenance.settings(frame),
+        sweeps=runs.sweeps,
+        exclusions=_exclusions(frame),
+        k=comparison.bound_samples(frame),
+        colour=colour,
+    )
+
+
+def _exclusions(frame: pd.DataFrame) -> str:
+    """Which runs are in no mean and no pair, in words."""
+    without = frame[~frame["status"].isin(("finished", "failed", "diverged"))]
+    if without.empty:
+        return "No run was excluded."
+    found: dict[str, Any] = without["status"].value_counts().sort_index().to_dict()
+    listed = ", ".join(f"{count} {status}" for status, count in found.items())
+    return f"In no mean and no pair, because they were not tried to the end: {listed}. They are listed under “Did not finish”."
+
+
+def _css() -> str:
+    def variables(colours: Sequence[str]) -> str:
+        return " ".join(f"--e{index}: {colour};" for index, colour in enumerate(colours))
+
+    light = f":root {{ {variables(LIGHT)} }}\n"
+    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}\n"
+    return light + dark + (_HERE / "report.css").read_text(encoding="utf-8")

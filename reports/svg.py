@@ -1,0 +1,96 @@
+"""From a matplotlib figure to an SVG that lives inside the page: its colours, its font, light or dark, the same bytes each time."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from reports import palette
+
+_COLOURS = {
+    palette.INK: "var(--ink)",
+    palette.MUTED: "var(--muted)",
+    palette.RULE: "var(--rule)",
+    **{colour: f"var(--e{index})" for index, colour in enumerate(palette.LIGHT)},
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: SVG markup, and the words for those who cannot see it."""
+
+    svg: str
+    alt: str
+    wide: bool = False
+
+
+@contextmanager
+def style(name: str) -> Iterator[None]:
+    """matplotlib's settings for one panel; nothing global changes. ``name`` makes the ids in its SVG unique."""
+    with mpl.rc_context(
+        {**sns.axes_style("white"), **sns.plotting_context("paper"), **_SETTINGS, "svg.hashsalt": name}
+    ):
+        yield
+
+
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "text.parse_math": False,  # a label such as "lr=$x$" is a label
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+    "text.color": palette.INK,
+    "axes.labelcolor": palette.MUTED,
+    "xtick.color": palette.MUTED,
+    "ytick.color": palette.MUTED,
+    "axes.edgecolor": palette.MUTED,
+    "axes.linewidth": 0.8,
+    "grid.color": palette.RULE,
+    "grid.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
+    """The figure as a Panel. Call it inside ``style``."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    markup = buffer.getvalue()
+    markup = markup[markup.index("<svg") :]
+    markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
+    markup = re.sub(r'<g id="[a-zA-Z_0-9.]+">', "<g>", markup)
+    markup = re.sub(r"font: (?:(bold|700) )?([\d.]+)px [^;\"]*", _font, markup)
+    markup = re.sub(r"; font-family: [^;\"]*", "", markup)
+    markup = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", markup)  # it would hold for the whole page
+    for hex_colour, variable in _COLOURS.items():
+        markup = markup.replace(hex_colour, variable)
+    box = re.search(r'viewBox="([^"]+)"', markup)
+    viewbox = box.group(1) if box else "0 0 400 300"
+    head = f'<svg role="img" aria-label="{escape(alt, quote=True)}" viewBox="{viewbox}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return Panel(head + re.sub(r"^<svg[^>]*>", "", markup).rstrip(), alt, wide)
+
+
+def _font(found: re.Match[str]) -> str:
+    """Size and weight of a text; its family is the page's."""
+    return ("font-weight: 700; " if found.group(1) else "") + f"font-size: {found.group(2)}px"

@@ -1,0 +1,247 @@
+"""The report's tables: rows of cells with text to read, a value to sort by and a tone. No HTML here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from reports.comparison import DESCRIPTION, Metric
+from reports.frame import NO_TEMPERATURE, STATUSES
+
+MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``text`` is shown; ``sort`` orders the column; ``estimator`` gives it that estimator's colour."""
+
+    text: str
+    sort: float | str | None = None
+    estimator: str = ""
+    tone: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; ``numeric`` columns are aligned on the right; ``meaning`` is the definition in a line."""
+
+    title: str
+    numeric: bool = True
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that HTML, Markdown and LaTeX are written from."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]] = field(default_factory=list)
+
+
+def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
+    """Fixed decimals with a real minus sign; – for nothing, ∞ for worst."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{abs(value):.{digits}f}"
+    negative = value < 0 and float(text) != 0
+    return (MINUS if negative else "+" if signed and float(text) != 0 else "") + text
+
+
+def interval(low: float, high: float, digits: int = 2, *, signed: bool = False) -> str:
+    """``[low, high]``; – where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return "–"
+    return f"[{number(low, digits, signed=signed)}, {number(high, digits, signed=signed)}]"
+
+
+def p_value(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1"
+
+
+def _num(value: float, digits: int = 2, *, signed: bool = False, tone: str = "") -> Cell:
+    known = value is not None and not math.isnan(value)
+    return Cell(number(value, digits, signed=signed), float(value) if known else None, tone=tone)
+
+
+def _setting(row: pd.Series, several_devices: bool) -> list[Cell]:
+    cells = [Cell(str(row["setting"]), str(row["setting"]), estimator=str(row["estimator"]))]
+    return [*cells, Cell(str(row["device"]), str(row["device"]))] if several_devices else cells
+
+
+def _setting_columns(several_devices: bool) -> list[Column]:
+    device = [Column("Device", numeric=False)] if several_devices else []
+    return [Column("Setting", numeric=False, meaning="estimator · schedule · other axes"), *device]
+
+
+def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
+    """Mean, median, IQM and interval of each setting, best first."""
+    devices = levels["device"].nunique() > 1
+    columns = [
+        *_setting_columns(devices),
+        Column("n", meaning="finished runs of those planned"),
+        Column("Mean", meaning="of the finished runs"),
+        Column("95 % interval", meaning="Student's t, of the mean"),
+        Column("Median", meaning="failed and diverged runs count as worst"),
+        Column("IQM", meaning="mean of the middle half; failed and diverged runs count as worst"),
+    ]
+    rows = []
+    for _, row in levels.iterrows():
+        short = row["n"] < row["n_planned"]
+        n = Cell(
+            f"{row['n']} of {row['n_planned']}" if short else str(row["n"]), row["n"], tone="warn" if short else ""
+        )
+        span = Cell(interval(row["low"], row["high"]), None if math.isnan(row["low"]) else row["high"] - row["low"])
+        rows.append([*_setting(row, devices), n, _num(row["mean"]), span, _num(row["median"]), _num(row["iqm"])])
+    return Table(f"{metric.title} ({metric.name}), nats per example, lower is better" if metric.compared else
+                 f"{metric.title} ({metric.name}), nats per example", columns, rows)  # fmt: skip
+
+
+def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str) -> Table:
+    """Paired differences to the baseline; negative is better."""
+    devices = differences["device"].nunique() > 1
+    columns = [
+        *_setting_columns(devices),
+        Column("Compared with", numeric=False, meaning="the baseline's setting, same seeds, device and axes"),
+        Column("Pairs", meaning="seeds that both tried to the end"),
+        Column("Mean diff.", meaning="setting − baseline, pairs in which both finished"),
+        Column("95 % interval", meaning="Student's t on the paired differences"),
+        Column("Median diff.", meaning="failed and diverged runs count as worst"),
+        Column("P(better)", meaning="share of pairs in which the setting is lower, ties half"),
+        Column(
+            "Holm p", meaning="Wilcoxon signed-rank, Holm over this table; ≥ is the smallest value these pairs allow"
+        ),
+    ]
+    rows = []
+    for _, row in differences.iterrows():
+        pairs = f"{row['n_pairs']}" + (f" ({row['n_bad']} failed)" if row["n_bad"] else "")
+        tone = "" if math.isnan(row["low"]) else "good" if row["high"] < 0 else "bad" if row["low"] > 0 else ""
+        width = None if math.isnan(row["low"]) else row["high"] - row["low"]
+        rows.append(
+            [
+                *_setting(row, devices),
+                Cell(str(row["versus"]), str(row["versus"])),
+                Cell(pairs, row["n_pairs"], tone="warn" if row["n_bad"] else ""),
+                _num(row["mean"], signed=True, tone=tone),
+                Cell(interval(row["low"], row["high"], signed=True), width, tone=tone),
+                _num(row["median"], signed=True),
+                _num(row["probability_of_improvement"]),
+                _holm(row),
+            ]
+        )
+    return Table(f"{metric.title} ({metric.name}): paired difference to {baseline}, nats per example", columns, rows)
+
+
+def _holm(row: pd.Series) -> Cell:
+    """The corrected p, or the least that it could be where the pairs are too few for .05."""
+    least = min(1.0, row["floor"] * row["n_comparisons"])
+    if row["floor"] > 0.05:
+        n = row["n_pairs"]
+        title = (
+            f"the smallest possible p at {n} pair{'s' * (n != 1)} is {p_value(row['floor'])} before Holm's correction"
+        )
+        return Cell(f"floor {p_value(row['floor'])}", 1 + row["floor"], tone="quiet", title=title)
+    title = f"uncorrected {p_value(row['p'])}; smallest possible after Holm {p_value(least)}"
+    return Cell(p_value(row["p_holm"]), row["p_holm"], title=title)
+
+
+def completeness(runs: pd.DataFrame) -> Table:
+    """Estimators × (schedule, device, axes): which runs of each cell ended how, with words and not only a colour."""
+    columns_of = ["schedule_label", "device", "axes"]
+    heads = sorted(runs[columns_of].drop_duplicates().itertuples(index=False, name=None), key=_none_last)
+    titles = [Column(" · ".join(filter(None, [_schedule(head[0]), *head[1:]])), numeric=False) for head in heads]
+    rows = []
+    for (estimator, label), group in runs.groupby(["estimator", "estimator_label"], sort=True):
+        cells = [Cell(str(label), str(label), estimator=str(estimator))]
+        for head in heads:
+            mask = (group["schedule_label"] == head[0]) & (group["device"] == head[1]) & (group["axes"] == head[2])
+            cells.append(_completeness_cell(group.loc[mask, "status"]))
+        rows.append(cells)
+    return Table("How the planned runs ended", [Column("Estimator", numeric=False), *titles], rows)
+
+
+def _none_last(head: tuple[str, ...]) -> tuple[object, ...]:
+    return head[0] == NO_TEMPERATURE, *head
+
+
+def _schedule(label: str) -> str:
+    return "no temperature" if label == NO_TEMPERATURE else label
+
+
+def _completeness_cell(statuses: pd.Series) -> Cell:
+    if statuses.empty:
+        return Cell("not in the grid", None, tone="absent")
+    counts = {status: int((statuses == status).sum()) for status in (*STATUSES, *sorted(set(statuses) - set(STATUSES)))}
+    counts = {status: count for status, count in counts.items() if count}
+    text = " · ".join(f"{count} {status}" for status, count in counts.items())
+    worst = next((status for status in ("failed", "diverged", "missing", "interrupted", "running", "skipped")
+                  if status in counts), "finished")  # fmt: skip
+    return Cell(text, counts.get("finished", 0), tone=worst)
+
+
+def timings(runs: pd.DataFrame) -> Table | None:
+    """Medians over the finished runs of each setting; None where no time was measured."""
+    names = {
+        "time/step_s_median": (
+            "Step, ms",
+            1e3,
+            2,
+            "median over runs of the median step; in brackets the quartiles over runs",
+        ),
+        "time/step_s_p90": ("Step p90, ms", 1e3, 2, "median over runs of the 90th percentile"),
+        "time/images_per_s": ("Images/s", 1, 0, "training throughput at the median step"),
+        "time/total_s": ("Total, s", 1, 1, "training and evaluation of one run"),
+        "memory/peak_mb": ("Peak, MB", 1, 0, "resident memory of the process on a CPU, allocated memory on a GPU"),
+    }
+    names = {name: how for name, how in names.items() if name in runs and runs[name].notna().any()}
+    if not names:
+        return None
+    finished = runs[runs["status"] == "finished"]
+    columns = [*_setting_columns(True), Column("n")]
+    columns += [Column(title, meaning=meaning) for title, _, _, meaning in names.values()]
+    columns.append(Column("Machine", numeric=False, meaning="shared: other runs were under way, times are contended"))
+    rows = []
+    for key, group in finished.groupby(DESCRIPTION, sort=True, dropna=False):
+        row = pd.Series(dict(zip(DESCRIPTION, key, strict=True)))
+        cells = [*_setting(row, True), Cell(str(len(group)), len(group))]
+        for name, (_, scale, digits, _) in names.items():
+            values = group[name].dropna() * scale
+            if values.empty:
+                cells.append(Cell("–"))
+                continue
+            text = f"{values.median():,.{digits}f}"
+            if name == "time/step_s_median" and len(values) > 1:
+                text += f" ({values.quantile(0.25):.{digits}f}–{values.quantile(0.75):.{digits}f})"
+            cells.append(Cell(text, float(values.median())))
+        shared = bool(group["shared_machine"].any())
+        rows.append([*cells, Cell("shared" if shared else "alone", tone="warn" if shared else "")])
+    return Table("Time and memory, median over the finished runs of each setting", columns, rows)
+
+
+def failures(runs: pd.DataFrame) -> Table | None:
+    """Every run that did not finish, with the first line of its error; None where all finished."""
+    bad = runs[runs["status"] != "finished"]
+    if bad.empty:
+        return None
+    columns = [
+        Column(title, numeric=title == "Seed")
+        for title in ("Setting", "Device", "Seed", "Status", "First line of the error", "Run")
+    ]
+    rows = []
+    for _, row in bad.iterrows():
+        lines = str(row["error"]).splitlines()
+        seed = Cell("–") if pd.isna(row["seed"]) else Cell(str(row["seed"]), int(row["seed"]))
+        status = Cell(str(row["status"]), str(row["status"]), tone=str(row["status"]))
+        error = Cell(
+            lines[0][:500] if lines else "planned, no trace of it in the store" if row["status"] == "missing" else "–"
+        )
+        rows.append(
+            [*_setting(row, True), seed, status, error, Cell(str(row["run_id"])[:8] or str(row["run_key"])[:8])]
+        )
+    return Table("Runs that did not finish", columns, rows)

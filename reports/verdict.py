@@ -1,0 +1,120 @@
+"""The report's first words: a sentence per metric, the counts, and what a reader must not overlook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reports import statistics as st
+from reports.comparison import Baseline, Metric, bound_samples
+from reports.frame import NO_TEMPERATURE, STATUSES
+from reports.tables import interval, number, p_value
+
+
+def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
+    """Planned, then every status; the usual ones also when they are zero."""
+    usual = ("finished", "failed", "diverged", "skipped", "missing")
+    found = runs["status"].value_counts()
+    others = [status for status in (*STATUSES, *sorted(set(found.index) - set(STATUSES))) if status not in usual]
+    shown = [(status, int(found.get(status, 0))) for status in (*usual, *others)]
+    return [("planned", len(runs)), *[(status, count) for status, count in shown if count or status in usual]]
+
+
+def sentence(metric: Metric, levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline) -> str:
+    """What the runs say about one metric, with an interval, or why they say nothing."""
+    usable = levels[levels["n"] > 0]
+    if usable.empty:
+        return "no run finished with this number, so there is nothing to compare."
+    best = usable.iloc[0]
+    value = f"{number(best['mean'])} nats per example{_interval_of_mean(best)}"
+    if len(usable) == 1:
+        return (
+            f"{_where(best, levels)} reaches {value}. It is the only setting with a result: nothing to compare it with."
+        )
+    lead = f"{_where(best, levels)} has the lowest mean of {len(usable)} settings, {value}"
+    if best["n_bad"]:
+        lead += f", although {best['n_bad']} of its runs failed or diverged"
+    if best[baseline.by] == baseline.label:
+        return f"{lead}. {_nearest(differences, baseline)}"
+    rows = differences[(differences["setting"] == best["setting"]) & (differences["device"] == best["device"])]
+    if rows.empty or not math.isfinite(rows.iloc[0]["mean"]):
+        return f"{lead}. It cannot be paired with the baseline {baseline.label}: no seed finished in both."
+    return f"{lead}. {_against(rows.iloc[0])}"
+
+
+def _where(row: pd.Series, frame: pd.DataFrame) -> str:
+    return f"{row['setting']} on {row['device']}" if frame["device"].nunique() > 1 else str(row["setting"])
+
+
+def _interval_of_mean(row: pd.Series) -> str:
+    if math.isnan(row["low"]):
+        return f" (n = {row['n']}, too few for an interval)"
+    return f" (95 % t-interval {interval(row['low'], row['high'])}, n = {row['n']})"
+
+
+def _against(row: pd.Series) -> str:
+    change = f"{number(abs(row['mean']))} nats {'below' if row['mean'] < 0 else 'above'} {row['versus']}"
+    n = row["n_pairs"] - row["n_bad"]
+    if math.isnan(row["low"]):
+        return f"At the same seed it is {change}; one pair gives no interval."
+    span = f"Paired by seed it is {change} (95 % interval {interval(row['low'], row['high'], signed=True)}, {n} pairs)"
+    certain = st.Interval(row["low"], row["high"]).excludes_zero
+    return (
+        f"{span}{', an interval without zero.' if certain else ': the interval contains zero, so this may be chance.'}"
+    )
+
+
+def _nearest(differences: pd.DataFrame, baseline: Baseline) -> str:
+    known = differences[differences["mean"].notna()]
+    if known.empty:
+        return f"It is the baseline ({baseline.label}), and no other setting finished at the same seeds."
+    row = known.iloc[0]
+    span = interval(row["low"], row["high"], signed=True)
+    return (
+        f"It is the baseline; paired by seed the closest other, {row['setting']}, is at {number(row['mean'], signed=True)} "
+        f"nats from {row['versus']} ({'no interval from one pair' if span == '–' else f'95 % interval {span}'})."
+    )
+
+
+def power(differences: pd.DataFrame) -> str:
+    """What Wilcoxon's test can and cannot say at the number of pairs there is."""
+    if differences.empty:
+        return ""
+    n = int(differences["n_pairs"].max())
+    floor = st.power_floor(n)
+    pairs = f"{n} pair{'s' * (n != 1)}"
+    if floor > 0.05:
+        return (
+            f"Power floor: with {pairs} the smallest possible two-sided Wilcoxon p is {p_value(floor)}, so no comparison here "
+            "can reach .05 whatever the data. Six seeds are the least that can. Read the intervals instead."
+        )
+    least = min(1.0, floor * len(differences))
+    text = f"Power floor: with {pairs} the smallest possible two-sided Wilcoxon p is {p_value(floor)}"
+    return f"{text}, and {p_value(least)} after Holm's correction for {len(differences)} comparisons."
+
+
+def warnings(runs: pd.DataFrame) -> list[str]:
+    """What a reader must know before quoting a number."""
+    found = []
+    finished = runs[runs["status"] == "finished"]
+    tempered = runs[runs["schedule_label"] != NO_TEMPERATURE]
+    lr = "training.lr"
+    if tempered["schedule_label"].nunique() > 1 and (lr not in runs or runs[lr].dropna().nunique() < 2):
+        found.append(
+            "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that changes τ "
+            "also changes the size of the gradient. A difference between schedules may be one of learning rates."
+        )
+    seeds = finished.groupby(["setting", "device"])["seed"].nunique()
+    if len(seeds) and seeds.max() == 1:
+        found.append("One seed per setting: no interval can be given, and the order of the settings may be chance.")
+    if finished["shared_machine"].any():
+        found.append("Times were taken while other runs shared the machine: compare quality, not speed.")
+    if "," in bound_samples(runs):
+        found.append(f"The runs use different k for the importance-weighted bound ({bound_samples(runs)}).")
+    return found
+
+
+def count_text(numbers: Sequence[tuple[str, int]]) -> str:
+    return " · ".join(f"{count} {status}" for status, count in numbers)
