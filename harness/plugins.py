@@ -64,15 +64,14 @@ def source_of(cls: type[Estimator]) -> str | None:
 def _add(registry: dict[str, type[Estimator]], cls: type[Estimator], origin: str) -> None:
     from estimators import parameters
 
-    if registry.get(cls.name, cls) is not cls:
-        other = registry[cls.name]
+    other = registry.setdefault(cls.name, cls)
+    if other is not cls and (source_of(other) is None or source_of(other) != source_of(cls)):
         raise PluginError(
             f"{origin}: expected a new estimator name, got {cls.name!r}, which {other.__module__}.{other.__name__} "
             "has. Change the class attribute name."
         )
     if taken := _RESERVED & parameters(cls).keys():
         raise PluginError(f"{origin}: {cls.name}: expected another name for the parameter {min(taken)!r}.")
-    registry[cls.name] = cls
 
 
 def _load_entry_point(entry_point: EntryPoint) -> type[Estimator]:

@@ -1,0 +1,193 @@
+"""A user's own estimators join the built-in ones, in every process; a plugin that cannot is refused in one line."""
+
+import hashlib
+import multiprocessing
+import re
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from estimators import REGISTRY, StraightThrough, build
+from harness import plugins
+from harness.plugins import PluginError, load_registry, source_of
+
+PLUGIN = '''
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import final
+import torch
+from torch import Tensor
+from estimators import Pathwise
+
+class Base(Pathwise):  # abstract: it has no sample
+    relaxes = True
+
+@dataclass
+class Helper:
+    value: int = 0
+
+@final
+class Scaled(Base):
+    """A softmax, scaled."""
+    name = "scaled"
+    relaxes = True
+
+    def __init__(self, *, scale: float = 1.0, tau: float = 1.0) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise ValueError(f"scaled: expected scale > 0, got {scale!r}.")
+        self.scale, self.tau = scale, tau
+
+    def sample(self, logits_BLK: Tensor) -> Tensor:
+        return torch.softmax(logits_BLK / self.tau, -1)[None] * self.scale
+'''
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str, name: str = "mine.py") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refusal(*files: Path) -> str:
+    with pytest.raises(PluginError) as caught:
+        load_registry(files)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_without_plugins_the_registry_has_the_built_in_estimators():
+    registry = load_registry()
+    assert REGISTRY.items() <= registry.items()
+    assert all(source_of(cls) is None for cls in REGISTRY.values())
+
+
+def test_a_file_adds_its_concrete_estimators_only(write):
+    registry = load_registry([write(PLUGIN)])
+    assert registry.keys() - load_registry().keys() == {"scaled"}
+    assert build("scaled", registry, scale=2.0).scale == 2.0
+
+
+def test_the_registry_cannot_be_changed_and_is_not_shared(write):
+    with pytest.raises(TypeError):
+        load_registry()["mine"] = StraightThrough
+    load_registry([write(PLUGIN)])
+    assert "scaled" not in load_registry()
+    assert "scaled" not in REGISTRY
+
+
+def test_a_file_named_twice_counts_once_and_keeps_its_class(write, monkeypatch):
+    path = write(PLUGIN)
+    monkeypatch.chdir(path.parent)
+    assert load_registry([path, Path("mine.py")])["scaled"] is load_registry([path])["scaled"]
+
+
+def test_source_is_the_hash_of_the_file_that_was_imported(write):
+    path = write(PLUGIN)
+    first = load_registry([path])["scaled"]
+    assert source_of(first) == hashlib.sha256(PLUGIN.encode()).hexdigest()
+    write(PLUGIN + "# edited\n")
+    assert source_of(first) == hashlib.sha256(PLUGIN.encode()).hexdigest()
+    assert source_of(load_registry([path])["scaled"]) == hashlib.sha256((PLUGIN + "# edited\n").encode()).hexdigest()
+
+
+def _source_in_worker(path: Path) -> tuple[str | None, float]:
+    registry = load_registry([path])
+    return source_of(registry["scaled"]), build("scaled", registry, scale=3.0).scale
+
+
+def test_a_spawned_worker_sees_the_same_plugin(write):
+    path = write(PLUGIN)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_source_in_worker, (path,)) == (source_of(load_registry([path])["scaled"]), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import math\n\nx = 1 / 0\n", r"mine\.py:3: plugin failed to import: ZeroDivisionError: division by zero"),
+        ("def f():\n    return [][1]\n\nf()\n", r"mine\.py:2: plugin failed to import: IndexError: .+"),
+        ("x = 1\nclass A(:\n", r"mine\.py:2: plugin failed to import: SyntaxError: .+"),
+        ("\nimport no_such_module\n", r"mine\.py:2: plugin failed to import: ModuleNotFoundError: .+"),
+        ("import json\njson.loads('{')", r"mine\.py:2: plugin failed to import: JSONDecodeError: .+"),
+        ("raise SystemExit(3)", r"mine\.py:1: plugin failed to import: SystemExit: 3"),
+        ("raise ValueError('two\\nlines')", r"mine\.py:1: plugin failed to import: ValueError: two lines"),
+        ("raise ValueError", r"mine\.py:1: plugin failed to import: ValueError"),
+        ("x = '\0'", r"mine\.py:1: plugin failed to import: SyntaxError: .+"),
+        ("", r"mine\.py: expected at least one concrete subclass of estimators\.Estimator, got none\."),
+        ("from estimators import StraightThrough", r"mine\.py: expected at least one concrete subclass .+ got none\."),
+        (PLUGIN.replace('name = "scaled"', "pass"), r"mine\.py:\d+: plugin failed to import: TypeError: Scaled: .+"),
+        (
+            PLUGIN.replace('"scaled"', '"rloo"'),
+            r"mine\.py: expected a new estimator name, got 'rloo', which estimators\..+ has\. Change .+",
+        ),
+        (
+            PLUGIN.replace("scale: float", "label: float = 1.0, scale: float"),
+            r"mine\.py: scaled: expected another name for the parameter 'label'\.",
+        ),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_refused_in_one_line(write, text, expected):
+    assert re.fullmatch(expected, refusal(write(text)))
+
+
+def test_a_plugin_that_failed_can_be_repaired(write):
+    path = write("1 / 0")
+    refusal(path)
+    write(PLUGIN)
+    assert "scaled" in load_registry([path])
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert (
+        refusal(tmp_path / "no.py")
+        == f"{tmp_path}/no.py: expected a readable Python file, got 'no such file or directory'."
+    )
+    assert refusal(tmp_path) == f"{tmp_path}: expected a readable Python file, got 'is a directory'."
+
+
+def test_two_files_with_one_name_are_refused(write):
+    message = refusal(write(PLUGIN), write(PLUGIN + "# another\n", "other.py"))
+    assert message.startswith("other.py: expected a new estimator name, got 'scaled'")
+
+
+def test_the_same_text_from_two_places_is_one_estimator(write):
+    """A plugin that is installed as an entry point may also be named with --plugin."""
+    one, other = write(PLUGIN), write(PLUGIN, "other.py")
+    assert load_registry([one, other])["scaled"] is load_registry([one])["scaled"]
+
+
+@pytest.fixture
+def entry_point(write, monkeypatch):
+    def install(text: str, value: str) -> None:
+        path = write(text, f"{value.partition(':')[0]}.py")
+        monkeypatch.syspath_prepend(path.parent)
+        points = [EntryPoint("mine", value, plugins.GROUP)]
+        monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == plugins.GROUP else [])
+
+    return install
+
+
+def test_an_entry_point_adds_its_class(entry_point):
+    entry_point(PLUGIN, "installed_plugin:Scaled")
+    cls = load_registry()["scaled"]
+    assert source_of(cls) == hashlib.sha256(PLUGIN.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("broken_plugin_a:Nope", "plugin failed to import: AttributeError: "),
+        ("broken_plugin_b:Helper", "expected a concrete subclass of estimators.Estimator, got "),
+        ("broken_plugin_c:Base", "expected a concrete subclass of estimators.Estimator, got "),
+    ],
+)
+def test_an_entry_point_that_cannot_be_used_is_refused_in_one_line(entry_point, value, expected):
+    entry_point(PLUGIN, value)
+    assert refusal().startswith(f"entry point mine = {value}: {expected}")
