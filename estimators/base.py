@@ -30,7 +30,7 @@ class Estimate:
     control_loss  a scalar that trains the estimator's own parameters; None where it has none.
     """
 
-    cost_B: Tensor  # noqa: N815  # the suffix is the tensor's shape
+    cost_B: Tensor  # the suffix is the tensor's shape
     control_loss: Tensor | None = None
 
 
@@ -48,7 +48,8 @@ def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
     """Return `value`, to the bit, with the gradient of `surrogate`, a tensor of the same shape.
 
     Every straight-through and every score-function term passes through here. The familiar
-    `value - surrogate.detach() + surrogate` has the same gradient, but its value is off by rounding.
+    `value - surrogate.detach() + surrogate` has the same gradient, but where the surrogate exceeds 1, as logits and costs
+    do, its value is off by rounding.
     """
     return cast(Tensor, _ReplaceGradient.apply(value, surrogate))
 
@@ -129,6 +130,9 @@ class Estimator(nn.Module, ABC):
         if not _is_abstract(cls):
             _check_declaration(cls)
             cls.uses_tau = "tau" in parameters(cls)
+
+    def __init__(self) -> None:
+        super().__init__()
 
     @property
     def tau(self) -> float | None:

@@ -1,7 +1,7 @@
 """The one source of noise: Gumbel perturbations, and the categorical samples that they give.
 
 Noise is drawn in float32 or wider whatever the dtype of the logits, and as -log E with E ~ Exp(1): the familiar
--log(-log(u + 1e-20) + 1e-20) fails in half precision, where 1e-20 is 0.
+-log(-log(u + 1e-20) + 1e-20) fails in half precision, where 1e-20 rounds to 0 (float16) and u often does (bfloat16).
 """
 
 import torch

@@ -1,4 +1,7 @@
-"""Sparse relaxations of a Gumbel-perturbed argmax. The package `entmax` is imported where one of them is built."""
+"""Sparse relaxations of a Gumbel-perturbed argmax.
+
+The package `entmax` is imported where one of them is built; torch.compile works around it with a graph break.
+"""
 
 from collections.abc import Callable
 from functools import partial

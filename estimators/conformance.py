@@ -1,0 +1,319 @@
+"""What every estimator must satisfy, built in or a user's own.
+
+A check takes an estimator, returns in words what it found, and raises AssertionError in words otherwise:
+
+    from estimators.conformance import check_all
+    print("\\n".join(check_all(MyRelaxation())))
+
+or, for the estimators of a file: `python -m estimators.conformance my_relaxation.py`.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from estimators.base import Cost, Estimator, parameters
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16)
+N_REPLICAS = 20_000
+"""Draws of a statistical check, fixed beforehand. A bias of 4.7 % of the standard deviation of one draw is then caught
+with probability .95: (MAX_Z + 1.645)/√20 000 = .047."""
+MAX_Z = 5.0
+"""Largest |z| of an unbiased estimator. Of six gradient entries, one exceeds it by chance 3 times in a million."""
+
+Check = Callable[[Estimator], str]
+
+
+def check_all(estimator: Estimator) -> list[str]:
+    """Run every check and return what each found; AssertionError at the first that fails."""
+    return [f"{check.__name__}: {check(estimator)}" for check in CHECKS]
+
+
+# The ground that the checks stand on: logits, a cost, and the gradient of its expectation.
+
+
+def example_logits(n_examples: int = 4, n_latents: int = 2, n_categories: int = 3) -> Tensor:
+    """Return fixed float64 logits (B, L, K), different for each example, latent and class."""
+    count = n_examples * n_latents * n_categories
+    return torch.linspace(0, count, count, dtype=torch.float64).sin().view(n_examples, n_latents, n_categories)
+
+
+def example_weights(n_latents: int = 2, n_categories: int = 3) -> Tensor:
+    """Return the decoder of `cubic_cost`: fixed float64 weights (L, K)."""
+    count = n_latents * n_categories
+    return torch.linspace(0.3, 4.3, count, dtype=torch.float64).cos().view(n_latents, n_categories)
+
+
+def cubic_cost(weights_LK: Tensor) -> Cost:
+    """Return f(z) = (1 + Σ w z)³: neither linear nor quadratic, and every latent interacts with every other."""
+    return lambda z_SBLK: (1 + (z_SBLK * weights_LK.to(z_SBLK.dtype)).sum((-1, -2))) ** 3
+
+
+def run(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return cost_B and its gradient w.r.t. the logits, with the noise of `seed`; the generator is restored."""
+    leaf_BLK = logits_BLK.detach().clone().requires_grad_()
+    with torch.random.fork_rng(devices=[leaf_BLK.device] if leaf_BLK.is_cuda else []):
+        torch.manual_seed(seed)
+        cost_B = estimator(leaf_BLK, cost).cost_B
+    (gradient_BLK,) = torch.autograd.grad(cost_B.sum(), leaf_BLK)
+    return cost_B.detach(), gradient_BLK
+
+
+def exact_gradient(logits_LK: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
+    """Return E[cost(z)] and its gradient w.r.t. the logits of one example, by enumeration, one code at a time."""
+    leaf_LK = logits_LK.detach().clone().requires_grad_()
+    probs_LK = leaf_LK.softmax(-1)
+    n_latents, n_categories = logits_LK.shape
+    expected = logits_LK.new_zeros(())
+    for code in product(range(n_categories), repeat=n_latents):
+        z_LK = torch.nn.functional.one_hot(torch.tensor(code), n_categories).to(logits_LK)
+        prob = torch.stack([probs_LK[latent, category] for latent, category in enumerate(code)]).prod()
+        expected = expected + prob * cost(z_LK[None, None])[0, 0].detach()
+    (gradient_LK,) = torch.autograd.grad(expected, leaf_LK)
+    return expected.detach(), gradient_LK
+
+
+def z_scores(draws_NX: Tensor, expected_X: Tensor) -> Tensor:
+    """Return (mean − expected)/standard error along the first dimension; rounding alone scores 0."""
+    error_X = draws_NX.std(0) / math.sqrt(len(draws_NX))
+    return (draws_NX.mean(0) - expected_X) / error_X.clamp(min=1e-9)
+
+
+def bias_scores(estimator: Estimator, cost: Cost | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return z-scores of the mean cost (a scalar) and of the mean gradient (L, K) against enumeration.
+
+    All N_REPLICAS draws are one batch of the same logits. The default cost is `cubic_cost(example_weights())`.
+    """
+    cost = cost or cubic_cost(example_weights())
+    logits_LK = example_logits()[0]
+    cost_N, gradient_NLK = run(estimator, logits_LK.expand(N_REPLICAS, -1, -1), cost, seed)
+    expected, gradient_LK = exact_gradient(logits_LK, cost)
+    return z_scores(cost_N, expected), z_scores(gradient_NLK, gradient_LK)
+
+
+# The checks.
+
+
+def check_declaration(estimator: Estimator) -> str:
+    """Facts are declared and consistent, and an impossible tau is refused in one line."""
+    cls, name = type(estimator), estimator.name
+    construct: Callable[..., Estimator] = cls
+    for key in ("unbiased", "relaxes", "shift_invariant"):
+        _require(estimator, isinstance(getattr(cls, key), bool), f"a bool {key}", getattr(cls, key))
+    for key in ("title", "reference", "use_when"):
+        text = getattr(cls, key)
+        _require(estimator, isinstance(text, str) and text and "\n" not in text, f"a one-line {key}", text)
+    _require(estimator, estimator.n_samples >= cls.min_samples, f"n_samples >= {cls.min_samples}", estimator.n_samples)
+    _require(
+        estimator,
+        (estimator.tau is not None) == cls.uses_tau,
+        "self.tau set exactly if tau is an argument",
+        estimator.tau,
+    )
+    for bad in (0.0, -1.0, math.nan, math.inf, True, "1") if cls.uses_tau else ():
+        try:
+            construct(tau=bad)
+        except ValueError as error:
+            _require(
+                estimator, str(error) == f"{name}: expected tau > 0, got {bad!r}.", "a one-line refusal", str(error)
+            )
+        else:
+            _require(estimator, False, f"tau = {bad!r} to be refused", "an object")
+    return f"{name}({', '.join(parameters(cls))}), {'unbiased' if cls.unbiased else 'biased'}"
+
+
+def check_shapes_and_dtypes(estimator: Estimator) -> str:
+    """The cost has shape (B,); codes, cost and gradient keep the dtype of the logits."""
+    for dtype in DTYPES:
+        spy = _Spy(cubic_cost(example_weights()))
+        logits_BLK = example_logits().to(dtype)
+        cost_B, gradient_BLK = run(estimator, logits_BLK, spy)
+        _require(estimator, cost_B.shape == logits_BLK.shape[:1], "cost_B of shape (4,)", tuple(cost_B.shape))
+        for what, tensor in (("codes", spy.codes[0]), ("cost", cost_B), ("gradient", gradient_BLK)):
+            _require(estimator, tensor.dtype == dtype, f"{what} of {dtype}", tensor.dtype)
+    return "float64, float32 and bfloat16 are kept"
+
+
+def check_codes(estimator: Estimator) -> str:
+    """The cost sees exactly one-hot codes; where the estimator relaxes, points of the simplex."""
+    for dtype in DTYPES:
+        spy = _Spy(cubic_cost(example_weights()))
+        run(estimator, example_logits(n_examples=4096).to(dtype), spy)  # enough for a rounding error to show
+        for z_SBLK in spy.codes:
+            _require_codes(estimator, z_SBLK)
+    return "on the simplex" if estimator.relaxes else "exactly one-hot"
+
+
+def check_logit_gradient(estimator: Estimator) -> str:
+    """The logits receive a finite gradient which, under shift invariance, sums to 0 over classes."""
+    _, gradient_BLK = run(estimator, example_logits(n_examples=64), cubic_cost(example_weights()))
+    _require(estimator, bool(gradient_BLK.isfinite().all()), "a finite gradient", gradient_BLK)
+    _require(estimator, bool((gradient_BLK != 0).any()), "a gradient", "zeros")
+    if not estimator.shift_invariant:
+        return "finite; not shift-invariant, as declared"
+    largest = gradient_BLK.sum(-1).abs().max().item()
+    _require(estimator, largest < 1e-9, "gradients that sum to 0 over classes", largest)
+    return "finite, sums to 0 over classes"
+
+
+def check_decoder_gradient(estimator: Estimator) -> str:
+    """The decoder receives the ordinary derivative of the reported cost, noise held fixed (central differences)."""
+    weights_LK, logits_BLK, step = example_weights().requires_grad_(), example_logits(), 1e-5
+
+    def total(weights_LK: Tensor) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            cost_B: Tensor = estimator(logits_BLK, cubic_cost(weights_LK)).cost_B
+        return cost_B.sum()
+
+    (gradient_LK,) = torch.autograd.grad(total(weights_LK), weights_LK)
+    with torch.no_grad():
+        for index in product(*map(range, weights_LK.shape)):
+            nudge_LK = torch.zeros_like(weights_LK)
+            nudge_LK[index] = step
+            slope = (total(weights_LK + nudge_LK) - total(weights_LK - nudge_LK)) / (2 * step)
+            error = (slope - gradient_LK[index]).abs().item()
+            _require(estimator, error < 1e-6 * (1 + abs(slope.item())), f"decoder gradient {slope}", gradient_LK[index])
+    return "ordinary backpropagation"
+
+
+def check_constant_cost(estimator: Estimator) -> str:
+    """A cost that does not depend on the code gives a gradient of mean zero."""
+    logits_NLK = example_logits()[0].expand(N_REPLICAS, -1, -1)
+    _, gradient_NLK = run(estimator, logits_NLK, lambda z_SBLK: 3.0 + 0.0 * z_SBLK.sum((-1, -2)))
+    largest = z_scores(gradient_NLK, torch.zeros_like(gradient_NLK[0])).abs().max().item()
+    _require(estimator, largest < MAX_Z, f"mean zero gradient of a constant, |z| < {MAX_Z}", largest)
+    return f"mean zero, |z| = {largest:.1f}"
+
+
+def check_determinism(estimator: Estimator) -> str:
+    """The same seed gives the same bits."""
+    first, second = (run(estimator, example_logits(), cubic_cost(example_weights()), seed=7) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        _require(estimator, torch.equal(one, other), "the same bits from the same seed", (one - other).abs().max())
+    return "same seed, same bits"
+
+
+def check_counts(estimator: Estimator) -> str:
+    """As many codes are evaluated as `n_cost_evals` says, and no fewer than `min_samples`."""
+    for n_latents, n_categories in ((2, 3), (3, 2), (1, 4)):
+        spy = _Spy(cubic_cost(example_weights(n_latents, n_categories)))
+        run(estimator, example_logits(2, n_latents, n_categories), spy)
+        count, declared = sum(len(z_SBLK) for z_SBLK in spy.codes), estimator.n_cost_evals(n_latents, n_categories)
+        _require(estimator, count == declared, f"n_cost_evals = {declared} for L={n_latents}, K={n_categories}", count)
+        _require(estimator, count >= estimator.min_samples, f"min_samples = {estimator.min_samples} evaluations", count)
+    return f"{estimator.n_cost_evals(2, 3)} evaluations at L=2, K=3, as declared"
+
+
+def check_cost_shape(estimator: Estimator) -> str:
+    """A cost of the wrong shape is refused with the estimator's name."""
+    for wrong in (lambda z_SBLK: z_SBLK.sum((0, -1, -2)), lambda z_SBLK: z_SBLK.sum(-1), lambda z_SBLK: z_SBLK.mean()):
+        try:
+            run(estimator, example_logits(), wrong)
+        except ValueError as error:
+            expected = f"{estimator.name}: expected cost of shape (S, B) = ("
+            _require(estimator, str(error).startswith(expected), f"an error '{expected}…'", str(error))
+        else:
+            _require(estimator, False, "a cost of the wrong shape to be refused", "an estimate")
+    return "wrong shapes are refused"
+
+
+def check_extremes(estimator: Estimator) -> str:
+    """Codes stay valid, cost and gradient finite: logits of ±1e4, ties, π → 0 or 1, K=1, B=1, B=0, tau = 1e-3."""
+    count = 0
+    for temperature, logits_BLK, dtype in product((None, 1e-3), _extreme_logits(), DTYPES):
+        candidate = copy.deepcopy(estimator)
+        if temperature is not None and candidate.uses_tau:
+            candidate.tau = temperature
+        spy = _Spy(cubic_cost(example_weights(*logits_BLK.shape[1:])))
+        cost_B, gradient_BLK = run(candidate, logits_BLK.to(dtype), spy)
+        for z_SBLK in spy.codes:
+            _require_codes(candidate, z_SBLK)
+        for what, tensor in (("cost", cost_B), ("gradient", gradient_BLK)):
+            where = f"finite {what} for {dtype}, tau = {candidate.tau}, logits {logits_BLK.tolist()}"
+            _require(candidate, bool(tensor.isfinite().all()), where, tensor.tolist())
+        count += 1
+    return f"finite in {count} extreme settings"
+
+
+def check_bias(estimator: Estimator) -> str:
+    """Where unbiasedness is declared: mean cost and mean gradient equal enumeration, |z| < MAX_Z."""
+    cost_z, gradient_z = (scores.abs().max().item() for scores in bias_scores(estimator))
+    if not estimator.unbiased:
+        return f"gradient |z| = {gradient_z:.1f}; declared biased"
+    _require(estimator, cost_z < MAX_Z, f"unbiased cost, |z| < {MAX_Z}", f"{cost_z:.1f}")
+    _require(estimator, gradient_z < MAX_Z, f"unbiased gradient, |z| < {MAX_Z}", f"{gradient_z:.1f}")
+    return f"unbiased, cost |z| = {cost_z:.1f}, gradient |z| = {gradient_z:.1f}"
+
+
+CHECKS: tuple[Check, ...] = (
+    check_declaration,
+    check_shapes_and_dtypes,
+    check_codes,
+    check_logit_gradient,
+    check_decoder_gradient,
+    check_constant_cost,
+    check_determinism,
+    check_counts,
+    check_cost_shape,
+    check_extremes,
+    check_bias,
+)
+
+
+class _Spy:
+    """A cost that keeps the codes it was asked about."""
+
+    def __init__(self, cost: Cost) -> None:
+        self.cost = cost
+        self.codes: list[Tensor] = []
+
+    def __call__(self, z_SBLK: Tensor) -> Tensor:
+        self.codes.append(z_SBLK.detach())
+        return self.cost(z_SBLK)
+
+
+def _extreme_logits() -> Iterator[Tensor]:
+    yield torch.tensor([[[1e4, -1e4, 0.0], [-1e4, -1e4, 1e4]]])
+    yield torch.tensor([[[1e4, 1e4, 1e4], [-1e4, -1e4, -1e4]]])
+    yield torch.zeros(2, 2, 3)
+    yield torch.tensor([[[200.0, 0.0, 0.0], [-200.0, 0.0, 0.0]]])
+    yield torch.ones(3, 2, 1)
+    yield torch.zeros(0, 2, 3)
+
+
+def _require_codes(estimator: Estimator, z_SBLK: Tensor) -> None:
+    if estimator.relaxes:
+        tolerance = 4 * torch.finfo(z_SBLK.dtype).eps
+        largest = (z_SBLK.double().sum(-1) - 1).abs().max().item() if z_SBLK.numel() else 0.0
+        _require(estimator, bool((z_SBLK >= 0).all()), "codes without negative entries", z_SBLK)
+        _require(
+            estimator, largest <= tolerance, f"codes that sum to 1 within {tolerance:.0e}", f"off by {largest:.0e}"
+        )
+    else:
+        ones_SBL = (z_SBLK == 1).sum(-1)
+        exact = (ones_SBL == 1).all() and (z_SBLK.count_nonzero(-1) == 1).all()
+        _require(estimator, bool(exact), "exactly one-hot codes", z_SBLK)
+
+
+def _require(estimator: Estimator, condition: object, expected: str, got: object) -> None:
+    if not condition:
+        raise AssertionError(f"{estimator.name}: expected {expected}, got {got}.")
+
+
+def _main(path: str) -> None:
+    from runpy import run_path
+
+    for value in run_path(path).values():
+        if isinstance(value, type) and issubclass(value, Estimator) and value.__module__ == "<run_path>":
+            print(value.name, *check_all(value()), sep="\n  ")
+
+
+if __name__ == "__main__":
+    import sys
+
+    _main(sys.argv[1])
