@@ -48,8 +48,8 @@ def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
     """Return `value`, to the bit, with the gradient of `surrogate`, a tensor of the same shape.
 
     Every straight-through and every score-function term passes through here. The familiar
-    `value - surrogate.detach() + surrogate` has the same gradient, but where the surrogate exceeds 1, as logits and costs
-    do, its value is off by rounding.
+    `value - surrogate.detach() + surrogate` has the same gradient, but its value is off by rounding where the surrogate
+    exceeds 1, as logits and costs do.
     """
     return cast(Tensor, _ReplaceGradient.apply(value, surrogate))
 

@@ -1,0 +1,109 @@
+"""What the documents say about estimators is so: the table, the code in them, and both ways to add one's own."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from estimator_cases import PLUGINS, HeavyTailSoftmax, LogisticSoftmax
+
+from estimators import Estimator
+from estimators.catalogue import table
+from estimators.conformance import CHECKS, check_all
+
+ROOT = PLUGINS.parents[1]
+README = (ROOT / "estimators" / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "add-an-estimator.md").read_text()
+
+
+def code_blocks(text, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_readme_has_the_table_of_the_registry():
+    """If this fails, paste the output of `python -m estimators.catalogue` into estimators/README.md."""
+    assert table() in README
+
+
+def test_readme_code_runs_in_six_lines():
+    (code,) = code_blocks(README)
+    assert len([line for line in code.splitlines() if line]) == 6
+    names = {}
+    exec(code, names)  # noqa: S102
+    assert names["estimate"].cost_B.shape == (8,)
+    assert torch.isfinite(names["logits_BLK"].grad).all()
+
+
+def test_guide_code_runs_and_conforms():
+    names = {"__name__": "guide"}
+    exec("\n".join(code_blocks(GUIDE)), names)  # noqa: S102
+    own = [
+        cls
+        for cls in names.values()
+        if isinstance(cls, type) and issubclass(cls, Estimator) and cls.__module__ == "guide"
+    ]
+    assert [cls.name for cls in own] == ["sharp_softmax", "heavy_tail_softmax"]
+    for cls in own:
+        assert len(check_all(cls())) == len(CHECKS)
+
+
+def test_guide_lists_every_class_attribute_that_an_author_writes():
+    facts = set(Estimator.__annotations__) - {"uses_tau", "n_samples", "_tau"}
+    assert all(f"`{fact}`" in GUIDE for fact in facts)
+
+
+def test_guide_shows_the_plugin_as_it_is():
+    (shown,) = [block for block in code_blocks(GUIDE) if "class HeavyTailSoftmax" in block]
+    plugin = (PLUGINS / "heavy_tail_softmax.py").read_text()
+    body = shown.partition("x_SBLK = ")[2]
+    assert body.strip() in plugin
+
+
+def test_links_lead_somewhere():
+    for text, folder in ((README, ROOT / "estimators"), (GUIDE, ROOT / "docs")):
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (folder / target).exists(), target
+
+
+def test_conformance_command_checks_a_file(tmp_path):
+    good = subprocess.run(
+        [sys.executable, "-m", "estimators.conformance", PLUGINS / "heavy_tail_softmax.py"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = good.stdout.splitlines()
+    assert lines[0] == HeavyTailSoftmax.name
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [check.__name__ for check in CHECKS]
+
+
+def test_entry_point_names_the_example():
+    declared = tomllib.loads((PLUGINS / "entry_point_example" / "pyproject.toml").read_text())
+    (key, target), = declared["project"]["entry-points"]["harness.estimators"].items()  # fmt: skip
+    assert (key, target) == (LogisticSoftmax.name, f"logistic_softmax:{LogisticSoftmax.__name__}")
+
+
+@pytest.mark.slow
+def test_entry_point_example_installs(tmp_path):
+    source = shutil.copytree(PLUGINS / "entry_point_example", tmp_path / "source")
+    target = tmp_path / "site"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        target,
+        source,
+    ]
+    subprocess.run(command, check=True)
+    (distribution,) = importlib.metadata.distributions(path=[str(target)])
+    (entry_point,) = distribution.entry_points.select(group="harness.estimators")
+    assert entry_point.value == "logistic_softmax:LogisticSoftmax"
+    assert Path(target, "logistic_softmax.py").exists()
