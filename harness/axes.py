@@ -137,7 +137,8 @@ def report(errors: Iterable[Any], where: Placed, combination: Combination, probl
             expected, known = rule(error)
             place = combination.get(key, where)
             inner = "".join(f"[{part}]" for part in error["loc"][1:])
-            problems.expected(Placed(None, place.position, place.path + inner), expected, error["input"], known)
+            got = list(error["input"]) if isinstance(error["input"], tuple) else error["input"]
+            problems.expected(Placed(None, place.position, place.path + inner), expected, got, known)
 
 
 def read_schedules(node: Node, problems: Problems) -> list[Placed]:

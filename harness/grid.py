@@ -259,9 +259,8 @@ def _check_together(setting: Setting, chosen: Mapping[str, Placed], where: Place
 
 
 def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], problems: Problems) -> None:
-    for path, place in chosen.items():
-        if place is not before[path]:
-            problems.expected(place, "each run once", place.value, hint=f"The same setting: {before[path].line}.")
+    path, place = next((path, place) for path, place in chosen.items() if place is not before[path])
+    problems.expected(place, "each run once", place.value, hint=f"The same setting: {before[path].line}.")
 
 
 def _schedules_of(candidate: Candidate, schedules: list[Placed], registry: Registry) -> list[Any]:

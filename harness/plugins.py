@@ -65,7 +65,8 @@ def _add(registry: dict[str, type[Estimator]], cls: type[Estimator], origin: str
     from estimators import parameters
 
     other = registry.setdefault(cls.name, cls)
-    if other is not cls and (source_of(other) is None or source_of(other) != source_of(cls)):
+    same_text = source_of(other) is not None and source_of(other) == source_of(cls)  # installed, and named as a file
+    if other is not cls and (not same_text or other.__module__ == cls.__module__):
         raise PluginError(
             f"{origin}: expected a new estimator name, got {cls.name!r}, which {other.__module__}.{other.__name__} "
             "has. Change the class attribute name."

@@ -78,7 +78,7 @@ def _on_one_line(text: str) -> str:
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    close = get_close_matches(word, list(known), n=1) if isinstance(word, str) and len(word) < 100 else []
+    close = get_close_matches(word, list(known), n=1, cutoff=0.65) if isinstance(word, str) and len(word) < 100 else []
     return f"Did you mean {close[0]!r}?" if close else ""
 
 

@@ -157,6 +157,11 @@ def test_two_files_with_one_name_are_refused(write):
     assert message.startswith("other.py: expected a new estimator name, got 'scaled'")
 
 
+def test_two_classes_with_one_name_in_a_file_are_refused(write):
+    twice = PLUGIN + PLUGIN.partition("@final")[1] + PLUGIN.partition("@final")[2].replace("Scaled", "Other")
+    assert refusal(write(twice)).startswith("mine.py: expected a new estimator name, got 'scaled'")
+
+
 def test_the_same_text_from_two_places_is_one_estimator(write):
     """A plugin that is installed as an entry point may also be named with --plugin."""
     one, other = write(PLUGIN), write(PLUGIN, "other.py")
