@@ -245,7 +245,8 @@ def _omniglot_files(info: DatasetInfo, archives: list[Path]) -> dict[str, bytes]
 def _drawings(archive: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images and character numbers of one archive, in the order of the file names."""
     with zipfile.ZipFile(archive) as members:
-        names = sorted(name for name in members.namelist() if name.endswith(".png"))
+        inside = f"{archive.stem}/"
+        names = sorted(name for name in members.namelist() if name.startswith(inside) and name.endswith(".png"))
         image_NHW = np.stack([_small(members.read(name)) for name in names])
     _, label_N = np.unique([name.rpartition("/")[0] for name in names], return_inverse=True)
     return image_NHW, label_N

@@ -1,5 +1,6 @@
 """Where data sets are kept on disk: one folder each, verified when read, written whole or not at all."""
 
+import contextlib
 import os
 import secrets
 import time
@@ -69,8 +70,9 @@ def prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".*.part"):
-            if time.time() - left.stat().st_mtime > _STALE_S:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # its writer, in another process, has just finished
+                if time.time() - left.stat().st_mtime > _STALE_S:
+                    left.unlink()
     except OSError as error:
         raise DataError(f"{folder}: expected a writable folder, got: {error.strerror or error}.") from error
 
