@@ -1,4 +1,4 @@
-"""What the runs say about each setting, and about each setting against the baseline. Pure functions of the tidy frame."""
+"""What the runs say about each setting, and about each against the baseline. Pure functions of the tidy frame."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def bound_samples(runs: pd.DataFrame) -> str:
     return ", ".join(f"{k:g}" for k in sorted(set(runs["evaluation.bound_samples"].dropna()))) or "?"
 
 
-def levels(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+def levels(runs: pd.DataFrame, metric: str, *, bad_is_worst: bool = True) -> pd.DataFrame:
     """One row per setting and device, best first.
 
     ``n`` runs have a number, ``n_bad`` failed or diverged. mean, low and high (t interval) are of the n; median and IQM
-    count the bad ones as worst (``inf``). A setting with a bad run ranks after every setting without one.
+    count the bad ones as worst (``inf``), unless told not to. A setting with a bad run ranks after the others.
     """
     rows = []
     for key, group in runs.groupby(DESCRIPTION, sort=True, dropna=False):
         values = _finished(group, metric)
         n_bad = int(group["status"].isin(WORST).sum())
-        ranked = np.append(values, np.full(n_bad, math.inf))
+        ranked = np.append(values, np.full(n_bad * bad_is_worst, math.inf))
         interval = st.t_interval(values)
         numbers = {
             "mean": st.mean(values),

@@ -1,4 +1,4 @@
-"""The report's figures. Each function returns panels; a panel is one small picture, so that a phone shows them one by one."""
+"""The report's figures: each function returns panels, small pictures that a phone shows one below the other."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _curve(axes: Axes, group: pd.DataFrame, metric: str, x: str, how: Style, *, 
     middle = _median_curve(group, metric, x)
     if thin:
         sns.lineplot(data=group, x=x, y=metric, units="run_key", estimator=None, ax=axes, color=how.hex,
-                     linewidth=0.7, alpha=0.45, legend=False)  # fmt: skip
+                     linewidth=0.9, alpha=0.5, legend=False)  # fmt: skip
     else:
         axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
     shown = middle[np.isfinite(middle["median"])]
@@ -122,8 +122,8 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y)
     axes.grid(axis="y")
     axes.tick_params(length=3, width=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
 
 
 def temperatures(history: pd.DataFrame) -> list[Panel]:
@@ -158,7 +158,7 @@ def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: str, title: str
         mine = runs[(runs["setting"] == row["setting"]) & (runs["device"] == row["device"])]
         points = mine.loc[mine["status"] == "finished", metric].dropna().to_numpy(dtype=float)
         note = f"{row['n_bad']} of {row['n_planned']} failed or diverged" if row["n_bad"] else ""
-        rows.append((_name(row, levels), points, row, note))
+        rows.append((_name(row, levels[levels["n"] > 0]), points, row, note))
     rows = [row for row in rows if len(row[1]) or row[3]]
     return _forest(rows, title, f"{metric}, nats per example", styles, f"level-{metric}", zero=False)
 
@@ -171,10 +171,14 @@ def difference_plot(
     for (_, row), mine in zip(differences.iterrows(), points, strict=True):
         name = _name(row, differences)
         if differences.duplicated(["setting", "device"], keep=False)[row.name]:
-            name += f"  against {row['versus']}"
+            name += f" – {row['versus']}"
         note = f"{row['n_bad']} of {row['n_pairs']} pairs with a failed run" if row["n_bad"] else ""
         rows.append((name, mine[np.isfinite(mine)], row, note))
     return _forest(rows, title, f"difference in {metric}, nats per example", styles, f"diff-{metric}", zero=True)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _name(row: pd.Series, frame: pd.DataFrame) -> str:
@@ -209,14 +213,14 @@ def _forest(
                 axes.plot([row["low"], row["high"]], [y, y], color=how.hex, linewidth=2)
             if math.isfinite(row["mean"]):
                 axes.plot([row["mean"]], [y], marker="|", markersize=11, markeredgewidth=2.4, color=how.hex)
-            text = f"{name} – {note}" if note else name
-            written = axes.annotate(text, (0, y), xytext=(2, 7.5), xycoords=("axes fraction", "data"),
-                                    textcoords="offset points", fontsize=8.5, va="center", annotation_clip=False)  # fmt: skip
+            text = f"{_short(name, 72 - len(note))}, {note}" if note else _short(name, 72)
+            where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
+            written = axes.annotate(text, (0, y), xytext=(2, 7.5), fontsize=8.5, va="center", **where)
             written.set_in_layout(False)  # a long name must not squeeze the axes
         axes.set_ylim(len(shown) - 0.5, -0.85)
-        axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         _finish(axes, title, label, "")
+        axes.set_yticks([])
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x")
         axes.set_axisbelow(True)

@@ -77,7 +77,7 @@ class Runs:
 
 
 def typed(text: Any) -> Any:
-    """MLflow keeps every parameter as text; give it back its type: ``"3"`` -> 3, ``"True"`` -> True, ``"None"`` -> None."""
+    """Give a parameter, which MLflow keeps as text, its type: ``"3"`` -> 3, ``"True"`` -> True, ``"None"`` -> None."""
     if not isinstance(text, str):
         return text
     plain = {"true": True, "false": False, "none": None, "null": None}
@@ -181,7 +181,7 @@ def _label_parts(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _split(label: str, estimator: str, schedule: str, estimator_label: str) -> tuple[str, str, str]:
-    """``rloo(n_samples=4) · constant(1) · lr=0.001`` -> its three parts; a schedule is named exactly if there is one."""
+    """``rloo(n_samples=4) · constant(1) · lr=0.001`` -> its three parts; the schedule is there unless it is none."""
     rest = label
     if estimator_label and (label == estimator_label or label.startswith(f"{estimator_label} · ")):
         rest = label.removeprefix(estimator_label)

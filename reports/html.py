@@ -57,7 +57,7 @@ def build_report(runs: Runs, out_dir: Path, *, baseline: str | None = None, titl
 
 
 def _compare(runs: pd.DataFrame, metric: Metric, baseline: Baseline, look: Mapping[str, Style]) -> Compared:
-    levels = comparison.levels(runs, metric.name)
+    levels = comparison.levels(runs, metric.name, bad_is_worst=metric.compared)
     differences = comparison.differences(runs, metric.name, baseline)
     panels = [figures.level_plot(runs, levels, metric.name, metric.title, look)]
     table = None
@@ -159,7 +159,7 @@ def _exclusions(frame: pd.DataFrame) -> str:
         return "No run was excluded."
     found: dict[str, Any] = without["status"].value_counts().sort_index().to_dict()
     listed = ", ".join(f"{count} {status}" for status, count in found.items())
-    return f"In no mean and no pair, because they were not tried to the end: {listed}. They are listed under “Did not finish”."
+    return f"In no mean and no pair, because they were not tried to the end: {listed}; listed under “Did not finish”."
 
 
 def _css() -> str:

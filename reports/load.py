@@ -184,10 +184,7 @@ class _Artifacts:
 
     def bytes(self, run: Any, name: str) -> bytes:
         root = _local_path(run.info.artifact_uri)
-        if root is not None:
-            path = root / name
-        else:
-            path = self._download(run.info.run_id, name)
+        path = self._download(run.info.run_id, name) if root is None else root / name
         try:
             return path.read_bytes()
         except OSError:
@@ -232,7 +229,7 @@ def _local_path(artifact_uri: str) -> Path | None:
 
 
 def _checked_uri(tracking_uri: str) -> str:
-    """Fail in seconds, and create nothing, where there is no store: MLflow would retry for minutes or make a new one."""
+    """Fail in seconds where there is no store: MLflow would retry for minutes, or make a new one."""
     parts = urlsplit(tracking_uri)
     shown = _without_password(tracking_uri)
     if parts.scheme == "sqlite":

@@ -1,8 +1,8 @@
 """Statistics for few, expensive, paired runs. Pure functions of numbers; lower is better throughout.
 
-Differences are ``method − baseline`` at the same seed, so a negative difference is an improvement. A failed or diverged
-run has no number; where a rank is all that is needed it is ``inf``, the worst. The choice of the default interval rests on
-simulated coverage (docs/reading-a-report.md): Student's t covers 95 % at every n, a percentile bootstrap 75 % at n = 3.
+Differences are ``method − baseline`` at the same seed, so a negative difference is an improvement. A failed or
+diverged run has no number; where a rank is all that is needed it is ``inf``, the worst. The default interval is the one
+that covers at small n (docs/reading-a-report.md): Student's t covers 95 % at every n, a percentile bootstrap 75 % at 3.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def median(values: Values) -> float:
 
 
 def iqm(values: Values) -> float:
-    """Interquartile mean: the mean of the middle half, with fractional weights at its two ends (n need not divide by 4)."""
+    """Interquartile mean: the mean of the middle half, with fractional weights at its ends (4 need not divide n)."""
     ordered = np.sort(np.asarray(values, dtype=float))
     n = len(ordered)
     if n == 0:

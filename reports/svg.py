@@ -1,4 +1,4 @@
-"""From a matplotlib figure to an SVG that lives inside the page: its colours, its font, light or dark, the same bytes each time."""
+"""From a matplotlib figure to an SVG inside the page: the page's colours and font, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :]
     markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
-    markup = re.sub(r'<g id="[a-zA-Z_0-9.]+">', "<g>", markup)
+    used = set(re.findall(r'(?:xlink:href="|url\()#([\w.]+)', markup))  # the others would be doubled on the page
+    markup = re.sub(r' id="([\w.]+)"', lambda found: found.group(0) if found.group(1) in used else "", markup)
     markup = re.sub(r"font: (?:(bold|700) )?([\d.]+)px [^;\"]*", _font, markup)
     markup = re.sub(r"; font-family: [^;\"]*", "", markup)
     markup = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", markup)  # it would hold for the whole page

@@ -37,8 +37,9 @@ def sentence(metric: Metric, levels: pd.DataFrame, differences: pd.DataFrame, ba
     if best["n_bad"]:
         lead += f", although {best['n_bad']} of its runs failed or diverged"
     if best[baseline.by] == baseline.label:
-        return f"{lead}. {_nearest(differences, baseline)}"
+        return f"{lead}. {_nearest(differences, best, baseline)}"
     rows = differences[(differences["setting"] == best["setting"]) & (differences["device"] == best["device"])]
+    rows = rows.sort_values("mean", ascending=False, kind="stable")  # first against the baseline's best schedule
     if rows.empty or not math.isfinite(rows.iloc[0]["mean"]):
         return f"{lead}. It cannot be paired with the baseline {baseline.label}: no seed finished in both."
     return f"{lead}. {_against(rows.iloc[0])}"
@@ -66,15 +67,17 @@ def _against(row: pd.Series) -> str:
     )
 
 
-def _nearest(differences: pd.DataFrame, baseline: Baseline) -> str:
-    known = differences[differences["mean"].notna()]
+def _nearest(differences: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
+    known = differences[differences["mean"].notna() & (differences["versus"] == best["setting"])]
+    known = known[known["device"] == best["device"]]
     if known.empty:
-        return f"It is the baseline ({baseline.label}), and no other setting finished at the same seeds."
+        return f"It is the baseline ({baseline.label}), and no other setting can be paired with it."
     row = known.iloc[0]
     span = interval(row["low"], row["high"], signed=True)
+    note = "one pair gives no interval" if span == "–" else f"95 % interval {span}"
     return (
-        f"It is the baseline; paired by seed the closest other, {row['setting']}, is at {number(row['mean'], signed=True)} "
-        f"nats from {row['versus']} ({'no interval from one pair' if span == '–' else f'95 % interval {span}'})."
+        f"It is the baseline; paired with it by seed, the closest other, {row['setting']}, "
+        f"is at {number(row['mean'], signed=True)} nats ({note})."
     )
 
 
@@ -87,8 +90,8 @@ def power(differences: pd.DataFrame) -> str:
     pairs = f"{n} pair{'s' * (n != 1)}"
     if floor > 0.05:
         return (
-            f"Power floor: with {pairs} the smallest possible two-sided Wilcoxon p is {p_value(floor)}, so no comparison here "
-            "can reach .05 whatever the data. Six seeds are the least that can. Read the intervals instead."
+            f"Power floor: with {pairs} the smallest possible two-sided Wilcoxon p is {p_value(floor)}, so no "
+            "comparison here can reach .05 whatever the data. Six seeds are the least that can: read the intervals."
         )
     least = min(1.0, floor * len(differences))
     text = f"Power floor: with {pairs} the smallest possible two-sided Wilcoxon p is {p_value(floor)}"
@@ -103,8 +106,8 @@ def warnings(runs: pd.DataFrame) -> list[str]:
     lr = "training.lr"
     if tempered["schedule_label"].nunique() > 1 and (lr not in runs or runs[lr].dropna().nunique() < 2):
         found.append(
-            "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that changes τ "
-            "also changes the size of the gradient. A difference between schedules may be one of learning rates."
+            "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that "
+            "changes τ also changes the size of the gradient. What looks like a schedule may be a learning rate."
         )
     seeds = finished.groupby(["setting", "device"])["seed"].nunique()
     if len(seeds) and seeds.max() == 1:

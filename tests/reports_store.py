@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from reports.frame import Runs, Sweep, history_frame, tidy
+
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 START_MS = 1_760_000_000_000  # 9 October 2025
@@ -104,7 +108,8 @@ def history(run: Planned, epochs: int) -> list[dict[str, float]]:
 def png(run: Planned, kind: str, size: tuple[int, int] = (8 * 28, 28)) -> bytes:
     """A small greyscale picture: blobs that depend on the run and the kind."""
     width, height = size
-    phase = 0.7 * len(run.estimator) + (0 if kind == "originals" else 1.3) + (2.1 if kind == "prior_samples" else 0)
+    phase = {"originals": 0.0, "reconstructions": 1.3, "prior_samples": 3.4}[kind]
+    phase += 0 if kind == "originals" else 0.7 * len(run.estimator)
     rows = b""
     for y in range(height):
         row = bytearray([0])
@@ -225,3 +230,31 @@ def main_grid(n_seeds: int = 3) -> list[Planned]:
     reason = "cuda: no CUDA device is visible to torch 2.9.0 on this machine"
     runs += [Planned("gumbel_softmax", "constant", 0, device="cuda", status="skipped", error=reason)]
     return runs
+
+
+def in_memory(planned: Sequence[Planned], *, epochs: int = 4, name: str = "demo", **sweep: Any) -> Runs:
+    """What ``reports.load.load`` would give, without a store."""
+    records = []
+    for number, run in enumerate(planned):
+        record: dict[str, Any] = {"run_id": "" if run.status == "missing" else f"{number:032x}", "run_key": run.key}
+        record |= {name: getattr(run, name) for name in ("estimator", "schedule", "device", "seed", "label")}
+        record |= {
+            "name": f"{run.label} · seed {run.seed}",
+            "status": run.status,
+            "error": run.error,
+            "sweep": "s",
+            "shared_machine": True,
+        }
+        if run.status != "missing":
+            start = pd.Timestamp(START_MS + 1000 * number, unit="ms", tz="UTC")
+            record |= {"start": start, "end": start + pd.Timedelta(seconds=1), "training.lr": 0.001} | dict(run.params)
+            record |= {"evaluation.bound_samples": 100}
+        if run.status == "finished":
+            record |= final_metrics(run)
+        records.append(record)
+    frame = tidy(records)
+    histories = {run.key: history(run, epochs) for run in planned if run.status not in ("missing", "skipped")}
+    kinds = ("originals", "reconstructions", "prior_samples")
+    images = {run.key: {kind: png(run, kind) for kind in kinds} for run in planned if run.status == "finished"}
+    about = {"command": f"harness run --grid {name}.yaml", "provenance": PROVENANCE, "grid": f"name: {name}\n"} | sweep
+    return Runs(name, frame, history_frame(frame, histories), images, (Sweep("s", **about),))
