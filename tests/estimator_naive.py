@@ -6,7 +6,7 @@ given the noise; f is evaluated on one code at a time.
 
 import torch
 
-from estimators.conformance import exact_gradient
+from estimators.yardstick import exact_gradient
 
 
 def value_and_slope(cost, z_LK):

@@ -11,8 +11,10 @@ from estimator_cases import ALL, BIASED, UNBIASED, make, settings
 from estimator_naive import NAIVE, same_noise
 
 from estimators import Estimate, Estimator, Pathwise, build, replace_gradient
-from estimators.conformance import (
-    CHECKS,
+from estimators.conformance import CHECKS
+from estimators.gumbel import log_prob, one_hot, perturb, sample_classes
+from estimators.score_function import ScoreFunction
+from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,
@@ -23,8 +25,6 @@ from estimators.conformance import (
     run,
     z_scores,
 )
-from estimators.gumbel import log_prob, one_hot, perturb, sample_classes
-from estimators.score_function import ScoreFunction
 
 
 @pytest.mark.parametrize("name", UNBIASED)

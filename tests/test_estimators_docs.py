@@ -15,6 +15,7 @@ from estimator_cases import PLUGINS, HeavyTailSoftmax, LogisticSoftmax
 from estimators import Estimator
 from estimators.catalogue import table
 from estimators.conformance import CHECKS, check_all
+from estimators.conformance import _main as conformance_command
 
 ROOT = PLUGINS.parents[1]
 README = (ROOT / "estimators" / "README.md").read_text()
@@ -70,14 +71,29 @@ def test_links_lead_somewhere():
             assert (folder / target).exists(), target
 
 
-def test_conformance_command_checks_a_file(tmp_path):
-    good = subprocess.run(
-        [sys.executable, "-m", "estimators.conformance", PLUGINS / "heavy_tail_softmax.py"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    lines = good.stdout.splitlines()
-    assert lines[0] == HeavyTailSoftmax.name
-    assert [line.split(":")[0].strip() for line in lines[1:]] == [check.__name__ for check in CHECKS]
+BROKEN = """
+from estimators import Pathwise
+
+class Broken(Pathwise):
+    name, relaxes = "broken", False
+    def sample(self, logits_BLK):
+        return logits_BLK.softmax(-1).unsqueeze(0)
+"""
+
+
+def test_conformance_command_checks_a_file(tmp_path, capsys):
+    assert conformance_command(str(PLUGINS / "heavy_tail_softmax.py")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [[HeavyTailSoftmax.name, check.__name__] for check in CHECKS]
+
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN)
+    assert conformance_command(str(path)) == 1
+    assert "broken: check_codes: FAILED: broken: expected exactly one-hot codes, got" in capsys.readouterr().out
+
+    path.write_text("")
+    assert conformance_command(str(path)) == 1
+    assert "expected a class derived from Estimator, got none." in capsys.readouterr().out
 
 
 def test_entry_point_names_the_example():

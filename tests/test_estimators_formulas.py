@@ -11,7 +11,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from estimators import REGISTRY, build, parameters
-from estimators.conformance import (
+from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,
