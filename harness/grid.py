@@ -7,26 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from harness import axes
 from harness.axes import MAX_RUNS, Placed
-from harness.config import (
-    DEVICE,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    RunConfig,
-    TrainingConfig,
-    check_validation_split,
-)
+from harness.config import DEVICE, RunConfig
 from harness.grid_estimators import Candidate, build_all, check_shapes, read_estimators
-from harness.problems import GridError, Problems, did_you_mean
-from harness.schedules import Constant, NoSchedule, Settings
+from harness.grid_sections import SECTIONS, expand, read_factors, varying
+from harness.problems import GridError, Problems
+from harness.schedules import Constant, NoSchedule
 from harness.source import Node, SourceError, parse, read_text
 
 if TYPE_CHECKING:
@@ -34,20 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Grid", "GridError", "load_grid"]
 
-SECTIONS: Mapping[str, type[Settings]] = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "evaluation": EvaluationConfig,
-}
 KEYS = ("name", "question", "description", *SECTIONS, "estimators", "schedules", "devices", "seeds", "zip")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 EXAMPLES = {"estimators": "[straight_through]", "seeds": "[0, 1, 2]"}
-PATHS = [f"{section}.{name}" for section, model in SECTIONS.items() for name in axes.aliases(model)]
-
-P = TypeVar("P", bound=Placed)
-Factor = list[dict[str, Placed]]  # the rows of an axis; each gives one or more settings their values, by dotted path
-Setting = dict[str, Any]  # one model of SECTIONS for each section
 
 
 @dataclass(frozen=True)
@@ -82,49 +64,58 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
     for key in entries.keys() - set(KEYS):
         axes.unknown_key(tree, key, key, KEYS, problems)
     words = _words(entries, path, problems)
-    factors = _factors(entries, problems)
-    candidates = _required(tree, "estimators", lambda node: read_estimators(node, registry, problems), problems)
-    schedules = [Placed(Constant(), tree.position, "schedules")]
+    factors = read_factors(entries, problems)
+    candidates = read_estimators(entries["estimators"], registry, problems) if "estimators" in entries else []
+    schedules, devices = [Placed(Constant(), tree.position, "schedules")], [Placed("cpu", tree.position, "devices")]
     if "schedules" in entries:
         schedules = axes.read_schedules(entries["schedules"], problems)
-    devices = (
-        _devices(entries["devices"], problems) if "devices" in entries else [Placed("cpu", tree.position, "devices")]
-    )
-    seeds = _required(tree, "seeds", lambda node: _seeds(node, problems), problems)
-    for placed in (candidates, schedules):
-        axes.refuse_repeats(placed, problems)
-    for values in (devices, seeds):
-        axes.refuse_repeated_values(values, problems)
+    if "devices" in entries:
+        devices = _devices(entries["devices"], problems)
+    seeds = _seeds(entries["seeds"], problems) if "seeds" in entries else []
+    for key in EXAMPLES.keys() - entries.keys():
+        message = f"expected a list of at least one {key[:-1]}, got none. Add {key}: {EXAMPLES[key]}."
+        problems.add(tree.position, key, message)
+    _refuse_repeats(candidates, schedules, devices, seeds, problems)
     built = build_all(candidates, schedules, registry, problems)
     problems.stop_if_any()
 
     pairs = [(c.value, s) for c in candidates for s in _schedules_of(c, schedules, registry)]
-    count = math.prod([*map(len, factors), len(pairs), len(devices), len(seeds)])
-    if count > MAX_RUNS:
-        problems.add(tree.position, "grid", f"expected at most {MAX_RUNS} runs, got {count}.")
-        problems.stop_if_any()
-    settings = _expand(factors, Placed(None, tree.position, "grid"), problems)
-    shapes = {(s["model"].n_latents, s["model"].n_categories): None for s in settings}
-    check_shapes(built, shapes, problems)
+    _check_count([*factors, pairs, devices, seeds], tree, problems)
+    settings = expand(factors, Placed(None, tree.position, "grid"), problems)
+    check_shapes(built, {(s["model"].n_latents, s["model"].n_categories): None for s in settings}, problems)
     problems.stop_if_any()
 
-    varies = (*_varying(settings), *(["device"] if len(devices) > 1 else []))
+    varies = (*varying(settings), *(["device"] if len(devices) > 1 else []))
     runs = tuple(
-        RunConfig(
-            **setting, estimator=estimator, schedule=schedule, device=device.value, seed=seed.value, varies=varies
-        )
-        for seed, device, setting, (estimator, schedule) in product(seeds, devices, settings, pairs)
+        RunConfig(**setting, estimator=estimator, schedule=schedule, device=device, seed=seed, varies=varies)
+        for seed, device, setting, (estimator, schedule) in product(_values(seeds), _values(devices), settings, pairs)
     )
     return Grid(runs=runs, text=text, notes=_notes(candidates, schedules, registry), **words)
 
 
-def _required(tree: Node, key: str, read: Callable[[Node], list[P]], problems: Problems) -> list[P]:
-    if isinstance(tree.value, dict) and key in tree.value:
-        return read(tree.value[key])
-    problems.add(
-        tree.position, key, f"expected a list of at least one {key[:-1]}, got none. Add {key}: {EXAMPLES[key]}."
-    )
-    return []
+def _values(placed: Iterable[Placed]) -> list[Any]:
+    return [one.value for one in placed]
+
+
+def _refuse_repeats(
+    candidates: Iterable[Placed],
+    schedules: Iterable[Placed],
+    devices: Iterable[Placed],
+    seeds: Iterable[Placed],
+    problems: Problems,
+) -> None:
+    """Every axis has different values, so every run of their product is different from all others."""
+    axes.refuse_repeats(candidates, problems)
+    axes.refuse_repeats(schedules, problems)
+    axes.refuse_repeated_values(devices, problems)
+    axes.refuse_repeated_values(seeds, problems)
+
+
+def _check_count(factors: Iterable[Sized], tree: Node, problems: Problems) -> None:
+    count = math.prod(map(len, factors))
+    if count > MAX_RUNS:
+        problems.add(tree.position, "grid", f"expected at most {MAX_RUNS} runs, got {count}.")
+        problems.stop_if_any()
 
 
 def _words(entries: Mapping[str, Node], path: Path, problems: Problems) -> dict[str, str]:
@@ -178,104 +169,9 @@ def _check_whole(place: Placed, low: int, high: int, problems: Problems) -> bool
     return fine
 
 
-def _factors(entries: Mapping[str, Node], problems: Problems) -> list[Factor]:
-    """What is crossed: each setting of a section with its values, and each zipped group with its rows."""
-    places: dict[str, Placed] = {}
-    factors: list[Factor] = []
-    for section, model in SECTIONS.items():
-        for key, found in (
-            axes.read_fields(entries[section], section, model, problems).items() if section in entries else ()
-        ):
-            places[f"{section}.{key}"] = Placed(None, entries[section].keys[key], f"{section}.{key}")
-            factors.append([{f"{section}.{key}": choice} for choice in found])
-    if "zip" in entries:
-        for group, path in axes.items(entries["zip"], "zip", "group", problems):
-            factors.append(_zipped(group, path, places, problems))
-    return factors
-
-
-def _zipped(group: Node, path: str, places: dict[str, Placed], problems: Problems) -> Factor:
-    """The rows of one zipped group: the first values of all its settings, the second values, and so on."""
-    columns: dict[str, list[Placed]] = {}
-    for key, node in axes.mapping(group, path, problems).items():
-        where = Placed(None, group.keys[key], f"{path}.{key}")
-        section, _, name = key.partition(".")
-        if key not in PATHS:
-            hint = did_you_mean(key, PATHS) or "Write it as section.setting, such as training.lr."
-            problems.expected(where, "the path of a setting", key, hint=hint)
-        elif key in places:
-            problems.add(
-                where.position, where.path, f"expected each setting once, got it again (first: {places[key].line})."
-            )
-        elif not isinstance(node.value, list):
-            problems.expected(axes.at(node, where.path), "a list of values", node.plain())
-        else:
-            columns[key] = axes.read_choices(node, where.path, SECTIONS[section], name, problems)
-        places.setdefault(key, where)
-    if group.value == {}:
-        problems.expected(Placed(None, group.position, path), "a mapping of at least one setting", {})
-    for key, column in columns.items():
-        first = next(iter(columns))
-        if len(column) != len(columns[first]):
-            rule = f"as many values as {first} ({len(columns[first])})"
-            problems.add(group.keys[key], f"{path}.{key}", f"expected {rule}, got {len(column)}.")
-    return [dict(zip(columns, row, strict=False)) for row in zip(*columns.values(), strict=False)]
-
-
-def _expand(factors: list[Factor], where: Placed, problems: Problems) -> list[Setting]:
-    """Every combination of the sections' settings, each section built once; problems for those that cannot be."""
-    settings: list[Setting] = []
-    cache: dict[Any, Any] = {}
-    first: dict[Any, Mapping[str, Placed]] = {}
-    for rows in product(*factors):
-        chosen = {path: place for row in rows for path, place in row.items()}
-        setting = {section: _section(section, chosen, where, cache, problems) for section in SECTIONS}
-        if None in setting.values():
-            continue
-        _check_together(setting, chosen, where, problems)
-        text = tuple(part.canonical for part in setting.values())
-        if text in first:
-            _refuse_repeat(chosen, first[text], problems)
-        first.setdefault(text, chosen)
-        settings.append(setting)
-    return settings
-
-
-def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict[Any, Any], problems: Problems) -> Any:
-    mine = {path.partition(".")[2]: place for path, place in chosen.items() if path.startswith(f"{name}.")}
-    key = (name, *map(id, mine.values()))
-    if key not in cache:
-        here = Placed(None, min((p.position for p in mine.values()), default=where.position), name)
-        cache[key] = axes.build(SECTIONS[name], mine, here, problems)
-    return cache[key]
-
-
-def _check_together(setting: Setting, chosen: Mapping[str, Placed], where: Placed, problems: Problems) -> None:
-    try:
-        check_validation_split(setting["data"], setting["evaluation"])
-    except ValueError as error:
-        path, _, message = str(error).partition(": ")
-        problems.add(chosen.get(path, where).position, path, message)
-
-
-def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], problems: Problems) -> None:
-    path, place = next((path, place) for path, place in chosen.items() if place is not before[path])
-    problems.expected(place, "each run once", place.value, hint=f"The same setting: {before[path].line}.")
-
-
 def _schedules_of(candidate: Candidate, schedules: list[Placed], registry: Registry) -> list[Any]:
     uses_tau = registry[candidate.value.name].uses_tau
     return [schedule.value for schedule in schedules] if uses_tau else [NoSchedule()]
-
-
-def _varying(settings: list[Setting]) -> list[str]:
-    """The dotted paths of the settings that are not the same in all runs."""
-    paths = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
-    return [
-        f"{section}.{name}"
-        for section, name in paths
-        if any(getattr(s[section], name) != getattr(settings[0][section], name) for s in settings)
-    ]
 
 
 def _notes(candidates: list[Candidate], schedules: list[Placed], registry: Registry) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.axes import aliases
-from harness.grid import KEYS, SECTIONS, load_grid
+from harness.grid import KEYS, load_grid
+from harness.grid_sections import SECTIONS
 from harness.plugins import load_registry
 from harness.schedules import KINDS, short
 from harness.source import parse

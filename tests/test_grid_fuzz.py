@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.grid import KEYS, PATHS, GridError, load_grid
+from harness.grid import KEYS, GridError, load_grid
+from harness.grid_sections import PATHS
 from harness.schedules import KINDS
 
 LINE = re.compile(r"[^\n]+:[1-9]\d*:[1-9]\d*: \S[^\n]*: [^\n]+")
@@ -41,9 +42,8 @@ zip:
 TOKENS = re.findall(r"\w[\w.:-]*|[^\w\s]|\s+", GRID)
 words = st.one_of(
     st.sampled_from([*KEYS, *PATHS, *KINDS, *list(REGISTRY)[:5], "tau", "label", "kind", "name", "count", "source"]),
-    st.sampled_from(
-        "0 1 -1 2 1.5 1e-3 1e400 .inf .nan true null ~ '' \"3\" [] {} [[]] [1,[2]] cuda !!str & *x".split()
-    ),
+    st.sampled_from(["0", "1", "-1", "1.5", "1e-3", "1e400", ".inf", ".nan", "true", "null", "~", "''", '"3"']),
+    st.sampled_from(["[]", "{}", "[[]]", "[1,[2]]", "{a: 1}", "cuda", "!!str", "&y", "*x"]),
     st.sampled_from(["\n", "  ", "? ", "<<", *"[]{}:,-\t#|>%@'\""]),
     st.integers(-(10**30), 10**30).map(str),
     st.floats().map(str),
