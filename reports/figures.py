@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reports import palette
+from reports.comparison import Metric
 from reports.frame import NO_TEMPERATURE, WORST
 from reports.palette import Style
 from reports.svg import Panel, inline, style
@@ -151,30 +152,30 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
         return [inline(figure, "Temperature against the training step: " + "; ".join(spans) + ".")]
 
 
-def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: str, title: str, styles: Styles) -> Panel | None:
+def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: Metric, styles: Styles) -> Panel | None:
     """Every run as a point, the mean with its t interval, best setting on top; failures in words."""
     rows = []
     for _, row in levels.iterrows():
         mine = runs[(runs["setting"] == row["setting"]) & (runs["device"] == row["device"])]
-        points = mine.loc[mine["status"] == "finished", metric].dropna().to_numpy(dtype=float)
+        points = mine.loc[mine["status"] == "finished", metric.name].dropna().to_numpy(dtype=float)
         note = f"{row['n_bad']} of {row['n_planned']} failed or diverged" if row["n_bad"] else ""
         rows.append((_name(row, levels[levels["n"] > 0]), points, row, note))
     rows = [row for row in rows if len(row[1]) or row[3]]
-    return _forest(rows, title, f"{metric}, nats per example", styles, f"level-{metric}", zero=False)
+    return _forest(rows, "Runs and mean of each setting", metric, styles, zero=False)
 
 
 def difference_plot(
-    differences: pd.DataFrame, points: Sequence[np.ndarray], metric: str, title: str, styles: Styles
+    differences: pd.DataFrame, points: Sequence[np.ndarray], metric: Metric, baseline: str, styles: Styles
 ) -> Panel | None:
     """Paired differences to the baseline, a point per seed, the mean with its t interval, and zero."""
     rows = []
     for (_, row), mine in zip(differences.iterrows(), points, strict=True):
         name = _name(row, differences)
         if differences.duplicated(["setting", "device"], keep=False)[row.name]:
-            name += f" – {row['versus']}"
-        note = f"{row['n_bad']} of {row['n_pairs']} pairs with a failed run" if row["n_bad"] else ""
+            name += f", against {row['versus'].removeprefix(f'{baseline} · ')}"
+        note = f"{row['n_bad']} of {row['n_pairs']} pairs failed" if row["n_bad"] else ""
         rows.append((name, mine[np.isfinite(mine)], row, note))
-    return _forest(rows, title, f"difference in {metric}, nats per example", styles, f"diff-{metric}", zero=True)
+    return _forest(rows, f"Paired difference to {baseline}", metric, styles, zero=True)
 
 
 def _short(text: str, length: int) -> str:
@@ -191,17 +192,17 @@ MAX_ROWS = 40
 def _forest(
     rows: Sequence[tuple[str, np.ndarray, pd.Series, str]],
     title: str,
-    label: str,
+    metric: Metric,
     styles: Styles,
-    key: str,
     *,
     zero: bool,
 ) -> Panel | None:
     if not any(len(points) for _, points, _, _ in rows):
         return None
     shown = rows[:MAX_ROWS]
-    with style(key):
-        figure = Figure((4.9, 0.85 + 0.42 * len(shown)), layout="constrained")
+    label = f"{'difference in ' if zero else ''}{metric.name}, nats per example"
+    with style(f"{metric.name}-{zero}"):
+        figure = Figure((4.9, 0.85 + 0.46 * len(shown)), layout="constrained")
         axes = figure.add_subplot()
         if zero:
             axes.axvline(0, color=palette.INK, linewidth=1)
@@ -215,7 +216,7 @@ def _forest(
                 axes.plot([row["mean"]], [y], marker="|", markersize=11, markeredgewidth=2.4, color=how.hex)
             text = f"{_short(name, 72 - len(note))}, {note}" if note else _short(name, 72)
             where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
-            written = axes.annotate(text, (0, y), xytext=(2, 7.5), fontsize=8.5, va="center", **where)
+            written = axes.annotate(text, (0, y), xytext=(2, 9.5), fontsize=8.5, va="center", **where)
             written.set_in_layout(False)  # a long name must not squeeze the axes
         axes.set_ylim(len(shown) - 0.5, -0.85)
         axes.spines["left"].set_visible(False)
@@ -226,4 +227,4 @@ def _forest(
         axes.set_axisbelow(True)
         spoken = "; ".join(f"{name}: mean {row['mean']:.2f}, interval {row['low']:.2f} to {row['high']:.2f}"
                            for name, points, row, _ in shown if len(points))  # fmt: skip
-        return inline(figure, f"{title}. {spoken}.".replace("nan to nan", "none"))
+        return inline(figure, f"{metric.title}: {title}. {spoken}.".replace("nan to nan", "none"))

@@ -30,7 +30,8 @@ class Compared:
     metric: Metric
     levels: pd.DataFrame
     differences: pd.DataFrame
-    sentence: str
+    subject: str
+    predicate: str
     level_table: Table
     difference_table: Table | None
     panels: Sequence[Panel]
@@ -59,18 +60,19 @@ def build_report(runs: Runs, out_dir: Path, *, baseline: str | None = None, titl
 def _compare(runs: pd.DataFrame, metric: Metric, baseline: Baseline, look: Mapping[str, Style]) -> Compared:
     levels = comparison.levels(runs, metric.name, bad_is_worst=metric.compared)
     differences = comparison.differences(runs, metric.name, baseline)
-    panels = [figures.level_plot(runs, levels, metric.name, metric.title, look)]
+    subject, predicate = verdict.sentence(levels, differences, baseline)
+    panels = [figures.level_plot(runs, levels, metric, look)]
     table = None
     if metric.compared and len(differences):
         table = tables.differences_table(differences, metric, baseline.label)
         points = comparison.difference_points(runs, metric.name, differences)
-        title = f"Paired difference to {baseline.label}"
-        panels.append(figures.difference_plot(differences, points, metric.name, title, look))
+        panels.append(figures.difference_plot(differences, points, metric, baseline.label, look))
     return Compared(
         metric=metric,
         levels=levels,
         differences=differences if metric.compared else differences.iloc[:0],
-        sentence=verdict.sentence(metric, levels, differences, baseline),
+        subject=subject,
+        predicate=predicate,
         level_table=tables.levels_table(levels, metric),
         difference_table=table,
         panels=[panel for panel in panels if panel is not None],

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison import Baseline, Metric, bound_samples
+from reports.comparison import Baseline, bound_samples
 from reports.frame import NO_TEMPERATURE, STATUSES
 from reports.tables import interval, number, p_value
+
+NB = "\u00a0"  # a space that does not break the line
 
 
 def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
@@ -22,18 +23,20 @@ def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
     return [("planned", len(runs)), *[(status, count) for status, count in shown if count or status in usual]]
 
 
-def sentence(metric: Metric, levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline) -> str:
-    """What the runs say about one metric, with an interval, or why they say nothing."""
+def sentence(levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline) -> tuple[str, str]:
+    """Subject and predicate: what the runs say about one metric, with an interval, or why they say nothing."""
     usable = levels[levels["n"] > 0]
     if usable.empty:
-        return "no run finished with this number, so there is nothing to compare."
+        return "No run", " finished with this number, so there is nothing to compare."
+    return _where(usable.iloc[0], usable), " " + _predicate(usable, differences, baseline)
+
+
+def _predicate(usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline) -> str:
     best = usable.iloc[0]
     value = f"{number(best['mean'])} nats per example{_interval_of_mean(best)}"
     if len(usable) == 1:
-        return (
-            f"{_where(best, levels)} reaches {value}. It is the only setting with a result: nothing to compare it with."
-        )
-    lead = f"{_where(best, levels)} has the lowest mean of {len(usable)} settings, {value}"
+        return f"reaches {value}. It is the only setting with a result: nothing to compare it with."
+    lead = f"has the lowest mean of {len(usable)} settings, {value}"
     if best["n_bad"]:
         lead += f", although {best['n_bad']} of its runs failed or diverged"
     if best[baseline.by] == baseline.label:
@@ -51,8 +54,8 @@ def _where(row: pd.Series, frame: pd.DataFrame) -> str:
 
 def _interval_of_mean(row: pd.Series) -> str:
     if math.isnan(row["low"]):
-        return f" (n = {row['n']}, too few for an interval)"
-    return f" (95 % t-interval {interval(row['low'], row['high'])}, n = {row['n']})"
+        return f" (n{NB}={NB}{row['n']}, too few for an interval)"
+    return f" (95{NB}% t-interval {interval(row['low'], row['high'])}, n{NB}={NB}{row['n']})"
 
 
 def _against(row: pd.Series) -> str:
@@ -60,7 +63,8 @@ def _against(row: pd.Series) -> str:
     n = row["n_pairs"] - row["n_bad"]
     if math.isnan(row["low"]):
         return f"At the same seed it is {change}; one pair gives no interval."
-    span = f"Paired by seed it is {change} (95 % interval {interval(row['low'], row['high'], signed=True)}, {n} pairs)"
+    bounds = interval(row["low"], row["high"], signed=True)
+    span = f"Paired by seed it is {change} (95{NB}% interval {bounds}, {n} pairs)"
     certain = st.Interval(row["low"], row["high"]).excludes_zero
     return (
         f"{span}{', an interval without zero.' if certain else ': the interval contains zero, so this may be chance.'}"
@@ -74,7 +78,7 @@ def _nearest(differences: pd.DataFrame, best: pd.Series, baseline: Baseline) -> 
         return f"It is the baseline ({baseline.label}), and no other setting can be paired with it."
     row = known.iloc[0]
     span = interval(row["low"], row["high"], signed=True)
-    note = "one pair gives no interval" if span == "–" else f"95 % interval {span}"
+    note = "one pair gives no interval" if span == "–" else f"95{NB}% interval {span}"
     return (
         f"It is the baseline; paired with it by seed, the closest other, {row['setting']}, "
         f"is at {number(row['mean'], signed=True)} nats ({note})."
@@ -117,7 +121,3 @@ def warnings(runs: pd.DataFrame) -> list[str]:
     if "," in bound_samples(runs):
         found.append(f"The runs use different k for the importance-weighted bound ({bound_samples(runs)}).")
     return found
-
-
-def count_text(numbers: Sequence[tuple[str, int]]) -> str:
-    return " · ".join(f"{count} {status}" for status, count in numbers)
