@@ -148,7 +148,8 @@ def _by_seed(runs: pd.DataFrame, metric: str, which: pd.Series) -> pd.Series:
     group = runs[(runs["setting"] == which["setting"]) & (runs["device"] == which["device"]) & runs["seed"].notna()]
     values = group[metric].where(group["status"] == "finished").astype(float)
     values = values.mask(group["status"].isin(WORST), math.inf)
-    return values.set_axis(group["seed"].astype(int)).dropna().groupby(level=0).first()
+    by_seed: pd.Series = values.set_axis(group["seed"].astype(int)).dropna().groupby(level=0).first()
+    return by_seed
 
 
 def _difference_row(runs: pd.DataFrame, metric: str, one: pd.Series, other: pd.Series) -> dict[str, object]:

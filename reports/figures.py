@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,9 +90,9 @@ def _curve(axes: Axes, group: pd.DataFrame, metric: str, x: str, how: Style, *, 
     else:
         axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
     shown = middle[np.isfinite(middle["median"])]
-    dashes = {"dashes": how.dashes} if how.dashes else {}
     marker = how.marker if len(shown) < 2 else None
-    axes.plot(shown[x], shown["median"], color=how.hex, linewidth=2, marker=marker, markersize=6, **dashes)
+    line = palette.line(how.dash)
+    axes.plot(shown[x], shown["median"], color=how.hex, linewidth=2, marker=marker, markersize=6, linestyle=line)
     ended = group[group["status"].isin(WORST)].sort_values("epoch").groupby("run_key").tail(1)
     axes.plot(ended[x], ended[metric], linestyle="none", marker="x", markersize=7, markeredgewidth=1.8, color=how.hex)
 
@@ -108,7 +109,7 @@ def _median_curve(group: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
 
 
 def _end_label(axes: Axes, group: pd.DataFrame, metric: str, x: str, text: str) -> None:
-    last = group.loc[group[x].idxmax()]
+    last = group.sort_values(x).iloc[-1]
     axes.annotate(text, (last[x], last[metric]), xytext=(-2, 5), textcoords="offset points", ha="right", fontsize=8)
 
 
@@ -138,11 +139,10 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
         names = sorted(set(data["schedule_label"]))
         for number, name in enumerate(names):
             line = data[data["schedule_label"] == name].groupby("step")["tau"].median()
-            dashes = palette.DASHES[number % len(palette.DASHES)]
             marker = "o" if len(line) < 2 else None
             shade = (palette.INK, palette.MUTED)[number // len(palette.DASHES) % 2]
-            how = {"dashes": dashes} if dashes else {}
-            axes.plot(line.index, line, color=shade, linewidth=1.8, marker=marker, label=name, **how)
+            dash = palette.line(number)
+            axes.plot(line.index, line, color=shade, linewidth=1.8, marker=marker, label=name, linestyle=dash)
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         _finish(axes, "Temperature", "training step", "τ at the end of the epoch")
@@ -171,7 +171,8 @@ def difference_plot(
     rows = []
     for (_, row), mine in zip(differences.iterrows(), points, strict=True):
         name = _name(row, differences)
-        if differences.duplicated(["setting", "device"], keep=False)[row.name]:
+        same = (differences["setting"] == row["setting"]) & (differences["device"] == row["device"])
+        if same.sum() > 1:
             name += f", against {row['versus'].removeprefix(f'{baseline} · ')}"
         note = f"{row['n_bad']} of {row['n_pairs']} pairs failed" if row["n_bad"] else ""
         rows.append((name, mine[np.isfinite(mine)], row, note))
@@ -200,6 +201,7 @@ def _forest(
     if not any(len(points) for _, points, _, _ in rows):
         return None
     shown = rows[:MAX_ROWS]
+    title += f" (first {MAX_ROWS} of {len(rows)})" if len(rows) > MAX_ROWS else ""
     label = f"{'difference in ' if zero else ''}{metric.name}, nats per example"
     with style(f"{metric.name}-{zero}"):
         figure = Figure((4.9, 0.85 + 0.46 * len(shown)), layout="constrained")
@@ -215,7 +217,11 @@ def _forest(
             if math.isfinite(row["mean"]):
                 axes.plot([row["mean"]], [y], marker="|", markersize=11, markeredgewidth=2.4, color=how.hex)
             text = f"{_short(name, 72 - len(note))}, {note}" if note else _short(name, 72)
-            where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
+            where: dict[str, Any] = {
+                "xycoords": ("axes fraction", "data"),
+                "textcoords": "offset points",
+                "annotation_clip": False,
+            }
             written = axes.annotate(text, (0, y), xytext=(2, 9.5), fontsize=8.5, va="center", **where)
             written.set_in_layout(False)  # a long name must not squeeze the axes
         axes.set_ylim(len(shown) - 0.5, -0.85)

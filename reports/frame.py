@@ -80,9 +80,9 @@ def typed(text: Any) -> Any:
     """Give a parameter, which MLflow keeps as text, its type: ``"3"`` -> 3, ``"True"`` -> True, ``"None"`` -> None."""
     if not isinstance(text, str):
         return text
-    plain = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in plain:
-        return plain[text.lower()]
+    plain = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
+    if text in plain:  # "none" stays: it is the name of a choice, such as data.binarization
+        return plain[text]
     for kind in (int, float):
         try:
             return kind(text)
@@ -214,8 +214,9 @@ def _unnamed_axes(frame: pd.DataFrame) -> list[str]:
 def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
     """One row per run and epoch; ``histories`` maps a run key to the list stored as ``history.json``."""
     rows: list[dict[str, Any]] = []
-    for run in runs[list(IDENTITY)].to_dict("records"):
-        rows.extend({**run, **epoch} for epoch in histories.get(str(run["run_key"]), ()))
+    for values in runs[list(IDENTITY)].itertuples(index=False, name=None):
+        run: dict[str, Any] = dict(zip(IDENTITY, values, strict=True))
+        rows.extend(run | dict(epoch) for epoch in histories.get(str(run["run_key"]), ()))
     frame = pd.DataFrame.from_records(rows)
     for name in (*IDENTITY, "epoch", "step", "elapsed_s"):
         if name not in frame:

@@ -6,7 +6,6 @@ import warnings as python_warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
@@ -87,7 +86,7 @@ def _files(compared: Sequence[Compared]) -> dict[str, str]:
         "quality": (level_frames, [each.level_table for each in compared]),
         "differences": (difference_frames, [each.difference_table for each in compared if each.difference_table]),
     }
-    files = {}
+    files: dict[str, str] = {}
     for kind, (frames, shown) in kinds.items():
         if frames:
             whole = pd.concat(frames, ignore_index=True)
@@ -159,7 +158,7 @@ def _exclusions(frame: pd.DataFrame) -> str:
     without = frame[~frame["status"].isin(("finished", "failed", "diverged"))]
     if without.empty:
         return "No run was excluded."
-    found: dict[str, Any] = without["status"].value_counts().sort_index().to_dict()
+    found = without["status"].value_counts().sort_index()
     listed = ", ".join(f"{count} {status}" for status, count in found.items())
     return f"In no mean and no pair, because they were not tried to the end: {listed}; listed under “Did not finish”."
 

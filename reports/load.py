@@ -31,8 +31,8 @@ _PAGE = 1000
 __all__ = ["ReportError", "Runs", "load"]
 
 
-def load(experiment: str, tracking_uri: str) -> Runs:
-    """Read every run of ``experiment`` from the store at ``tracking_uri``.
+def load(experiment: str | None, tracking_uri: str) -> Runs:
+    """Read every run of ``experiment`` (None: the only one there is) from the store at ``tracking_uri``.
 
     Raises ReportError, one line, where the store does not answer or has no such experiment or no runs in it.
     """
@@ -51,10 +51,11 @@ def load(experiment: str, tracking_uri: str) -> Runs:
         ) from error
 
 
-def _load(experiment: str, tracking_uri: str) -> Runs:
+def _load(experiment: str | None, tracking_uri: str) -> Runs:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking_uri)
+    experiment = experiment or _only(client)
     found = client.get_experiment_by_name(experiment)
     if found is None or found.lifecycle_stage != "active":
         raise ReportError(_unknown(experiment, client))
@@ -99,8 +100,20 @@ def _search(client: Any, experiment_id: str) -> Iterable[Any]:
             return
 
 
+def _names(client: Any) -> list[str]:
+    return sorted(found.name for found in client.search_experiments() if found.name != "Default")
+
+
+def _only(client: Any) -> str:
+    names = _names(client)
+    if len(names) != 1:
+        there = ", ".join(names[:20]) + (", …" if len(names) > 20 else "") if names else "none yet; run a grid first"
+        raise ReportError(f"experiment: expected a name, as there is not just one. There is: {there}.")
+    return names[0]
+
+
 def _unknown(experiment: str, client: Any) -> str:
-    names = sorted(found.name for found in client.search_experiments() if found.name != "Default")
+    names = _names(client)
     there = ", ".join(names[:20]) + (", …" if len(names) > 20 else "") if names else "none yet; run a grid first"
     return f"experiment: expected the name of a stored experiment, got '{experiment}'. There is: {there}."
 
@@ -182,7 +195,7 @@ class _Artifacts:
         self._client = client
         self._folder = folder
 
-    def bytes(self, run: Any, name: str) -> bytes:
+    def content(self, run: Any, name: str) -> bytes:
         root = _local_path(run.info.artifact_uri)
         path = self._download(run.info.run_id, name) if root is None else root / name
         try:
@@ -202,7 +215,7 @@ class _Artifacts:
             return target / "absent"
 
     def text(self, run: Any, name: str) -> str:
-        return self.bytes(run, name).decode("utf-8", errors="replace")
+        return self.content(run, name).decode("utf-8", errors="replace")
 
     def json(self, run: Any, name: str, kind: Callable[[], Any]) -> Any:
         """The parsed file, or an empty ``kind`` where it is absent, damaged or something else."""
@@ -215,7 +228,7 @@ class _Artifacts:
         return value if isinstance(value, type(kind())) else kind()
 
     def images(self, run: Any) -> dict[str, bytes]:
-        found = {kind: self.bytes(run, f"images/{kind}.png") for kind in IMAGES}
+        found = {kind: self.content(run, f"images/{kind}.png") for kind in IMAGES}
         return {kind: png for kind, png in found.items() if png.startswith(b"\x89PNG\r\n\x1a\n")}
 
 

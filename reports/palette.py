@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 LIGHT = ("#2a78d6", "#c2570c", "#0f8a5f", "#b8358a", "#4a3aa7", "#8a6d00", "#d13438", "#007a8a")
 DARK = ("#5aa2f2", "#f08a4b", "#3cbf91", "#ea7ac2", "#a397f5", "#d9b132", "#f27b7b", "#45bccb")
@@ -51,3 +52,9 @@ def styles(estimators: Iterable[tuple[str, str]]) -> dict[str, Style]:
         used[colour] = turn + 1
         made[label] = Style(colour, turn % len(DASHES), _MARKERS[names.index(name) % len(_MARKERS)])
     return made
+
+
+def line(dash: int) -> Any:
+    """matplotlib's line style of a dash number."""
+    pattern = DASHES[dash % len(DASHES)]
+    return (0, pattern) if pattern else "-"

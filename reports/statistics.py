@@ -108,10 +108,8 @@ def paired_differences(method: Values, baseline: Values) -> np.ndarray:
 
 def probability_of_improvement(differences: Values) -> float:
     """Share of pairs in which the method is better, ties counted half: P(method < baseline) at the same seed."""
-    differences = np.asarray(differences, dtype=float)
-    if not len(differences):
-        return math.nan
-    return float(np.mean(differences < 0) + 0.5 * np.mean(differences == 0))
+    signs = np.sign(np.asarray(differences, dtype=float))
+    return float(np.mean(signs == -1) + 0.5 * np.mean(signs == 0)) if len(signs) else math.nan
 
 
 def power_floor(n_pairs: int) -> float:
@@ -139,7 +137,7 @@ def wilcoxon(differences: Values) -> float:
     for rank in doubled:
         counts[rank:] += counts[: len(counts) - rank].copy()
     share = np.cumsum(counts) / counts.sum()
-    positive = int(doubled[differences > 0].sum())
+    positive = int(doubled[np.sign(differences) > 0].sum())
     smaller = min(positive, int(doubled.sum()) - positive)
     return min(1.0, 2 * float(share[smaller]))
 

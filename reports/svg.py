@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from reports import palette
@@ -36,13 +36,12 @@ class Panel:
 @contextmanager
 def style(name: str) -> Iterator[None]:
     """matplotlib's settings for one panel; nothing global changes. ``name`` makes the ids in its SVG unique."""
-    with mpl.rc_context(
-        {**sns.axes_style("white"), **sns.plotting_context("paper"), **_SETTINGS, "svg.hashsalt": name}
-    ):
+    settings: dict[Any, Any] = sns.axes_style("white") | sns.plotting_context("paper") | _SETTINGS
+    with mpl.rc_context(settings | {"svg.hashsalt": name}):
         yield
 
 
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -75,7 +74,7 @@ _SETTINGS = {
 def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
     """The figure as a Panel. Call it inside ``style``."""
     buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :]
     markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)

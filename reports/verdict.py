@@ -78,7 +78,8 @@ def _nearest(differences: pd.DataFrame, best: pd.Series, baseline: Baseline) -> 
         return f"It is the baseline ({baseline.label}), and no other setting can be paired with it."
     row = known.iloc[0]
     span = interval(row["low"], row["high"], signed=True)
-    note = "one pair gives no interval" if span == "–" else f"95{NB}% interval {span}"
+    zero = ", which contains zero" if row["low"] <= 0 <= row["high"] else ""
+    note = "one pair gives no interval" if span == "–" else f"95{NB}% interval {span}{zero}"
     return (
         f"It is the baseline; paired with it by seed, the closest other, {row['setting']}, "
         f"is at {number(row['mean'], signed=True)} nats ({note})."

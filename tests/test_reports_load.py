@@ -198,8 +198,8 @@ def test_a_store_whose_artifacts_are_gone_still_loads(store, tmp_path):
 
 
 def test_params_get_their_types_back():
-    texts = ["3", "0.5", "1e-3", "True", "false", "None", "[512, 256]", "cosine", "", "[x"]
-    assert [typed(text) for text in texts] == [3, 0.5, 0.001, True, False, None, [512, 256], "cosine", "", "[x"]
+    texts = ["3", "0.5", "1e-3", "True", "false", "None", "[512, 256]", "cosine", "none", "", "[x"]
+    assert [typed(text) for text in texts] == [3, 0.5, 0.001, True, False, None, [512, 256], "cosine", "none", "", "[x"]
 
 
 def test_an_axis_that_the_label_does_not_name_makes_a_setting_of_its_own():
