@@ -6,6 +6,7 @@ from torch import Tensor
 
 from estimators.base import Pathwise, check_count, replace_gradient
 from estimators.gumbel import one_hot, perturb
+from estimators.simplex import softmax
 
 
 @final
@@ -35,7 +36,7 @@ class GumbelSoftmax(Pathwise):
 
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return soft codes."""
-        return (perturb(logits_BLK, self.n_samples) / self.tau).softmax(-1)
+        return softmax(perturb(logits_BLK, self.n_samples) / self.tau)
 
 
 @final
@@ -66,5 +67,5 @@ class STGumbelSoftmax(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return one-hot codes with the gradient of their relaxation."""
         perturbed_SBLK = perturb(logits_BLK, self.n_samples)
-        soft_SBLK = (perturbed_SBLK / self.tau).softmax(-1).to(logits_BLK.dtype)
+        soft_SBLK = softmax(perturbed_SBLK / self.tau).to(logits_BLK.dtype)
         return replace_gradient(one_hot(perturbed_SBLK.argmax(-1), like=logits_BLK), soft_SBLK)

@@ -5,6 +5,7 @@ from typing import final
 from torch import Tensor
 
 from estimators.base import Pathwise
+from estimators.simplex import softmax
 
 
 @final
@@ -32,4 +33,4 @@ class Softmax(Pathwise):
 
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return the probabilities, as one soft code."""
-        return (logits_BLK / self.tau).softmax(-1).unsqueeze(0)
+        return softmax(logits_BLK / self.tau).unsqueeze(0)

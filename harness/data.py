@@ -75,7 +75,7 @@ class Dataset:
 
         Index and generator live on the device of the data.
         """
-        return binarize_batch(self.train_ND[index_B], self.binarization, generator)
+        return binarize_batch(self.train_ND.index_select(0, index_B), self.binarization, generator)
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data on a device."""

@@ -80,7 +80,8 @@ def one_hot_cost(logits_BLK: Tensor, cost: Callable[[Tensor], Tensor], n_samples
 def neg_bound(vae: CategoricalVAE, x_ND: Tensor, k: int) -> float:
     """Return the importance-weighted bound −E log (1/k) Σ p(x, z)/q(z|x) over k codes.
 
-    Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", arXiv:1509.00519, eq. (8). k = 1 is the negative ELBO with a sampled KL; the bound falls towards −log p(x) as k grows.
+    k = 1 is the negative ELBO with a sampled KL; the bound falls towards −log p(x) as k grows. Burda, Grosse and
+    Salakhutdinov (2016), "Importance weighted autoencoders", arXiv:1509.00519, eq. (8).
     """
     total = 0.0
     for x_BD in torch.split(x_ND, max(1, MAX_DECODED // k)):

@@ -194,13 +194,13 @@ class Store:
         self._guarded(lambda: self._tracker.close_sweep(status, counts))
 
     def _guarded(self, action: Any) -> None:
-        from mlflow.exceptions import MlflowException
+        from harness.tracking import STORE_ERRORS
 
         if self.lost is not None:
             return
         try:
             action()
-        except (MlflowException, OSError) as error:
+        except STORE_ERRORS as error:
             self.lost = (str(error).splitlines() or [type(error).__name__])[0]
             self._progress.say(
                 f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything."

@@ -41,6 +41,10 @@ MLFLOW_STATUS = {
 }
 
 
+STORE_ERRORS = (MlflowException, OSError)
+"""What a store raises that stops answering: its own exception, or one of the network, the disk or the database."""
+
+
 class TrackingError(Exception):
     """The store cannot be used; the message is one line."""
 
@@ -61,7 +65,7 @@ class Tracker:
         try:
             self._client = MlflowClient(tracking_uri=uri)
             self._client.search_experiments(max_results=1)
-        except (MlflowException, OSError) as error:
+        except STORE_ERRORS as error:
             raise TrackingError(
                 f"tracking: expected an MLflow store at {uri}, got: {_first_line(error)}. "
                 "Start it, or give another --tracking-uri."

@@ -1,0 +1,61 @@
+"""Fixtures that several test files share."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.config import DataConfig, EstimatorConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.schedules import Constant, NoSchedule
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the store or the output folder of the person who runs it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HARNESS_OUT", str(tmp_path / "results"))
+
+
+def _tiny_run(estimator: str = "gumbel_softmax", **changes: Any) -> RunConfig:
+    params = changes.pop("params", {})
+    untempered = estimator in ("identity_ste", "reinforce", "rloo", "exact")
+    sections: dict[str, Any] = {
+        "data": DataConfig(train_size=200),
+        "model": ModelConfig(n_latents=3, n_categories=4, hidden=(16,)),
+        "training": TrainingConfig(epochs=2, batch_size=50),
+        "evaluation": EvaluationConfig(bound_samples=2, n_images=2),
+        "schedule": NoSchedule() if untempered else Constant(tau=1.0),
+    }
+    return RunConfig(estimator=EstimatorConfig(name=estimator, params=params), **(sections | changes))
+
+
+@pytest.fixture
+def tiny_run() -> Callable[..., RunConfig]:
+    """A function that makes a run of a fraction of a second; keyword arguments replace whole sections."""
+    return _tiny_run
+
+
+@pytest.fixture(scope="session")
+def _migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from harness.tracking import Tracker
+
+    folder = tmp_path_factory.mktemp("store")
+    Tracker(f"sqlite:///{folder / 'mlflow.db'}", out=folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def out(tmp_path: Path, _migrated_store: Path) -> Path:
+    """An output folder with an empty MLflow store in it (68 migrations take seconds; a copy takes none)."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    shutil.copy(_migrated_store, folder / "mlflow.db")
+    return folder

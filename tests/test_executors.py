@@ -1,0 +1,109 @@
+"""The local executor with real worker processes: reuse, failures, death."""
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from estimators import REGISTRY
+from harness.config import RunConfig
+from harness.events import EpochDone, Failed, Finished, Record, Started
+from harness.executors import LocalExecutor, records_of
+from harness.train import train
+
+Make = Callable[..., RunConfig]
+
+PLUGIN = """
+import os
+from estimators import Pathwise
+
+
+class Raises(Pathwise):
+    '''Raises at its first use.'''
+
+    name = "raises"
+    relaxes = False
+
+    def __init__(self): super().__init__()
+
+    def sample(self, logits_BLK):
+        raise RuntimeError("a user's mistake\\nin two lines")
+
+
+class Dies(Pathwise):
+    '''Takes its process with it, as a crash or the out-of-memory killer does.'''
+
+    name = "dies"
+    relaxes = False
+
+    def __init__(self): super().__init__()
+
+    def sample(self, logits_BLK):
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "bad_estimators.py"
+    path.write_text(textwrap.dedent(PLUGIN))
+    return path
+
+
+def renamed(run: RunConfig, name: str) -> RunConfig:
+    return run.model_copy(update={"estimator": run.estimator.model_copy(update={"name": name})})
+
+
+def metrics(records: list[Record], run: RunConfig) -> list[dict[str, float]]:
+    mine = [r.event for r in records if r.run_key == run.key]
+    found = [e.metrics for e in mine if isinstance(e, EpochDone | Finished)]
+    return [{k: v for k, v in m.items() if not k.startswith(("time/", "memory/"))} for m in found]
+
+
+def test_a_failure_and_a_death_cost_only_their_own_runs(tiny_run: Make, plugin: Path) -> None:
+    good = [tiny_run(seed=seed) for seed in range(3)]
+    raises, dies = renamed(tiny_run("reinforce"), "raises"), renamed(tiny_run("rloo"), "dies")
+    executor = LocalExecutor(workers=2, plugins=[plugin])
+    records = list(executor.execute([good[0], raises, dies, good[1], good[2]]))
+
+    ends = {r.run_key: r.event for r in records if isinstance(r.event, Finished | Failed)}
+    assert len(ends) == 5
+    assert all(isinstance(ends[run.key], Finished) for run in good)
+    failed, died = ends[raises.key], ends[dies.key]
+    assert isinstance(failed, Failed)
+    assert failed.error.startswith("RuntimeError: a user's mistake (bad_estimators.py:")
+    assert "in two lines" in failed.traceback
+    assert isinstance(died, Failed)
+    assert died.error == "worker process died (SIGKILL, out of memory?)"
+
+    here = [Record.now(good[1].key, event) for event in train(good[1], REGISTRY)]
+    assert metrics(records, good[1]) == metrics(here, good[1])  # the same numbers, whatever the process
+
+
+def test_threads_are_set_in_the_workers(tiny_run: Make) -> None:
+    records = list(LocalExecutor(workers=1, threads=1).execute([tiny_run()]))
+    started = next(r.event for r in records if isinstance(r.event, Started))
+    assert started.provenance["threads"] == 1
+
+
+def test_closing_stops_the_workers(tiny_run: Make) -> None:
+    executor = LocalExecutor(workers=1)
+    records = executor.execute([tiny_run(seed=seed) for seed in range(50)])
+    next(records)
+    process = executor._pool[0].process
+    records.close()
+    assert not process.is_alive()
+
+
+def test_an_exception_becomes_a_record(tiny_run: Make) -> None:
+    records = list(records_of(renamed(tiny_run(), "unknown"), REGISTRY))
+    end = records[-1].event
+    assert isinstance(end, Failed)
+    assert "got 'unknown'" in end.error
+
+
+@pytest.mark.parametrize("arguments", [{"workers": 0}, {"workers": 1, "threads": 0}])
+def test_impossible_sizes_are_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected workers and threads >= 1"):
+        LocalExecutor(**arguments)

@@ -1,0 +1,175 @@
+"""Events in MLflow: complete, once each, and no obstacle to the sweep."""
+
+import json
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from estimators import REGISTRY
+from harness import runner, tracking
+from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Record, Skipped, Started
+from harness.grid import Grid, load_grid
+from harness.journal import Attempt
+from harness.tracking import Tracker, TrackingError
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
+    "3a7e9b550000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
+)
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Grid:
+    path = tmp_path / "small.yaml"
+    path.write_text("name: small\nquestion: why?\nestimators: [straight_through, rloo]\nseeds: [0, 1, 2]\n")
+    return load_grid(path, REGISTRY)
+
+
+@pytest.fixture
+def tracker(out: Path, grid: Grid) -> Tracker:
+    found = Tracker(f"sqlite:///{out / 'mlflow.db'}", out=out)
+    open_sweep(found, grid)
+    return found
+
+
+def open_sweep(tracker: Tracker, grid: Grid) -> None:
+    tracker.open_sweep(
+        name=grid.name, sweep_id="s1", runs=grid.runs, tags={"harness.command": "c"}, files={"grid.yaml": grid.text}
+    )
+
+
+def finished_attempt(run_key: str, at: int = 1000) -> Attempt:
+    events = [
+        Started({"torch": "2"}),
+        EpochDone(1, 5, 0.5, {"train/loss": 3.0}),
+        EpochDone(2, 10, 1.0, {"train/loss": 2.0}),
+        Image("originals", 10, PNG),
+        Finished(10, {"test/neg_elbo": 1.5}),
+    ]
+    return Attempt([Record(run_key, at + i, event) for i, event in enumerate(events)])
+
+
+def write(tracker: Tracker, attempt: Attempt) -> None:
+    for i, record in enumerate(attempt.records):
+        tracker.write(record, Attempt(attempt.records[: i + 1]))
+
+
+def children(tracker: Tracker) -> list:
+    client = MlflowClient(tracking_uri=tracker.uri)
+    return list(client.search_runs([tracker.experiment_id], filter_string="tags.`harness.kind` = 'run'"))
+
+
+def artifact(run, name: str) -> Path:
+    return Path(urlsplit(run.info.artifact_uri).path) / name
+
+
+def test_a_finished_run_has_tags_params_metrics_and_files(tracker: Tracker, grid: Grid) -> None:
+    run = grid.runs[0]
+    write(tracker, finished_attempt(run.key))
+    (child,) = children(tracker)
+    identity = {"estimator": "straight_through", "schedule": "constant(1)", "device": "cpu", "seed": "0"}
+    identity |= {"run_key": run.key, "grid": "small"}
+    assert identity.items() <= child.data.tags.items()
+    assert identity.items() <= child.data.params.items()
+    assert child.data.params["training.lr"] == "0.001"
+    assert child.data.tags["mlflow.parentRunId"] == tracker.parent_id
+    assert (child.data.tags["harness.status"], child.info.status) == ("finished", "FINISHED")
+    assert (child.info.start_time, child.info.end_time) == (1000, 1004)
+    assert child.data.metrics == {"train/loss": 2.0, "test/neg_elbo": 1.5}
+    rows = json.loads(artifact(child, "history.json").read_text())
+    assert rows == [
+        {"epoch": 1, "step": 5, "elapsed_s": 0.5, "train/loss": 3.0},
+        {"epoch": 2, "step": 10, "elapsed_s": 1.0, "train/loss": 2.0},
+    ]
+    assert json.loads(artifact(child, "config.json").read_text())["seed"] == 0
+    assert artifact(child, "images/originals.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (Failed("ValueError: no", "Traceback"), "FAILED"),
+        (Diverged(3, "loss is nan"), "FAILED"),
+        (Skipped("no cuda"), "KILLED"),
+        (Interrupted("killed"), "KILLED"),
+    ],
+)
+def test_every_other_end_has_its_status_and_reason(tracker: Tracker, grid: Grid, event, status: str) -> None:
+    write(tracker, Attempt([Record(grid.runs[0].key, 1, event)]))
+    (child,) = children(tracker)
+    assert child.info.status == status
+    assert child.data.tags["harness.status"] == event.kind
+    assert child.data.tags["harness.error"] == event.error
+    assert artifact(child, "error.txt").exists() == (event.kind == "failed")
+
+
+def test_replaying_stores_nothing_twice(tracker: Tracker, grid: Grid, out: Path) -> None:
+    attempts = {run.key: finished_attempt(run.key) for run in grid.runs}
+    first, second, *_ = attempts.values()
+    write(tracker, first)
+    write(tracker, Attempt(second.records[:3]))  # the store was lost in the middle of this one
+    for expected in (len(grid.runs) - 1, 0):
+        again = Tracker(tracker.uri, out=out)
+        open_sweep(again, grid)
+        assert again.replay(attempts) == expected
+        assert again.parent_id == tracker.parent_id
+        found = children(again)
+        assert sorted(child.data.tags["run_key"] for child in found) == sorted(attempts)
+        client = MlflowClient(tracking_uri=again.uri)
+        for child in found:
+            assert [m.step for m in client.get_metric_history(child.info.run_id, "train/loss")] == [5, 10]
+
+
+def test_a_new_attempt_replaces_the_old_one(tracker: Tracker, grid: Grid) -> None:
+    key = grid.runs[0].key
+    write(tracker, Attempt([Record(key, 1, Failed("no"))]))
+    write(tracker, finished_attempt(key, at=2000))
+    (child,) = children(tracker)
+    assert child.data.tags["harness.status"] == "finished"
+
+
+def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(
+        TrackingError, match=r"^tracking: expected an MLflow server at http://127.*another --tracking-uri\.$"
+    ):
+        Tracker(f"http://127.0.0.1:{port}", out=out)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////proc/no/such/place.db", "nonsense://x"])
+def test_a_store_that_cannot_be_is_one_line(out: Path, uri: str) -> None:
+    with pytest.raises(TrackingError, match=r"^tracking: expected an MLflow store at [^\n]*$"):
+        Tracker(uri, out=out)
+
+
+def test_a_store_lost_in_mid_sweep_is_said_once(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, grid: Grid) -> None:
+    said: list[str] = []
+
+    class Progress:
+        say = staticmethod(said.append)
+
+    store = runner.Store(tracker, Progress())  # type: ignore[arg-type]
+    attempt = finished_attempt(grid.runs[0].key)
+
+    def locked(*_: object, **__: object) -> None:
+        raise tracking.MlflowException("database is locked\nand more")
+
+    monkeypatch.setattr(tracker._client, "create_run", locked)
+    for record in attempt.records:
+        store.write(record, attempt)
+    store.close("FINISHED", {})
+    assert store.lost == "database is locked"
+    assert len(said) == 1
+    assert "The sweep goes on" in said[0]
+
+
+def test_default_store_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking.default_uri(Path("results")) == f"sqlite:///{tmp_path}/results/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there")
+    assert tracking.default_uri(Path("results")) == "http://there"

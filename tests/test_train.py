@@ -1,0 +1,234 @@
+"""Training: the same numbers every time, the same start for every estimator, and divergence that is noticed."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from estimators import REGISTRY, Cost, Estimate, Estimator
+from harness import data, train
+from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
+from harness.events import Diverged, EpochDone, Event, Finished, Image, Started
+from harness.schedules import Exponential
+
+Make = Callable[..., RunConfig]
+TIMES = ("time/", "memory/")
+
+
+def numbers(events: list[Event]) -> list[dict[str, float]]:
+    """Every metric that is not a time, in order."""
+    found = [e.metrics for e in events if isinstance(e, EpochDone | Finished)]
+    return [{name: value for name, value in metrics.items() if not name.startswith(TIMES)} for metrics in found]
+
+
+def run(config: RunConfig, registry: dict[str, type[Estimator]] | None = None) -> list[Event]:
+    return list(train.train(config, registry or REGISTRY))
+
+
+def test_events_come_in_order_with_every_metric(tiny_run: Make) -> None:
+    events = run(tiny_run())
+    assert [type(e) for e in events] == [Started, EpochDone, EpochDone, Image, Image, Image, Finished]
+    epoch, final = events[1], events[-1]
+    assert isinstance(epoch, EpochDone)
+    assert isinstance(final, Finished)
+    assert set(epoch.metrics) == {
+        *("train/loss", "train/bce", "train/kl", "val/loss", "val/bce", "val/kl", "tau"),
+        *("time/step_s_median", "time/step_s_p90", "time/images_per_s"),
+    }
+    assert set(final.metrics) == {
+        *("test/neg_elbo", "test/bce", "test/kl", "test/relaxed_loss", "test/neg_bound", "time/total_s"),
+        *("time/step_s_median", "time/step_s_p90", "time/images_per_s", "memory/peak_mb"),
+    }
+    assert epoch.metrics["train/loss"] == pytest.approx(epoch.metrics["train/bce"] + epoch.metrics["train/kl"])
+    assert (epoch.epoch, epoch.step, final.step) == (1, 4, 8)
+
+
+@pytest.mark.parametrize("estimator", ["gumbel_softmax", "st_gumbel_softmax", "rloo"])
+@pytest.mark.parametrize("binarization", ["none", "resampled"])
+def test_same_run_gives_the_same_numbers_to_the_last_bit(tiny_run: Make, estimator: str, binarization: str) -> None:
+    config = tiny_run(estimator, data=DataConfig(train_size=200, binarization=binarization))
+    torch.manual_seed(123)
+    first = numbers(run(config))
+    torch.rand(1000)
+    assert numbers(run(config)) == first
+
+
+def test_another_seed_gives_other_numbers(tiny_run: Make) -> None:
+    assert numbers(run(tiny_run(seed=0))) != numbers(run(tiny_run(seed=1)))
+
+
+def test_estimators_of_one_seed_share_initial_weights_and_batches(
+    tiny_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[Tensor]] = {}
+
+    def spy(state: train.State, x_BD: Tensor, grad_clip: float | None) -> tuple[Tensor, Tensor]:
+        name = state.estimator.name
+        if name not in seen:
+            seen[name] = [p.detach().clone() for p in state.vae.parameters()]
+        seen[name].append(x_BD.clone())
+        return original(state, x_BD, grad_clip)
+
+    original = train.train_step
+    monkeypatch.setattr(train, "train_step", spy)
+    for name in ("straight_through", "gumbel_softmax", "rloo"):
+        run(tiny_run(name, data=DataConfig(train_size=200, binarization="resampled")))
+    first, *others = seen.values()
+    for other in others:
+        assert len(first) == len(other) == 8 + 8  # weights of 4 layers and their biases, then 8 batches
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_batches_are_a_new_permutation_of_the_training_images_each_epoch(
+    tiny_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[Tensor] = []
+    original = train.train_step
+    monkeypatch.setattr(train, "train_step", lambda s, x, g: (batches.append(x), original(s, x, g))[1])
+    config = tiny_run()
+    run(config)
+    images = {tuple(row.tolist()) for row in data.load(config.data).train_ND}
+    first, second = torch.cat(batches[:4]), torch.cat(batches[4:])
+    assert {tuple(row.tolist()) for row in first} == {tuple(row.tolist()) for row in second} == images
+    assert not torch.equal(first, second)
+
+
+def test_validating_and_pictures_do_not_alter_training(tiny_run: Make) -> None:
+    often = run(tiny_run(training=TrainingConfig(epochs=3, batch_size=50)))
+    once = EvaluationConfig(bound_samples=0, n_images=0, validation_every=3, validation_codes="relaxed")
+    rarely = run(tiny_run(training=TrainingConfig(epochs=3, batch_size=50), evaluation=once))
+    losses = [[e.metrics["train/loss"] for e in events if isinstance(e, EpochDone)] for events in (often, rarely)]
+    assert losses[0] == losses[1]
+    assert ["val/loss" in e.metrics for e in rarely if isinstance(e, EpochDone)] == [False, False, True]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam", "sgd"])
+@pytest.mark.parametrize("lr_schedule", ["constant", "linear", "cosine"])
+def test_every_optimizer_and_learning_rate_schedule_lowers_the_loss(
+    tiny_run: Make, optimizer: str, lr_schedule: str
+) -> None:
+    lr = {"adam": 1e-3, "adamw": 1e-3, "radam": 1e-2, "sgd": 1e-2}[optimizer]
+    training = TrainingConfig(
+        epochs=4, batch_size=20, optimizer=optimizer, lr=lr, lr_schedule=lr_schedule, grad_clip=100.0
+    )
+    epochs = [e for e in run(tiny_run(training=training)) if isinstance(e, EpochDone)]
+    assert epochs[-1].metrics["train/loss"] < epochs[0].metrics["train/loss"] - 5
+
+
+def test_tau_follows_the_schedule_by_the_global_step(tiny_run: Make) -> None:
+    schedule = Exponential(initial=1.0, rate=0.1, floor=0.1, every=2)
+    epochs = [e for e in run(tiny_run(schedule=schedule)) if isinstance(e, EpochDone)]
+    expected = [schedule.tau(step, steps_per_epoch=4, n_steps=8) for step in (3, 7)]
+    assert [e.metrics["tau"] for e in epochs] == expected
+    assert expected == pytest.approx([2.718281828459045**-0.2, 2.718281828459045**-0.6])
+
+
+def test_learning_rate_schedules_start_full_and_fall(tiny_run: Make) -> None:
+    for kind in ("linear", "cosine"):
+        training = TrainingConfig(lr=0.5, lr_schedule=kind)
+        state = train.start(tiny_run(training=training), REGISTRY, 784, torch.device("cpu"))
+        rates = []
+        for state.step in range(10):
+            train.set_learning_rate(state, training, 10)
+            rates.append(state.optimizer.param_groups[0]["lr"])
+        assert rates[0] == 0.5
+        assert rates == sorted(rates, reverse=True)
+        assert 0 < rates[-1] <= 0.06
+
+
+class Breaks(Estimator):
+    """Returns NaN at its sixth call."""
+
+    name = "breaks"
+    reference = "none"
+    unbiased = False
+    relaxes = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
+        self.calls += 1
+        cost_B = cost(logits_BLK.softmax(-1).unsqueeze(0)).mean(0)
+        return Estimate(cost_B * (float("nan") if self.calls == 6 else 1.0))
+
+
+def test_divergence_ends_the_run_and_names_the_step(tiny_run: Make) -> None:
+    config = tiny_run("reinforce").model_copy(
+        update={"estimator": tiny_run("exact").estimator.model_copy(update={"name": "breaks"})}
+    )
+    events = run(config, {"breaks": Breaks})
+    assert isinstance(events[-1], Diverged)
+    assert events[-1].step == 6
+    assert "loss is nan at step 6 (epoch 2)" in events[-1].error
+    assert sum(isinstance(e, EpochDone) for e in events) == 1
+
+
+class LearnedBaseline(Estimator):
+    """REINFORCE with one learned scalar baseline: parameters of its own, trained by `control_loss`."""
+
+    name = "learned_baseline"
+    reference = "none"
+    unbiased = True
+    relaxes = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.baseline = nn.Parameter(torch.zeros(()))
+
+    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
+        log_probs = logits_BLK.log_softmax(-1)
+        z = torch.nn.functional.one_hot(
+            torch.distributions.Categorical(logits=logits_BLK).sample(), logits_BLK.shape[-1]
+        )
+        cost_B = cost(z.to(logits_BLK.dtype).unsqueeze(0))[0]
+        score = (cost_B.detach() - self.baseline) * (z * log_probs).sum((-2, -1))
+        return Estimate(cost_B + score - score.detach(), (cost_B.detach() - self.baseline).square().mean())
+
+
+def test_an_estimators_own_parameters_are_trained_by_its_control_loss_alone(tiny_run: Make) -> None:
+    config = tiny_run("reinforce").model_copy(
+        update={"estimator": tiny_run("exact").estimator.model_copy(update={"name": "lb"})}
+    )
+    state = train.start(config, {"lb": LearnedBaseline}, 784, torch.device("cpu"))
+    x = data.load(config.data).train_ND[:50]
+    before = [p.detach().clone() for p in state.vae.parameters()]
+    train.train_step(state, x, None)
+    baseline = state.estimator.baseline
+    assert isinstance(baseline, Tensor)
+    assert baseline.item() == pytest.approx(
+        config.training.lr, rel=1e-3
+    )  # Adam's first step, upwards: costs are positive
+    assert all(not torch.equal(a, b) for a, b in zip(before, state.vae.parameters(), strict=True))
+
+
+@pytest.mark.slow
+def test_seed_recipe_reproduces_the_published_log() -> None:
+    """protocols.md §1: train 202.1 then 156.8, evaluation 178.9 then 143.5, each within 3 nats."""
+    from pathlib import Path
+
+    from harness.data import DataError
+    from harness.grid import load_grid
+
+    config = load_grid(Path(__file__).parent.parent / "experiments" / "seed-faithful.yaml", REGISTRY).runs[0]
+    try:
+        data.load(config.data)
+    except DataError as error:
+        pytest.skip(str(error))
+    epochs = []
+    for event in train.train(config, REGISTRY):
+        if isinstance(event, EpochDone):
+            epochs.append(event.metrics)
+        if len(epochs) == 2:
+            break
+    assert [e["train/loss"] for e in epochs] == pytest.approx([202.1, 156.8], abs=3)
+    assert [e["val/loss"] for e in epochs] == pytest.approx([178.9, 143.5], abs=3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_training_on_cuda_agrees_with_the_cpu_at_the_first_epoch(tiny_run: Make) -> None:
+    cpu, cuda = (run(tiny_run(device=device)) for device in ("cpu", "cuda"))
+    assert numbers(cuda)[0]["train/loss"] == pytest.approx(numbers(cpu)[0]["train/loss"], rel=0.02)
+    assert numbers(run(tiny_run(device="cuda"))) == numbers(cuda)
