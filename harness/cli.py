@@ -134,7 +134,6 @@ def report(
 ) -> None:
     """Write report.html and tables/ about an experiment, into OUT/NAME/report."""
     from reports.html import build_report
-
     from reports.load import load
 
     uri = tracking_uri or store_uri(out)
@@ -150,7 +149,8 @@ def report(
 def ui(port: int, out: Path, tracking_uri: str | None) -> None:
     """Open the MLflow UI on this store, on loopback only."""
     uri = tracking_uri or store_uri(out)
-    click.echo(f"MLflow UI of {uri} on http://127.0.0.1:{port} (Ctrl-C stops it)")
+    click.echo(f"MLflow UI of {uri}: http://127.0.0.1:{port} (Ctrl-C stops it)")
+    click.echo("Open the grid's experiment, its runs, the chart view, then: Group by → estimator.")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])  # noqa: S606 fixed program, no shell

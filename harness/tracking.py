@@ -216,7 +216,11 @@ class Tracker:
     def _finish(self, run: RunConfig, child: str, record: Record, attempt: Attempt) -> None:
         event: Event = record.event
         if isinstance(event, Finished):
-            self._log_metrics(child, event.metrics, record.time_ms, event.step)
+            curves = {name for epoch in attempt.epochs for name in epoch.metrics}
+            last = {name: value for name, value in event.metrics.items() if name in curves}
+            once = {name: value for name, value in event.metrics.items() if name not in curves}
+            self._log_metrics(child, last, record.time_ms, event.step)
+            self._log_metrics(child, once, record.time_ms, 0)  # the UI draws bars for what has only step 0
         else:
             self._client.set_tag(child, "harness.error", getattr(event, "error", "")[:5000])
         if traceback := getattr(event, "traceback", ""):

@@ -239,11 +239,11 @@ def test_sync_replays_a_lost_store(tmp_path: Path, out: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "pattern"),
     [
-        ("estimators: [gumbel_sofmax]\nseeds: [0]", r"g\.yaml:1:14: .*'gumbel_sofmax'.*Did you mean 'gumbel_softmax'\?"),
+        ("estimators: [gumbel_sofmax]\nseeds: [0]", r"g\.yaml:1:14: .*Did you mean 'gumbel_softmax'\?"),
         ("estimator: [rloo]\nestimators: [rloo]\nseeds: [0]", r"g\.yaml:1:1: .*Did you mean 'estimators'\?"),
         ("estimators: [rloo]\nseeds: []", r"g\.yaml:2:8: .*seed"),
         ("estimators: [rloo]\nseeds: [0, 0]", r"g\.yaml:\d+:\d+: .*"),
-        ("estimators: [softmax]\nschedules: [{kind: constant, tau: 0}]\nseeds: [0]", r"g\.yaml:2:35: .*expected .*> 0.*got 0"),
+        ("estimators: [softmax]\nschedules: [{kind: constant, tau: 0}]\nseeds: [0]", r"g\.yaml:2:35: .*expected .*> 0"),
         ("estimators: [rloo]\nmodel: {n_categories: 1}\nseeds: [0]", r"g\.yaml:2:23: .*expected .*2.*got 1"),
         ("estimators: [rloo]\ntraining: {lr: fast}\nseeds: [0]", r"g\.yaml:2:16: .*lr.*got 'fast'"),
         ("estimators: [exact]\nseeds: [0]", r"g\.yaml:1:14: .*10\^20|exact"),
