@@ -100,7 +100,8 @@ def run(
     from harness.runner import Options, read_sweep, run_sweep
 
     registry = load_registry(plugins)
-    grid = select(_load(grid_path, registry), only)
+    grid = _load(grid_path, registry)
+    selected = select(grid.runs, only)
     options = Options(
         out=out,
         workers=workers or os.cpu_count() or 1,
@@ -114,13 +115,13 @@ def run(
     if dry_run:
         from harness.dry_run import show
 
-        show(read_sweep(grid, out), options, registry)
+        show(read_sweep(grid, out, selected), options, registry)
         return
-    check_data(grid)
+    check_data(selected)
     progress = make_progress()
     for note in grid.notes:
         progress.say(f"note: {note}")
-    sys.exit(run_sweep(grid, options, progress))
+    sys.exit(run_sweep(grid, options, progress, selected))
 
 
 @cli.command()
@@ -243,23 +244,20 @@ def _load(path: Path, registry: Any) -> "Grid":
     return load_grid(path, registry)
 
 
-def select(grid: "Grid", only: Sequence[str]) -> "Grid":
-    """Return the grid with only the runs that match every KEY=VALUE. Raises Refused where nothing does."""
-    from dataclasses import replace
-
-    runs: Sequence[RunConfig] = grid.runs
+def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:
+    """Return the runs that match every KEY=VALUE. Raises Refused where nothing does."""
+    known = {name for run in runs for name in settings(run)}
     for condition in only:
         key, separator, value = condition.partition("=")
         if not separator:
             raise Refused(f"--only: expected KEY=VALUE, got {condition!r}.")
-        known = {name for run in grid.runs for name in settings(run)}
         if key not in known:
             raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}.")
         values = sorted({settings(run).get(key, "–") for run in runs})
         runs = [run for run in runs if settings(run).get(key) == value]
         if not runs:
             raise Refused(f"--only: expected {key} to be one of {', '.join(values)}, got {value!r}.")
-    return replace(grid, runs=tuple(runs)) if only else grid
+    return runs
 
 
 def settings(run: "RunConfig") -> dict[str, str]:
@@ -268,11 +266,11 @@ def settings(run: "RunConfig") -> dict[str, str]:
     return {**{name: str(value) for name, value in run.flat().items()}, **named}
 
 
-def check_data(grid: "Grid") -> None:
+def check_data(runs: Sequence["RunConfig"]) -> None:
     """Load each data set once, so that a missing or damaged one is refused before the first run. Raises DataError."""
     from harness.data import load
 
-    for config in {run.data for run in grid.runs}:
+    for config in {run.data for run in runs}:
         load(config)
 
 

@@ -28,7 +28,7 @@ class Cost(NamedTuple):
 
 def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]) -> None:
     """Print the plan to standard output."""
-    for run in sweep.grid.runs:
+    for run in sweep.selected:
         click.echo(f"{run.key}  {sweep.status(run):<11}  {run.name}")
     for note in sweep.grid.notes:
         click.echo(f"note: {note}")
@@ -37,7 +37,7 @@ def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]
     for reason in filter(None, reasons.values()):
         click.echo(f"to be skipped: {reason}")
     here = [run for run in to_do if reasons[run.device] is None]
-    click.echo(f"{len(sweep.grid.runs)} runs, {len(here)} to do here{estimate(here, options, registry)}.")
+    click.echo(f"{len(sweep.selected)} runs, {len(here)} to do here{estimate(here, options, registry)}.")
 
 
 def estimate(runs: list[RunConfig], options: Options, registry: Mapping[str, type[Estimator]]) -> str:

@@ -88,7 +88,7 @@ def neg_bound(vae: CategoricalVAE, x_ND: Tensor, k: int) -> float:
         logits_BLK = vae.encode(x_BD)
         chunks = [min(MAX_DECODED, k - done) for done in range(0, k, MAX_DECODED)]
         log_weights = torch.cat([log_weight(vae, x_BD, logits_BLK, n) for n in chunks])
-        total -= (log_weights.double().logsumexp(0) - math.log(k)).sum().item()
+        total -= (log_weights.cpu().double().logsumexp(0) - math.log(k)).sum().item()
     return total / len(x_ND)
 
 

@@ -39,7 +39,7 @@ class Progress(ABC):
         self._runs = {run.key: run for run in runs}
         self._epochs = sum(run.training.epochs for run in runs)
         self._begun = time.monotonic()
-        done = len(sweep.grid.runs) - len(runs)
+        done = len(sweep.selected) - len(runs)
         self.say(
             f"{sweep.grid.name}: {len(runs)} runs to do" + (f", {done} already done or skipped" if done else "") + "."
         )

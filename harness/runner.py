@@ -53,6 +53,7 @@ class Sweep:
 
     grid: Grid
     folder: Path
+    selected: tuple[RunConfig, ...]
     ends: dict[str, Event] = field(default_factory=dict)
     live: dict[str, Attempt] = field(default_factory=dict)
 
@@ -66,14 +67,17 @@ class Sweep:
         return Counter(self.status(run) for run in self.grid.runs)
 
     def to_do(self, *, retry_failed: bool) -> list[RunConfig]:
-        """Return the runs to compute: all but finished ones, and failed or diverged ones only if so asked."""
+        """Return the selected runs that are not finished; failed or diverged ones only if so asked."""
         done = {"finished"} if retry_failed else {"finished", "failed", "diverged"}
-        return [run for run in self.grid.runs if self.status(run) not in done]
+        return [run for run in self.selected if self.status(run) not in done]
 
 
-def read_sweep(grid: Grid, out: Path) -> Sweep:
-    """Return what the journal of this grid says. Raises JournalError if it is damaged."""
-    sweep = Sweep(grid, out / grid.name)
+def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = None) -> Sweep:
+    """Return what the journal of this grid says; `selected` are the runs to work on (None: all).
+
+    Raises JournalError if the journal is damaged.
+    """
+    sweep = Sweep(grid, out / grid.name, tuple(grid.runs if selected is None else selected))
     for key, attempt in attempts(Journal(sweep.folder).read(pictures=False)).items():
         if attempt.end is not None:
             sweep.ends[key] = attempt.end
@@ -82,7 +86,7 @@ def read_sweep(grid: Grid, out: Path) -> Sweep:
     return sweep
 
 
-def run_sweep(grid: Grid, options: Options, progress: Progress) -> int:
+def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequence[RunConfig] | None = None) -> int:
     """Run what is not finished yet; return the exit code: 0 all finished, 1 some failed or diverged, 130 interrupted.
 
     Raises SweepError, JournalError or TrackingError, one line each, before any run starts.
@@ -91,7 +95,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress) -> int:
 
     sweep_folder = _writable(options.out / grid.name)
     with _locked(sweep_folder), Journal(sweep_folder) as journal:
-        sweep = read_sweep(grid, options.out)
+        sweep = read_sweep(grid, options.out, selected)
         close_abandoned(sweep, journal)
         runs = sweep.to_do(retry_failed=options.retry_failed)
         runs = list(skip_missing_devices(runs, sweep, journal))

@@ -6,11 +6,13 @@ noise either draws.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Stream = Literal["initialisation", "data", "binarization", "noise", "evaluation"]
 
@@ -32,8 +34,20 @@ def seeded(seed: int, stream: Stream, index: int = 0, *, device: torch.device | 
 
     Whatever is drawn inside leaves the noise outside unchanged: evaluating more often does not alter training.
     """
-    kind = device.type if device is not None else "cpu"
-    devices = [] if kind == "cpu" else [device if device is not None and device.index is not None else 0]
-    with torch.random.fork_rng(devices=devices, device_type="cuda" if kind == "cpu" else kind):
-        torch.manual_seed(stream_seed(seed, stream, index))
+    before = _states(device)
+    torch.manual_seed(stream_seed(seed, stream, index))
+    try:
         yield
+    finally:
+        for restore, state in before:
+            restore(state)
+
+
+def _states(device: torch.device | None) -> list[tuple[Callable[[Tensor], None], Tensor]]:
+    """Return the state of the CPU's generator and of the device's, each with the function that puts it back."""
+    states: list[tuple[Callable[[Tensor], None], Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]
+    if device is not None and device.type == "cuda":
+        states.append((partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
+    elif device is not None and device.type == "mps":
+        states.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
+    return states

@@ -1,6 +1,7 @@
 """Times of training steps, without a synchronisation inside an epoch."""
 
 import time
+from itertools import pairwise
 
 import torch
 
@@ -8,9 +9,10 @@ from harness.devices import synchronize
 
 
 class StepTimer:
-    """Records when each step ends; on CUDA through events, so that the host never waits for the device.
+    """Records when each step ends: `lap()` after each one, `seconds()` once at the end of the epoch.
 
-    `lap()` after each step; `seconds()` once at the end of the epoch gives one duration per step.
+    On CUDA it records events, so that the host never waits for the device. On MPS, where the host runs ahead and torch's
+    events do not tell the time, every step of the epoch gets the epoch's mean.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -34,9 +36,11 @@ class StepTimer:
         synchronize(self._device)
         total = time.perf_counter() - self._started
         if self._device.type == "cuda":
-            pairs = zip(self._events[:-1], self._events[1:], strict=True)
-            return [first.elapsed_time(second) / 1e3 for first, second in pairs], total
-        return [b - a for a, b in zip(self._laps[:-1], self._laps[1:], strict=True)], total
+            return [first.elapsed_time(second) / 1e3 for first, second in pairwise(self._events)], total
+        if self._device.type == "cpu":
+            return [after - before for before, after in pairwise(self._laps)], total
+        n_steps = len(self._laps) - 1
+        return [total / n_steps] * n_steps, total
 
 
 WARM_UP_STEPS = 10

@@ -117,6 +117,13 @@ def test_only_selects_runs(tmp_path: Path, out: Path) -> None:
         "run", "--grid", grid, "--out", out, "--dry-run", "--only", "estimator=gumbel_softmax", "--only", "seed=1"
     )
     assert [line.split("  ")[-1] for line in done.stdout.splitlines()[:-1]] == ["gumbel_softmax · constant(1) · seed 1"]
+    assert harness("run", "--grid", grid, "--out", out, "--only", "estimator=gumbel_softmax").returncode == 0
+    client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (parent,) = client.search_runs([experiment], filter_string="tags.`harness.kind` = 'sweep'")
+    assert parent.data.tags["harness.n_planned"] == "2"
+    plan = json.loads(Path(client.download_artifacts(parent.info.run_id, "plan.json")).read_text())
+    assert len(plan) == 4  # the whole grid, so that a report sees what is missing
     assert_refused(harness("run", "--grid", grid, "--only", "colour=red"), "--only: expected one of .*, got 'colour'")
     assert_refused(
         harness("run", "--grid", grid, "--only", "seed=7"), "--only: expected seed to be one of 0, 1, got '7'"

@@ -1,0 +1,82 @@
+"""Times, devices, seeds and provenance: what surrounds a number."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import devices, provenance, seeding, timing
+
+
+def test_summary_leaves_the_warm_up_out() -> None:
+    step_s = [9.0] * timing.WARM_UP_STEPS + [0.1, 0.2, 0.3, 0.4, 0.5] * 3
+    assert timing.summary(step_s, batch_size=60) == {
+        "time/step_s_median": pytest.approx(0.3),
+        "time/step_s_p90": pytest.approx(0.5),
+        "time/images_per_s": pytest.approx(200),
+    }
+    assert timing.summary([9.0, 9.0, 1.0, 1.0], batch_size=1)["time/step_s_median"] == 1.0
+    assert timing.summary([2.0], batch_size=1)["time/step_s_median"] == 2.0
+
+
+def test_timer_gives_one_duration_a_step_that_add_up() -> None:
+    timer = timing.StepTimer(torch.device("cpu"))
+    for _ in range(5):
+        torch.randn(100, 100) @ torch.randn(100, 100)
+        timer.lap()
+    step_s, total = timer.seconds()
+    assert len(step_s) == 5
+    assert min(step_s) > 0
+    assert sum(step_s) <= total <= sum(step_s) + 0.05
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_timer_on_cuda_times_the_device() -> None:
+    device = torch.device("cuda")
+    timer = timing.StepTimer(device)
+    for _ in range(5):
+        torch.randn(2000, 2000, device=device) @ torch.randn(2000, 2000, device=device)
+        timer.lap()
+    step_s, total = timer.seconds()
+    assert len(step_s) == 5
+    assert sum(step_s) <= total
+
+
+def test_seeded_block_is_repeatable_and_leaves_no_trace() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    drawn = []
+    for _ in range(2):
+        with seeding.seeded(3, "evaluation", 1):
+            drawn.append(torch.rand(5))
+    assert torch.equal(*drawn)
+    with pytest.raises(ZeroDivisionError), seeding.seeded(3, "evaluation", 1):
+        torch.rand(5) / (1 // 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_missing_devices_are_named() -> None:
+    assert devices.missing_reason("cpu") is None
+    if not torch.cuda.is_available():
+        assert re.match(r"cuda: no CUDA device is visible", devices.missing_reason("cuda") or "")
+    assert devices.missing_reason("cuda:999") is not None
+
+
+def test_peak_memory_sees_a_large_tensor() -> None:
+    device = torch.device("cpu")
+    devices.reset_peak_memory(device)
+    before = devices.peak_memory_mb(device)
+    torch.ones(50_000_000).sum()
+    assert devices.peak_memory_mb(device) > before + 150
+
+
+def test_provenance_names_code_packages_and_hardware(tmp_path: Path) -> None:
+    facts = provenance.provenance()
+    assert facts["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["cpu"]
+    here = provenance.git_state(Path(__file__).parent)
+    assert here["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}", here["git_commit"])
+    assert provenance.git_state(tmp_path) == {"git_commit": None, "git_dirty": None}
+    assert provenance.package_version("no-such-package") is None
