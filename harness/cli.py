@@ -97,6 +97,7 @@ def run(
     Exit code: 0 all finished, 1 some run failed or diverged, 2 the input was refused, 130 interrupted.
     """
     from harness.plugins import load_registry
+    from harness.provenance import without_passwords
     from harness.runner import Options, read_sweep, run_sweep
 
     registry = load_registry(plugins)
@@ -110,7 +111,7 @@ def run(
         retry_failed=retry == "failed",
         fail_fast=fail_fast,
         plugins=plugins,
-        command=shlex.join(["harness", *sys.argv[1:]]),
+        command=without_passwords(shlex.join(["harness", *sys.argv[1:]])),
     )
     if dry_run:
         from harness.dry_run import show
@@ -150,7 +151,7 @@ def report(
 def ui(port: int, out: Path, tracking_uri: str | None) -> None:
     """Open the MLflow UI on this store, on loopback only."""
     uri = tracking_uri or store_uri(out)
-    click.echo(f"MLflow UI of {uri}: http://127.0.0.1:{port} (Ctrl-C stops it)")
+    click.echo(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C stops it)")
     click.echo("Open the grid's experiment, its runs, the chart view, then: Group by → estimator.")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -166,6 +167,7 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     """Replay the journal of a grid into MLflow, storing nothing twice."""
     from harness import tracking
     from harness.plugins import load_registry
+    from harness.provenance import without_passwords
     from harness.runner import Options, open_store, read_sweep
 
     grid = _load(grid_path, load_registry(plugins))
@@ -175,7 +177,9 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     replayed = open_store(tracker, sweep, Options(out=out, workers=1, command=f"harness sync --grid {grid_path}"))
     counts = sweep.counts()
     tracker.close_sweep("FINISHED" if counts["finished"] == len(grid.runs) else "FAILED", counts)
-    click.echo(f"{grid.name}: {replayed} runs replayed into {uri}, {len(sweep.ends) - replayed} were there already.")
+    click.echo(
+        f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {len(sweep.ends) - replayed} were there already."
+    )
 
 
 @cli.command()

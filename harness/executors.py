@@ -55,6 +55,9 @@ class LocalExecutor(Executor):
         while len(self._pool) < min(self.workers, n_runs):
             self._pool.append(self._spawn())
 
+    def __len__(self) -> int:
+        return len(self._pool)
+
     def execute(self, runs: Sequence[RunConfig]) -> Iterator[Record]:
         pending = deque(runs)
         self.start(len(pending))

@@ -91,12 +91,12 @@ class LiveProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._latest: dict[str, EpochDone | None] = {}
+        self._running: dict[str, list[Record]] = {}  # its start and its latest epoch
         self._bar = Bar(
             TextColumn("runs"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.description}"), console=console
         )  # fmt: skip
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def start(self, sweep: "Sweep", runs: Sequence[RunConfig]) -> None:
         super().start(sweep, runs)
@@ -105,12 +105,12 @@ class LiveProgress(Progress):
 
     def show(self, record: Record) -> None:
         if isinstance(record.event, Started):
-            self._latest[record.run_key] = None
+            self._running[record.run_key] = [record]
         elif isinstance(record.event, EpochDone):
-            self._latest[record.run_key] = record.event
+            self._running[record.run_key][1:] = [record]
             self._epochs_done += 1
         elif isinstance(record.event, TERMINAL):
-            self._latest.pop(record.run_key, None)
+            self._running.pop(record.run_key, None)
             self._bar.advance(self._task)
             if not isinstance(record.event, Finished):
                 self.say(f"{record.event.kind}: {self._runs[record.run_key].name}{_outcome(record)}")
@@ -123,14 +123,18 @@ class LiveProgress(Progress):
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, expand=True)
         table.add_column("running", ratio=1, no_wrap=True, overflow="ellipsis")
-        for title in ("epoch", "train", "val", "images/s"):
+        for title in ("epoch", "train", "val", "left"):
             table.add_column(title, justify="right", no_wrap=True)
-        for key, latest in list(self._latest.items()):
+        for key, (started, *latest) in list(self._running.items()):
             run = self._runs[key]
-            values = latest.metrics if latest is not None else {}
-            shown = [f"{values[m]:.1f}" if m in values else "–" for m in ("train/loss", "val/loss")]
-            speed = f"{values['time/images_per_s']:,.0f}" if values else "–"
-            table.add_row(escape(run.name), f"{latest.epoch if latest else 0}/{run.training.epochs}", *shown, speed)
+            event = latest[0].event if latest else None
+            if isinstance(event, EpochDone):
+                shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in ("train/loss", "val/loss")]
+                epoch_s = (latest[0].time_ms - started.time_ms) / 1e3 / event.epoch
+                left = duration(epoch_s * (run.training.epochs - event.epoch))
+                table.add_row(escape(run.name), f"{event.epoch}/{run.training.epochs}", *shown, left)
+            else:
+                table.add_row(escape(run.name), f"0/{run.training.epochs}", "–", "–", "…")
         return Group(table, self._bar)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +45,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def without_passwords(text: str) -> str:
+    """Return `text` with the password of every URI in it replaced by ***, fit for a terminal or a store."""
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
 
 
 def package_version(name: str) -> str | None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import time
 import uuid
 from collections import Counter
@@ -23,7 +24,7 @@ from harness.executors import LocalExecutor
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, attempts
 from harness.progress import Progress
-from harness.provenance import provenance
+from harness.provenance import provenance, without_passwords
 
 if TYPE_CHECKING:
     from harness.tracking import Tracker
@@ -103,6 +104,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         executor.start(len(runs))
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
+            progress.say(f"{len(executor)} workers start; runs are stored in {without_passwords(uri)}")
             tracker = tracking.Tracker(uri, out=options.out.absolute())
             store = Store(tracker, progress)
             store.open(sweep, options)
@@ -114,7 +116,18 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
         store.close("KILLED" if interrupted else "FAILED" if code else "FINISHED", counts)
         progress.finish(sweep, store.lost)
+        progress.say(f"next: {next_command(grid.name, options)}")
     return code
+
+
+def next_command(name: str, options: Options) -> str:
+    """Return the command that makes the report of this sweep."""
+    command = ["harness", "report", "--experiment", name]
+    if options.out != Path("results"):
+        command += ["--out", str(options.out)]
+    if options.tracking_uri is not None:
+        command += ["--tracking-uri", options.tracking_uri]
+    return without_passwords(shlex.join(command))
 
 
 def execute(

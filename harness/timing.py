@@ -11,8 +11,8 @@ from harness.devices import synchronize
 class StepTimer:
     """Records when each step ends: `lap()` after each one, `seconds()` once at the end of the epoch.
 
-    On CUDA it records events, so that the host never waits for the device. On MPS, where the host runs ahead and torch's
-    events do not tell the time, every step of the epoch gets the epoch's mean.
+    On CUDA it records events, so that the host never waits for the device. On MPS, where the host runs ahead and torch
+    has no events that tell the time, every step of the epoch gets the epoch's mean.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -26,6 +26,7 @@ from mlflow.tracking import MlflowClient
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
 from harness.journal import Attempt
+from harness.provenance import without_passwords
 
 for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -67,7 +68,7 @@ class Tracker:
             self._client.search_experiments(max_results=1)
         except STORE_ERRORS as error:
             raise TrackingError(
-                f"tracking: expected an MLflow store at {uri}, got: {_first_line(error)}. "
+                f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {_first_line(error)}. "
                 "Start it, or give another --tracking-uri."
             ) from error
         self._children: dict[str, str] = {}
@@ -241,7 +242,8 @@ def _check_server_listens(uri: str) -> None:
         socket.create_connection((parts.hostname or "", port), timeout=5).close()
     except OSError as error:
         raise TrackingError(
-            f"tracking: expected an MLflow server at {uri}, got: {error}. Start it, or give another --tracking-uri."
+            f"tracking: expected an MLflow server at {without_passwords(uri)}, got: {error}. "
+            "Start it, or give another --tracking-uri."
         ) from error
 
 

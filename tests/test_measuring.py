@@ -80,3 +80,18 @@ def test_provenance_names_code_packages_and_hardware(tmp_path: Path) -> None:
     assert here["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}", here["git_commit"])
     assert provenance.git_state(tmp_path) == {"git_commit": None, "git_dirty": None}
     assert provenance.package_version("no-such-package") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "harness run --tracking-uri postgresql://me:secret@db:5432/x",
+            "harness run --tracking-uri postgresql://me:***@db:5432/x",
+        ),
+        ("https://:token@host/", "https://:***@host/"),
+        ("sqlite:////a/mlflow.db and http://127.0.0.1:5000", "sqlite:////a/mlflow.db and http://127.0.0.1:5000"),
+    ],
+)
+def test_passwords_are_not_shown(text: str, shown: str) -> None:
+    assert provenance.without_passwords(text) == shown
