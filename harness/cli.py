@@ -177,9 +177,8 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     replayed = open_store(tracker, sweep, Options(out=out, workers=1, command=f"harness sync --grid {grid_path}"))
     counts = sweep.counts()
     tracker.close_sweep("FINISHED" if counts["finished"] == len(grid.runs) else "FAILED", counts)
-    click.echo(
-        f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {len(sweep.ends) - replayed} were there already."
-    )
+    there = len(sweep.ends) - replayed
+    click.echo(f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {there} were there already.")
 
 
 @cli.command()
