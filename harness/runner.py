@@ -239,8 +239,12 @@ def open_store(tracker: "Tracker", sweep: Sweep, options: Options) -> int:
             "provenance.json": json.dumps(described, indent=1),
         },
     )
-    recorded = attempts(Journal(sweep.folder).read())
-    return tracker.replay({key: attempt for key, attempt in recorded.items() if attempt.end is not None})
+    journal = Journal(sweep.folder)
+    ended = {key: a for key, a in attempts(journal.read(pictures=False)).items() if a.end is not None}
+    missing = tracker.missing(ended)
+    if missing:  # only now are the pictures read
+        tracker.replay(attempt for key, attempt in attempts(journal.read()).items() if key in missing)
+    return len(missing)
 
 
 def plan(grid: Grid) -> list[dict[str, Any]]:

@@ -126,16 +126,20 @@ class Tracker:
             self._client.set_tag(self.parent_id, f"harness.n_{name}", str(count))
         self._client.set_terminated(self.parent_id, status=status)
 
-    def replay(self, attempts: Mapping[str, Attempt]) -> int:
-        """Write every attempt that the store does not have from beginning to end; return how many were written."""
+    def missing(self, attempts: Mapping[str, Attempt]) -> set[str]:
+        """Return the keys of the attempts that the store does not have from beginning to end."""
         stored = self._ended_attempts()
-        missing = [
-            a for key, a in attempts.items() if key in self._runs and str(a.records[0].time_ms) != stored.get(key)
-        ]
-        for attempt in missing:
+        return {
+            key
+            for key, attempt in attempts.items()
+            if key in self._runs and str(attempt.records[0].time_ms) != stored.get(key)
+        }
+
+    def replay(self, attempts: Iterable[Attempt]) -> None:
+        """Write whole attempts again; what the store had of them is replaced."""
+        for attempt in attempts:
             for record in attempt.records:
                 self.write(record, attempt)
-        return len(missing)
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

@@ -1,0 +1,86 @@
+"""What the terminal shows, at 80 columns."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.config import RunConfig
+from harness.events import EpochDone, Event, Failed, Finished, Record, Skipped, Started
+from harness.grid import Grid
+from harness.progress import LiveProgress, PlainProgress, duration, not_finished
+from harness.runner import Sweep
+
+Make = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def runs(tiny_run: Make) -> list[RunConfig]:
+    return [tiny_run(name, seed=seed) for seed in range(2) for name in ("straight_through", "gumbel_softmax", "rloo")]
+
+
+def sweep_of(runs: list[RunConfig]) -> Sweep:
+    return Sweep(Grid(name="g", runs=tuple(runs), text=""), Path("g"), tuple(runs))
+
+
+def finished(value: float) -> Finished:
+    return Finished(8, {"test/neg_elbo": value, "time/total_s": 3.0})
+
+
+def play(progress: PlainProgress | LiveProgress, sweep: Sweep, runs: list[RunConfig]) -> None:
+    progress.start(sweep, runs)
+    epoch = EpochDone(1, 4, 0.5, {"train/loss": 200.0, "val/loss": 190.0})
+    ends: list[Event] = [finished(10), finished(12), Failed("ValueError: no (x.py:3)"), finished(11), finished(12.5)]
+    for run, end in zip(runs, [*ends, Skipped("cuda: none here")], strict=True):
+        for event in (Started({}), epoch, end):
+            progress.show(Record.now(run.key, event))
+        sweep.ends[run.key] = end
+    progress.finish(sweep, None)
+
+
+def test_plain_lines_say_what_ended_and_rank_the_settings(runs: list[RunConfig]) -> None:
+    out = io.StringIO()
+    play(PlainProgress(Console(file=out, width=80)), sweep_of(runs), runs)
+    text = out.getvalue()
+    assert "[1/6] finished: straight_through · constant(1) · seed 0: test −ELBO 10.00 in 3.0 s" in text
+    assert "[3/6] failed: rloo · seed 0: ValueError: no (x.py:3)" in text
+    assert "straight_through · constant(1)  10.50  10.00–11.00      2" in text
+    assert text.index("straight_through · constant(1)  10.50") < text.index("gumbel_softmax · constant(1)    12.25")
+    assert "4 finished, 1 failed, 1 skipped." in text
+    assert "--retry failed" in text
+
+
+def test_live_table_fits_and_shows_epoch_loss_and_time_left(runs: list[RunConfig]) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    progress = LiveProgress(console)
+    sweep = sweep_of(runs)
+    progress.start(sweep, runs)
+    key = runs[0].key
+    progress.show(Record(key, 1_000, Started({})))
+    progress.show(Record(runs[1].key, 1_000, Started({})))
+    progress.show(Record(key, 31_000, EpochDone(1, 4, 0.5, {"train/loss": 200.04, "val/loss": 190.0})))
+    with console.capture() as capture:
+        console.print(progress._render())
+    shown = capture.get()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "1/2  200.0  190.0  30 s" in shown
+    assert "0/2" in shown
+    assert "0/6" in shown
+    progress.finish(sweep, None)
+
+
+def test_runs_that_did_not_finish_are_grouped_by_reason(runs: list[RunConfig]) -> None:
+    sweep = sweep_of(runs)
+    for run in runs[:3]:
+        sweep.ends[run.key] = Skipped("cuda: none here")
+    assert not_finished(sweep) == [f"skipped: cuda: none here ({runs[0].name} and 2 more)"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.21, "3.2 s"), (45, "45 s"), (600, "10 min"), (9000, "2.5 h"), (0, "0.0 s")]
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
