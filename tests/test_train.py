@@ -1,6 +1,8 @@
 """Training: the same numbers every time, the same start for every estimator, and divergence that is noticed."""
 
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from estimators import REGISTRY, Cost, Estimate, Estimator
 from harness import data, train
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
 from harness.events import Diverged, EpochDone, Event, Finished, Image, Started
+from harness.grid import load_grid
 from harness.schedules import Exponential
 
 Make = Callable[..., RunConfig]
@@ -206,25 +209,19 @@ def test_an_estimators_own_parameters_are_trained_by_its_control_loss_alone(tiny
 
 @pytest.mark.slow
 def test_seed_recipe_reproduces_the_published_log() -> None:
-    """protocols.md §1: train 202.1 then 156.8, evaluation 178.9 then 143.5, each within 3 nats."""
-    from pathlib import Path
-
-    from harness.data import DataError
-    from harness.grid import load_grid
-
-    config = load_grid(Path(__file__).parent.parent / "experiments" / "seed-faithful.yaml", REGISTRY).runs[0]
+    """protocols.md §1: train 202.1 then 156.8, evaluation 178.9 then 143.5; our mean over seeds is within 3 nats."""
+    runs = load_grid(Path(__file__).parent.parent / "experiments" / "seed-faithful.yaml", REGISTRY).runs
     try:
-        data.load(config.data)
-    except DataError as error:
+        data.load(runs[0].data)
+    except data.DataError as error:
         pytest.skip(str(error))
-    epochs = []
-    for event in train.train(config, REGISTRY):
-        if isinstance(event, EpochDone):
-            epochs.append(event.metrics)
-        if len(epochs) == 2:
-            break
-    assert [e["train/loss"] for e in epochs] == pytest.approx([202.1, 156.8], abs=3)
-    assert [e["val/loss"] for e in epochs] == pytest.approx([178.9, 143.5], abs=3)
+    losses = []
+    for config in runs:
+        epochs = (e.metrics for e in train.train(config, REGISTRY) if isinstance(e, EpochDone))
+        losses.append([(m["train/loss"], m["val/loss"]) for m in itertools.islice(epochs, 2)])
+    means = torch.tensor(losses).mean(0)
+    assert means[:, 0].tolist() == pytest.approx([202.1, 156.8], abs=3)
+    assert means[:, 1].tolist() == pytest.approx([178.9, 143.5], abs=3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
