@@ -57,7 +57,7 @@ def test_run_then_skip_then_report(tmp_path: Path, out: Path) -> None:
     assert first.returncode == 0, first.stderr
     assert "tiny: 4 runs to do." in first.stdout
     assert "4 finished." in first.stdout
-    table = first.stdout[first.stdout.index("test −ELBO, nats") :]
+    table = first.stdout[first.stdout.index("test −ELBO, nats") : first.stdout.index("next: ")]
     assert max(map(len, table.splitlines())) <= 80
 
     client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
