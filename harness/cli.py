@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -317,15 +317,18 @@ def user_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
 
 
-def main(arguments: Sequence[str] | None = None, command: Callable[..., Any] = cli) -> None:
+def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -> None:
     """Run the command line: one line for each error of the user, a traceback only with --debug."""
-    debug = "--debug" in (arguments if arguments is not None else sys.argv[1:])
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        command(args=arguments, prog_name="harness", standalone_mode=True)
-    except KeyboardInterrupt:
+        sys.exit(command.main(args=list(arguments), prog_name="harness", standalone_mode=False))
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except Exception as error:
-        if debug or not isinstance(error, user_errors()):
+        if "--debug" in arguments or not isinstance(error, user_errors()):
             raise
         click.echo(str(error), err=True)
         sys.exit(REFUSED)

@@ -48,8 +48,12 @@ class Progress(ABC):
         """Print one line above whatever is live."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def close(self) -> None:  # noqa: B027 only what is live has something to close
+        """Give the terminal back, whatever happened."""
+
     def finish(self, sweep: "Sweep", tracking_lost: str | None) -> None:
         """Print what came of it."""
+        self.close()
         if any(isinstance(end, Finished) for end in sweep.ends.values()):
             self.console.print(ranking(sweep))
         self.say(", ".join(f"{n} {status}" for status, n in sweep.counts().most_common()) + ".")
@@ -116,9 +120,8 @@ class LiveProgress(Progress):
                 self.say(f"{record.event.kind}: {self._runs[record.run_key].name}{_outcome(record)}")
         self._bar.update(self._task, description=f"{self.remaining()} left")
 
-    def finish(self, sweep: "Sweep", tracking_lost: str | None) -> None:
+    def close(self) -> None:
         self._live.stop()
-        super().finish(sweep, tracking_lost)
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, expand=True)

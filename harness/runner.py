@@ -112,6 +112,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
             interrupted = execute(runs, executor, sweep, journal, store, progress, fail_fast=options.fail_fast)
         finally:
             executor.close()
+            progress.close()
         counts = sweep.counts()
         code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
         store.close("KILLED" if interrupted else "FAILED" if code else "FINISHED", counts)

@@ -10,8 +10,11 @@ import textwrap
 import time
 from pathlib import Path
 
+import click
 import pytest
 from mlflow.tracking import MlflowClient
+
+from harness.cli import Refused, main
 
 TINY = """
 name: tiny
@@ -303,6 +306,28 @@ def test_lists_are_tables_and_json(what: str) -> None:
     assert len(rows) >= 3
     first = next(iter(rows[0]))
     assert all(str(row[first])[:10] in shown.stdout for row in rows)
+
+
+def exit_code(command: click.Command, arguments: list[str]) -> int | str | None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments, command)
+    return caught.value.code
+
+
+def test_exit_codes_of_what_can_go_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    @click.argument("what")
+    def fails(what: str) -> None:
+        if what == "interrupt":
+            raise KeyboardInterrupt
+        if what == "refuse":
+            raise Refused("expected this, got that.")
+
+    assert exit_code(fails, ["interrupt"]) == 130
+    assert exit_code(fails, ["refuse"]) == 2
+    assert capsys.readouterr().err.strip() == "expected this, got that."
+    assert exit_code(fails, ["--nonsense"]) == 2
+    assert not exit_code(fails, ["nothing"])
 
 
 def test_doctor_and_version() -> None:
