@@ -15,11 +15,19 @@ if TYPE_CHECKING:
 
 REFUSED, INTERRUPTED = 2, 130
 
+DEFAULT_OUT = "$HARNESS_OUT or ./results"
+
+
+def default_out() -> Path:
+    """Return where results go unless the user says otherwise."""
+    return Path(os.environ.get("HARNESS_OUT", "results"))
+
+
 out_option = click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=lambda: Path(os.environ.get("HARNESS_OUT", "results")),
-    show_default="$HARNESS_OUT or ./results",
+    default=default_out,
+    show_default=DEFAULT_OUT,
     help="Folder for journals, the MLflow store and reports.",
 )
 uri_option = click.option(
@@ -129,18 +137,41 @@ def run(
 @click.option("--experiment", metavar="NAME", help="The grid's name. Default: the only experiment of the store.")
 @click.option("--baseline", metavar="ESTIMATOR", help="What the others are compared with.")
 @click.option("--title", help="Title of the report.")
-@out_option
+@click.option(
+    "--from",
+    "results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_out,
+    show_default=DEFAULT_OUT,
+    help="The folder that `harness run --out` wrote to.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    show_default="NAME/report in --from",
+    help="Folder for report.html and tables/.",
+)
 @uri_option
 def report(
-    experiment: str | None, baseline: str | None, title: str | None, out: Path, tracking_uri: str | None
+    experiment: str | None,
+    baseline: str | None,
+    title: str | None,
+    results: Path,
+    out: Path | None,
+    tracking_uri: str | None,
 ) -> None:
-    """Write report.html and tables/ about an experiment, into OUT/NAME/report."""
+    """Write report.html and tables/ about an experiment."""
     from reports.html import build_report
     from reports.load import load
 
-    uri = tracking_uri or store_uri(out)
-    runs = load(experiment, uri)
-    path = build_report(runs, out / runs.experiment / "report", baseline=baseline, title=title)
+    runs = load(experiment, tracking_uri or store_uri(results))
+    folder = out or results / runs.experiment / "report"
+    try:
+        path = build_report(runs, folder, baseline=baseline, title=title)
+    except OSError as error:
+        raise Refused(
+            f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another --out."
+        ) from error
     click.echo(f"report: {path.absolute()}")
 
 
@@ -284,7 +315,8 @@ def store_uri(out: Path) -> str:
     database = out.absolute() / "mlflow.db"
     if not database.exists():
         raise Refused(
-            f"{database}: expected an MLflow store, got none. Run a grid first, or give --out or --tracking-uri."
+            f"{database}: expected an MLflow store, got none. "
+            "Run a grid first, or give its --out folder or --tracking-uri."
         )
     return f"sqlite:///{database}"
 

@@ -125,7 +125,7 @@ def next_command(name: str, options: Options) -> str:
     """Return the command that makes the report of this sweep."""
     command = ["harness", "report", "--experiment", name]
     if options.out != Path("results"):
-        command += ["--out", str(options.out)]
+        command += ["--from", str(options.out)]
     if options.tracking_uri is not None:
         command += ["--tracking-uri", options.tracking_uri]
     return without_passwords(shlex.join(command))

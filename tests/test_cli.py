@@ -84,11 +84,19 @@ def test_run_then_skip_then_report(tmp_path: Path, out: Path) -> None:
     assert len(children) == 6
     assert values.items() <= {run.data.tags["run_key"]: run.data.metrics["test/neg_elbo"] for run in children}.items()
 
-    report = harness("report", "--out", out)
+    report = harness("report", "--from", out)
     assert report.returncode == 0, report.stderr
     page = Path(report.stdout.strip().removeprefix("report: "))
     assert page == out / "tiny" / "report" / "report.html"
     assert "straight_through" in page.read_text()
+    uri = f"sqlite:///{out / 'mlflow.db'}"
+    done = harness("report", "--experiment", "tiny", "--tracking-uri", uri, "--out", tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "elsewhere" / "report.html").read_text() == page.read_text()
+    refused = harness("report", "--from", out, "--out", grid / "below-a-file")
+    assert_refused(refused, "expected a folder to write to, got: .* Choose another --out")
+    assert_refused(harness("report", "--from", out, "--baseline", "nobody"), "baseline: expected one of .*got 'nobody'")
+    assert_refused(harness("report", "--from", out, "--experiment", "no"), "expected the name of a stored experiment")
 
 
 def test_a_sweep_gives_the_same_numbers_whatever_the_workers(tmp_path: Path, out: Path) -> None:
@@ -293,8 +301,8 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> 
 
 
 def test_reports_and_ui_without_a_store_are_one_line(tmp_path: Path) -> None:
-    for command in ("report", "ui"):
-        assert_refused(harness(command, "--out", tmp_path / "nothing"), "expected an MLflow store, got none")
+    for command, option in (("report", "--from"), ("ui", "--out")):
+        assert_refused(harness(command, option, tmp_path / "nothing"), "expected an MLflow store, got none")
 
 
 @pytest.mark.parametrize("what", ["estimators", "schedules", "datasets", "grids"])
