@@ -28,8 +28,8 @@ from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, 
 from harness.journal import Attempt
 from harness.provenance import without_passwords
 
-for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
-    logging.getLogger(noisy).setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the traceback of what it raises
 
 PARAMS_A_CALL = 100
 METRICS_A_CALL = 1000
