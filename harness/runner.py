@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import RunConfig
 from harness.devices import missing_reason
-from harness.events import TERMINAL, Event, Interrupted, Record, Skipped
+from harness.events import TERMINAL, Event, Interrupted, Record, Skipped, Started
 from harness.executors import LocalExecutor
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, attempts
@@ -57,6 +57,7 @@ class Sweep:
     selected: tuple[RunConfig, ...]
     ends: dict[str, Event] = field(default_factory=dict)
     live: dict[str, Attempt] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)  # the code that finished runs were made with
 
     def status(self, run: RunConfig) -> str:
         if run.key in self.live:
@@ -82,9 +83,29 @@ def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = Non
     for key, attempt in attempts(Journal(sweep.folder).read(pictures=False)).items():
         if attempt.end is not None:
             sweep.ends[key] = attempt.end
+            first = attempt.records[0].event
+            if attempt.status == "finished" and isinstance(first, Started):
+                sweep.origins[key] = origin(first.provenance)
         else:
             sweep.live[key] = attempt
     return sweep
+
+
+def origin(facts: Mapping[str, Any]) -> str:
+    """Return what numbers depend on besides the configuration: the code and torch, as text."""
+    code = (facts["git_commit"] or facts["packages"]["argmax-harness"] or "unknown")[:12]
+    return f"{code}{' with changes' if facts['git_dirty'] else ''}, torch {facts['packages']['torch']}"
+
+
+def warn_of_other_origins(sweep: Sweep, progress: Progress) -> None:
+    """Say so where finished runs were made by other code than this: the numbers may not compare."""
+    here = origin(provenance())
+    others = Counter(sweep.origins[run.key] for run in sweep.grid.runs if run.key in sweep.origins)
+    for there, count in others.items():
+        if there != here:
+            progress.say(
+                f"note: {count} finished runs come from {there}; this is {here}. Another --out runs them again."
+            )
 
 
 def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequence[RunConfig] | None = None) -> int:
@@ -98,13 +119,15 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
     with _locked(sweep_folder), Journal(sweep_folder) as journal:
         sweep = read_sweep(grid, options.out, selected)
         close_abandoned(sweep, journal)
+        warn_of_other_origins(sweep, progress)
         runs = sweep.to_do(retry_failed=options.retry_failed)
         runs = list(skip_missing_devices(runs, sweep, journal))
         executor = LocalExecutor(workers=options.workers, threads=options.threads, plugins=options.plugins)
         executor.start(len(runs))
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
-            progress.say(f"{len(executor)} workers start; runs are stored in {without_passwords(uri)}")
+            starting = f"{len(executor)} workers start; " if len(executor) else ""
+            progress.say(f"{starting}runs are stored in {without_passwords(uri)}")
             tracker = tracking.Tracker(uri, out=options.out.absolute())
             store = Store(tracker, progress)
             store.open(sweep, options)

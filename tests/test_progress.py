@@ -11,7 +11,8 @@ from harness.config import RunConfig
 from harness.events import EpochDone, Event, Failed, Finished, Record, Skipped, Started
 from harness.grid import Grid
 from harness.progress import LiveProgress, PlainProgress, duration, not_finished
-from harness.runner import Sweep
+from harness.provenance import provenance
+from harness.runner import Sweep, origin, warn_of_other_origins
 
 Make = Callable[..., RunConfig]
 
@@ -70,6 +71,21 @@ def test_live_table_fits_and_shows_epoch_loss_and_time_left(runs: list[RunConfig
     assert "0/2" in shown
     assert "0/6" in shown
     progress.finish(sweep, None)
+
+
+def test_finished_runs_of_other_code_are_pointed_out(runs: list[RunConfig]) -> None:
+    out = io.StringIO()
+    sweep = sweep_of(runs)
+    here = provenance()
+    sweep.origins = {runs[0].key: origin(here)}
+    warn_of_other_origins(sweep, PlainProgress(Console(file=out, width=80)))
+    assert out.getvalue() == ""
+    sweep.origins |= {
+        run.key: origin(here | {"git_commit": "0123456789abcdef", "git_dirty": False}) for run in runs[1:3]
+    }
+    warn_of_other_origins(sweep, PlainProgress(Console(file=out, width=80)))
+    assert out.getvalue().startswith("note: 2 finished runs come from 0123456789ab, torch ")
+    assert out.getvalue().count("\n") == 1
 
 
 def test_runs_that_did_not_finish_are_grouped_by_reason(runs: list[RunConfig]) -> None:
