@@ -11,10 +11,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar, cast, final
+from typing import Any, ClassVar, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
+
+from estimators.gumbel import one_hot
+
+CODES_PER_CALL = 16_384
+"""A cost that is asked for values only sees at most that many codes (samples × examples) at once: bounded memory."""
+TEMPERATURES = ("tau", "tau_forward", "tau_backward")
+"""Constructor arguments with these names are state that a schedule sets each step."""
 
 Cost = Callable[[Tensor], Tensor]
 """z_SBLK -> (S, B): the cost of every code of every example, and all that an estimator may evaluate."""
@@ -74,6 +81,25 @@ def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int
     return int(value)
 
 
+def temperature(key: str) -> property:
+    """Return a property that checks a temperature wherever it is set.
+
+    A number must be > 0 and finite. A tensor of no dimensions, which a learned schedule sets, is taken as it is: it is
+    positive by construction, and looking at it would stall a GPU.
+    """
+
+    def get(self: Estimator) -> float | Tensor | None:
+        return cast(float | Tensor | None, getattr(self, f"_{key}", None))
+
+    def put(self: Estimator, value: float | Tensor) -> None:
+        if key not in self.temperatures:
+            raise ValueError(f"{self.name}: expected no {key}, got {value!r}. It has no temperature.")
+        is_learned = isinstance(value, Tensor) and value.ndim == 0
+        setattr(self, f"_{key}", value if is_learned else check_number(self.name, key, value, above=0.0))
+
+    return property(get, put, doc="The temperature: state that a schedule sets each step. None if there is none.")
+
+
 def _is_abstract(cls: type) -> bool:
     # ABCMeta fills in __abstractmethods__ only after __init_subclass__ has run, hence the look at the members.
     return any(getattr(getattr(cls, key, None), "__isabstractmethod__", False) for key in dir(cls))
@@ -114,46 +140,82 @@ class Estimator(nn.Module, ABC):
     """True if the gradient's mean is the gradient of E[cost] for every cost."""
     relaxes: ClassVar[bool]
     """True if the cost sees soft codes, so that its value is not a cost of the discrete model."""
+    objective: ClassVar[Literal["mean", "bound"]] = "mean"
+    """"mean": the gradient is one of E[cost]. "bound": of the importance-weighted bound over n_samples codes, which
+    holds the KL to the uniform prior too."""
+    black_box: ClassVar[bool] = False
+    """True if values of the cost are enough, so that it need not be differentiable in the code."""
+    evaluates_soft: ClassVar[bool] = False
+    """True if the cost is also asked about soft codes, for a control variate; the reported cost remains discrete."""
     shift_invariant: ClassVar[bool] = True
     """True if adding a constant to all logits of a latent changes nothing: the gradient then sums to 0 over classes."""
     min_samples: ClassVar[int] = 1
     """The smallest `n_samples` at which the estimator is defined."""
+    temperatures: ClassVar[tuple[str, ...]] = ()
+    """Those of TEMPERATURES that are among the constructor's arguments. Filled in; never written by hand."""
     uses_tau: ClassVar[bool] = False
-    """True exactly if `tau` is among the constructor's arguments. Filled in; never written by hand."""
+    """True exactly if `tau` is among them. Filled in."""
+    uses_context: ClassVar[bool] = False
+    """True exactly if `forward` takes a third argument, the data behind the logits. Filled in."""
 
     n_samples: int = 1
-    _tau: float | None = None
+    control_lr: float = 1e-3
+    """Learning rate of the estimator's own parameters, where it has any."""
+    tau = temperature("tau")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse an incomplete class where it is written, and fill in what its author need not know."""
         super().__init_subclass__(**kwargs)
         if not _is_abstract(cls):
             _check_declaration(cls)
-            cls.uses_tau = "tau" in parameters(cls)
+            cls.temperatures = tuple(key for key in TEMPERATURES if key in parameters(cls))
+            cls.uses_tau = "tau" in cls.temperatures
+            cls.uses_context = len(inspect.signature(cls.forward).parameters) > 3  # self, logits, cost, context
 
     def __init__(self) -> None:
         super().__init__()
 
-    @property
-    def tau(self) -> float | None:
-        """The temperature: state that a schedule sets each step. None where the estimator has none."""
-        return self._tau
-
-    @tau.setter
-    def tau(self, value: float) -> None:
-        if not self.uses_tau:
-            raise ValueError(f"{self.name}: expected no tau, got {value!r}. It has no temperature.")
-        self._tau = check_number(self.name, "tau", value, above=0.0)
+    def __call__(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
+        """Run `forward`. The context, the data behind the logits, reaches only those estimators that ask for it."""
+        context = (context_BX,) if self.uses_context else ()
+        return cast(Estimate, super().__call__(logits_BLK, cost, *context))
 
     @abstractmethod
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Evaluate the cost on codes of these logits; noise comes from torch's default generator of their device."""
+        """Evaluate the cost on codes of these logits; noise comes from torch's default generator of their device.
+
+        A third argument, `context_BX: Tensor | None = None`, is optional: whoever names it gets the data.
+        """
+
+    def prepare(self, n_latents: int, n_categories: int, n_context: int = 0) -> None:
+        """Make the parameters whose shape depends on the model; called once, before an optimiser is made.
+
+        `n_context` is the width X of the context, 0 if there will be none. Estimators without such parameters do
+        nothing; the others also do it on their first call, so that nobody has to know.
+        """
+
+    def control_optimizer(self) -> torch.optim.Optimizer | None:
+        """Return the optimiser that `control_loss` is minimised with: Adam at `control_lr`; None without parameters."""
+        own = list(self.parameters())
+        return torch.optim.Adam(own, lr=self.control_lr) if own else None
+
+    def n_outputs(self, n_categories: int) -> int:
+        """Return how many numbers an encoder has to give for each latent: H = K, unless the law has another form."""
+        return n_categories
+
+    def class_logits(self, logits_BLK: Tensor) -> Tensor:
+        """Return the logits of the law of the one-hot codes, which the KL and every discrete evaluation use."""
+        return logits_BLK
+
+    def kl(self, logits_BLK: Tensor) -> Tensor | None:
+        """Return the KL to the prior for training, nats (B,); None: that of `class_logits` to the uniform law."""
+        return None
 
     def check_shape(self, n_latents: int, n_categories: int) -> None:
         """Raise ValueError if the estimator cannot work with that many latents and classes."""
 
     def n_cost_evals(self, n_latents: int, n_categories: int) -> int:
-        """Return the number of codes, per example and step, on which `forward` evaluates the cost."""
+        """Return the number of codes, per example and step, on which `forward` evaluates the cost, at most."""
         return self.n_samples
 
     @final
@@ -164,6 +226,14 @@ class Estimator(nn.Module, ABC):
             expected, got = tuple(z_SBLK.shape[:2]), tuple(cost_SB.shape)
             raise ValueError(f"{self.name}: expected cost of shape (S, B) = {expected}, got {got}.")
         return cost_SB
+
+    @final
+    def evaluate_classes(self, cost: Cost, class_SBL: Tensor, like: Tensor) -> Tensor:
+        """Return cost_SB of one-hot codes given as class numbers: values only, CODES_PER_CALL codes at a time."""
+        samples_per_call = max(1, CODES_PER_CALL // max(1, class_SBL.shape[1]))
+        with torch.no_grad():
+            parts = torch.split(class_SBL, samples_per_call)
+            return torch.cat([self.evaluate(cost, one_hot(part_SBL, like)) for part_SBL in parts])
 
     def extra_repr(self) -> str:
         """Show the constructor's arguments with their present values."""
@@ -181,7 +251,7 @@ class Pathwise(Estimator):
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Average the cost over the samples; backpropagation through them is the estimator."""
         z_SBLK = self.sample(logits_BLK)
-        expected = (self.n_samples, *logits_BLK.shape)
+        expected = (self.n_samples, *logits_BLK.shape[:2], z_SBLK.shape[-1])
         if z_SBLK.shape != expected:
             raise ValueError(
                 f"{self.name}: expected sample of shape (S, B, L, K) = {expected}, got {tuple(z_SBLK.shape)}."

@@ -23,11 +23,15 @@ from estimators.base import Cost, Estimator, parameters
 from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
+    accepts,
     bias_scores,
+    cost_for,
     cubic_cost,
     example_logits,
     example_weights,
+    logits_for,
     run,
+    shapes,
     z_scores,
 )
 
@@ -44,7 +48,7 @@ def check_declaration(estimator: Estimator) -> str:
     """Facts are declared and consistent, and an impossible tau is refused in one line."""
     cls, name = type(estimator), estimator.name
     construct: Callable[..., Estimator] = cls
-    for key in ("unbiased", "relaxes", "shift_invariant"):
+    for key in ("unbiased", "relaxes", "shift_invariant", "black_box", "evaluates_soft"):
         _require(estimator, isinstance(getattr(cls, key), bool), f"a bool {key}", getattr(cls, key))
     for key in ("title", "reference", "use_when"):
         text = getattr(cls, key)
@@ -65,14 +69,15 @@ def check_declaration(estimator: Estimator) -> str:
             )
         else:
             _require(estimator, False, f"tau = {bad!r} to be refused", "an object")
+    _require(estimator, shapes(estimator), "a shape of yardstick.SHAPES that check_shape accepts", "none")
     return f"{name}({', '.join(parameters(cls))}), {'unbiased' if cls.unbiased else 'biased'}"
 
 
 def check_shapes_and_dtypes(estimator: Estimator) -> str:
     """The cost has shape (B,); codes, cost and gradient keep the dtype of the logits."""
     for dtype in DTYPES:
-        spy = _Spy(cubic_cost(example_weights()))
-        logits_BLK = example_logits().to(dtype)
+        spy = _Spy(cost_for(estimator))
+        logits_BLK = logits_for(estimator).to(dtype)
         cost_B, gradient_BLK = run(estimator, logits_BLK, spy)
         _require(estimator, cost_B.shape == logits_BLK.shape[:1], "cost_B of shape (4,)", tuple(cost_B.shape))
         for what, tensor in (("codes", spy.codes[0]), ("cost", cost_B), ("gradient", gradient_BLK)):
@@ -81,18 +86,20 @@ def check_shapes_and_dtypes(estimator: Estimator) -> str:
 
 
 def check_codes(estimator: Estimator) -> str:
-    """The cost sees exactly one-hot codes; where the estimator relaxes, points of the simplex."""
+    """The cost sees exactly one-hot codes; where the estimator relaxes or says so, points of the simplex."""
     for dtype in DTYPES:
-        spy = _Spy(cubic_cost(example_weights()))
-        run(estimator, example_logits(n_examples=4096).to(dtype), spy)  # enough for a rounding error to show
+        spy = _Spy(cost_for(estimator))
+        run(estimator, logits_for(estimator, 4096).to(dtype), spy)  # enough for a rounding error to show
         for z_SBLK in spy.codes:
             _require_codes(estimator, z_SBLK)
-    return "on the simplex" if estimator.relaxes else "exactly one-hot"
+        one_hot = any(bool((z_SBLK.amax(-1) == 1).all()) for z_SBLK in spy.codes)
+        _require(estimator, estimator.relaxes or one_hot, "one-hot codes among those evaluated", "soft ones only")
+    return "on the simplex" if estimator.relaxes or estimator.evaluates_soft else "exactly one-hot"
 
 
 def check_logit_gradient(estimator: Estimator) -> str:
     """The logits receive a finite gradient which, under shift invariance, sums to 0 over classes."""
-    _, gradient_BLK = run(estimator, example_logits(n_examples=64), cubic_cost(example_weights()))
+    _, gradient_BLK = run(estimator, logits_for(estimator, 64), cost_for(estimator))
     _require(estimator, bool(gradient_BLK.isfinite().all()), "a finite gradient", gradient_BLK)
     _require(estimator, bool((gradient_BLK != 0).any()), "a gradient", "zeros")
     if not estimator.shift_invariant:
@@ -104,13 +111,13 @@ def check_logit_gradient(estimator: Estimator) -> str:
 
 def check_decoder_gradient(estimator: Estimator) -> str:
     """The decoder receives the ordinary derivative of the reported cost, noise held fixed (central differences)."""
-    weights_LK, logits_BLK, step = example_weights().requires_grad_(), example_logits(), 1e-5
+    weights_LK = example_weights(*shapes(estimator)[0]).requires_grad_()
+    logits_BLK, step = logits_for(estimator).requires_grad_(), 1e-5
 
     def total(weights_LK: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            cost_B: Tensor = estimator(logits_BLK, cubic_cost(weights_LK)).cost_B
-        return cost_B.sum()
+            return copy.deepcopy(estimator)(logits_BLK, cubic_cost(weights_LK)).cost_B.sum()
 
     (gradient_LK,) = torch.autograd.grad(total(weights_LK), weights_LK)
     with torch.no_grad():
@@ -125,7 +132,9 @@ def check_decoder_gradient(estimator: Estimator) -> str:
 
 def check_constant_cost(estimator: Estimator) -> str:
     """A cost that does not depend on the code gives a gradient of mean zero."""
-    logits_NLK = example_logits()[0].expand(N_REPLICAS, -1, -1)
+    if estimator.objective == "bound":
+        return "does not apply: the bound holds the KL, which is not constant"
+    logits_NLK = logits_for(estimator)[0].expand(N_REPLICAS, -1, -1)
     _, gradient_NLK = run(estimator, logits_NLK, lambda z_SBLK: 3.0 + 0.0 * z_SBLK.sum((-1, -2)))
     largest = z_scores(gradient_NLK, torch.zeros_like(gradient_NLK[0])).abs().max().item()
     _require(estimator, largest < MAX_Z, f"mean zero gradient of a constant, |z| < {MAX_Z}", largest)
@@ -134,28 +143,48 @@ def check_constant_cost(estimator: Estimator) -> str:
 
 def check_determinism(estimator: Estimator) -> str:
     """The same seed gives the same bits."""
-    first, second = (run(estimator, example_logits(), cubic_cost(example_weights()), seed=7) for _ in range(2))
+    first, second = (run(estimator, logits_for(estimator), cost_for(estimator), seed=7) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         _require(estimator, torch.equal(one, other), "the same bits from the same seed", (one - other).abs().max())
     return "same seed, same bits"
 
 
 def check_counts(estimator: Estimator) -> str:
-    """As many codes are evaluated as `n_cost_evals` says, and no fewer than `min_samples`."""
-    for n_latents, n_categories in ((2, 3), (3, 2), (1, 4)):
+    """No more codes are evaluated than `n_cost_evals` says, and no fewer than `min_samples`."""
+    for n_latents, n_categories in shapes(estimator):
         spy = _Spy(cubic_cost(example_weights(n_latents, n_categories)))
-        run(estimator, example_logits(2, n_latents, n_categories), spy)
+        run(estimator, example_logits(2, n_latents, estimator.n_outputs(n_categories)), spy)
         count, declared = sum(len(z_SBLK) for z_SBLK in spy.codes), estimator.n_cost_evals(n_latents, n_categories)
-        _require(estimator, count == declared, f"n_cost_evals = {declared} for L={n_latents}, K={n_categories}", count)
+        most = f"at most n_cost_evals = {declared} evaluations for L={n_latents}, K={n_categories}"
+        _require(estimator, count <= declared, most, count)
         _require(estimator, count >= estimator.min_samples, f"min_samples = {estimator.min_samples} evaluations", count)
-    return f"{estimator.n_cost_evals(2, 3)} evaluations at L=2, K=3, as declared"
+    n_latents, n_categories = shapes(estimator)[0]
+    return f"{estimator.n_cost_evals(n_latents, n_categories)} evaluations at L={n_latents}, K={n_categories}"
+
+
+def check_black_box(estimator: Estimator) -> str:
+    """Where values are declared to be enough, a cost without a derivative is."""
+    if not estimator.black_box:
+        return "needs a differentiable cost"
+
+    def cost(z_SBLK: Tensor) -> Tensor:
+        with torch.no_grad():
+            return cost_for(estimator)(z_SBLK)
+
+    for one, other in zip(
+        run(estimator, logits_for(estimator), cost),
+        run(estimator, logits_for(estimator), cost_for(estimator)),
+        strict=True,
+    ):
+        _require(estimator, torch.allclose(one, other), "the same gradient without a derivative of the cost", one)
+    return "values of the cost are enough"
 
 
 def check_cost_shape(estimator: Estimator) -> str:
     """A cost of the wrong shape is refused with the estimator's name."""
     for wrong in (lambda z_SBLK: z_SBLK.sum((0, -1, -2)), lambda z_SBLK: z_SBLK.sum(-1), lambda z_SBLK: z_SBLK.mean()):
         try:
-            run(estimator, example_logits(), wrong)
+            run(estimator, logits_for(estimator), wrong)
         except ValueError as error:
             expected = f"{estimator.name}: expected cost of shape (S, B) = ("
             _require(estimator, str(error).startswith(expected), f"an error '{expected}…'", str(error))
@@ -167,16 +196,16 @@ def check_cost_shape(estimator: Estimator) -> str:
 def check_extremes(estimator: Estimator) -> str:
     """Codes stay valid, cost and gradient finite: logits of ±1e4, ties, π → 0 or 1, K=1, B=1, B=0, tau = 1e-3."""
     count = 0
-    for temperature, logits_BLK, dtype in product((None, 1e-3), _extreme_logits(), DTYPES):
+    for temperature, (logits_BLK, shape), dtype in product((None, 1e-3), _extreme_logits(estimator), DTYPES):
         candidate = copy.deepcopy(estimator)
-        if temperature is not None and candidate.uses_tau:
-            candidate.tau = temperature
-        spy = _Spy(cubic_cost(example_weights(*logits_BLK.shape[1:])))
+        for key in candidate.temperatures if temperature is not None else ():
+            setattr(candidate, key, temperature)
+        spy = _Spy(cubic_cost(example_weights(*shape)))
         cost_B, gradient_BLK = run(candidate, logits_BLK.to(dtype), spy)
         for z_SBLK in spy.codes:
             _require_codes(candidate, z_SBLK)
         for what, tensor in (("cost", cost_B), ("gradient", gradient_BLK)):
-            where = f"finite {what} for {dtype}, tau = {candidate.tau}, logits {logits_BLK.tolist()}"
+            where = f"finite {what} for {dtype}, tau = {temperature or candidate.tau}, logits {logits_BLK.tolist()}"
             _require(candidate, bool(tensor.isfinite().all()), where, tensor.tolist())
         count += 1
     return f"finite in {count} extreme settings"
@@ -201,6 +230,7 @@ CHECKS: tuple[Check, ...] = (
     check_constant_cost,
     check_determinism,
     check_counts,
+    check_black_box,
     check_cost_shape,
     check_extremes,
     check_bias,
@@ -219,17 +249,26 @@ class _Spy:
         return self.cost(z_SBLK)
 
 
-def _extreme_logits() -> Iterator[Tensor]:
-    yield torch.tensor([[[1e4, -1e4, 0.0], [-1e4, -1e4, 1e4]]])
-    yield torch.tensor([[[1e4, 1e4, 1e4], [-1e4, -1e4, -1e4]]])
-    yield torch.zeros(2, 2, 3)
-    yield torch.tensor([[[200.0, 0.0, 0.0], [-200.0, 0.0, 0.0]]])
-    yield torch.ones(3, 2, 1)
-    yield torch.zeros(0, 2, 3)
+def _extreme_logits(estimator: Estimator) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """Yield (logits_BLH, (L, K)) at the example shape and at K=1, wherever the estimator accepts them."""
+    n_latents, n_categories = shapes(estimator)[0]
+    width = estimator.n_outputs(n_categories)
+    signs_LH = torch.arange(n_latents * width).view(1, n_latents, width) % 3 - 1.0
+    first_H = (torch.arange(width) == 0).double()
+    for logits_BLH in (
+        signs_LH * 1e4,
+        (torch.arange(n_latents).view(1, -1, 1) % 2 * -2.0 + 1).expand(1, n_latents, width) * 1e4,
+        torch.zeros(2, n_latents, width),
+        torch.stack([200 * first_H, -200 * first_H])[torch.arange(n_latents) % 2].unsqueeze(0),
+        torch.zeros(0, n_latents, width),
+    ):
+        yield logits_BLH, (n_latents, n_categories)
+    if accepts(estimator, n_latents, 1):
+        yield torch.ones(3, n_latents, estimator.n_outputs(1)), (n_latents, 1)
 
 
 def _require_codes(estimator: Estimator, z_SBLK: Tensor) -> None:
-    if estimator.relaxes:
+    if estimator.relaxes or estimator.evaluates_soft:
         tolerance = 4 * torch.finfo(z_SBLK.dtype).eps
         largest = (z_SBLK.double().sum(-1) - 1).abs().max().item() if z_SBLK.numel() else 0.0
         _require(estimator, bool((z_SBLK >= 0).all()), "codes without negative entries", z_SBLK)

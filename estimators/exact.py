@@ -33,6 +33,7 @@ class Exact(Estimator):
     use_when = "as the yardstick on small models: every other estimator is compared with it"
     unbiased = True
     relaxes = False
+    black_box = True
 
     def __init__(self, *, max_codes: int = 16384) -> None:
         super().__init__()

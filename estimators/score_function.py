@@ -13,6 +13,7 @@ class ScoreFunction(Estimator):
     """An estimator of the form advantage · ∇ log q(z): it writes `advantage` and nothing else."""
 
     relaxes = False
+    black_box = True
 
     @abstractmethod
     def advantage(self, cost_SB: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 Nothing here knows an estimator's formula; enumeration is by a plain loop, independent of exact.py.
 """
 
+import copy
 import math
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -16,12 +18,39 @@ N_REPLICAS = 20_000
 with probability .95: (MAX_Z + 1.645)/√20 000 = .047."""
 MAX_Z = 5.0
 """Largest |z| of an unbiased estimator. Of six gradient entries, one exceeds it by chance 3 times in a million."""
+SHAPES = ((2, 3), (3, 2), (1, 4), (1, 2), (2, 2))
+"""Latents and classes at which estimators are tried; the first that an estimator accepts is its example shape."""
+
+
+def shapes(estimator: Estimator) -> list[tuple[int, int]]:
+    """Return those of SHAPES that the estimator accepts."""
+    return [shape for shape in SHAPES if accepts(estimator, *shape)]
+
+
+def accepts(estimator: Estimator, n_latents: int, n_categories: int) -> bool:
+    """Return whether the estimator's `check_shape` lets a shape pass."""
+    try:
+        estimator.check_shape(n_latents, n_categories)
+    except ValueError:
+        return False
+    return True
 
 
 def example_logits(n_examples: int = 4, n_latents: int = 2, n_categories: int = 3) -> Tensor:
     """Return fixed float64 logits (B, L, K), different for each example, latent and class."""
     count = n_examples * n_latents * n_categories
     return torch.linspace(0, count, count, dtype=torch.float64).sin().view(n_examples, n_latents, n_categories)
+
+
+def logits_for(estimator: Estimator, n_examples: int = 4) -> Tensor:
+    """Return `example_logits` at the estimator's example shape, as many numbers for each latent as it asks for."""
+    n_latents, n_categories = shapes(estimator)[0]
+    return example_logits(n_examples, n_latents, estimator.n_outputs(n_categories))
+
+
+def cost_for(estimator: Estimator) -> Cost:
+    """Return `cubic_cost` at the estimator's example shape."""
+    return cubic_cost(example_weights(*shapes(estimator)[0]))
 
 
 def example_weights(n_latents: int = 2, n_categories: int = 3) -> Tensor:
@@ -36,27 +65,64 @@ def cubic_cost(weights_LK: Tensor) -> Cost:
 
 
 def run(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return cost_B and its gradient w.r.t. the logits, with the noise of `seed`; the generator is restored."""
+    """Return cost_B and its gradient w.r.t. the logits, with the noise of `seed`.
+
+    The generator is restored, and what the estimator learns from the call stays with a copy of it.
+    """
     leaf_BLK = logits_BLK.detach().clone().requires_grad_()
     with torch.random.fork_rng(devices=[leaf_BLK.device] if leaf_BLK.is_cuda else []):
         torch.manual_seed(seed)
-        cost_B = estimator(leaf_BLK, cost).cost_B
+        cost_B = copy.deepcopy(estimator)(leaf_BLK, cost).cost_B
     (gradient_BLK,) = torch.autograd.grad(cost_B.sum(), leaf_BLK)
     return cost_B.detach(), gradient_BLK
 
 
-def exact_gradient(logits_LK: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
-    """Return E[cost(z)] and its gradient w.r.t. the logits of one example, by enumeration, one code at a time."""
-    leaf_LK = logits_LK.detach().clone().requires_grad_()
-    probs_LK = leaf_LK.softmax(-1)
-    n_latents, n_categories = logits_LK.shape
+def all_codes(n_latents: int, n_categories: int) -> Tensor:
+    """Return all K^L one-hot codes (S, L, K), float64."""
+    classes_SL = torch.tensor(list(product(range(n_categories), repeat=n_latents)))
+    return torch.nn.functional.one_hot(classes_SL, n_categories).double()
+
+
+def exact_gradient(
+    logits_LK: Tensor, cost: Cost, class_logits: Callable[[Tensor], Tensor] = lambda logits_BLK: logits_BLK
+) -> tuple[Tensor, Tensor]:
+    """Return E[cost(z)] and its gradient w.r.t. the logits of one example, by enumeration, one code at a time.
+
+    `class_logits` maps (1, L, H) to the logits (1, L, K) of the codes' law, where that is not the softmax itself.
+    """
+    leaf_LH = logits_LK.detach().clone().requires_grad_()
+    probs_LK = class_logits(leaf_LH[None])[0].softmax(-1)
+    n_latents, n_categories = probs_LK.shape
     expected = logits_LK.new_zeros(())
-    for code in product(range(n_categories), repeat=n_latents):
-        z_LK = torch.nn.functional.one_hot(torch.tensor(code), n_categories).to(logits_LK)
-        prob = torch.stack([probs_LK[latent, category] for latent, category in enumerate(code)]).prod()
+    for z_LK in all_codes(n_latents, n_categories).to(logits_LK):
+        prob = torch.stack([probs_LK[latent] @ z_K for latent, z_K in enumerate(z_LK)]).prod()
         expected = expected + prob * cost(z_LK[None, None])[0, 0].detach()
+    (gradient_LH,) = torch.autograd.grad(expected, leaf_LH)
+    return expected.detach(), gradient_LH
+
+
+def exact_bound_gradient(logits_LK: Tensor, cost: Cost, n_samples: int) -> tuple[Tensor, Tensor]:
+    """Return −E log (1/n) Σ_i exp(−cost(z_i)) p(z_i)/q(z_i), p uniform, and its gradient: over all n-tuples of codes.
+
+    The n-sample importance-weighted bound of Burda, Grosse, Salakhutdinov (2016), arXiv:1509.00519, eq. (8).
+    """
+    leaf_LK = logits_LK.detach().clone().requires_grad_()
+    codes_SLK = all_codes(*logits_LK.shape).to(logits_LK)
+    log_q_S = (codes_SLK * leaf_LK.log_softmax(-1)).sum((-1, -2))
+    log_prior = -logits_LK.shape[0] * math.log(logits_LK.shape[1])
+    log_weight_S = log_prior - cost(codes_SLK[:, None])[:, 0].detach() - log_q_S
+    tuples_TN = torch.cartesian_prod(*[torch.arange(len(codes_SLK))] * n_samples).view(-1, n_samples)
+    bound_T = math.log(n_samples) - log_weight_S[tuples_TN].logsumexp(-1)
+    expected = (log_q_S[tuples_TN].sum(-1).exp() * bound_T).sum()
     (gradient_LK,) = torch.autograd.grad(expected, leaf_LK)
     return expected.detach(), gradient_LK
+
+
+def truth(estimator: Estimator, logits_LK: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
+    """Return the estimator's objective and the exact gradient of it, for one example, by enumeration."""
+    if estimator.objective == "bound":
+        return exact_bound_gradient(logits_LK, cost, estimator.n_samples)
+    return exact_gradient(logits_LK, cost, estimator.class_logits)
 
 
 def z_scores(draws_NX: Tensor, expected_X: Tensor) -> Tensor:
@@ -66,12 +132,12 @@ def z_scores(draws_NX: Tensor, expected_X: Tensor) -> Tensor:
 
 
 def bias_scores(estimator: Estimator, cost: Cost | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return z-scores of the mean cost (a scalar) and of the mean gradient (L, K) against enumeration.
+    """Return z-scores of the mean cost (a scalar) and of the mean gradient (L, H) against enumeration.
 
-    All N_REPLICAS draws are one batch of the same logits. The default cost is `cubic_cost(example_weights())`.
+    All N_REPLICAS draws are one batch of the same logits. The default cost is `cost_for(estimator)`.
     """
-    cost = cost or cubic_cost(example_weights())
-    logits_LK = example_logits()[0]
+    cost = cost or cost_for(estimator)
+    logits_LK = logits_for(estimator)[0]
     cost_N, gradient_NLK = run(estimator, logits_LK.expand(N_REPLICAS, -1, -1), cost, seed)
-    expected, gradient_LK = exact_gradient(logits_LK, cost)
+    expected, gradient_LK = truth(estimator, logits_LK, cost)
     return z_scores(cost_N, expected), z_scores(gradient_NLK, gradient_LK)

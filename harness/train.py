@@ -121,10 +121,10 @@ def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> tuple[Ten
 
     state.optimizer.zero_grad(set_to_none=True)
     control = estimate.control_loss
-    (bce + kl).backward(inputs=list(state.vae.parameters()), retain_graph=control is not None)
+    torch.autograd.backward(bce + kl, inputs=list(state.vae.parameters()), retain_graph=control is not None)
     if control is not None and state.control_optimizer is not None:
         state.control_optimizer.zero_grad(set_to_none=True)
-        control.backward(inputs=list(state.estimator.parameters()))
+        torch.autograd.backward(control, inputs=list(state.estimator.parameters()))
         state.control_optimizer.step()
     if grad_clip is not None:
         torch.nn.utils.clip_grad_norm_(state.vae.parameters(), grad_clip)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from runpy import run_path
 
+from estimator_families import SETTINGS
+
 from estimators import REGISTRY, Estimator, build, parameters
 
 PLUGINS = Path(__file__).parents[1] / "experiments" / "plugins"
@@ -19,15 +21,15 @@ BIASED = [name for name, cls in ALL.items() if not cls.unbiased]
 UNBIASED = [name for name, cls in ALL.items() if cls.unbiased]
 
 
-def settings(name: str) -> list[dict[str, float]]:
-    """Defaults, then one setting for each parameter that an estimator may have."""
+def settings(name: str) -> list[dict[str, object]]:
+    """Defaults, one setting for each parameter that several estimators share, then those of the family."""
     others = {"tau": 0.5, "n_samples": 3, "alpha": 1.3}
-    return [{}, *({key: others[key]} for key in parameters(ALL[name]) if key in others)]
+    return [{}, *({key: others[key]} for key in parameters(ALL[name]) if key in others), *SETTINGS.get(name, [])]
 
 
 CASES = [(name, params) for name in ALL for params in settings(name)]
 IDS = [f"{name}({', '.join(f'{key}={value}' for key, value in params.items())})" for name, params in CASES]
 
 
-def make(name: str, **params: float) -> Estimator:
+def make(name: str, **params: object) -> Estimator:
     return build(name, ALL, **params)

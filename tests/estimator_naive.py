@@ -1,7 +1,7 @@
 """Every published formula as loops over examples, samples and latents, with explicit Jacobians: slow and obvious.
 
-`NAIVE[name](estimator, logits_BLK, gumbel_SBLK, cost)` is the gradient of the summed cost with respect to the logits,
-given the noise; f is evaluated on one code at a time.
+`NAIVE[name](estimator, logits_BLK, cost, seed)` is the gradient of the summed cost with respect to the logits, given
+the noise of that seed; f is evaluated on one code at a time. Those of later families are in their family_*.py.
 """
 
 import torch
@@ -137,7 +137,23 @@ def exact(_, logits_BLK, __, cost):
     return torch.stack([exact_gradient(theta_LK, cost)[1] for theta_LK in logits_BLK])
 
 
-NAIVE = {
+def same_noise(n_samples, logits_BLK, seed=0):
+    """The Gumbel noise (S, B, L, K) that an estimator draws after torch.manual_seed(seed)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return -torch.empty((n_samples, *logits_BLK.shape), dtype=logits_BLK.dtype).exponential_().log()
+
+
+def with_gumbel(formula):
+    """Draw the noise that the estimator draws first, and pass it on."""
+
+    def gradient(estimator, logits_BLK, cost, seed=0):
+        return formula(estimator, logits_BLK, same_noise(estimator.n_samples, logits_BLK, seed), cost)
+
+    return gradient
+
+
+FORMULAS = {
     "identity_ste": sample_by_sample(identity_ste),
     "argmax_ste": sample_by_sample(argmax_ste),
     "straight_through": sample_by_sample(straight_through),
@@ -150,10 +166,4 @@ NAIVE = {
     "rloo": rloo,
     "exact": exact,
 }
-
-
-def same_noise(n_samples, logits_BLK, seed=0):
-    """The Gumbel noise (S, B, L, K) that an estimator draws after torch.manual_seed(seed)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return -torch.empty((n_samples, *logits_BLK.shape), dtype=logits_BLK.dtype).exponential_().log()
+NAIVE = {name: with_gumbel(formula) for name, formula in FORMULAS.items()}

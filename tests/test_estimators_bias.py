@@ -8,7 +8,8 @@ beforehand.
 import pytest
 import torch
 from estimator_cases import ALL, BIASED, UNBIASED, make, settings
-from estimator_naive import NAIVE, same_noise
+from estimator_families import MUTANTS as FAMILY_MUTANTS
+from estimator_families import NAIVE
 
 from estimators import Estimate, Estimator, Pathwise, build, replace_gradient
 from estimators.conformance import CHECKS
@@ -18,10 +19,12 @@ from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,
+    cost_for,
     cubic_cost,
     exact_gradient,
     example_logits,
     example_weights,
+    logits_for,
     run,
     z_scores,
 )
@@ -266,7 +269,7 @@ class ExpectationWithoutProbabilities(Estimator):
 
 
 BASES = {Pathwise, ScoreTemplate, PathwiseMutant, GumbelMutant}
-MUTANTS = [
+MUTANTS = FAMILY_MUTANTS + [
     cls
     for cls in list(globals().values())
     if isinstance(cls, type) and issubclass(cls, Estimator) and cls.__module__ == __name__ and cls not in BASES
@@ -285,13 +288,14 @@ def failures(estimator):
 
 
 def equals_naive(estimator):
-    logits_BLK, cost = example_logits(), cubic_cost(example_weights())
+    """The gradient is that of the published formula, as loops, with the same noise."""
+    logits_BLK, cost = logits_for(estimator), cost_for(estimator)
     _, gradient_BLK = run(estimator, logits_BLK, cost)
-    expected_BLK = NAIVE[estimator.name](estimator, logits_BLK, same_noise(estimator.n_samples, logits_BLK), cost)
+    expected_BLK = NAIVE[estimator.name](estimator, logits_BLK, cost, seed=0)
     torch.testing.assert_close(gradient_BLK, expected_BLK)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda cls: f"{cls.name}-{cls.__name__}")
 def test_mutants_are_caught(mutant):
     assert failures(mutant())
 

@@ -6,7 +6,8 @@ from itertools import product
 import pytest
 import torch
 from estimator_cases import CASES, IDS, make
-from estimator_naive import NAIVE, jacobian, onehot, same_noise, softmax, value_and_slope
+from estimator_families import NAIVE
+from estimator_naive import jacobian, onehot, same_noise, softmax, value_and_slope
 from scipy import stats
 from torch.nn import functional as F
 
@@ -15,10 +16,12 @@ from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,
+    cost_for,
     cubic_cost,
     exact_gradient,
     example_logits,
     example_weights,
+    logits_for,
     run,
     z_scores,
 )
@@ -36,9 +39,10 @@ def test_every_estimator_has_a_naive_version():
 
 @pytest.mark.parametrize(("name", "params"), [case for case, _ in BUILT_IN], ids=[case_id for _, case_id in BUILT_IN])
 def test_equals_the_naive_version_given_the_same_noise(name, params):
-    estimator, logits_BLK, cost = make(name, **params), example_logits(), cubic_cost(example_weights())
+    estimator = make(name, **params)
+    logits_BLK, cost = logits_for(estimator), cost_for(estimator)
     _, gradient_BLK = run(estimator, logits_BLK, cost)
-    expected_BLK = NAIVE[name](estimator, logits_BLK, same_noise(estimator.n_samples, logits_BLK), cost)
+    expected_BLK = NAIVE[name](estimator, logits_BLK, cost, seed=0)
     torch.testing.assert_close(gradient_BLK, expected_BLK, rtol=1e-7, atol=1e-9)
 
 
