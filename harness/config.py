@@ -183,14 +183,14 @@ class RunConfig(Settings):
 
     def build_estimator(self, registry: Mapping[str, type[Estimator]]) -> Estimator:
         """A new estimator with this run's parameters, at the schedule's first τ. ValueError where that cannot be."""
-        from estimators import build, parameters
+        from estimators import build
 
-        tau = self.schedule.tau(0, steps_per_epoch=1, n_steps=1)
-        has_tau = self.estimator.name in registry and "tau" in parameters(registry[self.estimator.name])
-        if has_tau and tau is None:
+        names = registry[self.estimator.name].temperatures if self.estimator.name in registry else ()
+        first = self.schedule.temperatures(0, steps_per_epoch=1, n_steps=1)
+        start = {key: value for key, value in first.items() if key in names}
+        if "tau" in names and not start:
             raise ValueError(f"{self.estimator.name}: expected a schedule for its temperature, got none.")
-        start = {"tau": tau} if has_tau else {}
-        return build(self.estimator.name, registry, **self.estimator.params, **start)
+        return build(self.estimator.name, registry, **{**self.estimator.params, **start})
 
 
 def check_validation_split(data: DataConfig, evaluation: EvaluationConfig) -> None:

@@ -33,7 +33,8 @@ def validation_metrics(
     x_ND = dataset.split(run.evaluation.validation_split)
     relaxed = run.evaluation.validation_codes == "relaxed"
     with seeding.seeded(run.seed, "evaluation", epoch, device=x_ND.device):
-        bce, kl = losses(vae, estimator if relaxed else None, x_ND, 1, run.evaluation.batch_size)
+        evaluate = training_losses if relaxed else discrete_losses
+        bce, kl = evaluate(vae, estimator, x_ND, run.evaluation.batch_size)
     return {"val/loss": bce + kl, "val/bce": bce, "val/kl": kl}
 
 
@@ -47,37 +48,58 @@ def test_metrics(run: RunConfig, vae: CategoricalVAE, estimator: Estimator, data
     """
     settings, x_ND = run.evaluation, dataset.test_ND
     with seeding.seeded(run.seed, "evaluation", ELBO_NOISE, device=x_ND.device):
-        bce, kl = losses(vae, None, x_ND, settings.test_samples, settings.batch_size)
+        bce, kl = discrete_losses(vae, estimator, x_ND, settings.batch_size, settings.test_samples)
     metrics = {"test/neg_elbo": bce + kl, "test/bce": bce, "test/kl": kl}
     with seeding.seeded(run.seed, "evaluation", RELAXED_NOISE, device=x_ND.device):
-        metrics["test/relaxed_loss"] = sum(losses(vae, estimator, x_ND, 1, settings.batch_size))
+        metrics["test/relaxed_loss"] = sum(training_losses(vae, estimator, x_ND, settings.batch_size))
     if settings.bound_samples:
         with seeding.seeded(run.seed, "evaluation", BOUND_NOISE, device=x_ND.device):
-            metrics["test/neg_bound"] = neg_bound(vae, x_ND, settings.bound_samples)
+            metrics["test/neg_bound"] = neg_bound(vae, estimator, x_ND, settings.bound_samples)
     return metrics
 
 
-def losses(
-    vae: CategoricalVAE, estimator: Estimator | None, x_ND: Tensor, n_samples: int, batch_size: int
+def training_losses(vae: CategoricalVAE, estimator: Estimator, x_ND: Tensor, batch_size: int) -> tuple[float, float]:
+    """Return mean (reconstruction cost, KL) as the estimator sees them in training: its own codes, its own KL."""
+
+    def batch(x_BD: Tensor) -> tuple[Tensor, Tensor]:
+        logits_BLK = vae.encode(x_BD)
+        return estimator(logits_BLK, vae.reconstruction_cost(x_BD), x_BD).cost_B, kl_divergence(estimator, logits_BLK)
+
+    estimator.eval()  # its running state is what training made it
+    return _means(vae, batch, x_ND, batch_size)
+
+
+def discrete_losses(
+    vae: CategoricalVAE, estimator: Estimator, x_ND: Tensor, batch_size: int, n_samples: int = 1
 ) -> tuple[float, float]:
-    """Return mean (reconstruction cost, KL): with the estimator's own codes, or one-hot ones if it is None."""
+    """Return mean (reconstruction cost, KL) with one-hot codes from the estimator's law: the bound of the model."""
+
+    def batch(x_BD: Tensor) -> tuple[Tensor, Tensor]:
+        logits_BLK = estimator.class_logits(vae.encode(x_BD))
+        cost_B = vae.reconstruction_cost(x_BD)(one_hot_samples(logits_BLK, n_samples)).mean(0)
+        return cost_B, kl_to_uniform(logits_BLK)
+
+    return _means(vae, batch, x_ND, batch_size)
+
+
+def kl_divergence(estimator: Estimator, logits_BLK: Tensor) -> Tensor:
+    """Return the KL (B,) that is trained on: the estimator's own, or else that of its law to the uniform one."""
+    own = estimator.kl(logits_BLK)
+    return kl_to_uniform(estimator.class_logits(logits_BLK)) if own is None else own
+
+
+def _means(
+    vae: CategoricalVAE, batch: Callable[[Tensor], tuple[Tensor, Tensor]], x_ND: Tensor, batch_size: int
+) -> tuple[float, float]:
     vae.eval()
     total = torch.zeros(2, dtype=torch.float64)
     for x_BD in torch.split(x_ND, batch_size):
-        logits_BLK = vae.encode(x_BD)
-        cost = vae.reconstruction_cost(x_BD)
-        cost_B = estimator(logits_BLK, cost).cost_B if estimator else one_hot_cost(logits_BLK, cost, n_samples)
-        total += torch.stack([cost_B.sum(), kl_to_uniform(logits_BLK).sum()]).cpu().double()
+        total += torch.stack([term_B.sum() for term_B in batch(x_BD)]).cpu().double()
     bce, kl = (total / len(x_ND)).tolist()
     return bce, kl
 
 
-def one_hot_cost(logits_BLK: Tensor, cost: Callable[[Tensor], Tensor], n_samples: int) -> Tensor:
-    """Return the mean cost of `n_samples` one-hot codes per example, shape (B,)."""
-    return cost(one_hot_samples(logits_BLK, n_samples)).mean(0)
-
-
-def neg_bound(vae: CategoricalVAE, x_ND: Tensor, k: int) -> float:
+def neg_bound(vae: CategoricalVAE, estimator: Estimator, x_ND: Tensor, k: int) -> float:
     """Return the importance-weighted bound −E log (1/k) Σ p(x, z)/q(z|x) over k codes.
 
     k = 1 is the negative ELBO with a sampled KL; the bound falls towards −log p(x) as k grows. Burda, Grosse and
@@ -85,7 +107,7 @@ def neg_bound(vae: CategoricalVAE, x_ND: Tensor, k: int) -> float:
     """
     total = 0.0
     for x_BD in torch.split(x_ND, max(1, MAX_DECODED // k)):
-        logits_BLK = vae.encode(x_BD)
+        logits_BLK = estimator.class_logits(vae.encode(x_BD))
         chunks = [min(MAX_DECODED, k - done) for done in range(0, k, MAX_DECODED)]
         log_weights = torch.cat([log_weight(vae, x_BD, logits_BLK, n) for n in chunks])
         total -= (log_weights.cpu().double().logsumexp(0) - math.log(k)).sum().item()
@@ -101,14 +123,16 @@ def log_weight(vae: CategoricalVAE, x_BD: Tensor, logits_BLK: Tensor, n_samples:
 
 
 @torch.no_grad()
-def pictures(run: RunConfig, vae: CategoricalVAE, dataset: Dataset) -> Iterator[tuple[str, bytes]]:
+def pictures(
+    run: RunConfig, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset
+) -> Iterator[tuple[str, bytes]]:
     """Yield (name, PNG): the first test images, their reconstructions from one-hot samples, samples of the prior."""
     n = run.evaluation.n_images
     if n == 0:
         return
     x_BD = dataset.test_ND[:n]
     with seeding.seeded(run.seed, "evaluation", PICTURE_NOISE, device=x_BD.device):
-        codes = one_hot_samples(vae.encode(x_BD), 1)[0]
+        codes = one_hot_samples(estimator.class_logits(vae.encode(x_BD)), 1)[0]
         prior = one_hot_samples(codes.new_zeros(n, vae.n_latents, vae.n_categories), 1)[0]
     yield "originals", png_row(x_BD, dataset.image_shape)
     yield "reconstructions", png_row(torch.sigmoid(vae.decode(codes)), dataset.image_shape)

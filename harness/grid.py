@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness import axes
 from harness.axes import MAX_RUNS, Placed
 from harness.config import DEVICE, RunConfig
-from harness.grid_estimators import Candidate, build_all, check_shapes, read_estimators
+from harness.grid_estimators import Candidate, build_all, check_shapes, read_estimators, schedules_for
 from harness.grid_sections import SECTIONS, expand, read_factors, varying
 from harness.problems import GridError, Problems
 from harness.schedules import Constant, NoSchedule
@@ -79,7 +79,7 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
     built = build_all(candidates, schedules, registry, problems)
     problems.stop_if_any()
 
-    pairs = [(c.value, s) for c in candidates for s in _schedules_of(c, schedules, registry)]
+    pairs = [pair for c in candidates for pair in _scheduled(c, schedules, registry)]
     _check_count([*factors, pairs, devices, seeds], tree, problems)
     settings = expand(factors, Placed(None, tree.position, "grid"), problems)
     check_shapes(built, {(s["model"].n_latents, s["model"].n_categories): None for s in settings}, problems)
@@ -169,13 +169,24 @@ def _check_whole(place: Placed, low: int, high: int, problems: Problems) -> bool
     return fine
 
 
-def _schedules_of(candidate: Candidate, schedules: list[Placed], registry: Registry) -> list[Any]:
-    uses_tau = registry[candidate.value.name].uses_tau
-    return [schedule.value for schedule in schedules] if uses_tau else [NoSchedule()]
+def _scheduled(candidate: Candidate, schedules: list[Placed], registry: Registry) -> list[Any]:
+    """The estimator with each schedule that is for it; what a schedule sets is no parameter any more."""
+    mine = schedules_for(registry[candidate.value.name], schedules)
+    if not mine:
+        return [(candidate.value, NoSchedule())]
+    rest = {key: value for key, value in candidate.value.params.items() if key not in mine[0].value.sets}
+    return [(candidate.value.model_copy(update={"params": rest}), schedule.value) for schedule in mine]
 
 
 def _notes(candidates: list[Candidate], schedules: list[Placed], registry: Registry) -> tuple[str, ...]:
-    names = dict.fromkeys(c.value.name for c in candidates if not registry[c.value.name].uses_tau)
-    if len(schedules) == 1:
-        return ()
-    return tuple(f"{name} ignores tau: 1 schedule instead of {len(schedules)}" for name in names)
+    """What was not crossed, estimator by estimator, where a reader of the grid may have expected it."""
+    notes = []
+    for name in dict.fromkeys(c.value.name for c in candidates):
+        cls = registry[name]
+        left_out = len(schedules) - len(schedules_for(cls, schedules))
+        if left_out and len(schedules) > 1:
+            what = " and ".join(cls.temperatures) if cls.temperatures else "no tau"
+            count = max(1, len(schedules) - left_out)
+            is_are = f"{name} ignores tau" if not cls.temperatures else f"{name} has {what}"
+            notes.append(f"{is_are}: {count} schedule{'s' * (count > 1)} instead of {len(schedules)}")
+    return tuple(notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import re
@@ -16,6 +17,7 @@ from harness.axes import Combination, Fields, Placed
 from harness.config import EstimatorConfig, estimator_label
 from harness.plugins import source_of
 from harness.problems import Problems, did_you_mean
+from harness.schedules import Learned
 from harness.source import Node, short_repr
 
 if TYPE_CHECKING:
@@ -126,21 +128,47 @@ def _is_list(default: object) -> bool:
 Built = list[tuple[Candidate, "Estimator"]]
 
 
+def schedules_for(cls: type[Estimator], schedules: Iterable[Placed]) -> list[Placed]:
+    """Those of the schedules that set the very temperatures which the estimator has."""
+    return [schedule for schedule in schedules if cls.temperatures and schedule.value.sets == cls.temperatures]
+
+
 def build_all(
     candidates: Iterable[Candidate], schedules: Iterable[Placed], registry: Registry, problems: Problems
 ) -> Built:
-    """Construct every estimator at every first τ, without touching torch's random state."""
+    """Construct every estimator at every first temperature, without touching torch's random state."""
     import torch
 
-    first_taus = {s.value.tau(0, steps_per_epoch=1, n_steps=1): None for s in schedules}
+    schedules = list(schedules)
     built: Built = []
     with torch.random.fork_rng(devices=[]):
         for candidate in candidates:
-            uses_tau = registry[candidate.value.name].uses_tau
-            starts = [{"tau": tau} for tau in first_taus] if uses_tau else [{}]
-            found = [_build(candidate, registry, start, problems) for start in starts]
+            cls = registry[candidate.value.name]
+            mine = schedules_for(cls, schedules)
+            if cls.uses_tau and schedules and not mine:
+                problems.expected(candidate, "a schedule of tau", "none", hint="Add constant to schedules.")
+            elif mine and (twice := [key for key in mine[0].value.sets if key in candidate.given]):
+                place = candidate.given[twice[0]]
+                problems.expected(place, f"no {twice[0]} here", place.value, hint="A schedule of the grid sets it.")
+            starts: list[Placed | None] = [*mine] or [None]
+            found = [_start(candidate, registry, schedule, problems) for schedule in starts]
             built += [(candidate, estimator) for estimator in found[-1:] if estimator is not None]
     return built
+
+
+def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, problems: Problems) -> Estimator | None:
+    """The estimator at the schedule's first temperatures; None and a problem where that cannot be, or cannot learn."""
+    first = schedule.value.temperatures(0, steps_per_epoch=1, n_steps=1) if schedule else {}
+    estimator: Estimator | None = _build(candidate, registry, first, problems)
+    if estimator is not None and schedule is not None and isinstance(schedule.value, Learned):
+        from harness.learned_tau import check_learns
+
+        try:
+            check_learns(copy.deepcopy(estimator), schedule.value)
+        except ValueError as error:
+            problems.add(schedule.position, schedule.path, str(error))
+            return None
+    return estimator
 
 
 def check_shapes(built: Built, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
@@ -158,7 +186,7 @@ def _build(candidate: Candidate, registry: Registry, start: Mapping[str, float],
     from estimators import build
 
     try:
-        return build(candidate.value.name, registry, **candidate.value.params, **start)
+        return build(candidate.value.name, registry, **{**candidate.value.params, **start})
     except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
         _refuse(candidate, error, problems)
         return None

@@ -44,24 +44,26 @@ class Settings(BaseModel):
 class NoSchedule(Settings):
     """What an estimator without a temperature gets. It cannot be asked for in a grid."""
 
+    sets: ClassVar[tuple[str, ...]] = ()
     kind: Literal["none"] = "none"
 
     @property
     def label(self) -> str:
         return "none"
 
-    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> None:
-        return None
+    def temperatures(self, step: int, *, steps_per_epoch: int, n_steps: int) -> dict[str, float]:
+        return {}
 
 
 class Schedule(Settings, ABC):
     """Base of the schedules. `kind` names the class in a grid; `label` replaces the automatic name in tables."""
 
+    sets: ClassVar[tuple[str, ...]] = ("tau",)  # the temperatures of an estimator that it is for
     custom_label: Label | None = Field(default=None, alias="label")
 
     @abstractmethod
-    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
-        """τ for the update number `step` (global, from 0) of a run of `n_steps` updates."""
+    def temperatures(self, step: int, *, steps_per_epoch: int, n_steps: int) -> dict[str, float]:
+        """The temperatures, by name, for the update number `step` (global, from 0) of a run of `n_steps` updates."""
 
     @property
     def label(self) -> str:
@@ -73,7 +75,18 @@ class Schedule(Settings, ABC):
         """What the automatic label shows between its parentheses."""
 
 
-class Constant(Schedule):
+class SingleTau(Schedule, ABC):
+    """A schedule of one temperature."""
+
+    @abstractmethod
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        """τ for the update number `step` (global, from 0) of a run of `n_steps` updates."""
+
+    def temperatures(self, step: int, *, steps_per_epoch: int, n_steps: int) -> dict[str, float]:
+        return {"tau": self.tau(step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)}
+
+
+class Constant(SingleTau):
     """τ stays what it is."""
 
     kind: Literal["constant"] = "constant"
@@ -86,7 +99,26 @@ class Constant(Schedule):
         return [short(self.value)]
 
 
-class Annealed(Schedule, ABC):
+class Learned(SingleTau):
+    """τ is trained, from `initial` on: through the loss, or through the variance of the gradient.
+
+    `harness.learned_tau` does it, with Adam at `lr` on log τ.
+    """
+
+    kind: Literal["learned"] = "learned"
+    initial: Positive = 1.0
+    through: Literal["loss", "variance"] = "loss"
+    lr: Positive = 1e-3
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        return self.initial
+
+    def _described(self) -> list[str]:
+        rate = [] if self.lr == 1e-3 else [f"lr={short(self.lr)}"]
+        return [f"from {short(self.initial)}", f"through {self.through}", *rate]
+
+
+class Annealed(SingleTau, ABC):
     """A schedule that starts at `initial` and changes every `every` units (steps or epochs)."""
 
     ends_at: ClassVar[str]  # the field with the last τ
@@ -216,6 +248,27 @@ class Increasing(Falling):
         return max(self.floor, self.initial / (1 + self.initial * self.growth * self.elapsed(step, steps_per_epoch)))
 
 
+Single = Annotated[Constant | Exponential | Linear | Cosine | Step | Increasing, Field(discriminator="kind")]
+
+
+class Decoupled(Schedule):
+    """Two temperatures, `forward` for the sample and `backward` for its gradient: a number or a schedule each."""
+
+    sets: ClassVar[tuple[str, ...]] = ("tau_forward", "tau_backward")
+    kind: Literal["decoupled"] = "decoupled"
+    forward: Positive | Single = 1.0
+    backward: Positive | Single = 1.0
+
+    def temperatures(self, step: int, *, steps_per_epoch: int, n_steps: int) -> dict[str, float]:
+        def tau(part: float | SingleTau) -> float:
+            return part if isinstance(part, float) else part.tau(step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)
+
+        return {"tau_forward": tau(self.forward), "tau_backward": tau(self.backward)}
+
+    def _described(self) -> list[str]:
+        return [part.label if isinstance(part, Schedule) else short(part) for part in (self.forward, self.backward)]
+
+
 KINDS: Mapping[str, type[Schedule]] = MappingProxyType(
     {
         "constant": Constant,
@@ -224,11 +277,14 @@ KINDS: Mapping[str, type[Schedule]] = MappingProxyType(
         "cosine": Cosine,
         "step": Step,
         "increasing": Increasing,
+        "learned": Learned,
+        "decoupled": Decoupled,
     }
 )
 
 ScheduleConfig = Annotated[
-    Constant | Exponential | Linear | Cosine | Step | Increasing | NoSchedule, Field(discriminator="kind")
+    Constant | Exponential | Linear | Cosine | Step | Increasing | Learned | Decoupled | NoSchedule,
+    Field(discriminator="kind"),
 ]
 
 

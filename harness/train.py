@@ -15,10 +15,12 @@ from estimators import Estimator
 from harness import data, seeding, timing
 from harness.config import RunConfig, TrainingConfig
 from harness.devices import peak_memory_mb, reset_peak_memory
-from harness.evaluate import pictures, test_metrics, validation_metrics
+from harness.evaluate import kl_divergence, pictures, test_metrics, validation_metrics
 from harness.events import Diverged, EpochDone, Event, Finished, Image, Started
+from harness.learned_tau import LearnedTau
 from harness.provenance import provenance
-from harness.vae import CategoricalVAE, kl_to_uniform
+from harness.schedules import Learned
+from harness.vae import CategoricalVAE
 
 
 @dataclass
@@ -27,8 +29,10 @@ class State:
 
     vae: CategoricalVAE
     estimator: Estimator
-    optimizer: torch.optim.Optimizer
-    control_optimizer: torch.optim.Optimizer | None
+    optimizers: list[torch.optim.Optimizer]  # of the backbone, of the estimator's own parameters, of a learned tau
+    by_loss: list[torch.nn.Parameter]  # what the loss trains
+    by_control: list[torch.nn.Parameter]  # what the estimator's control_loss trains
+    learned_tau: LearnedTau | None = None
     step: int = 0
 
 
@@ -47,16 +51,16 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
     step_s: list[float] = []
     elapsed_s = 0.0
     for epoch in range(1, run.training.epochs + 1):
-        losses, epoch_step_s, epoch_s, tau = train_epoch(run, state, dataset, epoch)
+        losses, epoch_step_s, epoch_s = train_epoch(run, state, dataset, epoch)
         elapsed_s += epoch_s
         step_s += epoch_step_s
         if (bad := first_non_finite(losses)) is not None:
             step = state.step - len(losses) + bad + 1
-            yield Diverged(step, f"loss is {losses[bad, :2].sum().item()} at step {step} (epoch {epoch})")
+            value = losses[bad, :2].sum().item()
+            yield Diverged(step, f"{state.estimator.name}: loss is {value} at step {step} (epoch {epoch})")
             return
         metrics = epoch_means(losses) | timing.summary(epoch_step_s, run.training.batch_size)
-        if tau is not None:
-            metrics["tau"] = tau
+        metrics |= {key: float(getattr(state.estimator, key)) for key in state.estimator.temperatures}
         if epoch % run.evaluation.validation_every == 0 or epoch == run.training.epochs:
             metrics |= validation_metrics(run, state.vae, state.estimator, dataset, epoch)
         if (name := non_finite_name(metrics)) is not None:
@@ -68,28 +72,35 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
     if (name := non_finite_name(final)) is not None:
         yield Diverged(state.step, f"{name} is {final[name]} at the end of training")
         return
-    for name, png in pictures(run, state.vae, dataset):
+    for name, png in pictures(run, state.vae, state.estimator, dataset):
         yield Image(name, state.step, png)
     final |= timing.summary(step_s, run.training.batch_size)
     yield Finished(state.step, final | {"time/total_s": elapsed_s, "memory/peak_mb": peak_memory_mb(device)})
 
 
 def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int, device: torch.device) -> State:
-    """Build backbone, estimator and optimiser. The seed alone decides the initial weights, whatever the estimator."""
+    """Build backbone, estimator and optimisers. The seed alone decides the initial weights, whatever the estimator."""
+    with seeding.seeded(run.seed, "estimator"):
+        estimator = run.build_estimator(registry)
+        estimator.prepare(run.model.n_latents, run.model.n_categories, n_context=n_pixels)
+    n_outputs = estimator.n_outputs(run.model.n_categories)
     with seeding.seeded(run.seed, "initialisation"):
-        vae = CategoricalVAE(n_pixels=n_pixels, **run.model.model_dump()).to(device)
-        estimator = run.build_estimator(registry).to(device)
-    control_parameters = list(estimator.parameters())
-    control = make_optimizer(run.training, control_parameters) if control_parameters else None
-    return State(vae, estimator, make_optimizer(run.training, list(vae.parameters())), control)
+        vae = CategoricalVAE(n_pixels=n_pixels, n_outputs=n_outputs, **run.model.model_dump()).to(device)
+    estimator.to(device)
+    state = State(vae, estimator, [], list(vae.parameters()), list(estimator.parameters()))
+    control = estimator.control_optimizer()
+    state.optimizers = [make_optimizer(run.training, list(vae.parameters())), *([control] if control else [])]
+    if isinstance(run.schedule, Learned):
+        state.learned_tau = LearnedTau(run.schedule, device)
+        state.optimizers.append(state.learned_tau.optimizer)
+        (state.by_loss if run.schedule.through == "loss" else state.by_control).append(state.learned_tau.log_tau)
+    return state
 
 
-def train_epoch(
-    run: RunConfig, state: State, dataset: data.Dataset, epoch: int
-) -> tuple[Tensor, list[float], float, float | None]:
+def train_epoch(run: RunConfig, state: State, dataset: data.Dataset, epoch: int) -> tuple[Tensor, list[float], float]:
     """Pass once over the training images.
 
-    Return losses (steps × [bce, kl, batch size]), seconds per step, seconds, last τ.
+    Return losses (steps × [bce, kl, batch size]), seconds per step, seconds.
     """
     device, batch_size = dataset.train_ND.device, run.training.batch_size
     n_images = len(dataset.train_ND)
@@ -99,36 +110,50 @@ def train_epoch(
     binarize = seeding.generator(run.seed, "binarization", epoch, device)
     losses = torch.empty(steps_per_epoch, 3, device=device)
     state.vae.train()
+    state.estimator.train()
     timer = timing.StepTimer(device)
     for i, index_B in enumerate(torch.split(order_N, batch_size)):
-        tau = run.schedule.tau(state.step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)
-        if tau is not None:
-            state.estimator.tau = tau
+        set_temperatures(run, state, steps_per_epoch, n_steps)
         set_learning_rate(state, run.training, n_steps)
-        bce, kl = train_step(state, dataset.train_batch(index_B, binarize), run.training.grad_clip)
+        try:
+            bce, kl = train_step(state, dataset.train_batch(index_B, binarize), run.training.grad_clip)
+        except ValueError as error:
+            raise ValueError(f"{error} (step {state.step + 1}, epoch {epoch})") from error
         losses[i, 0], losses[i, 1], losses[i, 2] = bce, kl, len(index_B)
         state.step += 1
         timer.lap()
     step_s, epoch_s = timer.seconds()
-    return losses.cpu(), step_s, epoch_s, state.estimator.tau
+    if state.learned_tau is not None:
+        state.estimator.tau = state.learned_tau.value
+    return losses.cpu(), step_s, epoch_s
+
+
+def set_temperatures(run: RunConfig, state: State, steps_per_epoch: int, n_steps: int) -> None:
+    """Give the estimator the temperatures of the next update: the schedule's, or the one that is being learned."""
+    if state.learned_tau is not None:
+        state.estimator.tau = state.learned_tau.tau()
+        return
+    values = run.schedule.temperatures(state.step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)
+    for key, value in values.items():
+        setattr(state.estimator, key, value)
 
 
 def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> tuple[Tensor, Tensor]:
     """Make one update; return reconstruction cost and KL of the batch, in nats per example."""
     logits_BLK = state.vae.encode(x_BD)
-    estimate = state.estimator(logits_BLK, state.vae.reconstruction_cost(x_BD))  # the line in which estimators differ
-    bce, kl = estimate.cost_B.mean(), kl_to_uniform(logits_BLK).mean()
+    estimate = state.estimator(logits_BLK, state.vae.reconstruction_cost(x_BD), x_BD)  # where estimators differ
+    bce, kl = estimate.cost_B.mean(), kl_divergence(state.estimator, logits_BLK).mean()
 
-    state.optimizer.zero_grad(set_to_none=True)
-    control = estimate.control_loss
-    torch.autograd.backward(bce + kl, inputs=list(state.vae.parameters()), retain_graph=control is not None)
-    if control is not None and state.control_optimizer is not None:
-        state.control_optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(control, inputs=list(state.estimator.parameters()))
-        state.control_optimizer.step()
+    for optimizer in state.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    control = estimate.control_loss if state.by_control else None
+    torch.autograd.backward(bce + kl, inputs=state.by_loss, retain_graph=control is not None)
+    if control is not None:
+        torch.autograd.backward(control, inputs=state.by_control)
     if grad_clip is not None:
         torch.nn.utils.clip_grad_norm_(state.vae.parameters(), grad_clip)
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        optimizer.step()
     return bce.detach(), kl.detach()
 
 
@@ -147,14 +172,14 @@ def make_optimizer(training: TrainingConfig, parameters: list[torch.nn.Parameter
 
 
 def set_learning_rate(state: State, training: TrainingConfig, n_steps: int) -> None:
-    """Set the learning rate of the next update: a pure function of the step."""
+    """Set the learning rates of the next update, each a fraction of its first value: a pure function of the step."""
     if training.lr_schedule == "constant":
         return
     progress = state.step / n_steps
     factor = 1 - progress if training.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-    for optimizer in (state.optimizer, state.control_optimizer):
-        for group in optimizer.param_groups if optimizer is not None else ():
-            group["lr"] = training.lr * factor
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def epoch_means(losses: Tensor) -> dict[str, float]:

@@ -48,16 +48,18 @@ class CategoricalVAE(nn.Module):
         hidden: Sequence[int],
         activation: str = "relu",
         logits_activation: str = "identity",
+        n_outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.n_latents, self.n_categories = n_latents, n_categories
+        self.n_outputs = n_outputs or n_categories
         code = n_latents * n_categories
-        self.encoder = _mlp([n_pixels, *hidden, code], activation, logits_activation)
+        self.encoder = _mlp([n_pixels, *hidden, n_latents * self.n_outputs], activation, logits_activation)
         self.decoder = _mlp([code, *reversed(hidden), n_pixels], activation)
 
     def encode(self, x_BD: Tensor) -> Tensor:
-        """Return logits_BLK of the factorised posterior q(z|x)."""
-        logits_BLK: Tensor = self.encoder(x_BD).unflatten(-1, (self.n_latents, self.n_categories))
+        """Return logits_BLK of the factorised posterior q(z|x), or `n_outputs` numbers in the place of the K."""
+        logits_BLK: Tensor = self.encoder(x_BD).unflatten(-1, (self.n_latents, self.n_outputs))
         return logits_BLK
 
     def decode(self, z_xLK: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from estimators import REGISTRY
 from harness.config import DataConfig, EstimatorConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.schedules import Constant, NoSchedule
 
@@ -26,7 +27,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def _tiny_run(estimator: str = "gumbel_softmax", **changes: Any) -> RunConfig:
     params = changes.pop("params", {})
-    untempered = estimator in ("identity_ste", "reinforce", "rloo", "exact")
+    untempered = estimator in REGISTRY and not REGISTRY[estimator].uses_tau
     sections: dict[str, Any] = {
         "data": DataConfig(train_size=200),
         "model": ModelConfig(n_latents=3, n_categories=4, hidden=(16,)),

@@ -32,7 +32,7 @@ def refuse(tmp_path, monkeypatch):
     return refuse
 
 
-KINDS_RULE = "expected one of constant, exponential, linear, cosine, step, increasing"
+KINDS_RULE = "expected one of constant, exponential, linear, cosine, step, increasing, learned, decoupled"
 HEAD = "estimators: [straight_through]\nseeds: [0]\n"
 PROBLEMS = {
     # unknown and misspelt keys

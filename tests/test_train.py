@@ -134,7 +134,7 @@ def test_learning_rate_schedules_start_full_and_fall(tiny_run: Make) -> None:
         rates = []
         for state.step in range(10):
             train.set_learning_rate(state, training, 10)
-            rates.append(state.optimizer.param_groups[0]["lr"])
+            rates.append(state.optimizers[0].param_groups[0]["lr"])
         assert rates[0] == 0.5
         assert rates == sorted(rates, reverse=True)
         assert 0 < rates[-1] <= 0.06
