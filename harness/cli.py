@@ -55,6 +55,11 @@ class Refused(click.ClickException):
         click.echo(self.message, err=True)
 
 
+def unwritable(folder: Path, error: OSError) -> Refused:
+    """Return the refusal of a folder that cannot be written to."""
+    return Refused(f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another --out.")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="argmax-harness", prog_name="harness")
@@ -169,10 +174,45 @@ def report(
     try:
         path = build_report(runs, folder, baseline=baseline, title=title)
     except OSError as error:
-        raise Refused(
-            f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another --out."
-        ) from error
+        raise unwritable(folder, error) from error
     click.echo(f"report: {path.absolute()}")
+
+
+@cli.command()
+@grid_option
+@click.option("--resamples", type=click.IntRange(min=64), default=1024, show_default=True, help="Draws per estimator.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@plugin_option
+@out_option
+def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path], out: Path) -> None:
+    """Hold the estimators of a grid against the true gradients of small problems, in seconds.
+
+    Bias with its interval, cosine, variance and cost, each estimator at the first temperatures of its schedules. Writes
+    gradients.html, gradients.csv, gradients.md and figures/ to gradients/NAME in --out.
+    """
+    from harness import gradients as toys
+    from harness.plugins import load_registry
+    from reports import gradients as pages
+
+    registry = load_registry(plugins)
+    grid = _load(grid_path, registry)
+    console = _console()
+    estimators = toys.estimators(grid, registry)
+    sections = []
+    for name, toy in toys.TOYS.items():
+        with console.status(f"{name}: {len(estimators)} estimators"):
+            frame = toys.frame(toy, estimators, resamples, seed)
+        sections.append(pages.Section(name, str(frame.attrs["truth"]), frame, toy.meaning))
+    notes = {"Draws": f"{resamples} of each estimator", "Seed": str(seed), "Points": toys.POINTS}
+    command = shlex.join(["harness", *sys.argv[1:]])
+    folder = out / "gradients" / grid.name
+    try:
+        path = pages.write(sections, folder, title=grid.name, command=command, notes=notes)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    for table in toys.tables({section.title: section.frame for section in sections}):
+        console.print(table)
+    click.echo(f"page: {path.absolute()}")
 
 
 @cli.command()

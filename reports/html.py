@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 
 from reports import comparison, export, figures, gallery, provenance, tables, verdict
 from reports.comparison import Baseline, Metric
 from reports.frame import NO_TEMPERATURE, Runs
-from reports.palette import DARK, LIGHT, Style, styles
+from reports.page import environment
+from reports.palette import Style, styles
 from reports.svg import Panel
 from reports.tables import Table
 
-_HERE = Path(__file__).parent
 CURVE_METRICS = ("val/loss", "train/loss")  # the first that the runs have
 
 
@@ -102,54 +100,48 @@ def _render(
     frame, history = runs.runs, runs.history
     metric = next((name for name in CURVE_METRICS if name in history and history[name].notna().any()), None)
     stored = runs.sweeps[-1].provenance if runs.sweeps else {}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = lambda panel: Markup(panel.svg)  # noqa: S704 made by matplotlib, which escapes its texts
     colour = {
         estimator: look[label].colour
         for estimator, label in zip(frame["estimator"], frame["estimator_label"], strict=True)
     }
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        question=provenance.question(runs),
-        css=Markup(_css()),  # noqa: S704 our own file
-        js=Markup((_HERE / "report.js").read_text(encoding="utf-8")),  # noqa: S704 our own file
-        counts=verdict.counts(frame),
-        compared=compared,
-        differing=[each for each in compared if each.difference_table],
-        power=next((verdict.power(each.differences) for each in compared if len(each.differences)), ""),
-        warnings=verdict.warnings(frame),
-        notes=runs.notes,
-        baseline=baseline,
-        baseline_stated=stated,
-        command=provenance.command(runs),
-        date=provenance.newest_end(frame),
-        code=provenance.code(stored),
-        hardware=provenance.summary(stored),
-        packages=provenance.packages(stored),
-        completeness=tables.completeness(frame),
-        legend=sorted(look.items()),
-        curve_metric=metric,
-        by_step=figures.curves(history, metric, "step", look) if metric else [],
-        by_time=figures.curves(history, metric, "elapsed_s", look) if metric else [],
-        one_epoch=bool(len(history)) and history["epoch"].nunique() == 1,
-        temperatures=figures.temperatures(history),
-        tempered=bool((frame["schedule_label"] != NO_TEMPERATURE).any()),
-        timings=tables.timings(frame),
-        shared=bool(frame.loc[frame["status"] == "finished", "shared_machine"].any()),
-        galleries=gallery.galleries(runs),
-        failures=tables.failures(frame),
-        provenance=list(provenance.facts(stored)) if stored else [],
-        settings=provenance.settings(frame),
-        sweeps=runs.sweeps,
-        exclusions=_exclusions(frame),
-        k=comparison.bound_samples(frame),
-        colour=colour,
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            question=provenance.question(runs),
+            counts=verdict.counts(frame),
+            compared=compared,
+            differing=[each for each in compared if each.difference_table],
+            power=next((verdict.power(each.differences) for each in compared if len(each.differences)), ""),
+            warnings=verdict.warnings(frame),
+            notes=runs.notes,
+            baseline=baseline,
+            baseline_stated=stated,
+            command=provenance.command(runs),
+            date=provenance.newest_end(frame),
+            code=provenance.code(stored),
+            hardware=provenance.summary(stored),
+            packages=provenance.packages(stored),
+            completeness=tables.completeness(frame),
+            legend=sorted(look.items()),
+            curve_metric=metric,
+            by_step=figures.curves(history, metric, "step", look) if metric else [],
+            by_time=figures.curves(history, metric, "elapsed_s", look) if metric else [],
+            one_epoch=bool(len(history)) and history["epoch"].nunique() == 1,
+            temperatures=figures.temperatures(history),
+            tempered=bool((frame["schedule_label"] != NO_TEMPERATURE).any()),
+            timings=tables.timings(frame),
+            shared=bool(frame.loc[frame["status"] == "finished", "shared_machine"].any()),
+            galleries=gallery.galleries(runs),
+            failures=tables.failures(frame),
+            provenance=list(provenance.facts(stored)) if stored else [],
+            settings=provenance.settings(frame),
+            sweeps=runs.sweeps,
+            exclusions=_exclusions(frame),
+            k=comparison.bound_samples(frame),
+            colour=colour,
+        )
     )
 
 
@@ -161,12 +153,3 @@ def _exclusions(frame: pd.DataFrame) -> str:
     found = without["status"].value_counts().sort_index()
     listed = ", ".join(f"{count} {status}" for status, count in found.items())
     return f"In no mean and no pair, because they were not tried to the end: {listed}; listed under “Did not finish”."
-
-
-def _css() -> str:
-    def variables(colours: Sequence[str]) -> str:
-        return " ".join(f"--e{index}: {colour};" for index, colour in enumerate(colours))
-
-    light = f":root {{ {variables(LIGHT)} }}\n"
-    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}\n"
-    return light + dark + (_HERE / "report.css").read_text(encoding="utf-8")

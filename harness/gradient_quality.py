@@ -1,0 +1,121 @@
+"""How far the mean of a gradient estimator is from the truth, and how noisy one draw is: all from block means.
+
+The draws of an estimator are averaged in N_BLOCKS blocks; the truth is as many blocks, all the same where it is exact.
+Everything below is a function of the inner products between blocks. A product of two *different* blocks has no noise
+floor: its mean is the product of the means (a U-statistic; Hoeffding 1948, doi:10.1214/aoms/1177730196). Intervals are
+jackknife ones over blocks with Student's t (Efron and Stein 1981, doi:10.1214/aos/1176345462).
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Array = npt.NDArray[np.float64]
+
+N_BLOCKS = 32
+CONFIDENCE = 0.95
+N_FLIPS = 9_999
+ROUNDING = 1e-12
+"""Blocks that differ by less than that part of their squared length are equal."""
+
+METRICS: Mapping[str, str] = {
+    "relative_bias": "‖E ĝ − ∇‖ / ‖∇‖, the Monte Carlo noise floor subtracted; 0 where that leaves nothing",
+    "relative_bias_low": f"lower end of its {CONFIDENCE:.0%} interval",
+    "relative_bias_high": f"upper end of its {CONFIDENCE:.0%} interval",
+    "p_value": "of the test that the bias is zero: signs of the blocks' errors flipped at random",
+    "cosine": "between E ĝ and ∇, the noise floor subtracted",
+    "cosine_low": f"lower end of its {CONFIDENCE:.0%} interval",
+    "cosine_high": f"upper end of its {CONFIDENCE:.0%} interval",
+    "variance": "trace of the covariance of one draw",
+    "mse": "E ‖ĝ − ∇‖², the variance and the squared bias",
+    "snr": "‖E ĝ‖ / √variance, the signal-to-noise ratio",
+}
+"""What `quality` returns, in words."""
+
+
+def quality(gram: Array, draws_per_block: int, seed: int = 0) -> dict[str, float]:
+    """Return every one of METRICS; NaN or ∞ where one is not defined (no noise, no gradient, nothing but noise).
+
+    `gram` (2J, 2J) holds the inner products of the J block means of the estimator and then the J of the truth.
+    Squared norms, hence the variance and the MSE, are in the units of `gram`.
+    """
+    n_blocks = len(gram) // 2
+    bias2, norm2, mean2, _ = _moments(gram)
+    square = np.trace(gram[:n_blocks, :n_blocks]) / n_blocks
+    variance = draws_per_block * (square - mean2) if square - mean2 > ROUNDING * square else 0.0
+    low, high = _interval(gram, _relative_squared_bias)
+    cosine_low, cosine_high = _interval(gram, _cosine)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "relative_bias": float(np.sqrt(max(0.0, bias2) / norm2)) if norm2 > 0 else np.nan,
+            "relative_bias_low": float(np.sqrt(np.maximum(0.0, low))),
+            "relative_bias_high": float(np.sqrt(np.maximum(0.0, high))),
+            "p_value": _p_value(_errors(gram), seed),
+            "cosine": float(np.clip(_cosine(gram), -1, 1)),
+            "cosine_low": float(np.clip(cosine_low, -1, 1)),
+            "cosine_high": float(np.clip(cosine_high, -1, 1)),
+            "variance": float(variance),
+            "mse": float(variance + max(0.0, bias2)),
+            "snr": float(np.sqrt(np.float64(max(0.0, mean2)) / np.float64(variance))),
+        }
+
+
+def relative_standard_error(truth_gram: Array) -> float:
+    """Return the standard error of a truth that is itself an average, relative to its norm: 0 for an exact one."""
+    n_blocks = len(truth_gram)
+    norm2 = _off_diagonal(truth_gram)
+    error2 = max(0.0, np.trace(truth_gram) / n_blocks - norm2) / n_blocks
+    return float(np.sqrt(error2 / norm2)) if norm2 > 0 else np.nan
+
+
+def _errors(gram: Array) -> Array:
+    """Inner products of the errors, block mean of the estimator minus block mean of the truth."""
+    n_blocks = len(gram) // 2
+    mean, truth, cross = gram[:n_blocks, :n_blocks], gram[n_blocks:, n_blocks:], gram[:n_blocks, n_blocks:]
+    return mean - cross - cross.T + truth
+
+
+def _moments(gram: Array) -> tuple[float, float, float, float]:
+    """Unbiased ‖E ĝ − ∇‖², ‖∇‖², ‖E ĝ‖² and (E ĝ)·∇."""
+    n_blocks = len(gram) // 2
+    mean, truth, cross = gram[:n_blocks, :n_blocks], gram[n_blocks:, n_blocks:], gram[:n_blocks, n_blocks:]
+    return _off_diagonal(_errors(gram)), _off_diagonal(truth), _off_diagonal(mean), _off_diagonal(cross)
+
+
+def _off_diagonal(square: Array) -> float:
+    n_blocks = len(square)
+    return float((square.sum() - np.trace(square)) / (n_blocks * (n_blocks - 1)))
+
+
+def _relative_squared_bias(gram: Array) -> float:
+    bias2, norm2, _, _ = _moments(gram)
+    return bias2 / norm2 if norm2 > 0 else np.nan
+
+
+def _cosine(gram: Array) -> float:
+    _, norm2, mean2, product = _moments(gram)
+    return float(product / np.sqrt(mean2 * norm2)) if mean2 > 0 and norm2 > 0 else np.nan
+
+
+def _interval(gram: Array, statistic: Callable[[Array], float]) -> tuple[float, float]:
+    n_blocks = len(gram) // 2
+    kept = (np.delete(np.arange(2 * n_blocks), [i, n_blocks + i]) for i in range(n_blocks))
+    without = np.array([statistic(gram[np.ix_(rest, rest)]) for rest in kept])
+    error = np.sqrt((n_blocks - 1) * without.var())
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n_blocks - 1) * error
+    centre = statistic(gram)
+    return centre - half, centre + half
+
+
+def _p_value(errors: Array, seed: int) -> float:
+    """How often random signs of the errors make their mean at least as long; 1 where there is no error at all.
+
+    With no bias the errors of blocks are symmetric about 0, or nearly so: each is the mean of many draws.
+    """
+    cross = errors - np.diag(np.diag(errors))
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(N_FLIPS, len(errors)))
+    flipped = np.einsum("fi,ij,fj->f", signs, cross, signs, optimize=True)
+    slack = 1e-9 * np.abs(cross).sum()
+    return float((1 + (flipped >= cross.sum() - slack).sum()) / (1 + N_FLIPS))

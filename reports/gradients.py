@@ -1,0 +1,179 @@
+"""Gradient quality as tables and figures: from the frames of `harness.diagnose` and `harness gradients`.
+
+One row per estimator: relative_bias, cosine (each with _low and _high), p_value, variance, mse, snr, evaluations,
+seconds, and the reason why it was not measured, or an empty text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from reports import export, palette, svg
+from reports.page import environment
+from reports.svg import Panel
+from reports.tables import Cell, Column, Table, number, p_value
+
+BIAS_MEANING = "length of (mean gradient − true gradient) ÷ length of the true one, Monte Carlo noise subtracted"
+COLUMNS = (
+    Column("Estimator", numeric=False),
+    Column("Relative bias", meaning=BIAS_MEANING),
+    Column("95 % interval", meaning="of the relative bias; from 0 where no bias was found"),
+    Column("p", meaning="of the test that there is no bias"),
+    Column("Cosine", meaning="between the mean gradient and the true one"),
+    Column("Variance", meaning="trace of the covariance of one draw"),
+    Column("MSE", meaning="mean squared distance of one draw from the true gradient: variance + bias²"),
+    Column("SNR", meaning="length of the mean gradient ÷ √variance"),
+    Column("Evals", meaning="evaluations of the cost per example and draw, at most"),
+    Column("ms", meaning="milliseconds per draw for the whole batch, forward and backward"),
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One problem, or one epoch: a title, what the truth is, and the frame."""
+
+    title: str
+    truth: str
+    frame: pd.DataFrame
+    meaning: str = ""
+
+
+def table(frame: pd.DataFrame, caption: str) -> Table:
+    """The measured estimators of a frame, in its order."""
+    rows = []
+    for row in measured(frame).to_dict("records"):
+        low, high = row["relative_bias_low"], row["relative_bias_high"]
+        rows.append(
+            [
+                Cell(str(row["estimator"]), str(row["estimator"])),
+                Cell(rounded(row["relative_bias"]), _known(row["relative_bias"])),
+                Cell(f"[{rounded(low)}, {rounded(high)}]" if np.isfinite(high) else "–", _known(high - low)),
+                Cell("–" if np.isnan(row["p_value"]) else p_value(row["p_value"]), _known(row["p_value"])),
+                Cell(number(row["cosine"], 3), _known(row["cosine"])),
+                *(Cell(figures(row[key]), _known(row[key])) for key in ("variance", "mse", "snr")),
+                Cell(f"{row['evaluations']:.0f}", float(row["evaluations"])),
+                Cell(figures(1e3 * row["seconds"]), float(row["seconds"])),
+            ]
+        )
+    return Table(caption, COLUMNS, rows)
+
+
+def measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that hold numbers."""
+    return frame[frame["reason"] == ""]
+
+
+def refused(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """(estimator, reason) of those that are not applicable."""
+    rows = frame[frame["reason"] != ""]
+    return list(zip(rows["estimator"], rows["reason"], strict=True))
+
+
+def figures(value: float) -> str:
+    """Three significant figures; – for nothing, ∞."""
+    if np.isnan(value):
+        return "–"
+    if np.isinf(value):
+        return "∞"
+    if value == 0:
+        return "0"
+    return f"{value:.2e}" if not 1e-3 <= abs(value) < 1e5 else f"{float(f'{value:.3g}'):,.10g}"
+
+
+def rounded(value: float) -> str:
+    """Three decimals, or three significant figures where the value is 10 or more."""
+    return number(value, 3) if not abs(value) >= 10 else figures(value)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def figure(frame: pd.DataFrame) -> Figure:
+    """Relative bias and cosine with their intervals, and variance on a logarithmic axis: an estimator a line."""
+    with svg.style("gradients"):
+        return _figure(measured(frame))
+
+
+def panel(section: Section) -> Panel:
+    """The figure of a section, to be put into a page."""
+    with svg.style(f"gradients-{section.title}"):
+        drawn = _figure(measured(section.frame))
+        words = "; ".join(f"{r['estimator']} {number(r['relative_bias'], 3)}" for r in _records(section.frame))
+        return svg.inline(drawn, f"Relative bias on {section.title}: {words}", wide=True)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, float]]:
+    return measured(frame).to_dict("records")  # type: ignore[return-value]
+
+
+def _figure(frame: pd.DataFrame) -> Figure:
+    drawn = Figure((8.8, 0.9 + 0.21 * max(3, len(frame))), layout="constrained")
+    bias, cosine, variance = drawn.subplots(1, 3, sharey=True)
+    place = np.arange(len(frame))
+    _dots(bias, place, frame, "relative_bias", "relative bias")
+    _dots(cosine, place, frame, "cosine", "cosine with the true gradient")
+    bias.axvline(0, color=palette.MUTED, linewidth=0.8, zorder=0)
+    bias.set_xlim(left=min(-0.02, -0.02 * bias.get_xlim()[1]))
+    cosine.axvline(1, color=palette.MUTED, linewidth=0.8, zorder=0)
+    noisy = frame["variance"].to_numpy() > 1e-12
+    variance.plot(frame["variance"].to_numpy()[noisy], place[noisy], "o", color=palette.LIGHT[0], markersize=4.5)
+    if noisy.any():
+        variance.set_xscale("log")
+        variance.xaxis.set_major_locator(LogLocator(numticks=5))
+        variance.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        variance.xaxis.set_minor_locator(NullLocator())
+    for here in place[~noisy]:
+        variance.annotate("none", (0.02, here), xycoords=("axes fraction", "data"), va="center", color=palette.MUTED)
+    variance.set_xlabel("variance of one draw")
+    bias.set_yticks(place, list(frame["estimator"]))
+    bias.set_ylim(len(frame) - 0.5, -0.5)
+    for axes in (bias, cosine, variance):
+        axes.grid(axis="y")
+        axes.tick_params(left=False)
+        axes.spines["left"].set_visible(False)
+    return drawn
+
+
+def _dots(axes: Axes, place: np.ndarray, frame: pd.DataFrame, name: str, label: str) -> None:
+    value = frame[name].to_numpy(float)
+    span = [value - frame[f"{name}_low"].to_numpy(float), frame[f"{name}_high"].to_numpy(float) - value]
+    error = np.nan_to_num(np.maximum(0.0, span))  # an interval that is not defined is not drawn
+    axes.errorbar(value, place, xerr=error, fmt="o", color=palette.LIGHT[0], markersize=4.5, elinewidth=1.4)
+    axes.set_xlabel(label)
+
+
+def write(sections: Sequence[Section], folder: Path, *, title: str, command: str, notes: Mapping[str, str]) -> Path:
+    """Write gradients.html, gradients.csv, gradients.md and a figure for each section; return the page's path."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    whole = pd.concat([section.frame.assign(problem=section.title) for section in sections], ignore_index=True)
+    whole = whole[["problem", *(name for name in whole.columns if name != "problem")]]
+    tables = [table(section.frame, f"{section.title}: truth {section.truth}") for section in sections]
+    panels = [panel(section) for section in sections]
+    export.write_atomically(folder / "gradients.csv", export.csv(whole))
+    export.write_atomically(folder / "gradients.md", export.markdown(tables))
+    for section in sections:
+        drawn = figure(section.frame)
+        drawn.savefig(folder / "figures" / f"{section.title}.svg", bbox_inches="tight", facecolor="white")
+    page = (
+        environment()
+        .get_template("gradients.html.j2")
+        .render(
+            title=title,
+            command=command,
+            notes=notes,
+            sections=list(zip(sections, tables, panels, strict=True)),
+            refused={section.title: refused(section.frame) for section in sections},
+            colour={},
+        )
+    )
+    export.write_atomically(folder / "gradients.html", page)
+    return folder / "gradients.html"

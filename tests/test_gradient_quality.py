@@ -1,0 +1,78 @@
+"""The statistics of gradient quality against problems whose answers are known."""
+
+import numpy as np
+import pytest
+
+from harness.gradient_quality import METRICS, N_BLOCKS, quality, relative_standard_error
+
+P = 40
+TRUTH = np.linspace(-1, 1, P)
+OFF = np.where(np.arange(P) % 2, 0.3, -0.3)  # a bias at a right angle to nothing in particular
+
+
+def gram(rng, bias, noise=1.0, draws=16, truth_noise=0.0):
+    """Blocks of `draws` draws from N(TRUTH + bias, noise²) and of a truth that may be an average itself."""
+    mean = TRUTH + bias + noise / np.sqrt(draws) * rng.standard_normal((N_BLOCKS, P))
+    truth = TRUTH + truth_noise * rng.standard_normal((N_BLOCKS, P))
+    blocks = np.concatenate([mean, truth])
+    return blocks @ blocks.T
+
+
+def many(bias, n=200, **options):
+    rng = np.random.default_rng(1)
+    return [quality(gram(rng, bias, **options), 16) for _ in range(n)]
+
+
+@pytest.mark.parametrize("truth_noise", [0.0, 0.5])
+def test_every_quantity_is_on_target_and_its_interval_covers(truth_noise):
+    found = many(OFF, truth_noise=truth_noise)
+    true_bias = np.linalg.norm(OFF) / np.linalg.norm(TRUTH)
+    true_cosine = (TRUTH + OFF) @ TRUTH / np.linalg.norm(TRUTH + OFF) / np.linalg.norm(TRUTH)
+    for name, true in (("relative_bias", true_bias), ("cosine", true_cosine)):
+        covered = np.mean([q[f"{name}_low"] <= true <= q[f"{name}_high"] for q in found])
+        assert 0.90 <= covered <= 0.99, name
+        assert np.mean([q[name] for q in found]) == pytest.approx(true, rel=0.01)
+    assert np.mean([q["variance"] for q in found]) == pytest.approx(P, rel=0.01)
+    assert np.mean([q["mse"] for q in found]) == pytest.approx(P + OFF @ OFF, rel=0.01)
+    signal = np.linalg.norm(TRUTH + OFF)
+    assert np.mean([q["snr"] for q in found]) == pytest.approx(signal / np.sqrt(P), rel=0.01)
+
+
+@pytest.mark.parametrize("truth_noise", [0.0, 0.5])
+def test_without_bias_the_noise_is_not_taken_for_one(truth_noise):
+    """‖ḡ − ∇‖/‖∇‖ itself would be .08 (and .16); its square, floor subtracted, is 0 on average."""
+    found = many(0 * OFF, truth_noise=truth_noise)
+    assert np.mean([q["relative_bias_low"] == 0 for q in found]) >= 0.93
+    assert np.mean([q["relative_bias"] == 0 for q in found]) == pytest.approx(0.5, abs=0.15)
+    assert np.mean([q["p_value"] <= 0.05 for q in found]) == pytest.approx(0.05, abs=0.045)
+    assert np.mean([q["p_value"] for q in found]) == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_small_bias_is_found():
+    assert np.mean([q["p_value"] <= 0.05 for q in many(OFF / 3)]) > 0.95
+
+
+def test_a_gradient_without_noise_is_measured_exactly():
+    exact = quality(gram(np.random.default_rng(0), 0 * OFF, noise=0.0), 16)
+    assert exact["relative_bias"] < 1e-7
+    assert exact["p_value"] == 1
+    assert exact["cosine"] == pytest.approx(1)
+    assert exact["variance"] == pytest.approx(0, abs=1e-10)
+    half = quality(gram(np.random.default_rng(0), -TRUTH / 2, noise=0.0), 16)
+    assert half["relative_bias"] == pytest.approx(0.5)
+    assert half["cosine"] == pytest.approx(1)
+    assert quality(gram(np.random.default_rng(0), -2 * TRUTH, noise=0.0), 16)["cosine"] == pytest.approx(-1)
+
+
+def test_what_is_undefined_is_not_a_number():
+    nothing = quality(np.zeros((2 * N_BLOCKS, 2 * N_BLOCKS)), 16)
+    assert set(nothing) == set(METRICS)
+    assert all(np.isnan(nothing[name]) for name in ("relative_bias", "relative_bias_low", "cosine", "snr"))
+
+
+def test_the_error_of_a_truth_that_is_an_average():
+    rng = np.random.default_rng(0)
+    blocks = TRUTH + 0.5 * rng.standard_normal((N_BLOCKS, P))
+    expected = 0.5 * np.sqrt(P / N_BLOCKS) / np.linalg.norm(TRUTH)
+    assert relative_standard_error(blocks @ blocks.T) == pytest.approx(expected, rel=0.1)
+    assert relative_standard_error(np.ones((N_BLOCKS, N_BLOCKS))) == 0
