@@ -133,7 +133,9 @@ def measure(
                 )
             for name, project in projections.items():
                 gram = gradient_draws.gram(project(found.blocks_JBLH), project(blocks_JBLH)).numpy()
-                scores = quality(gram, found.draws_per_block)
+                on_logits = project is gradient_draws.scaled
+                square = found.mean_square / len(problem.logits_BLH) if on_logits else None
+                scores = quality(gram, found.draws_per_block, square)
                 rows[label] |= {f"{name}/{key}" if name else key: value for key, value in scores.items()}
             rows[label]["evaluations"] = estimator.n_cost_evals(problem.n_latents, problem.n_categories)
             rows[label]["seconds"] = found.seconds

@@ -109,12 +109,13 @@ def draws_per_call(estimator: Estimator, problem: Problem) -> int:
     return max(1, CODES_PER_CALL // max(1, codes_each))
 
 
-def draw(estimator: Estimator, problem: Problem, n_draws: int) -> Tensor:
-    """Return the sum (B, L, H), float64 on the CPU, of `n_draws` independent draws, in as few calls as fit.
+def draw(estimator: Estimator, problem: Problem, n_draws: int) -> tuple[Tensor, Tensor]:
+    """Return the sum (B, L, H) of `n_draws` independent draws and the sum of their squares, float64 on the CPU.
 
     Replicas are more examples: (R·B, L, H). Raises ValueError where the cost is not finite or has a wrong shape.
     """
     total_BLH = torch.zeros(problem.logits_BLH.shape, dtype=torch.float64)
+    square = torch.zeros((), dtype=torch.float64)
     done = 0
     while done < n_draws:
         n = min(n_draws - done, draws_per_call(estimator, problem))
@@ -124,8 +125,9 @@ def draw(estimator: Estimator, problem: Problem, n_draws: int) -> Tensor:
             cost_B = estimator(leaf, _folded(problem.cost, n, estimator.name), context).cost_B
         (gradient,) = torch.autograd.grad(cost_B.sum(), leaf)
         total_BLH += gradient.view(n, *total_BLH.shape).sum(0).cpu()
+        square += gradient.square().sum().cpu()
         done += n
-    return total_BLH
+    return total_BLH, square
 
 
 def _folded(cost: Cost, n_replicas: int, name: str) -> Cost:
@@ -147,9 +149,13 @@ def _folded(cost: Cost, n_replicas: int, name: str) -> Cost:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Means of J blocks of draws, float64; what one draw of the whole batch took, forward and backward."""
+    """Means of J blocks of draws, float64, and the mean square of one draw of the whole batch.
+
+    `seconds` is what such a draw took, forward and backward.
+    """
 
     blocks_JBLH: Tensor
+    mean_square: float
     draws_per_block: int
     seconds: float
 
@@ -157,19 +163,19 @@ class Draws:
 def block_means(estimator: Estimator, problem: Problem, draws_per_block: int) -> Draws:
     """Return N_BLOCKS block means of independent draws. A gradient without noise is drawn just to see that."""
     estimator.eval()
-    first, second = (draw(estimator, problem, 1) for _ in range(2))
+    (first, square), (second, _) = (draw(estimator, problem, 1) for _ in range(2))
     if torch.equal(first, second):
         n_draws = min(draws_per_block, draws_per_call(estimator, problem))
-        _, seconds = _timed(estimator, problem, n_draws)
-        return Draws(first.expand(N_BLOCKS, *first.shape), draws_per_block, seconds / n_draws)
-    found = [_timed(estimator, problem, draws_per_block) for _ in range(N_BLOCKS)]
-    blocks_JBLH = torch.stack([total for total, _ in found]) / draws_per_block
-    return Draws(blocks_JBLH, draws_per_block, sum(seconds for _, seconds in found) / (N_BLOCKS * draws_per_block))
-
-
-def _timed(estimator: Estimator, problem: Problem, n_draws: int) -> tuple[Tensor, float]:
-    start = time.perf_counter()
-    return draw(estimator, problem, n_draws), time.perf_counter() - start  # a draw ends on the CPU: nothing is pending
+        start = time.perf_counter()
+        draw(estimator, problem, n_draws)
+        blocks_JBLH, square, n_timed = first.expand(N_BLOCKS, *first.shape), first.square().sum(), n_draws
+    else:
+        start = time.perf_counter()
+        totals, squares = zip(*(draw(estimator, problem, draws_per_block) for _ in range(N_BLOCKS)), strict=True)
+        n_timed = N_BLOCKS * draws_per_block
+        blocks_JBLH, square = torch.stack(totals) / draws_per_block, torch.stack(squares).sum() / n_timed
+    seconds = (time.perf_counter() - start) / n_timed  # a draw ends on the CPU: nothing is pending
+    return Draws(blocks_JBLH, square.item(), draws_per_block, seconds)
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,7 @@ def _exact(problem: Problem, class_BLK: Tensor) -> Tensor:
 def _average(problem: Problem, class_BLK: Tensor, reference: Reference) -> Tensor:
     estimator = build(reference.name, n_samples=reference.n_samples)
     at = Problem(class_BLK.to(problem.logits_BLH), problem.cost, problem.n_categories)
-    sums = [draw(estimator, at, reference.draws_per_block) for _ in range(N_BLOCKS)]
+    sums = [draw(estimator, at, reference.draws_per_block)[0] for _ in range(N_BLOCKS)]
     return torch.stack(sums) / reference.draws_per_block
 
 

@@ -35,16 +35,19 @@ METRICS: Mapping[str, str] = {
 """What `quality` returns, in words."""
 
 
-def quality(gram: Array, draws_per_block: int, seed: int = 0) -> dict[str, float]:
+def quality(gram: Array, draws_per_block: int, mean_square: float | None = None, seed: int = 0) -> dict[str, float]:
     """Return every one of METRICS; NaN or ∞ where one is not defined (no noise, no gradient, nothing but noise).
 
     `gram` (2J, 2J) holds the inner products of the J block means of the estimator and then the J of the truth.
-    Squared norms, hence the variance and the MSE, are in the units of `gram`.
+    Squared norms, hence the variance and the MSE, are in the units of `gram`. `mean_square` is that of single draws, if
+    it is known; otherwise the spread of the blocks tells the variance, less sharply.
     """
     n_blocks = len(gram) // 2
     bias2, norm2, mean2, _ = _moments(gram)
-    square = np.trace(gram[:n_blocks, :n_blocks]) / n_blocks
-    variance = draws_per_block * (square - mean2) if square - mean2 > ROUNDING * square else 0.0
+    n_draws, square = draws_per_block, np.trace(gram[:n_blocks, :n_blocks]) / n_blocks
+    if mean_square is not None:
+        n_draws, square = 1, mean_square
+    variance = n_draws * (square - mean2) if square - mean2 > ROUNDING * square else 0.0
     low, high = _interval(gram, _relative_squared_bias)
     cosine_low, cosine_high = _interval(gram, _cosine)
     with np.errstate(divide="ignore", invalid="ignore"):
