@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -108,6 +109,34 @@ class EstimatorConfig(Settings):
         return self.custom_label or estimator_label(self.name, self.params)
 
 
+class BasketConfig(EstimatorConfig):
+    """An estimator of the diagnostics' basket. A temperature that is not among its parameters is the run's own."""
+
+    reserved: ClassVar[frozenset[str]] = EstimatorConfig.reserved - {"tau"}
+
+    @property
+    def metric_name(self) -> str:
+        """The label in the letters that MLflow allows: `rloo(n_samples=2)` → `rloo-n_samples-2`."""
+        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.label).strip("-")
+
+
+class DiagnosticsConfig(Settings):
+    """Gradient quality during training: how often, with how many draws, on how many images, of which estimators."""
+
+    every: PositiveInt = 1
+    resamples: Annotated[int, Field(ge=64, le=10**9)] = 1024
+    probe: PositiveInt = 100
+    max_codes: PositiveInt = 16384
+    basket: tuple[BasketConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = ["own", *(entry.metric_name for entry in self.basket)]
+        if again := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"basket: expected different names, got {again[0]} more than once. Give labels.")
+        return self
+
+
 class RunConfig(Settings):
     """Everything that decides the numbers of one run.
 
@@ -120,6 +149,7 @@ class RunConfig(Settings):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    diagnostics: DiagnosticsConfig | None = None
     estimator: EstimatorConfig
     schedule: ScheduleConfig = Constant()
     device: Annotated[str, Field(pattern=f"^({DEVICE})$")] = "cpu"
@@ -136,6 +166,7 @@ class RunConfig(Settings):
         """The canonical texts of the parts, which are cached, as one."""
         parts = {name: getattr(self, name).canonical for name in (*self.sections, "estimator", "schedule")}
         parts |= {"device": json.dumps(self.device), "seed": str(self.seed)}
+        parts |= {"diagnostics": self.diagnostics.canonical} if self.diagnostics else {}
         return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
 
     @property
@@ -151,6 +182,10 @@ class RunConfig(Settings):
         for section in (*self.sections, "schedule"):
             values = getattr(self, section).model_dump(by_alias=True, exclude={"custom_label"})
             yield from ((f"{section}.{name}", _plain(value)) for name, value in values.items())
+        if self.diagnostics:
+            values = self.diagnostics.model_dump(exclude={"basket"})
+            yield from ((f"diagnostics.{name}", value) for name, value in values.items())
+            yield "diagnostics.basket", ", ".join(entry.label for entry in self.diagnostics.basket)
         yield "estimator.name", self.estimator.name
         yield "estimator.source", self.estimator.source
         yield from ((f"estimator.{name}", _plain(value)) for name, value in self.estimator.params.items())

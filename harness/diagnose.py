@@ -7,7 +7,7 @@ plot(frame, "gradients.svg")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +109,13 @@ def measure(
     seed: int,
     projections: Mapping[str, Projection] | None = None,
     reference: Reference | None = None,
+    trained: Collection[str] = (),
 ) -> tuple[dict[str, Row], str]:
-    """Return a row for each label, and what the truth is in words. Estimators that are `ready` are left unchanged.
+    """Return a row for each label, and what the truth is in words. Estimators are copied before they are used.
 
     `projections` map block means (J, B, L, H) to (J, P), such as the parameters of an encoder; their metrics have the
     projection's name and a slash before their own. By default there is one without a name: per example, on the logits.
+    The labels in `trained` keep their running state and parameters; the other estimators that have some warm up first.
     """
     projections = projections or {"": gradient_draws.scaled}
     reference, device = reference or Reference(), problem.logits_BLH.device
@@ -128,9 +130,8 @@ def measure(
                 continue
             blocks_JBLH = truths.of(estimator)
             with seeding.seeded(seed, "diagnostics", DRAWS, device=device):
-                found = gradient_draws.block_means(
-                    gradient_draws.ready(estimator, problem), problem, -(-resamples // N_BLOCKS)
-                )
+                copied = gradient_draws.ready(estimator, problem, warm_up=label not in trained)
+                found = gradient_draws.block_means(copied, problem, -(-resamples // N_BLOCKS))
             for name, project in projections.items():
                 gram = gradient_draws.gram(project(found.blocks_JBLH), project(blocks_JBLH)).numpy()
                 on_logits = project is gradient_draws.scaled

@@ -80,9 +80,11 @@ def is_differentiable(problem: Problem) -> bool:
     return cost_SB.requires_grad and torch.autograd.grad(cost_SB.sum(), z_SBLK, allow_unused=True)[0] is not None
 
 
-def ready(estimator: Estimator, problem: Problem) -> Estimator:
-    """Return a copy to be measured: with parameters of the right shape, its running state and parameters warmed up."""
+def ready(estimator: Estimator, problem: Problem, *, warm_up: bool = True) -> Estimator:
+    """Return a copy to be measured; its own parameters and running state, if it has some, warmed up at this point."""
     estimator = copy.deepcopy(estimator)
+    if not warm_up:
+        return estimator
     n_context = 0 if problem.context_BX is None else problem.context_BX.shape[-1]
     estimator.prepare(problem.n_latents, problem.n_categories, n_context)
     estimator.to(problem.logits_BLH.device)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness import axes
 from harness.axes import MAX_RUNS, Placed
 from harness.config import DEVICE, RunConfig
+from harness.grid_diagnostics import check_basket, read_diagnostics
 from harness.grid_estimators import Candidate, build_all, check_shapes, read_estimators, schedules_for
 from harness.grid_sections import SECTIONS, expand, read_factors, varying
 from harness.problems import GridError, Problems
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Grid", "GridError", "load_grid"]
 
-KEYS = ("name", "question", "description", *SECTIONS, "estimators", "schedules", "devices", "seeds", "zip")
+KEYS = (
+    *("name", "question", "description"),
+    *SECTIONS,
+    *("diagnostics", "estimators", "schedules", "devices", "seeds", "zip"),
+)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 EXAMPLES = {"estimators": "[straight_through]", "seeds": "[0, 1, 2]"}
 
@@ -72,6 +77,9 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
     if "devices" in entries:
         devices = _devices(entries["devices"], problems)
     seeds = _seeds(entries["seeds"], problems) if "seeds" in entries else []
+    diagnostics, basket = None, list[Any]()
+    if "diagnostics" in entries:
+        diagnostics, basket = read_diagnostics(entries["diagnostics"], registry, problems)
     for key in EXAMPLES.keys() - entries.keys():
         message = f"expected a list of at least one {key[:-1]}, got none. Add {key}: {EXAMPLES[key]}."
         problems.add(tree.position, key, message)
@@ -82,12 +90,15 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
     pairs = [pair for c in candidates for pair in _scheduled(c, schedules, registry)]
     _check_count([*factors, pairs, devices, seeds], tree, problems)
     settings = expand(factors, Placed(None, tree.position, "grid"), problems)
-    check_shapes(built, {(s["model"].n_latents, s["model"].n_categories): None for s in settings}, problems)
+    shapes = {(s["model"].n_latents, s["model"].n_categories): None for s in settings}
+    check_shapes(built, shapes, problems)
+    check_basket(basket, shapes, problems)
     problems.stop_if_any()
 
     varies = (*varying(settings), *(["device"] if len(devices) > 1 else []))
+    shared: dict[str, Any] = {"diagnostics": diagnostics, "varies": varies}
     runs = tuple(
-        RunConfig(**setting, estimator=estimator, schedule=schedule, device=device, seed=seed, varies=varies)
+        RunConfig(**setting, **shared, estimator=estimator, schedule=schedule, device=device, seed=seed)
         for seed, device, setting, (estimator, schedule) in product(_values(seeds), _values(devices), settings, pairs)
     )
     return Grid(runs=runs, text=text, notes=_notes(candidates, schedules, registry), **words)

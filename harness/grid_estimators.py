@@ -34,17 +34,23 @@ class Candidate(Placed):
     given: Combination
 
 
-def read_estimators(node: Node, registry: Registry, problems: Problems) -> list[Candidate]:
-    """The estimators of a grid, in order, every parameter resolved but τ."""
+def read_estimators(
+    node: Node,
+    registry: Registry,
+    problems: Problems,
+    where: str = "estimators",
+    model: type[EstimatorConfig] = EstimatorConfig,
+) -> list[Candidate]:
+    """The estimators of a list in a grid, in order, every parameter resolved but τ."""
     found: list[Candidate] = []
-    for item, path in axes.items(node, "estimators", "estimator", problems):
+    for item, path in axes.items(node, where, "estimator", problems):
         entries = {"name": item} if isinstance(item.value, str) else axes.mapping(item, path, problems)
         if isinstance(item.value, dict) and "name" not in entries:
             problems.add(item.position, f"{path}.name", "expected the name of an estimator, got none.")
         name_path = f"{path}.name" if isinstance(item.value, dict) else path
         for name in axes.choices(entries["name"], name_path) if "name" in entries else []:
             if isinstance(name.value, str) and name.value in registry:
-                found += _candidates(item, path, registry[name.value], problems)
+                found += _candidates(item, path, registry[name.value], model, problems)
             else:
                 rule = f"one of {len(registry)} names" if isinstance(name.value, str) else "a name"
                 hint = did_you_mean(name.value, registry) or f"Known: {', '.join(registry)}."
@@ -52,20 +58,24 @@ def read_estimators(node: Node, registry: Registry, problems: Problems) -> list[
     return found
 
 
-def _candidates(item: Node, path: str, cls: type[Estimator], problems: Problems) -> Iterator[Candidate]:
+def _candidates(
+    item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], problems: Problems
+) -> Iterator[Candidate]:
     before = len(problems)
-    fields = _parameters(item, path, cls, problems)
+    fields = _parameters(item, path, cls, model, problems)
     if len(problems) > before:
         return
     for given in axes.combinations(fields, Placed(None, item.position, path), problems):
         try:
-            yield Candidate(_config(cls, given), item.position, path, given)
+            yield Candidate(_config(cls, model, given), item.position, path, given)
         except ValidationError:
             message = f"expected numbers, texts, true, false or null as the defaults of {cls.name}, got something else."
             problems.add(item.position, path, message)
 
 
-def _parameters(item: Node, path: str, cls: type[Estimator], problems: Problems) -> Fields:
+def _parameters(
+    item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], problems: Problems
+) -> Fields:
     from estimators import parameters
 
     known = parameters(cls)
@@ -74,12 +84,14 @@ def _parameters(item: Node, path: str, cls: type[Estimator], problems: Problems)
         where = f"{path}.{key}"
         if key == "label":
             fields[key] = axes.read_choices(node, where, EstimatorConfig, key, problems)
-        elif key == "tau":
+        elif key == "tau" and key in model.reserved:
             problems.add(item.keys[key], where, f"expected no tau here, got {short_repr(node.plain())}. {TAU_HINT}")
         elif key == "name":
             continue
         elif key not in known:
-            axes.unknown_key(item, key, where, ["name", "label", *(k for k in known if k != "tau")], problems)
+            axes.unknown_key(
+                item, key, where, ["name", "label", *(k for k in known if k not in model.reserved)], problems
+            )
         else:
             fields[key] = [_checked(c, problems) for c in axes.choices(node, where, is_list=_is_list(known[key]))]
             if not fields[key]:
@@ -100,15 +112,16 @@ def _checked(choice: Placed, problems: Problems) -> Placed:
     return choice
 
 
-def _config(cls: type[Estimator], given: Combination) -> EstimatorConfig:
+def _config(cls: type[Estimator], model: type[EstimatorConfig], given: Combination) -> EstimatorConfig:
     from estimators import parameters
 
-    defaults = {key: value for key, value in parameters(cls).items() if key != "tau"}
+    later = ("tau",) if "tau" in model.reserved else cls.temperatures
+    defaults = {key: value for key, value in parameters(cls).items() if key not in later}
     asked = {key: _as_float(cls, key, choice.value) for key, choice in given.items() if key != "label"}
     params = {key: tuple(value) if isinstance(value, list) else value for key, value in {**defaults, **asked}.items()}
     label = given["label"].value if "label" in given else None
-    shown = {key: value for key, value in asked.items() if value != defaults[key]}
-    return EstimatorConfig(
+    shown = {key: value for key, value in asked.items() if key not in defaults or value != defaults[key]}
+    return model(
         name=cls.name, params=params, source=source_of(cls), label=label or estimator_label(cls.name, shown)[:200]
     )
 
@@ -159,7 +172,7 @@ def build_all(
 def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, problems: Problems) -> Estimator | None:
     """The estimator at the schedule's first temperatures; None and a problem where that cannot be, or cannot learn."""
     first = schedule.value.temperatures(0, steps_per_epoch=1, n_steps=1) if schedule else {}
-    estimator: Estimator | None = _build(candidate, registry, first, problems)
+    estimator: Estimator | None = build_one(candidate, registry, first, problems)
     if estimator is not None and schedule is not None and isinstance(schedule.value, Learned):
         from harness.learned_tau import check_learns
 
@@ -182,7 +195,8 @@ def check_shapes(built: Built, shapes: Iterable[tuple[int, int]], problems: Prob
                 _refuse(candidate, error, problems)
 
 
-def _build(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
+def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
+    """The estimator with these first temperatures; None and a problem where that cannot be."""
     from estimators import build
 
     try:

@@ -207,7 +207,8 @@ class Tracker:
 
     def _log_metrics(self, child: str, metrics: Mapping[str, float], time_ms: int, step: int) -> None:
         entities = [Metric(name, value, time_ms, step) for name, value in metrics.items()]
-        self._client.log_batch(child, metrics=entities[:METRICS_A_CALL])
+        for i in range(0, len(entities), METRICS_A_CALL):
+            self._client.log_batch(child, metrics=entities[i : i + METRICS_A_CALL])
 
     def _log_picture(self, child: str, image: Image) -> None:
         import io

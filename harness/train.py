@@ -15,6 +15,7 @@ from estimators import Estimator
 from harness import data, seeding, timing
 from harness.config import RunConfig, TrainingConfig
 from harness.devices import peak_memory_mb, reset_peak_memory
+from harness.diagnostics import Diagnostics
 from harness.evaluate import kl_divergence, pictures, test_metrics, validation_metrics
 from harness.events import Diverged, EpochDone, Event, Finished, Image, Started
 from harness.learned_tau import LearnedTau
@@ -45,6 +46,7 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
     device = torch.device(run.device)
     dataset = data.load(run.data).to(device)
     state = start(run, registry, dataset.n_pixels, device)
+    diagnostics = Diagnostics(run, run.diagnostics, registry) if run.diagnostics else None
     reset_peak_memory(device)
     torch.manual_seed(seeding.stream_seed(run.seed, "noise"))
 
@@ -66,6 +68,8 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
         if (name := non_finite_name(metrics)) is not None:
             yield Diverged(state.step, f"{name} is {metrics[name]} after epoch {epoch}")
             return
+        if diagnostics and diagnostics.due(epoch):
+            metrics |= diagnostics.metrics(state.vae, state.estimator, dataset)
         yield EpochDone(epoch, state.step, elapsed_s, metrics)
 
     final = test_metrics(run, state.vae, state.estimator, dataset)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.axes import aliases
+from harness.config import DiagnosticsConfig
 from harness.grid import KEYS, load_grid
 from harness.grid_sections import SECTIONS
 from harness.plugins import load_registry
@@ -31,9 +32,10 @@ def expected(model) -> dict[str, str]:
     return {key: default for key, default in defaults.items() if key not in ("kind", "label")}
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", [*SECTIONS, "diagnostics"])
 def test_every_setting_is_documented_with_its_default(section):
-    assert table("grid.md", f"### {section}") == expected(SECTIONS[section])
+    model = {**SECTIONS, "diagnostics": DiagnosticsConfig}[section]
+    assert table("grid.md", f"### {section}") == expected(model)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,9 +48,9 @@ def test_every_key_of_the_file_is_documented():
 
 
 def examples() -> list[str]:
-    text = "".join((DOCS / file).read_text() for file in ("grid.md", "schedules.md"))
+    text = "".join((DOCS / file).read_text() for file in ("grid.md", "schedules.md", "diagnostics.md"))
     rest = "estimators: [straight_through]\nseeds: [0]\n"
-    return [b if "estimators" in b else rest + b for b in re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)]
+    return [b if "estimators:" in b else rest + b for b in re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)]
 
 
 @pytest.mark.parametrize("text", examples())
