@@ -7,7 +7,9 @@ plot(frame, "gradients.svg")
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,16 @@ MIN_RESAMPLES = 2 * N_BLOCKS
 DRAWS, AVERAGE = 0, 1  # indices of the stream "diagnostics" of a seed
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the truth is, in words, and its own standard error relative to its norm: 0 where it is exact."""
+
+    text: str
+    error: float
+
+
 Projection = Callable[[Tensor], Tensor]
 
 
@@ -66,7 +78,7 @@ def diagnose(
     labelled = named(estimators)
     rows, about = measure(problem, labelled, resamples, max_codes, seed)
     frame = pd.DataFrame([{"estimator": label, **row} for label, row in rows.items()], columns=COLUMNS)
-    frame.attrs["truth"] = about
+    frame.attrs["truth"] = about.text
     return frame
 
 
@@ -110,8 +122,8 @@ def measure(
     projections: Mapping[str, Projection] | None = None,
     reference: Reference | None = None,
     trained: Collection[str] = (),
-) -> tuple[dict[str, Row], str]:
-    """Return a row for each label, and what the truth is in words. Estimators are copied before they are used.
+) -> tuple[dict[str, Row], About]:
+    """Return a row for each label, and what the truth is. Estimators are copied before they are used.
 
     `projections` map block means (J, B, L, H) to (J, P), such as the parameters of an encoder; their metrics have the
     projection's name and a slash before their own. By default there is one without a name: per example, on the logits.
@@ -140,7 +152,7 @@ def measure(
                 rows[label] |= {f"{name}/{key}" if name else key: value for key, value in scores.items()}
             rows[label]["evaluations"] = estimator.n_cost_evals(problem.n_latents, problem.n_categories)
             rows[label]["seconds"] = found.seconds
-    return rows, truths.in_words()
+    return rows, truths.about()
 
 
 def not_applicable(estimator: Estimator, problem: Problem, differentiable: bool) -> str:
@@ -175,21 +187,21 @@ class _Truths:
         self._found.append((law_BLK, found))
         return found
 
-    def in_words(self) -> str:
+    def about(self) -> About:
         if self._problem.expectation is not None:
-            return "exact, in closed form"
+            return About("exact, in closed form", 0.0)
         count = f"{self._problem.n_categories}^{self._problem.n_latents}"
         if self._problem.n_codes <= self._max_codes:
-            return f"exact, by enumeration of {count} = {self._problem.n_codes} codes"
+            return About(f"exact, by enumeration of {count} = {self._problem.n_codes} codes", 0.0)
+        blocks = [gradient_draws.scaled(blocks_JBLH) for _, blocks_JBLH in self._found]
+        error = max((relative_standard_error((each @ each.T).numpy()) for each in blocks), default=math.nan)
         reference = self._reference
-        n_draws = reference.draws_per_block * N_BLOCKS
-        text = f"the mean of {n_draws} draws of {reference.name}(n_samples={reference.n_samples}), as {count} codes are"
-        text += f" more than {self._max_codes}"
-        if not self._found:
-            return text
-        blocks_JP = gradient_draws.scaled(self._found[0][1])
-        error = relative_standard_error((blocks_JP @ blocks_JP.T).numpy())
-        return f"{text}; its own standard error is {error:.2g} of its norm"
+        return About(
+            f"the mean of {reference.draws_per_block * N_BLOCKS} draws of {reference.name}(n_samples="
+            f"{reference.n_samples}), as {count} codes are more than {self._max_codes}; its own standard error is "
+            f"{error:.2g} of its norm",
+            error,
+        )
 
 
 def _check(problem: Problem, resamples: int) -> None:

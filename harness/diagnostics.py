@@ -39,7 +39,8 @@ class Diagnostics:
     def metrics(self, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset) -> dict[str, float]:
         """Return `gradient/<estimator>/<metric>` on the logits, and `…/encoder/<metric>` on the encoder's parameters.
 
-        What is not defined, such as the cosine of nothing but noise, is left out.
+        `gradient/truth_error` is 0 where the truth is exact, else its standard error relative to its norm. What is not
+        defined, such as the cosine of nothing but noise, is left out.
         """
         x_BD = self._probe(dataset)
         leaf = vae.encode(x_BD)
@@ -50,7 +51,7 @@ class Diagnostics:
             context_BX=x_BD,
             code_costs=lambda z_NLK: code_costs(vae, z_NLK, x_BD),
         )
-        rows, _ = measure(
+        rows, about = measure(
             problem,
             self._basket(estimator),
             self._settings.resamples,
@@ -59,12 +60,10 @@ class Diagnostics:
             projections={"": gradient_draws.scaled, "encoder": lambda blocks: to_parameters(blocks, leaf, vae.encoder)},
             trained={OWN},
         )
-        return {
-            f"gradient/{label}/{name}": float(value)
-            for label, row in rows.items()
-            for name, value in row.items()
-            if name != "reason" and math.isfinite(value)
-        }
+        found = {f"{label}/{name}": value for label, row in rows.items() for name, value in row.items()}
+        found["truth_error"] = about.error
+        numbers = {name: float(value) for name, value in found.items() if not isinstance(value, str)}
+        return {f"gradient/{name}": value for name, value in numbers.items() if math.isfinite(value)}
 
     def _probe(self, dataset: Dataset) -> Tensor:
         """The first training images, binarised once and for all if the data are binarised anew in every epoch."""

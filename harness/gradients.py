@@ -43,13 +43,12 @@ def frame(toy: Toy, labelled: Mapping[str, Estimator], resamples: int, seed: int
     for label, estimator in labelled.items():
         by_width.setdefault(estimator.n_outputs(toy.n_categories), {})[label] = estimator
     rows: dict[str, dict[str, Any]] = {}
-    about = ""
     for width, group in by_width.items():
         # a width of 0: an estimator that does not take so few classes, which measure says
         found, about = measure(toy.problem(max(1, width)), group, resamples, MAX_CODES, seed)
         rows |= found
     result = pd.DataFrame([{"estimator": label, **rows[label]} for label in labelled], columns=COLUMNS)
-    result.attrs["truth"] = about
+    result.attrs["truth"] = about.text
     return result
 
 

@@ -47,6 +47,7 @@ def test_training_is_the_same_to_the_bit_with_and_without(name: str, binarizatio
 
 def test_every_metric_of_every_estimator_is_logged_on_logits_and_encoder(tiny_run: Make) -> None:
     metrics = run(tiny_run(diagnostics=SETTINGS))[0]
+    assert metrics["gradient/truth_error"] == 0
     for label in ("own", "rloo-n_samples-2", "gumbel_softmax"):
         logged = {key.removeprefix(f"gradient/{label}/") for key in metrics if key.startswith(f"gradient/{label}/")}
         assert logged == {*METRICS, *(f"encoder/{name}" for name in METRICS), "evaluations", "seconds"}
@@ -121,6 +122,7 @@ def test_beyond_max_codes_the_truth_is_an_average(tiny_run: Make) -> None:
     config = tiny_run("rloo", diagnostics=SETTINGS.model_copy(update={"max_codes": 10, "basket": ()}))
     metrics = run(config.model_copy(update={"training": TrainingConfig(epochs=1, batch_size=50)}))[0]
     assert metrics["gradient/own/p_value"] > 1e-3
+    assert 0 < metrics["gradient/truth_error"] < 0.1
 
 
 def test_diagnostics_are_part_of_the_key_only_where_there_are_some(tiny_run: Make) -> None:
