@@ -25,14 +25,17 @@ MAX_TOGETHER = 6  # more estimators than this get a panel each
 SIZE = (4.4, 3.1)
 
 
-def curves(history: pd.DataFrame, metric: str, x: str, styles: Styles) -> list[Panel]:
-    """``metric`` against ``x`` (step or elapsed_s): a thin line per run, a thick one for the median over seeds."""
+def curves(history: pd.DataFrame, metric: str, x: str, styles: Styles, words: str = "") -> list[Panel]:
+    """``metric`` against ``x`` (step or elapsed_s): a thin line per run, a thick one for the median over seeds.
+
+    ``words`` is the label of the y axis; by default the metric's name, in nats per example.
+    """
     data = history[np.isfinite(history[metric].astype(float))] if metric in history else history.iloc[:0]
     if data.empty:
         return []
     limits = _limits(data, metric)
     return [
-        _curve_panel(part, metric, x, styles, title, limits, number)
+        _curve_panel(part, metric, x, styles, title, limits, number, words or f"{metric}, nats per example")
         for number, (title, part) in enumerate(_facets(data))
     ]
 
@@ -63,7 +66,14 @@ def _limits(data: pd.DataFrame, metric: str) -> tuple[float, float]:
 
 
 def _curve_panel(
-    part: pd.DataFrame, metric: str, x: str, styles: Styles, title: str, limits: tuple[float, float], number: int
+    part: pd.DataFrame,
+    metric: str,
+    x: str,
+    styles: Styles,
+    title: str,
+    limits: tuple[float, float],
+    number: int,
+    words: str,
 ) -> Panel:
     with style(f"{metric}-{x}-{number}"):
         figure = Figure(SIZE, layout="constrained")
@@ -75,7 +85,7 @@ def _curve_panel(
                 _end_label(axes, group, metric, x, str(schedule))
         axes.set_ylim(*limits)
         axes.set_xlim(left=0)
-        _finish(axes, title, "training step" if x == "step" else "training time, s", f"{metric}, nats per example")
+        _finish(axes, title, "training step" if x == "step" else "training time, s", words)
         hidden = int((part[metric] > limits[1]).sum())
         cut = f" {hidden} early points lie above the axis." if hidden else ""
         alt = f"{metric} against {x}, {title}: {_spoken(part, metric)}.{cut}"

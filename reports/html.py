@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import comparison, export, figures, gallery, provenance, tables, verdict
+from reports import comparison, export, figures, gallery, gradient_history, provenance, tables, verdict
 from reports.comparison import Baseline, Metric
 from reports.frame import NO_TEMPERATURE, Runs
 from reports.page import environment
@@ -130,6 +130,9 @@ def _render(
             by_time=figures.curves(history, metric, "elapsed_s", look) if metric else [],
             one_epoch=bool(len(history)) and history["epoch"].nunique() == 1,
             temperatures=figures.temperatures(history),
+            gradient_truth=gradient_history.truth(history),
+            gradient_tables=gradient_history.tables(history),
+            gradient_curves=gradient_history.curves(history, look),
             tempered=bool((frame["schedule_label"] != NO_TEMPERATURE).any()),
             timings=tables.timings(frame),
             shared=bool(frame.loc[frame["status"] == "finished", "shared_machine"].any()),

@@ -1,0 +1,156 @@
+"""Gradient quality on paper: the report's section, the page of `harness gradients`, and the command."""
+
+import dataclasses
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+from reports_store import Planned, in_memory
+from test_reports_html import Page
+
+from harness.cli import cli
+from reports import gradient_history, gradients
+from reports.gradients import Section
+from reports.html import build_report
+from reports.tables import Column
+
+METRICS = ("relative_bias", "cosine", "snr", "variance", "encoder/relative_bias", "encoder/cosine", "encoder/snr")
+
+
+def planned():
+    return [Planned("rloo", "none", seed) for seed in range(3)] + [Planned("gumbel_softmax", "constant", 0)]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Runs with diagnostics after the epochs 1 and 4: own and one other, formulas of seed and epoch."""
+    found = in_memory(planned())
+    history = found.history.copy()
+    at = history["epoch"].isin((1, 4))
+    for measured, shift in (("own", 0.0), ("reinmax", 0.5)):
+        for metric in METRICS:
+            history.loc[at, f"gradient/{measured}/{metric}"] = (
+                shift + 0.1 * history["seed"].astype(float) + history["epoch"]
+            )
+        history.loc[at, f"gradient/{measured}/evaluations"] = 4
+    history.loc[at, "gradient/truth_error"] = 0.0
+    return dataclasses.replace(found, history=history)
+
+
+def test_what_was_measured_first_and_last_is_tabled_over_seeds(runs):
+    first, last = gradient_history.tables(runs.history)
+    assert first.caption.startswith("Gradient quality after epoch 1:")
+    rows = {(row[0].text, row[1].text): [cell.text for cell in row[2:]] for row in last.rows}
+    assert list(rows) == [
+        ("gumbel_softmax · constant(1)", "gumbel_softmax (its own)"),
+        ("gumbel_softmax · constant(1)", "reinmax"),
+        ("rloo", "rloo (its own)"),
+        ("rloo", "reinmax"),
+    ]
+    assert rows["rloo", "reinmax"][:2] == ["3", "4.600 [4.500, 4.700]"]
+    assert rows["gumbel_softmax · constant(1)", "reinmax"][:2] == ["1", "4.500"]
+
+
+def test_the_report_has_a_section_on_gradients_only_where_there_are_diagnostics(runs, tmp_path):
+    with_section = Page(build_report(runs, tmp_path / "with").read_text())
+    assert "Gradient quality after epoch 4" in with_section.text
+    assert "The true gradient is exact" in with_section.text
+    assert "Signal-to-noise on the logits" in with_section.text
+    without = Page(build_report(in_memory(planned()), tmp_path / "without").read_text())
+    assert "Gradient quality" not in without.text
+
+
+def test_the_report_says_when_the_truth_is_an_average(runs):
+    history = runs.history.assign(**{"gradient/truth_error": 0.0213})
+    assert "standard error is up to 0.021 of its norm" in gradient_history.truth(history)
+    assert gradient_history.truth(in_memory(planned()).history) == ""
+
+
+def test_a_value_that_a_run_does_not_have_is_a_dash_and_not_a_zero(runs):
+    history = runs.history.copy()
+    history["gradient/own/cosine"] = np.nan
+    row = gradient_history.tables(history)[-1].rows[0]
+    at = [column.title for column in gradient_history.tables(history)[-1].columns].index("Cosine, logits")
+    assert row[at].text == "–"
+
+
+def frame():
+    return pd.DataFrame(
+        {
+            "estimator": ["exact", "reinforce", "wild <b>", "arsm"],
+            "relative_bias": [0.0, 12.345, np.nan, np.nan],
+            "relative_bias_low": [0.0, 0.0, np.nan, np.nan],
+            "relative_bias_high": [0.0, 20.0, np.nan, np.nan],
+            "p_value": [1.0, 0.0001, 0.3, np.nan],
+            "cosine": [1.0, 0.5, np.nan, np.nan],
+            "cosine_low": [1.0, 0.4, np.nan, np.nan],
+            "cosine_high": [1.0, 0.6, np.nan, np.nan],
+            "variance": [0.0, 123456.0, 2.5e-5, np.nan],
+            "mse": [0.0, 1234.0, 1.0, np.nan],
+            "snr": [np.inf, 0.5, np.nan, np.nan],
+            "evaluations": [9, 1, 1, np.nan],
+            "seconds": [0.001, 0.0001, 1.0, np.nan],
+            "reason": ["", "", "", "expected more"],
+        }
+    )
+
+
+def test_the_table_rounds_and_marks_what_is_undefined():
+    table = gradients.table(frame(), "caption")
+    assert all(isinstance(column, Column) for column in table.columns)
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert texts[0] == ["exact", "0.000", "[0.000, 0.000]", "1", "1.000", "0", "0", "∞", "9", "1"]
+    assert texts[1] == ["reinforce", "12.3", "[0.000, 20]", "< .001", "0.500", "1.23e+05", "1,230", "0.5", "1", "0.1"]
+    assert texts[2][1:6] == ["–", "–", ".300", "–", "2.50e-05"]
+    assert len(texts) == 3
+
+
+def test_the_page_has_tables_figures_and_reasons_and_is_written_whole(tmp_path):
+    section = Section("toy-1", "exact", frame(), "A toy & its cost.")
+    path = gradients.write([section], tmp_path, title="mine", command="harness gradients", notes={"Seed": "0"})
+    page = Page(path.read_text())
+    assert "A toy & its cost." in page.text
+    assert "arsm : expected more." in page.text
+    assert "wild <b>" in page.text
+    assert "svg" in page.tags
+    stored = pd.read_csv(tmp_path / "gradients.csv")
+    assert list(stored["problem"]) == ["toy-1"] * 4
+    assert (tmp_path / "gradients.md").read_text().count("| reinforce |") == 1
+    assert (tmp_path / "figures" / "toy-1.svg").stat().st_size > 1000
+    gradients.write([section], tmp_path, title="mine", command="harness gradients", notes={"Seed": "0"})
+    assert path.read_text() == (tmp_path / "gradients.html").read_text()
+
+
+def test_the_command_judges_a_plugin_on_every_toy(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        """
+import torch
+from estimators import Pathwise
+class Half(Pathwise):
+    name = "half"
+    relaxes = True
+    def __init__(self, *, tau=1.0):
+        super().__init__()
+        self.tau = tau
+    def sample(self, logits_BLK):
+        return (logits_BLK / self.tau).softmax(-1)[None]
+"""
+    )
+    grid = tmp_path / "judge.yaml"
+    grid.write_text("estimators: [half, rloo]\nseeds: [0, 1]\nschedules: [{kind: constant, tau: [0.5, 1]}]\n")
+    monkeypatch.setenv("COLUMNS", "80")
+    arguments = f"gradients --grid {grid} --plugin {plugin} --resamples 64 --out {tmp_path / 'out'}"
+    done = CliRunner().invoke(cli, shlex.split(arguments))
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.output.splitlines()[:-1])) <= 80
+    assert "half · tau=0.5" in done.output
+    stored = pd.read_csv(tmp_path / "out" / "gradients" / "judge" / "gradients.csv")
+    assert set(stored["estimator"]) == {"half · tau=0.5", "half · tau=1", "rloo"}
+    assert stored["problem"].nunique() == 7
+    softened = stored[(stored["estimator"] == "half · tau=1") & (stored["problem"] == "quadratic")].iloc[0]
+    assert softened["p_value"] < 0.001
+    assert softened["variance"] == 0
