@@ -137,9 +137,9 @@ class Rebar(RelaxedControl):
     Bias          none, whatever tau and eta.
     Reference     Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), "REBAR: Low-variance, unbiased gradient
                   estimates for discrete latent variable models", arXiv:1703.07370, section 3.
-    Departures    the plain Concrete relaxation, not the rescaled one of section 3.1; z̃ has fresh noise, where the
-                  paper couples it with that of z; one eta for all latents; eta (and tau, if its schedule learns it)
-                  minimise ‖∂/∂θ‖² for each example's logits, not the variance in the space of the encoder's weights.
+    Departures    the plain Concrete relaxation, not the rescaled one of section 3.1; z̃ has noise of its own, where the
+                  authors' code couples it with that of z (then z̃ = z in value); one eta and no baseline; eta, and tau
+                  if its schedule learns it, minimise ‖ĝ‖² of each example's logits, not of the encoder's weights.
     """
 
     name = "rebar"
