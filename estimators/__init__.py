@@ -9,6 +9,8 @@ from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, rep
 from estimators.exact import Exact
 from estimators.gumbel_entmax import GumbelEntmax, GumbelSparsemax
 from estimators.gumbel_softmax import GumbelSoftmax, STGumbelSoftmax
+from estimators.muprop import MuProp
+from estimators.rebar import Rebar, Relax
 from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
 from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
@@ -26,6 +28,9 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     Softmax,
     Reinforce,
     RLOO,
+    MuProp,
+    Rebar,
+    Relax,
     Exact,
 )
 

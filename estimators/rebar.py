@@ -1,0 +1,210 @@
+"""REBAR and RELAX: the score function with a reparameterised relaxation as its control variate.
+
+Two soft codes share the law of the sample: σ_τ(z), whose argmax is the sample D, and σ_τ(z̃), drawn anew from what z
+can be given D. The first has a pathwise gradient, the second a score-function and a pathwise one; their difference has
+mean zero whatever the function that is evaluated on them.
+"""
+
+import math
+from abc import abstractmethod
+from numbers import Real
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from estimators.base import Cost, Estimate, Estimator, check_count, check_number, replace_gradient
+from estimators.gumbel import one_hot, perturb
+from estimators.simplex import softmax
+
+LOWEST = -1e30
+"""Log-probabilities end here, so that a class of probability 0 gives no 0 · inf."""
+WIDEST = 20.0
+"""The network of RELAX sees z clipped to ±WIDEST: of a class that improbable it need not know how improbable."""
+
+
+def perturb_given(log_probs_BLK: Tensor, class_SBL: Tensor) -> tuple[Tensor, Tensor]:
+    """Return z̃_SBLK, distributed as log_probs + G given that its argmax is `class_SBL`, and its slope ∂z̃/∂log_probs.
+
+    With E iid Exp(1) and i the class, z̃_i = −log E_i and z̃_j = −log(E_j/p_j + E_i). The noise held fixed, z̃_j depends
+    on log p_j alone, so the slope has the shape of z̃; it is 0 at i, which needs no logarithm of a sum of p: they sum to
+    1. Reference: Maddison, Tarlow, Minka (2014), "A* Sampling", arXiv:1411.0030, section 2, truncated Gumbels.
+    """
+    log_noise_SBLK = -perturb(torch.zeros_like(log_probs_BLK), len(class_SBL))
+    chosen_SBL1 = class_SBL.unsqueeze(-1)
+    log_top_SBL1 = log_noise_SBLK.gather(-1, chosen_SBL1)
+    log_own_SBLK = log_noise_SBLK - log_probs_BLK
+    z_SBLK = torch.logaddexp(log_own_SBLK, log_top_SBL1).neg_().scatter_(-1, chosen_SBL1, -log_top_SBL1)
+    return z_SBLK, (log_own_SBLK - log_top_SBL1).sigmoid_().scatter_(-1, chosen_SBL1, 0.0)
+
+
+class RelaxedControl(Estimator):
+    """The score function with a control variate c(z) of the relaxed sample: a class writes `control` and nothing else.
+
+    Its own parameters, and a temperature that requires grad, are trained through `control_loss`: the mean over examples
+    of ‖ĝ‖². The mean of ĝ does not depend on them, hence E‖ĝ‖² falls exactly as the variance does.
+    """
+
+    relaxes = False
+    unbiased = True
+    evaluates_soft = True
+    tau: float
+
+    def __init__(self, *, tau: float, eta: float, n_samples: int, control_lr: float) -> None:
+        super().__init__()
+        self.tau = tau
+        self.eta = nn.Parameter(torch.tensor(_check_eta(self.name, eta)))
+        self.n_samples = check_count(self.name, "n_samples", n_samples)
+        self.control_lr = check_number(self.name, "control_lr", control_lr, above=0.0)
+
+    @abstractmethod
+    def control(self, cost_TB: Tensor, z_TBLK: Tensor) -> Tensor:
+        """Return c (T, B), given f(σ_τ(z)) and z = log π + Gumbel noise itself; differentiable in both."""
+
+    @final
+    def n_cost_evals(self, n_latents: int, n_categories: int) -> int:
+        """Return three for each sample: the one-hot code and two relaxations of it."""
+        return 3 * self.n_samples
+
+    @final
+    def extra_repr(self) -> str:
+        """Show the constructor's arguments with their present values, eta as a number."""
+        return super().extra_repr().replace(f"eta={self.eta!r}", f"eta={self.eta.item():g}")
+
+    @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
+    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
+        """Average the cost over the samples; the gradient is put together from values and slopes in the codes.
+
+        With ∇ log q(D) = D − π and z, z̃ functions of log π, all terms are h·∂log π/∂θ for some h: h − π Σ_k h_k.
+        """
+        self.prepare(*logits_BLK.shape[1:])
+        n = self.n_samples
+        dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+        log_probs_BLK = F.log_softmax(logits_BLK.detach(), dim=-1, dtype=dtype).clamp(min=LOWEST)
+        z_SBLK = perturb(log_probs_BLK, n)
+        class_SBL = z_SBLK.argmax(-1)
+        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+        cost_B = cost_SB.mean(0)
+        if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
+            return Estimate(cost_B)
+
+        given_SBLK, slope_SBLK = perturb_given(log_probs_BLK, class_SBL)
+        z_TBLK = torch.cat([z_SBLK, given_SBLK]).requires_grad_()
+        learned = self._learned()
+        soft_TBLK = softmax(z_TBLK / self.tau).to(logits_BLK.dtype)
+        control_TB = self.control(self.evaluate(cost, soft_TBLK).to(dtype), z_TBLK)
+        # Slopes in the code alone: the decoder receives nothing from the relaxations.
+        (path_TBLK,) = torch.autograd.grad(control_TB.sum(), z_TBLK, create_graph=bool(learned))
+        weight_SB = cost_SB.detach() - control_TB[n:]
+        score_SBLK = weight_SB[..., None, None] * one_hot(class_SBL, like=log_probs_BLK)
+        h_BLK = (score_SBLK + path_TBLK[:n] - slope_SBLK * path_TBLK[n:]).mean(0)
+        gradient_BLK = h_BLK - log_probs_BLK.exp() * h_BLK.sum(-1, keepdim=True)
+
+        control_loss = _trains_only(learned, gradient_BLK.square().sum() / max(1, len(logits_BLK))) if learned else None
+        linear_B = (logits_BLK * gradient_BLK.detach().to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
+        return Estimate(replace_gradient(cost_B, cost_B + linear_B), control_loss)
+
+    def _learned(self) -> list[Tensor]:
+        """Return what `control_loss` is to train: own parameters and a learned temperature; nothing when evaluating."""
+        candidates = [*self.parameters(), self.tau] if self.training else []
+        return [each for each in candidates if isinstance(each, Tensor) and each.requires_grad]
+
+
+def _trains_only(learned: list[Tensor], loss: Tensor) -> Tensor:
+    """Return the loss with its gradient w.r.t. `learned` and no other: the graph of the cost's slopes ends here."""
+    slopes = torch.autograd.grad(loss, learned, materialize_grads=True)
+    linear = torch.stack([(each * slope).sum().to(loss.dtype) for each, slope in zip(learned, slopes, strict=True)])
+    return replace_gradient(loss.detach(), linear.sum())
+
+
+def _check_eta(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name}: expected eta >= 0, got {value!r}.")
+    return float(value)
+
+
+@final
+class Rebar(RelaxedControl):
+    """REBAR.
+
+    The cost of a relaxed sample is subtracted from that of the sample; its own gradient, which reparameterisation gives
+    with little variance, is added back. Its weight eta is learned.
+
+    Approximates  ∇ E[f(D)]  with  mean over n of  [f(D) − η f(σ_τ(z̃))] ∇ log q(D) + η ∇ f(σ_τ(z)) − η ∇ f(σ_τ(z̃)),
+                  z = θ + G,  D = onehot(argmax z),  z̃ ~ z | D with noise of its own,  σ_τ(z) = softmax(z/τ).
+    Requires      f twice differentiable and meaningful on soft codes; tau > 0; eta >= 0; n_samples >= 1.
+    Bias          none, whatever tau and eta.
+    Reference     Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), "REBAR: Low-variance, unbiased gradient
+                  estimates for discrete latent variable models", arXiv:1703.07370, section 3.
+    Departures    the plain Concrete relaxation, not the rescaled one of section 3.1; z̃ has noise of its own, where the
+                  authors' code couples it with that of z (then z̃ = z in value); one eta and no baseline; eta, and tau
+                  if its schedule learns it, minimise ‖ĝ‖² of each example's logits, not of the encoder's weights.
+    """
+
+    name = "rebar"
+    reference = "Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), arXiv:1703.07370"
+    use_when = "bias must be 0, the cost is twice differentiable, and three evaluations a sample are affordable"
+
+    def __init__(self, *, tau: float = 0.5, eta: float = 1.0, n_samples: int = 1, control_lr: float = 1e-3) -> None:
+        super().__init__(tau=tau, eta=eta, n_samples=n_samples, control_lr=control_lr)
+
+    def control(self, cost_TB: Tensor, z_TBLK: Tensor) -> Tensor:
+        """Return η f(σ_τ(z))."""
+        return self.eta * cost_TB
+
+
+@final
+class Relax(RelaxedControl):
+    """RELAX.
+
+    REBAR with a small network added to its control variate, for what the relaxed cost does not predict; network and
+    weight are learned together.
+
+    Approximates  ∇ E[f(D)]  with  mean over n of  [f(D) − c(z̃)] ∇ log q(D) + ∇ c(z) − ∇ c(z̃),
+                  c(z) = η f(σ_τ(z)) + r(z),  z, z̃, D and σ_τ as in REBAR,  r(z) = v·tanh(W z + a) + b.
+    Requires      f twice differentiable and meaningful on soft codes; tau > 0; eta >= 0; hidden, n_samples >= 1.
+    Bias          none, whatever tau, eta and r.
+    Reference     Grathwohl, Choi, Wu, Roeder, Duvenaud (2018), "Backpropagation through the Void: Optimizing control
+                  variates for black-box gradient estimation", arXiv:1711.00123, section 3.
+    Departures    the relaxed cost has a learned weight eta, as in REBAR (1 in the paper); r sees z = log π + G, which
+                  knows no shift of the logits, clipped to ±20, and starts at 0; r does not see the data; the variance
+                  that is minimised is that of each example's logits, not of the encoder's weights.
+    """
+
+    name = "relax"
+    reference = "Grathwohl, Choi, Wu, Roeder, Duvenaud (2018), arXiv:1711.00123"
+    use_when = (
+        "as rebar, if the relaxed cost predicts the discrete one badly and the run is long enough to learn the rest"
+    )
+
+    def __init__(
+        self, *, tau: float = 0.5, eta: float = 1.0, hidden: int = 50, n_samples: int = 1, control_lr: float = 1e-3
+    ) -> None:
+        super().__init__(tau=tau, eta=eta, n_samples=n_samples, control_lr=control_lr)
+        self.hidden = check_count(self.name, "hidden", hidden)
+        self.first: nn.Linear | None = None
+        self.last: nn.Linear | None = None
+
+    def prepare(self, n_latents: int, n_categories: int, n_context: int = 0) -> None:
+        """Make the network r, on the device and in the dtype of eta; its last layer starts at 0."""
+        if self.first is None:
+            self.first = nn.Linear(n_latents * n_categories, self.hidden).to(self.eta)
+            self.last = nn.Linear(self.hidden, 1).to(self.eta)
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)
+
+    def control(self, cost_TB: Tensor, z_TBLK: Tensor) -> Tensor:
+        """Return η f(σ_τ(z)) + r(z)."""
+        return self.eta * cost_TB + self.residual(z_TBLK)
+
+    def residual(self, z_TBLK: Tensor) -> Tensor:
+        """Return r(z) (T, B), computed in the dtype of z."""
+        if self.first is None or self.last is None:
+            raise RuntimeError(f"{self.name}: expected prepare(n_latents, n_categories) to have been called.")
+        hidden_TBH = _linear(self.first, z_TBLK.clamp(-WIDEST, WIDEST).flatten(-2)).tanh()
+        return _linear(self.last, hidden_TBH).squeeze(-1)
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
