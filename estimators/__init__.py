@@ -7,10 +7,13 @@ from typing import Any
 
 from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, replace_gradient
 from estimators.exact import Exact
+from estimators.gaussian import GaussianSoftmax
 from estimators.gumbel_entmax import GumbelEntmax, GumbelSparsemax
 from estimators.gumbel_softmax import GumbelSoftmax, STGumbelSoftmax
+from estimators.igr import IGR
 from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
+from estimators.sparse_marginal import SparseMarginal
 from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
 
 __all__ = ["REGISTRY", "Cost", "Estimate", "Estimator", "Pathwise", "build", "parameters", "replace_gradient"]
@@ -24,9 +27,12 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     GumbelSparsemax,
     GumbelEntmax,
     Softmax,
+    GaussianSoftmax,
+    IGR,
     Reinforce,
     RLOO,
     Exact,
+    SparseMarginal,
 )
 
 REGISTRY: Mapping[str, type[Estimator]] = MappingProxyType({cls.name: cls for cls in _ESTIMATORS})
