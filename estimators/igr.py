@@ -1,7 +1,6 @@
 """The invertible Gaussian reparameterisation: K − 1 Gaussians of an encoder's own means and scales."""
 
 import math
-from statistics import NormalDist
 from typing import final
 
 import torch
@@ -25,9 +24,11 @@ GAUSS_LEGENDRE = (
 """Nodes and weights of the five-point rule on [−1, 1], for each of those intervals."""
 
 
-def threshold(n_categories: int) -> float:
-    """Return c with Φ(c)^(K−1) = 1/K: none of K − 1 standard normal variables exceeds it with probability 1/K."""
-    return NormalDist().inv_cdf(n_categories ** (-1 / (n_categories - 1)))
+def threshold(mean_BLJ: Tensor) -> Tensor:
+    """Return c, without dimensions, with Φ(c)^(K−1) = 1/K: no N(0, 1) variable of K − 1 exceeds it in one case of K."""
+    n_gaussians = mean_BLJ.shape[-1]
+    c: Tensor = torch.special.ndtri(mean_BLJ.new_full((), (n_gaussians + 1) ** (-1 / n_gaussians)))
+    return c
 
 
 def moments(outputs_BLH: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +43,7 @@ def moments(outputs_BLH: Tensor) -> tuple[Tensor, Tensor]:
     return mean_BLJ, SMALLEST_SCALE - unit * F.logsigmoid(-raw_BLJ)
 
 
-def argmax_law(mean_BLJ: Tensor, scale_BLJ: Tensor, c: float) -> Tensor:
+def argmax_law(mean_BLJ: Tensor, scale_BLJ: Tensor, c: Tensor) -> Tensor:
     """Return the log-probabilities (B, L, K) that u_k is the largest of u_1 … u_{K−1}, c; u_j ~ N(μ_j, σ_j²).
 
     P(K) = Π_j Φ((c − μ_j)/σ_j) and P(k) = ∫_c^∞ φ((x − μ_k)/σ_k)/σ_k Π_{j≠k} Φ((x − μ_j)/σ_j) dx, by Gauss–Legendre
@@ -56,7 +57,7 @@ def argmax_law(mean_BLJ: Tensor, scale_BLJ: Tensor, c: float) -> Tensor:
     return torch.cat([_argmax_law(mean, scale, c) for mean, scale in parts])
 
 
-def _argmax_law(mean_BLJ: Tensor, scale_BLJ: Tensor, c: float) -> Tensor:
+def _argmax_law(mean_BLJ: Tensor, scale_BLJ: Tensor, c: Tensor) -> Tensor:
     x_BLX, log_weight_BLX = _nodes(mean_BLJ.detach(), scale_BLJ.detach(), c)
     t_BLXJ = (x_BLX.unsqueeze(-1) - mean_BLJ.unsqueeze(-2)) / scale_BLJ.unsqueeze(-2)
     log_cdf_BLXJ = log_cdf(t_BLXJ)
@@ -67,7 +68,7 @@ def _argmax_law(mean_BLJ: Tensor, scale_BLJ: Tensor, c: float) -> Tensor:
     return torch.cat([above_BLJ, none_BL1], -1).log_softmax(-1)
 
 
-def _nodes(mean_BLJ: Tensor, scale_BLJ: Tensor, c: float) -> tuple[Tensor, Tensor]:
+def _nodes(mean_BLJ: Tensor, scale_BLJ: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Return the quadrature's nodes above c and the logarithms of their weights, (B, L, X) each."""
     places_G, weights_G = (mean_BLJ.new_tensor(numbers) for numbers in GAUSS_LEGENDRE)
     ends_BLJE = mean_BLJ.unsqueeze(-1) + scale_BLJ.unsqueeze(-1) * mean_BLJ.new_tensor(BREAKS)
@@ -121,7 +122,7 @@ class IGR(Pathwise):
     def class_logits(self, logits_BLK: Tensor) -> Tensor:
         """Return the log-probabilities (B, L, K) of the argmax of softmax++, in float32 or wider."""
         mean_BLJ, scale_BLJ = moments(logits_BLK)
-        return argmax_law(mean_BLJ, scale_BLJ, threshold(mean_BLJ.shape[-1] + 1))
+        return argmax_law(mean_BLJ, scale_BLJ, threshold(mean_BLJ))
 
     def kl(self, logits_BLK: Tensor) -> Tensor:
         """Return the KL of the Gaussians to N(0, I), nats (B,): that of the soft codes, softmax++ being invertible."""
@@ -132,4 +133,5 @@ class IGR(Pathwise):
         """Return soft codes."""
         mean_BLJ, scale_BLJ = moments(logits_BLK)
         u_SBLJ = mean_BLJ + scale_BLJ * standard_normal(mean_BLJ, self.n_samples)
-        return softmax(F.pad(u_SBLJ, (0, 1), value=threshold(u_SBLJ.shape[-1] + 1)) / self.tau)
+        c_SBL1 = threshold(mean_BLJ).expand(*u_SBLJ.shape[:-1], 1)
+        return softmax(torch.cat([u_SBLJ, c_SBL1], -1) / self.tau)

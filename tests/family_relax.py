@@ -174,7 +174,7 @@ class _IGR(Pathwise):
     def sample(self, logits_BLK):
         mean_BLJ, scale_BLJ = moments(logits_BLK)
         u_SBLJ = mean_BLJ + scale_BLJ * torch.randn((1, *mean_BLJ.shape), dtype=mean_BLJ.dtype)
-        return self.map(u_SBLJ, threshold(u_SBLJ.shape[-1] + 1))
+        return self.map(u_SBLJ, threshold(mean_BLJ).item())
 
 
 class IGRWithDeltaOne(_IGR):
@@ -209,14 +209,14 @@ class IGRWithVarianceForScale(_IGR):
     def sample(self, logits_BLK):
         mean_BLJ, scale_BLJ = moments(logits_BLK)
         u_SBLJ = mean_BLJ + scale_BLJ.square() * torch.randn((1, *mean_BLJ.shape), dtype=mean_BLJ.dtype)
-        return self.map(u_SBLJ, threshold(u_SBLJ.shape[-1] + 1))
+        return self.map(u_SBLJ, threshold(mean_BLJ).item())
 
 
 class IGRWithScaleDetached(_IGR):
     def sample(self, logits_BLK):
         mean_BLJ, scale_BLJ = moments(logits_BLK)
         u_SBLJ = mean_BLJ + scale_BLJ.detach() * torch.randn((1, *mean_BLJ.shape), dtype=mean_BLJ.dtype)
-        return self.map(u_SBLJ, threshold(u_SBLJ.shape[-1] + 1))
+        return self.map(u_SBLJ, threshold(mean_BLJ).item())
 
 
 class _Sparse(Estimator):
@@ -252,11 +252,11 @@ class _Sparse(Estimator):
         return prob_SBL.prod(-1)
 
 
-class SparseByLogarithms(_Sparse):
-    """Products as sums of logarithms: 0 · (−inf) in the gradient."""
+class SparseWithoutZeros(_Sparse):
+    """Probabilities of 0 raised to a thousandth, so that their logarithms exist."""
 
     def joint(self, prob_SBL):
-        return prob_SBL.log().sum(-1).exp()
+        return prob_SBL.clamp(min=1e-3).log().sum(-1).exp()
 
 
 class SparseWithSoftmaxWeights(_Sparse):
