@@ -11,6 +11,7 @@ from estimators.gaussian import GaussianSoftmax
 from estimators.gumbel_entmax import GumbelEntmax, GumbelSparsemax
 from estimators.gumbel_softmax import GumbelSoftmax, STGumbelSoftmax
 from estimators.igr import IGR
+from estimators.perturbed import PerturbedArgmax
 from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
 from estimators.sparse_marginal import SparseMarginal
@@ -29,6 +30,7 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     Softmax,
     GaussianSoftmax,
     IGR,
+    PerturbedArgmax,
     Reinforce,
     RLOO,
     Exact,

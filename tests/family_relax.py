@@ -9,12 +9,13 @@ from estimator_naive import (
     gumbel_softmax,
     jacobian,
     sample_by_sample,
+    sampled_code,
     value_and_slope,
 )
 from scipy import stats
 from torch.nn import functional as F
 
-from estimators import Estimate, Estimator, Pathwise
+from estimators import Estimate, Estimator, Pathwise, replace_gradient
 from estimators.gumbel import log_prob, one_hot, perturb
 from estimators.igr import IGR, SMALLEST_SCALE, moments, threshold
 from estimators.yardstick import all_codes
@@ -73,6 +74,22 @@ def igr(estimator, logits_BLH, cost, seed=0):
     return result_BLH
 
 
+def perturbed_argmax(estimator, logits_BLK, cost, seed=0):
+    """Jᵀ ∇f(S), S the mean of the argmaxes and J the mean of D Nᵀ/τ, one matrix for each latent."""
+    noise_MBLK = normal_noise(estimator.n_draws, logits_BLK.shape, seed)
+    result_BLK = torch.zeros_like(logits_BLK)
+    for b, theta_LK in enumerate(logits_BLK):
+        codes = [sampled_code(theta_LK, estimator.tau * noise_BLK[b]) for noise_BLK in noise_MBLK]
+        _, slope_LK = value_and_slope(cost, sum(codes) / len(codes))
+        for l in range(len(theta_LK)):  # noqa: E741
+            jacobian_KK = sum(
+                torch.outer(z_LK[l], noise_BLK[b, l]) / estimator.tau
+                for z_LK, noise_BLK in zip(codes, noise_MBLK, strict=True)
+            ) / len(codes)
+            result_BLK[b, l] = jacobian_KK.T @ slope_LK[l]
+    return result_BLK
+
+
 def sparse_marginal(_, logits_BLK, cost, seed=0):
     """J_l Σ_z f(z) Π_{m≠l} p_m(z_m) onehot(z_l) for each latent l, J_l the Jacobian of sparsemax, p by bisection."""
     result_BLK = torch.zeros_like(logits_BLK)
@@ -88,15 +105,31 @@ def sparse_marginal(_, logits_BLK, cost, seed=0):
     return result_BLK
 
 
-NAIVE = {"gaussian_softmax": gaussian_softmax, "igr": igr, "sparse_marginal": sparse_marginal}
+NAIVE = {
+    "gaussian_softmax": gaussian_softmax,
+    "igr": igr,
+    "perturbed_argmax": perturbed_argmax,
+    "sparse_marginal": sparse_marginal,
+}
 SETTINGS = {
     "gaussian_softmax": [{"tau": 0.3, "n_samples": 2}],
     "igr": [{"tau": 0.3, "n_samples": 2}],
+    "perturbed_argmax": [{"n_draws": 3}],
     "sparse_marginal": [{"max_codes": 100}],
 }
 REFUSED = [
-    ("sparse_marginal", {"max_codes": bad}, f"sparse_marginal: expected a whole number max_codes >= 1, got {bad!r}.")
-    for bad in (0, 1e4, True, "many")
+    *(
+        ("perturbed_argmax", {"n_draws": bad}, f"perturbed_argmax: expected a whole number n_draws >= 1, got {bad!r}.")
+        for bad in (0, -1, 2.0, True, "4", None)
+    ),
+    *(
+        (
+            "sparse_marginal",
+            {"max_codes": bad},
+            f"sparse_marginal: expected a whole number max_codes >= 1, got {bad!r}.",
+        )
+        for bad in (0, 1e4, True, "many")
+    ),
 ]
 
 
@@ -219,6 +252,60 @@ class IGRWithScaleDetached(_IGR):
         return self.map(u_SBLJ, threshold(mean_BLJ).item())
 
 
+class _Perturbed(Pathwise):
+    name, relaxes, shift_invariant = "perturbed_argmax", True, False
+
+    def __init__(self, *, tau=0.7):
+        super().__init__()
+        self.tau, self.n_draws = tau, 16
+
+    def sample(self, logits_BLK):
+        noise_MBLK = torch.randn(
+            (self.n_draws, *logits_BLK.shape), dtype=torch.promote_types(logits_BLK.dtype, torch.float32)
+        )
+        class_MBL = (logits_BLK.detach() + self.tau * noise_MBLK).argmax(-1)
+        z_MBLK = one_hot(class_MBL, like=noise_MBLK)
+        score_MBL = (self.score(noise_MBLK) * (logits_BLK - logits_BLK.detach())).sum(-1)
+        return self.code(z_MBLK, (z_MBLK * score_MBL.unsqueeze(-1)).mean(0)).unsqueeze(0)
+
+    def score(self, noise_MBLK):
+        return noise_MBLK / self.tau
+
+    def code(self, z_MBLK, surrogate_BLK):
+        return replace_gradient(z_MBLK.mean(0), surrogate_BLK)
+
+
+class PerturbedWithoutOneOverTau(_Perturbed):
+    def score(self, noise_MBLK):
+        return noise_MBLK
+
+
+class PerturbedWithWrongSign(_Perturbed):
+    def score(self, noise_MBLK):
+        return -noise_MBLK / self.tau
+
+
+class PerturbedWithOtherNoise(_Perturbed):
+    """Code and Jacobian of different draws."""
+
+    def score(self, noise_MBLK):
+        return torch.randn_like(noise_MBLK) / self.tau
+
+
+class PerturbedWithGumbelScore(_Perturbed):
+    """1 − e^{−N}: the score of another law of noise."""
+
+    def score(self, noise_MBLK):
+        return (1 - (-noise_MBLK).exp()) / self.tau
+
+
+class PerturbedShowsOneDraw(_Perturbed):
+    """The cost sees the first argmax, not the mean of all."""
+
+    def code(self, z_MBLK, surrogate_BLK):
+        return replace_gradient(z_MBLK[0], surrogate_BLK)
+
+
 class _Sparse(Estimator):
     name, relaxes, unbiased, black_box = "sparse_marginal", False, True, True
 
@@ -285,7 +372,7 @@ class SparseWithDenseJacobian(_Sparse):
         return super().probabilities(logits_BLK).detach() + logits_BLK - logits_BLK.detach()
 
 
-RIGHT = [_RightGaussian, _IGR, _Sparse]
+RIGHT = [_RightGaussian, _IGR, _Perturbed, _Sparse]
 """What the mutants are made of, without a mistake: these pass."""
 MUTANTS = [
     cls
