@@ -22,8 +22,8 @@ class SparseMarginal(Estimator):
 
     Approximates  ∇ E[f(D)],  D_l ~ Cat(sparsemax(θ_l)),  with  itself:  ∇ Σ_z Π_l sparsemax(θ_l)_{z_l} f(z).
     Requires      K^L <= max_codes; the package entmax.
-    Bias          none under its own law, and no variance. The law is not softmax(θ): classes outside the support are
-                  never evaluated in earnest and receive no gradient, so that some are lost for good.
+    Bias          none under its own law, and no variance. The law is not softmax(θ): classes outside the support have
+                  no weight and receive no gradient, so that some may be lost for good.
     Reference     Correia, Niculae, Aziz, Martins (2020), "Efficient Marginalization of Discrete and Structured Latent
                   Variables via Sparsity", arXiv:2007.01919, section 3; Martins, Astudillo (2016), arXiv:1602.02068.
     Departures    all K^L codes are evaluated, those of probability 0 with weight 0: the examples of a batch differ in
