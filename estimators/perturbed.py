@@ -2,7 +2,6 @@
 
 from typing import final
 
-import torch
 from torch import Tensor
 
 from estimators.base import Pathwise, check_count, replace_gradient
@@ -32,7 +31,7 @@ class PerturbedArgmax(Pathwise):
     use_when = "as the relaxation that needs no softmax; its variance is that of a score function, whatever the cost"
     relaxes = True
     shift_invariant = False
-    tau: float
+    tau: float | Tensor
 
     def __init__(self, *, tau: float = 1.0, n_draws: int = 16) -> None:
         super().__init__()
@@ -46,10 +45,10 @@ class PerturbedArgmax(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return the mean of the argmaxes, as one soft code."""
         noise_MBLK = standard_normal(logits_BLK, self.n_draws)
-        tau = torch.as_tensor(self.tau, dtype=noise_MBLK.dtype, device=noise_MBLK.device)
-        class_MBL = (logits_BLK.detach() + tau.detach() * noise_MBLK).argmax(-1)
-        z_MBLK = one_hot(class_MBL, like=noise_MBLK)
+        tau = self.tau.detach() if isinstance(self.tau, Tensor) else self.tau
+        z_MBLK = one_hot((logits_BLK.detach() + tau * noise_MBLK).argmax(-1), like=noise_MBLK)
         # The log-density of x = θ + τN, up to a constant: of its derivatives, N/τ and (|N|² − K)/τ, nothing cancels.
         log_density_MBL = (noise_MBLK * (logits_BLK - logits_BLK.detach())).sum(-1) / tau
-        log_density_MBL = log_density_MBL + (noise_MBLK.square() - 1).sum(-1) * tau.log()
+        if isinstance(self.tau, Tensor):
+            log_density_MBL = log_density_MBL + (noise_MBLK.square() - 1).sum(-1) * self.tau.log()
         return replace_gradient(z_MBLK.mean(0), (z_MBLK * log_density_MBL.unsqueeze(-1)).mean(0)).unsqueeze(0)
