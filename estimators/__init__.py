@@ -7,12 +7,16 @@ from typing import Any
 
 from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, replace_gradient
 from estimators.exact import Exact
+from estimators.gaussian import GaussianSoftmax
 from estimators.gumbel_entmax import GumbelEntmax, GumbelSparsemax
 from estimators.gumbel_softmax import GumbelSoftmax, STGumbelSoftmax
+from estimators.igr import IGR
 from estimators.muprop import MuProp
+from estimators.perturbed import PerturbedArgmax
 from estimators.rebar import Rebar, Relax
 from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
+from estimators.sparse_marginal import SparseMarginal
 from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
 
 __all__ = ["REGISTRY", "Cost", "Estimate", "Estimator", "Pathwise", "build", "parameters", "replace_gradient"]
@@ -26,12 +30,16 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     GumbelSparsemax,
     GumbelEntmax,
     Softmax,
+    GaussianSoftmax,
+    IGR,
+    PerturbedArgmax,
     Reinforce,
     RLOO,
     MuProp,
     Rebar,
     Relax,
     Exact,
+    SparseMarginal,
 )
 
 REGISTRY: Mapping[str, type[Estimator]] = MappingProxyType({cls.name: cls for cls in _ESTIMATORS})

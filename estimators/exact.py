@@ -6,12 +6,13 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from estimators.base import Cost, Estimate, Estimator, check_count
 from estimators.gumbel import log_prob, one_hot
 
 CODES_PER_CALL = 1024
-"""The cost sees at most that many codes at once, so that memory without autograd stays bounded."""
+"""The cost sees at most that many codes of each example at once, so that memory stays bounded."""
 
 
 @final
@@ -24,8 +25,8 @@ class Exact(Estimator):
     Requires      K^L <= max_codes.
     Bias          none, and no variance.
     Reference     the definition of the expectation.
-    Departures    none. While a decoder is trained through the cost, autograd keeps its activations for all K^L codes;
-                  if only the logits are differentiated, those of CODES_PER_CALL codes at a time.
+    Departures    none. Beyond CODES_PER_CALL codes, the activations of a decoder that is trained through the cost are
+                  computed a second time in the backward pass, which needs those of CODES_PER_CALL codes at a time.
     """
 
     name = "exact"
@@ -41,13 +42,7 @@ class Exact(Estimator):
 
     def check_shape(self, n_latents: int, n_categories: int) -> None:
         """Raise ValueError if there are more than `max_codes` codes."""
-        n_codes = n_categories**n_latents
-        if n_codes > self.max_codes:
-            count = f"{n_categories}^{n_latents}" + (f" = {n_codes}" if n_codes < 10**15 else "")
-            raise ValueError(
-                f"{self.name}: expected n_categories^n_latents <= max_codes = {self.max_codes}, got {count}."
-                " Use fewer latents or classes, or raise max_codes."
-            )
+        check_n_codes(self.name, self.max_codes, n_latents, n_categories)
 
     def n_cost_evals(self, n_latents: int, n_categories: int) -> int:
         """Return the number of codes."""
@@ -57,10 +52,36 @@ class Exact(Estimator):
         """Return the expected cost, a differentiable function of the logits."""
         self.check_shape(*logits_BLK.shape[1:])
         terms_B = []
-        for class_SBL in _all_codes(logits_BLK):
-            cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+        for class_SBL, cost_SB in each_code(self, logits_BLK, cost):
             terms_B.append((log_prob(logits_BLK, class_SBL).exp() * cost_SB).sum(0))
         return Estimate(torch.stack(terms_B).sum(0).to(cost_SB.dtype))
+
+
+def check_n_codes(name: str, max_codes: int, n_latents: int, n_categories: int) -> None:
+    """Raise ValueError if there are more than `max_codes` codes."""
+    n_codes = n_categories**n_latents
+    if n_codes > max_codes:
+        count = f"{n_categories}^{n_latents}" + (f" = {n_codes}" if n_codes < 10**15 else "")
+        raise ValueError(
+            f"{name}: expected n_categories^n_latents <= max_codes = {max_codes}, got {count}."
+            " Use fewer latents or classes, or raise max_codes."
+        )
+
+
+def each_code(estimator: Estimator, logits_BLK: Tensor, cost: Cost) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield all codes as class numbers (S, B, L), the first latent slowest, and their costs (S, B).
+
+    They come CODES_PER_CALL at a time. If that is more than once, autograd keeps no activation of the cost and
+    evaluates it a second time in the backward pass, provided that anything in it, say a decoder, is to have a gradient.
+    """
+
+    def evaluate(class_SBL: Tensor) -> Tensor:
+        return estimator.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+
+    chunks = list(_all_codes(logits_BLK))
+    recompute = len(chunks) > 1 and torch.is_grad_enabled()
+    for class_SBL in chunks:
+        yield class_SBL, checkpoint(evaluate, class_SBL, use_reentrant=False) if recompute else evaluate(class_SBL)
 
 
 def _all_codes(logits_BLK: Tensor) -> Iterator[Tensor]:

@@ -39,7 +39,7 @@ class GumbelSparsemax(Pathwise):
         super().__init__()
         self.tau = tau
         self.n_samples = check_count(self.name, "n_samples", n_samples)
-        self._sparsemax = _entmax(self.name, alpha=2.0)
+        self._sparsemax = entmax_mapping(self.name, alpha=2.0)
 
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return sparse soft codes."""
@@ -72,14 +72,14 @@ class GumbelEntmax(Pathwise):
         self.tau = tau
         self.alpha = check_number(self.name, "alpha", alpha, above=1.0)
         self.n_samples = check_count(self.name, "n_samples", n_samples)
-        self._entmax = _entmax(self.name, self.alpha)
+        self._entmax = entmax_mapping(self.name, self.alpha)
 
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return sparse soft codes."""
         return self._entmax(perturb(logits_BLK, self.n_samples) / self.tau)
 
 
-def _entmax(name: str, alpha: float) -> Mapping:
+def entmax_mapping(name: str, alpha: float) -> Mapping:
     """Return alpha-entmax over the last dimension; ValueError if the package is missing."""
     try:
         entmax = import_module("entmax")

@@ -9,8 +9,8 @@ from torch import nn
 
 from estimators import Estimate, Estimator, replace_gradient
 from estimators.base import check_count
-from estimators.gumbel import one_hot, perturb, sample_classes
-from estimators.rebar import RelaxedControl, perturb_given
+from estimators.gumbel import one_hot, perturb, perturb_given, sample_classes
+from estimators.rebar import RelaxedControl
 
 # The formulas. Each takes one example, the noise of one sample, and the cost of one code.
 

@@ -15,8 +15,7 @@ from test_estimators_bias import failures
 from torch import nn
 
 from estimators import build
-from estimators.gumbel import perturb
-from estimators.rebar import perturb_given
+from estimators.gumbel import perturb, perturb_given
 from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
