@@ -1,9 +1,20 @@
 """The table in README.md, made from what the classes declare: `python -m estimators.catalogue` prints it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from estimators import REGISTRY, Estimator, parameters
+from estimators.yardstick import shapes
 
+FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
+    "1": lambda n, L, K: 1,
+    "n_samples": lambda n, L, K: n,
+    "n_samples + 1": lambda n, L, K: n + 1,
+    "2 n_samples": lambda n, L, K: 2 * n,
+    "3 n_samples": lambda n, L, K: 3 * n,
+    "n_samples (K(K−1)/2 + 1)": lambda n, L, K: n * (K * (K - 1) // 2 + 1),
+    "n_samples (L(K−1) + 1)": lambda n, L, K: n * (L * (K - 1) + 1),
+    "K^L": lambda n, L, K: K**L,
+}
 COLUMNS = ("key", "name", "paper", "unbiased", "evaluations", "relaxes", "parameters", "when to use it")
 
 
@@ -20,19 +31,26 @@ def _row(cls: type[Estimator]) -> tuple[str, ...]:
         cls.title,
         cls.reference,
         _yes(cls.unbiased),
-        _evaluations(cls()),
+        evaluations(cls),
         _yes(cls.relaxes),
         f"`{arguments}`" if arguments else "–",
         cls.use_when,
     )
 
 
-def _evaluations(estimator: Estimator) -> str:
-    """Return the number of codes evaluated per example and step, as a formula where it depends on something."""
-    if "n_samples" in parameters(type(estimator)):
-        return "n_samples"
-    counts = [estimator.n_cost_evals(n_latents, n_categories) for n_latents, n_categories in ((2, 3), (3, 2))]
-    return {(1, 1): "1", (9, 8): "K^L"}.get((counts[0], counts[1]), f"{counts[0]} at L=2, K=3")
+def evaluations(cls: type[Estimator]) -> str:
+    """Return the number of codes on which the cost is evaluated, per example and step, as a formula of n_samples, L, K.
+
+    The first of FORMULAS that agrees with `n_cost_evals` at every shape and number of samples that are tried.
+    """
+    construct: Callable[..., Estimator] = cls
+    counts = range(cls.min_samples, cls.min_samples + 3) if "n_samples" in parameters(cls) else ()
+    built = [construct(n_samples=n) for n in counts] or [construct()]
+    tried = [(each, n_latents, n_categories) for each in built for n_latents, n_categories in shapes(each)]
+    for text, formula in FORMULAS.items():
+        if all(each.n_cost_evals(L, K) == formula(each.n_samples, L, K) for each, L, K in tried):
+            return text
+    raise ValueError(f"{cls.name}: expected a number of evaluations with a formula in FORMULAS, got none.")
 
 
 def _yes(value: bool) -> str:

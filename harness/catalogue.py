@@ -3,6 +3,7 @@
 Behind `harness list` and `harness doctor`.
 """
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+
+from harness.problems import did_you_mean
 
 Row = dict[str, Any]
 
@@ -42,14 +45,53 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def explain(name: str, plugins: Sequence[Path] = ()) -> str:
+    """Return everything that an estimator says about itself: its docstring, its facts and its parameters.
+
+    ValueError, in one line, for an unknown name.
+    """
+    from estimators import parameters
+    from estimators.catalogue import evaluations
+    from harness.plugins import load_registry
+
+    registry = load_registry(plugins)
+    if name not in registry:
+        hint = did_you_mean(name, registry) or f"Known: {', '.join(registry)}."
+        raise ValueError(f"list: expected one of {len(registry)} names, got {name!r}. {hint}")
+    cls = registry[name]
+    facts = {
+        "unbiased": _text(cls.unbiased),
+        "one-hot codes": _text(not cls.relaxes) + (", and soft ones for its control variate" * cls.evaluates_soft),
+        "cost": "a black box will do" if cls.black_box else "must be differentiable in the code",
+        "evaluations": f"{evaluations(cls)} per example and step",
+        "parameters": _text(parameters(cls)),
+        "in a grid": _grid_entry(name, [key for key in parameters(cls) if key not in cls.temperatures]),
+        "temperature": f"{', '.join(cls.temperatures)}, set by the schedule" if cls.temperatures else "none",
+        "use it": cls.use_when,
+    }
+    width = max(map(len, facts))
+    lines = [f"{key:<{width}}  {value}" for key, value in facts.items()]
+    return "\n".join([name, "", inspect.getdoc(cls) or cls.title, "", *lines])
+
+
+def _grid_entry(name: str, keys: Sequence[str]) -> str:
+    from estimators import REGISTRY, parameters
+
+    if not keys or name not in REGISTRY:
+        return name
+    return f"{{name: {name}, {keys[0]}: {parameters(REGISTRY[name])[keys[0]]}}}"
+
+
 def _estimators(plugins: Sequence[Path]) -> list[Row]:
     from estimators import parameters
+    from estimators.catalogue import evaluations
     from harness.plugins import load_registry
 
     return [
         {
             "name": name,
             "unbiased": cls.unbiased,
+            "evals": evaluations(cls),
             "relaxes": cls.relaxes,
             "parameters": parameters(cls),
             "reference": cls.reference,

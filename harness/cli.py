@@ -267,12 +267,21 @@ def status(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
 
 @cli.command("list")
 @click.argument("what", type=click.Choice(["estimators", "schedules", "datasets", "grids"]))
+@click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @plugin_option
-def list_(what: str, as_json: bool, plugins: Sequence[Path]) -> None:
-    """List what there is, with parameters."""
+def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -> None:
+    """List what there is, with parameters; with the NAME of an estimator, explain that one."""
     from harness import catalogue
 
+    if name is not None:
+        if what != "estimators":
+            raise Refused(f"list {what}: expected no name, got {name!r}. Only estimators are explained.")
+        try:
+            click.echo(catalogue.explain(name, plugins))
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        return
     rows = catalogue.rows(what, plugins)
     if as_json:
         import json

@@ -316,6 +316,18 @@ def test_lists_are_tables_and_json(what: str) -> None:
     assert all(str(row[first])[:10] in shown.stdout for row in rows)
 
 
+def test_an_estimator_is_explained() -> None:
+    shown = harness("list", "estimators", "rloo").stdout
+    assert shown.startswith("rloo\n")
+    for text in ("\nApproximates", "\nevaluations    n_samples per", "\nin a grid      {name: rloo, n_samples: 4}"):
+        assert text in shown
+
+
+def test_explaining_an_unknown_estimator_suggests_one() -> None:
+    assert_refused(harness("list", "estimators", "rlo"), "got 'rlo'. Did you mean 'rloo'")
+    assert_refused(harness("list", "schedules", "constant"), "expected no name, got 'constant'")
+
+
 def exit_code(command: click.Command, arguments: list[str]) -> int | str | None:
     with pytest.raises(SystemExit) as caught:
         main(arguments, command)

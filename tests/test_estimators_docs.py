@@ -12,10 +12,11 @@ import pytest
 import torch
 from estimator_cases import PLUGINS, HeavyTailSoftmax, LogisticSoftmax
 
-from estimators import Estimator
-from estimators.catalogue import table
+from estimators import REGISTRY, Estimator
+from estimators.catalogue import evaluations, table
 from estimators.conformance import CHECKS, check_all
 from estimators.conformance import _main as conformance_command
+from harness.catalogue import explain
 
 ROOT = PLUGINS.parents[1]
 README = (ROOT / "estimators" / "README.md").read_text()
@@ -123,3 +124,30 @@ def test_entry_point_example_installs(tmp_path):
     (entry_point,) = distribution.entry_points.select(group="harness.estimators")
     assert entry_point.value == "logistic_softmax:LogisticSoftmax"
     assert Path(target, "logistic_softmax.py").exists()
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_estimator_explains_itself(name):
+    """`harness list estimators NAME`: the template's five parts, and every fact."""
+    shown = explain(name)
+    for part in ("Approximates", "Requires", "Bias", "Reference", "Departures"):
+        assert f"\n{part}" in shown
+    for fact in ("unbiased", "cost", "evaluations", "parameters", "temperature", "use it"):
+        assert f"\n{fact}" in shown
+
+
+def test_the_formula_for_evaluations_is_refused_where_none_fits():
+    class Odd(REGISTRY["reinforce"].__mro__[1]):
+        name = "odd"
+
+        def __init__(self):
+            super().__init__()
+
+        def advantage(self, cost_SB):
+            return cost_SB
+
+        def n_cost_evals(self, n_latents, n_categories):
+            return 17 * n_latents
+
+    with pytest.raises(ValueError, match="odd: expected a number of evaluations with a formula in FORMULAS"):
+        evaluations(Odd)
