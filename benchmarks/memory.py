@@ -1,0 +1,68 @@
+"""Peak memory of one estimator's training step: `python benchmarks/memory.py [NAME …] [--batch-size 128]`.
+
+Each measurement is a process of its own: the VAE with 784 pixels, an optimiser, three steps. What is printed is the
+largest resident memory in the steps minus that before the first one, for 20 latents × 10 classes and 10 × 30.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+
+SHAPES = ((20, 10), (10, 30))
+
+
+def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> float:
+    """Return megabytes, in this process. ValueError where the estimator cannot work with the shape."""
+    import torch
+
+    from estimators import REGISTRY
+    from harness import train
+    from harness.config import EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
+    from harness.schedules import Constant, NoSchedule
+
+    torch.set_num_threads(1)
+    REGISTRY[name]().check_shape(n_latents, n_categories)
+    run = RunConfig(
+        estimator=EstimatorConfig(name=name),
+        schedule=Constant() if REGISTRY[name].uses_tau else NoSchedule(),
+        model=ModelConfig(n_latents=n_latents, n_categories=n_categories),
+        training=TrainingConfig(batch_size=batch_size),
+    )
+    state = train.start(run, REGISTRY, 784, torch.device("cpu"))
+    x_BD = torch.rand(batch_size, 784)
+    state.vae.encode(x_BD).sum().backward()  # what torch loads on its first backward pass is not the estimator's
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        train.train_step(state, x_BD, None)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--shape", type=int, nargs=2, help="measure in this process and print the number only")
+    given = parser.parse_args()
+    if given.shape:
+        print(f"{measure(given.names[0], *given.shape, given.batch_size):.0f}")
+        return
+    from estimators import REGISTRY
+
+    print(f"{'estimator':<24}" + "".join(f"{f'{L}×{K}':>10}" for L, K in SHAPES) + f"   MB, batch {given.batch_size}")
+    for name in given.names or REGISTRY:
+        print(f"{name:<24}" + "".join(f"{_apart(name, *shape, given.batch_size):>10}" for shape in SHAPES), flush=True)
+
+
+def _apart(name: str, n_latents: int, n_categories: int, batch_size: int) -> str:
+    arguments = [name, "--shape", str(n_latents), str(n_categories), "--batch-size", str(batch_size)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else "–" if "ValueError" in done.stderr else "error"
+
+
+if __name__ == "__main__":
+    main()
