@@ -7,8 +7,12 @@ from typing import Any
 
 from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, replace_gradient
 from estimators.exact import Exact
+from estimators.gapped_st import GappedST
 from estimators.gumbel_entmax import GumbelEntmax, GumbelSparsemax
-from estimators.gumbel_softmax import GumbelSoftmax, STGumbelSoftmax
+from estimators.gumbel_rao import GumbelRao
+from estimators.gumbel_softmax import DecoupledSTGS, GumbelSoftmax, STGumbelSoftmax
+from estimators.imle import IMLE
+from estimators.reinmax import ZGR, Darn, ReinMax, ReinMaxRao
 from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
 from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
@@ -20,6 +24,14 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     ArgmaxSTE,
     StraightThrough,
     STGumbelSoftmax,
+    GumbelRao,
+    GappedST,
+    DecoupledSTGS,
+    ReinMax,
+    ZGR,
+    Darn,
+    ReinMaxRao,
+    IMLE,
     GumbelSoftmax,
     GumbelSparsemax,
     GumbelEntmax,

@@ -25,6 +25,24 @@ def sample_classes(logits_BLK: Tensor, n_samples: int) -> Tensor:
     return perturb(logits_BLK.detach(), n_samples).argmax(-1)
 
 
+def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor:
+    """Return x_MSBLK = log softmax(logits) + G, M = n_draws, G drawn given that its argmax is `class_SBL`.
+
+    Normalised logits, so that the largest entry is Gumbel(0, 1); a softmax or an argmax of x sees no difference. Logits
+    may have a sample dimension of their own, (S, B, L, K). Float32 or wider; differentiable in the logits.
+    Reference: Paulus, Maddison, Krause (2021), arXiv:2010.04838, section 3; Maddison, Tarlow, Minka (2014),
+    arXiv:1411.0030, section 4.
+    """
+    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+    noise = torch.empty((n_draws, *class_SBL.shape, logits_BLK.shape[-1]), dtype=dtype, device=logits_BLK.device)
+    noise.exponential_().clamp_(min=torch.finfo(dtype).tiny).log_()
+    index = class_SBL.unsqueeze(-1).expand(*noise.shape[:-1], 1)
+    largest = noise.gather(-1, index)
+    # -log(E_j/π_j + E_i) for all others, without the exponential of a logit
+    others = torch.logaddexp(noise - F.log_softmax(logits_BLK, dim=-1, dtype=dtype), largest)
+    return -others.scatter(-1, index, largest)
+
+
 def one_hot(class_SBL: Tensor, like: Tensor) -> Tensor:
     """Return z_SBLK with exactly one 1 for each latent, whatever the ties; K and dtype are those of `like`."""
     zeros = like.new_zeros((*class_SBL.shape, like.shape[-1]))
