@@ -6,7 +6,7 @@
 import math
 
 import torch
-from estimator_naive import jacobian, onehot, per_latent, sampled_code, softmax, value_and_slope
+from estimator_naive import jacobian, per_latent, sampled_code, softmax, value_and_slope
 
 from estimators import Estimate, Estimator, Pathwise, replace_gradient
 from estimators.base import temperature
@@ -179,7 +179,7 @@ REFUSED = [
 
 
 class Mutant(Pathwise):
-    """One-hot codes D; a mutant writes `surrogate(logits_BLK, class_SBL, z_SBLK)`, whose gradient is the estimator's."""
+    """One-hot codes D; a mutant writes `surrogate(logits_BLK, class_SBL, z_SBLK)`, which carries the gradient."""
 
     name, relaxes, tau_default = "zgr", False, 0.7
     surrogate = None
