@@ -7,13 +7,17 @@ from typing import Any
 
 from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, replace_gradient
 from estimators.exact import Exact
+from estimators.gapped_st import GappedST
 from estimators.gaussian import GaussianSoftmax
 from estimators.gumbel_entmax import GumbelEntmax, GumbelSparsemax
-from estimators.gumbel_softmax import GumbelSoftmax, STGumbelSoftmax
+from estimators.gumbel_rao import GumbelRao
+from estimators.gumbel_softmax import DecoupledSTGS, GumbelSoftmax, STGumbelSoftmax
 from estimators.igr import IGR
+from estimators.imle import IMLE
 from estimators.muprop import MuProp
 from estimators.perturbed import PerturbedArgmax
 from estimators.rebar import Rebar, Relax
+from estimators.reinmax import ZGR, Darn, ReinMax, ReinMaxRao
 from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
 from estimators.sparse_marginal import SparseMarginal
@@ -26,6 +30,14 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     ArgmaxSTE,
     StraightThrough,
     STGumbelSoftmax,
+    GumbelRao,
+    GappedST,
+    DecoupledSTGS,
+    ReinMax,
+    ZGR,
+    Darn,
+    ReinMaxRao,
+    IMLE,
     GumbelSoftmax,
     GumbelSparsemax,
     GumbelEntmax,

@@ -20,24 +20,27 @@ def perturb(logits_BLK: Tensor, n_samples: int) -> Tensor:
     return logits_BLK - noise.log_()
 
 
-def perturb_given(log_probs_BLK: Tensor, class_SBL: Tensor) -> tuple[Tensor, Tensor]:
-    """Return z̃_SBLK, distributed as log_probs + G given that its argmax is `class_SBL`, and its slope ∂z̃/∂log_probs.
-
-    With E iid Exp(1) and i the class, z̃_i = −log E_i and z̃_j = −log(E_j/p_j + E_i). The noise held fixed, z̃_j depends
-    on log p_j alone, so the slope has the shape of z̃; it is 0 at i, which needs no logarithm of a sum of p: they sum to
-    1. Reference: Maddison, Tarlow, Minka (2014), "A* Sampling", arXiv:1411.0030, section 2, truncated Gumbels.
-    """
-    log_noise_SBLK = -perturb(torch.zeros_like(log_probs_BLK), len(class_SBL))
-    chosen_SBL1 = class_SBL.unsqueeze(-1)
-    log_top_SBL1 = log_noise_SBLK.gather(-1, chosen_SBL1)
-    log_own_SBLK = log_noise_SBLK - log_probs_BLK
-    z_SBLK = torch.logaddexp(log_own_SBLK, log_top_SBL1).neg_().scatter_(-1, chosen_SBL1, -log_top_SBL1)
-    return z_SBLK, (log_own_SBLK - log_top_SBL1).sigmoid_().scatter_(-1, chosen_SBL1, 0.0)
-
-
 def sample_classes(logits_BLK: Tensor, n_samples: int) -> Tensor:
     """Return class numbers (S, B, L), each drawn from its own softmax(logits)."""
     return perturb(logits_BLK.detach(), n_samples).argmax(-1)
+
+
+def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor:
+    """Return x_MSBLK = log softmax(logits) + G, M = n_draws, G drawn given that its argmax is `class_SBL`.
+
+    Normalised logits, so that the largest entry is Gumbel(0, 1); a softmax or an argmax of x sees no difference. Logits
+    may have a sample dimension of their own, (S, B, L, K). Float32 or wider; differentiable in the logits.
+    Reference: Paulus, Maddison, Krause (2021), arXiv:2010.04838, section 3; Maddison, Tarlow, Minka (2014),
+    arXiv:1411.0030, section 4.
+    """
+    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+    noise = torch.empty((n_draws, *class_SBL.shape, logits_BLK.shape[-1]), dtype=dtype, device=logits_BLK.device)
+    noise.exponential_().clamp_(min=torch.finfo(dtype).tiny).log_()
+    index = class_SBL.unsqueeze(-1).expand(*noise.shape[:-1], 1)
+    largest = noise.gather(-1, index)
+    # -log(E_j/π_j + E_i) for all others, without the exponential of a logit
+    others = torch.logaddexp(noise - F.log_softmax(logits_BLK, dim=-1, dtype=dtype), largest)
+    return -others.scatter(-1, index, largest)
 
 
 def one_hot(class_SBL: Tensor, like: Tensor) -> Tensor:

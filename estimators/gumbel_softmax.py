@@ -1,10 +1,11 @@
-"""Gumbel-Softmax, relaxed and straight-through."""
+"""Gumbel-Softmax, relaxed and straight-through, with one temperature or two."""
 
 from typing import final
 
+import torch
 from torch import Tensor
 
-from estimators.base import Pathwise, check_count, replace_gradient
+from estimators.base import Pathwise, check_count, replace_gradient, temperature
 from estimators.gumbel import one_hot, perturb
 from estimators.simplex import softmax
 
@@ -69,3 +70,45 @@ class STGumbelSoftmax(Pathwise):
         perturbed_SBLK = perturb(logits_BLK, self.n_samples)
         soft_SBLK = softmax(perturbed_SBLK / self.tau).to(logits_BLK.dtype)
         return replace_gradient(one_hot(perturbed_SBLK.argmax(-1), like=logits_BLK), soft_SBLK)
+
+
+@final
+class DecoupledSTGS(Pathwise):
+    """Decoupled straight-through Gumbel-Softmax, a temperature for each direction.
+
+    tau_forward sets how random the codes are, tau_backward how widely the gradient spreads; both share the noise.
+
+    Approximates  ∇ E[f(D)]  with  (1/τ_b) J(S) ∇f(D),  S = softmax(θ/τ_b + G),  D = onehot(argmax(θ/τ_f + G)).
+    Requires      f differentiable at one-hot codes; n_samples >= 1; tau_forward > 0; tau_backward > 0.
+    Bias          yes: ∇f is taken at D, its Jacobian at S, and D ~ Cat(softmax(θ/τ_f)) has another slope in θ than S.
+    Reference     Shah, Yan, Mozer, Liu (2024), "Improving Discrete Optimisation Via Decoupled Straight-Through
+                  Gumbel-Softmax", arXiv:2410.13331, section on the method.
+    Departures    the temperatures divide the logits but not the noise, so that τ_f changes the law of the codes: a τ_f
+                  that divided both would leave the argmax as it is. `class_logits` is θ/τ_f.
+    """
+
+    name = "decoupled_st_gs"
+    reference = "Shah, Yan, Mozer, Liu (2024), arXiv:2410.13331"
+    use_when = "st_gumbel_softmax, with exploration and the spread of the gradient to be tuned apart"
+    relaxes = False
+    tau_forward = temperature("tau_forward")
+    tau_backward = temperature("tau_backward")
+
+    def __init__(self, *, tau_forward: float = 1.0, tau_backward: float = 1.0, n_samples: int = 1) -> None:
+        super().__init__()
+        self.tau_forward = tau_forward
+        self.tau_backward = tau_backward
+        self.n_samples = check_count(self.name, "n_samples", n_samples)
+
+    def class_logits(self, logits_BLK: Tensor) -> Tensor:
+        """Return the logits over tau_forward: softmax of these is the law of the codes."""
+        scaled_BLK: Tensor = logits_BLK / self.tau_forward
+        return scaled_BLK
+
+    def sample(self, logits_BLK: Tensor) -> Tensor:
+        """Return one-hot codes at tau_forward with the gradient of a relaxation at tau_backward."""
+        noise_SBLK = perturb(torch.zeros_like(logits_BLK), self.n_samples)
+        wide_BLK = logits_BLK.to(noise_SBLK.dtype)
+        class_SBL = (wide_BLK.detach() / self.tau_forward + noise_SBLK).argmax(-1)
+        soft_SBLK = softmax(wide_BLK / self.tau_backward + noise_SBLK).to(logits_BLK.dtype)
+        return replace_gradient(one_hot(class_SBL, like=logits_BLK), soft_SBLK)

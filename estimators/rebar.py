@@ -24,6 +24,17 @@ WIDEST = 20.0
 """The network of RELAX sees z clipped to ±WIDEST: of a class that improbable it need not know how improbable."""
 
 
+def relaxation_given(log_probs_BLK: Tensor, class_SBL: Tensor) -> tuple[Tensor, Tensor]:
+    """Return z̃_SBLK, distributed as log_probs + G given that its argmax is `class_SBL`, and its slope ∂z̃/∂log_probs.
+
+    The noise held fixed, z̃_j = −log(E_j/p_j + E_i) depends on log p_j alone, so the slope has the shape of z̃:
+    1 − exp(z̃_j − z̃_i) with i the class, and 0 at i.
+    """
+    z_SBLK = perturb_given(log_probs_BLK, class_SBL, 1).squeeze(0)
+    top_SBL1 = z_SBLK.gather(-1, class_SBL.unsqueeze(-1))
+    return z_SBLK, -torch.expm1(z_SBLK - top_SBL1)
+
+
 class RelaxedControl(Estimator):
     """The score function with a control variate c(z) of the relaxed sample: a class writes `control` and nothing else.
 
@@ -74,7 +85,7 @@ class RelaxedControl(Estimator):
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
             return Estimate(cost_B)
 
-        given_SBLK, slope_SBLK = perturb_given(log_probs_BLK, class_SBL)
+        given_SBLK, slope_SBLK = relaxation_given(log_probs_BLK, class_SBL)
         z_TBLK = torch.cat([z_SBLK, given_SBLK]).requires_grad_()
         learned = self._learned()
         soft_TBLK = softmax(z_TBLK / self.tau).to(logits_BLK.dtype)

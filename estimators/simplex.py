@@ -14,3 +14,13 @@ def softmax(logits_xK: Tensor) -> Tensor:
         return logits_xK.softmax(-1)
     exp_xK = (logits_xK - logits_xK.amax(-1, keepdim=True).detach()).exp()
     return exp_xK / exp_xK.sum(-1, keepdim=True)
+
+
+def softmax_slope(probs_xK: Tensor, logits_xK: Tensor) -> Tensor:
+    """Return J(p) · logits, J(p) = diag(p) − p pᵀ: linear in the logits, whose gradient is J(p) times what comes in.
+
+    As the surrogate of `replace_gradient` it applies softmax's Jacobian at any point p of the simplex, without a K×K
+    matrix and without logits that have p as their softmax. `probs_xK` is taken as a constant.
+    """
+    probs_xK = probs_xK.detach()
+    return probs_xK * (logits_xK - (probs_xK * logits_xK).sum(-1, keepdim=True))

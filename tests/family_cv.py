@@ -9,8 +9,8 @@ from torch import nn
 
 from estimators import Estimate, Estimator, replace_gradient
 from estimators.base import check_count
-from estimators.gumbel import one_hot, perturb, perturb_given, sample_classes
-from estimators.rebar import RelaxedControl
+from estimators.gumbel import one_hot, perturb, sample_classes
+from estimators.rebar import RelaxedControl, relaxation_given
 
 # The formulas. Each takes one example, the noise of one sample, and the cost of one code.
 
@@ -220,7 +220,7 @@ class RelaxedTemplate(RelaxedControl):
         return self.eta.detach() * cost_TB + self.residual(z_TBLK)
 
     def given(self, log_probs_BLK, z_SBLK, class_SBL):
-        return perturb_given(log_probs_BLK, class_SBL)
+        return relaxation_given(log_probs_BLK, class_SBL)
 
     def weigh(self, cost_SB, given_SB):
         return cost_SB - given_SB
@@ -297,7 +297,7 @@ class RebarClassesShifted(RelaxedTemplate):
     """z̃ is conditioned on another class than the sample."""
 
     def given(self, log_probs_BLK, z_SBLK, class_SBL):
-        return perturb_given(log_probs_BLK, (class_SBL + 1) % log_probs_BLK.shape[-1])
+        return relaxation_given(log_probs_BLK, (class_SBL + 1) % log_probs_BLK.shape[-1])
 
 
 class RebarSampleOfOtherNoise(RelaxedTemplate):

@@ -15,7 +15,8 @@ from test_estimators_bias import failures
 from torch import nn
 
 from estimators import build
-from estimators.gumbel import perturb, perturb_given
+from estimators.gumbel import perturb
+from estimators.rebar import relaxation_given
 from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
@@ -260,7 +261,7 @@ def test_conditional_noise_has_the_law_of_z_given_d():
     log_probs_BLK = ROWS_NLK.log_softmax(-1)
     z_BLK = perturb(log_probs_BLK, 1)[0]
     class_BL = z_BLK.argmax(-1)
-    given_BLK = perturb_given(log_probs_BLK, class_BL.unsqueeze(0))[0][0]
+    given_BLK = relaxation_given(log_probs_BLK, class_BL.unsqueeze(0))[0][0]
     assert torch.equal(given_BLK.argmax(-1), class_BL)
     for latent in range(2):
         top = given_BLK[:, latent].amax(-1)
@@ -297,7 +298,7 @@ def test_the_conditional_slope_is_the_derivative():
     log_probs_BLK = example_logits().log_softmax(-1).requires_grad_()
     class_SBL = torch.randint(3, (2, 4, 2), generator=torch.Generator().manual_seed(0))
     torch.manual_seed(3)
-    given_SBLK, slope_SBLK = perturb_given(log_probs_BLK.detach(), class_SBL)
+    given_SBLK, slope_SBLK = relaxation_given(log_probs_BLK.detach(), class_SBL)
     torch.manual_seed(3)
     e_SBLK = torch.empty(2, 4, 2, 3, dtype=torch.float64).exponential_()
     top_SBL1 = e_SBLK.gather(-1, class_SBL[..., None])
