@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, replace_gradient
+from estimators.baselines import NVIL, ReinforceEMA
 from estimators.exact import Exact
 from estimators.gapped_st import GappedST
 from estimators.gaussian import GaussianSoftmax
@@ -14,6 +15,7 @@ from estimators.gumbel_rao import GumbelRao
 from estimators.gumbel_softmax import DecoupledSTGS, GumbelSoftmax, STGumbelSoftmax
 from estimators.igr import IGR
 from estimators.imle import IMLE
+from estimators.indecater import IndeCateR
 from estimators.muprop import MuProp
 from estimators.perturbed import PerturbedArgmax
 from estimators.rebar import Rebar, Relax
@@ -22,6 +24,7 @@ from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
 from estimators.sparse_marginal import SparseMarginal
 from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
+from estimators.vimco import VIMCO
 
 __all__ = ["REGISTRY", "Cost", "Estimate", "Estimator", "Pathwise", "build", "parameters", "replace_gradient"]
 
@@ -46,10 +49,14 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     IGR,
     PerturbedArgmax,
     Reinforce,
+    ReinforceEMA,
+    NVIL,
     RLOO,
+    VIMCO,
     MuProp,
     Rebar,
     Relax,
+    IndeCateR,
     Exact,
     SparseMarginal,
 )

@@ -217,8 +217,8 @@ def test_rloo_is_indifferent_to_a_constant_and_reinforce_is_not():
 
 @pytest.mark.parametrize("name", [name for name, cls in REGISTRY.items() if "n_samples" in parameters(cls)])
 def test_variance_falls_as_one_over_n_samples(name):
-    """Exactly 1/n for independent terms; RLOO's baseline improves as well, so it falls faster."""
+    """Exactly 1/n for independent terms; it falls faster where the samples are baselines for each other as well."""
     cost, base = cubic_cost(example_weights()), REGISTRY[name].min_samples
     ratio = total_variance(build(name, n_samples=4 * base), cost) / total_variance(build(name, n_samples=base), cost)
     assert ratio < 0.25 * 1.15
-    assert name == "rloo" or ratio > 0.25 / 1.15
+    assert name in ("rloo", "vimco", "unordered_set") or ratio > 0.25 / 1.15

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -75,7 +76,7 @@ def test_grid_of_the_readme_is_valid_and_its_mistake_gives_the_line_shown(tmp_pa
 
 
 def test_five_lines_of_the_readme_are_an_estimator_that_conforms(tmp_path: Path) -> None:
-    (text,) = blocks(ROOT / "README.md", "python")
+    text = blocks(ROOT / "README.md", "python")[0]
     assert len([line for line in text.splitlines() if line.strip()]) == 5
     path = tmp_path / "sharp_softmax.py"
     path.write_text(text)
@@ -84,6 +85,17 @@ def test_five_lines_of_the_readme_are_an_estimator_that_conforms(tmp_path: Path)
         [sys.executable, "-m", "estimators.conformance", str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "text", [blocks(ROOT / "README.md", "python")[1], *blocks(ROOT / "docs/diagnostics.md", "python")]
+)
+def test_the_documents_diagnose_in_three_lines(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(text.replace("print(diagnose", "frame = (diagnose"), names)  # noqa: S102
+    assert (names["frame"]["reason"] == "").all()
+    assert names["frame"]["cosine"].notna().all()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda p: p.stem)

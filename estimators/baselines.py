@@ -1,0 +1,161 @@
+"""The score function with baselines that learn from what came before: a running mean, and a network on the data."""
+
+from numbers import Real
+from typing import cast, final
+
+import torch
+from torch import Tensor, nn
+
+from estimators.base import Cost, Estimate, Estimator, check_count, check_number, replace_gradient
+from estimators.gumbel import log_prob, one_hot, sample_classes
+from estimators.score_function import ScoreFunction
+
+
+class RunningMean(nn.Module):
+    """An exponential moving average of a scalar, corrected for its start at 0; part of the state, not trained."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def value(self) -> Tensor:
+        """Return the average of what was added, 0 if that was nothing. A new tensor: later updates leave it alone."""
+        return self.total / self.weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
+
+    @torch.no_grad()
+    def add(self, values_SB: Tensor) -> None:
+        """Add the mean of a batch; an empty one changes nothing."""
+        if values_SB.numel():
+            self.total.lerp_(values_SB.mean().to(self.total.dtype), 1 - self.decay)
+            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+
+
+def _check_decay(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{name}: expected 0 <= decay < 1, got {value!r}.")
+    return float(value)
+
+
+@final
+class ReinforceEMA(ScoreFunction):
+    """REINFORCE with a moving-average baseline.
+
+    The cost is judged against what it has been of late. The average holds past batches only, so it is independent of
+    the samples that it is subtracted from; the present batch is added to it afterwards.
+
+    Approximates  ∇ E[f(D)]  with  mean over n of  (f(D_i) − b) ∇ log q(D_i),  D_i ~ Cat(softmax(θ)), iid,
+                  b ← decay · b + (1 − decay) · mean f  after it was used.
+    Requires      nothing of f but its value; 0 <= decay < 1; n_samples >= 1.
+    Bias          none.
+    Reference     Williams (1992), "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
+                  Learning", Machine Learning 8, section on reinforcement baselines.
+    Departures    the average is corrected for its start at 0, where b = 0. It moves in training mode only.
+    """
+
+    name = "reinforce_ema"
+    reference = "Williams (1992), Machine Learning 8:229–256"
+    use_when = "one evaluation is all there is and the cost is a black box; nvil if costs differ between examples"
+    unbiased = True
+
+    def __init__(self, *, decay: float = 0.9, n_samples: int = 1) -> None:
+        super().__init__()
+        self.decay = _check_decay(self.name, decay)
+        self.n_samples = check_count(self.name, "n_samples", n_samples)
+        self.mean = RunningMean(self.decay)
+
+    def advantage(self, cost_SB: Tensor) -> Tensor:
+        """Return the cost less the average of former ones."""
+        baseline = self.mean.value().to(cost_SB.dtype)
+        if self.training:
+            self.mean.add(cost_SB)
+        return cost_SB - baseline
+
+
+@final
+class NVIL(Estimator):
+    """NVIL: an input-dependent baseline, and a learning signal of about unit variance.
+
+    A small network predicts the cost of an example from its data; what it cannot predict is centred and scaled by
+    running moments, and weights the score.
+
+    Approximates  ∇ E[f(D)]  with  mean over n of  (f(D_i) − b(x) − m)/max(1, σ) ∇ log q(D_i),  D_i ~ Cat(softmax(θ)),
+                  m and σ the running mean and standard deviation of f − b(x).
+    Requires      nothing of f but its value; the context x, without which b = 0; hidden >= 1; 0 <= decay < 1;
+                  n_samples >= 1; control_lr > 0.
+    Bias          the gradient times 1/max(1, σ), a scale that changes as σ does; none with normalize=False.
+    Reference     Mnih, Gregor (2014), "Neural Variational Inference and Learning in Belief Networks", arXiv:1402.0030,
+                  section on variance reduction and algorithm 1.
+    Departures    m and σ are updated after they were used, in training mode only, which keeps the signal independent of
+                  the baseline; one layer of latents, hence no local signals.
+    """
+
+    name = "nvil"
+    reference = "Mnih, Gregor (2014), arXiv:1402.0030"
+    use_when = "one evaluation is all there is, the cost is a black box, and it differs a lot between examples"
+    relaxes = False
+    black_box = True
+
+    def __init__(
+        self,
+        *,
+        hidden: int = 100,
+        decay: float = 0.9,
+        normalize: bool = True,
+        n_samples: int = 1,
+        control_lr: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.hidden = check_count(self.name, "hidden", hidden)
+        self.decay = _check_decay(self.name, decay)
+        if not isinstance(normalize, bool):
+            raise ValueError(f"{self.name}: expected normalize true or false, got {normalize!r}.")
+        self.normalize = normalize
+        self.n_samples = check_count(self.name, "n_samples", n_samples)
+        self.control_lr = check_number(self.name, "control_lr", control_lr, above=0.0)
+        self.mean, self.square = RunningMean(self.decay), RunningMean(self.decay)
+        self.baseline: nn.Sequential | None = None
+
+    def prepare(self, n_latents: int, n_categories: int, n_context: int = 0) -> None:
+        """Make the network, unless there is one or there will be no context. It starts as b = 0."""
+        if self.baseline is None and n_context:
+            device = self.mean.total.device
+            last = nn.Linear(self.hidden, 1, device=device)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.baseline = nn.Sequential(nn.Linear(n_context, self.hidden, device=device), nn.Tanh(), last)
+
+    def forward(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
+        """Average the cost over the samples; `control_loss` is the mean square of what the baseline leaves."""
+        class_SBL = sample_classes(logits_BLK, self.n_samples)
+        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+        predicted_B = self._predict(context_BX)
+        signal_SB = cost_SB.detach() - (0.0 if predicted_B is None else predicted_B.detach().to(cost_SB.dtype))
+        mean, scale = self._moments()
+        advantage_SB = (signal_SB - mean.to(cost_SB.dtype)) / scale.to(cost_SB.dtype)
+        control_loss = None
+        if self.training:
+            if predicted_B is not None and torch.is_grad_enabled():
+                target_SB = cost_SB.detach().to(predicted_B.dtype) - mean
+                control_loss = (target_SB - predicted_B).square().mean()
+            self.mean.add(signal_SB)
+            self.square.add(signal_SB.square())
+        score_SB = advantage_SB * log_prob(logits_BLK, class_SBL)
+        return Estimate(replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0), control_loss)
+
+    def _predict(self, context_BX: Tensor | None) -> Tensor | None:
+        if context_BX is None:
+            return None
+        self.prepare(0, 0, context_BX.shape[-1])
+        network = cast(nn.Sequential, self.baseline)
+        return cast(Tensor, network(context_BX.detach().to(self.mean.total.dtype))).squeeze(-1)
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Return the running mean and max(1, running standard deviation) of the signal; 1 without normalisation."""
+        mean = self.mean.value()
+        deviation = (self.square.value() - mean.square()).clamp(min=0).sqrt()
+        return mean, deviation.clamp(min=1) if self.normalize else torch.ones_like(deviation)
