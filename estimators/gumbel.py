@@ -30,8 +30,7 @@ def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor
 
     Normalised logits, so that the largest entry is Gumbel(0, 1); a softmax or an argmax of x sees no difference. Logits
     may have a sample dimension of their own, (S, B, L, K). Float32 or wider; differentiable in the logits.
-    Reference: Paulus, Maddison, Krause (2021), arXiv:2010.04838, section 3; Maddison, Tarlow, Minka (2014),
-    arXiv:1411.0030, section 4.
+    Reference: Paulus, Maddison, Krause (2021), arXiv:2010.04838, section 3.
     """
     dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
     noise = torch.empty((n_draws, *class_SBL.shape, logits_BLK.shape[-1]), dtype=dtype, device=logits_BLK.device)

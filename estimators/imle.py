@@ -47,7 +47,7 @@ class IMLE(Estimator):
                   grows as 1/λ; as λ → ∞ D' is the class of least slope and the gradient vanishes as 1/λ.
     Reference     Niepert, Minervini, Franceschi (2021), "Implicit MLE: Backpropagating Through Discrete Exponential
                   Family Distributions", arXiv:2106.01798, section 3 and algorithm 1.
-    Departures    noise: the paper's Sum-of-Gamma is made for k-subsets; for k = 1, one class, it is Gumbel noise. Its
+    Departures    noise: the paper's Sum-of-Gamma, made for k-subsets, tends to Gumbel noise for k = 1, one class. Its
                   noise temperature is 1, so that the codes follow softmax(θ). ∇f is that of one code's cost: the public
                   code takes it times the weight in the loss (1/batch), which makes λ depend on the size of the batch.
     """

@@ -134,7 +134,7 @@ class ReinMaxRao(Pathwise):
     Approximates  ∇ E[f(D)]  with  2 J̄ ∇f(D) − ½ J(π) ∇f(D),  D ~ Cat(π),  π = softmax(θ),  J̄ = mean over m of
                   (1/τ) J(softmax(xᵐ/τ)),  xᵐ = θ_D + Gᵐ given argmax(θ_D + Gᵐ) = D,  θ_D = log(½(π + D)).
     Requires      f differentiable at one-hot codes; n_samples >= 1; n_draws >= 1; tau > 0.
-    Bias          yes, and more than reinmax: J̄ is not J(½(π + D)).
+    Bias          yes, even where f is linear: J̄ is not J(½(π + D)). It may be smaller than that of reinmax, or larger.
     Reference     Wang, Bui (2026), "Beyond ReinMax: Low-Variance Gradient Estimators for Discrete Latent Variables",
                   arXiv:2603.08257, section on ReinMax-Rao.
     Departures    none known; conditioning on the very D that the cost has seen, and the untempered π in θ_D, are as in
@@ -143,7 +143,7 @@ class ReinMaxRao(Pathwise):
 
     name = "reinmax_rao"
     reference = "Wang, Bui (2026), arXiv:2603.08257"
-    use_when = "reinmax is too noisy, and bias is affordable"
+    use_when = "reinmax is too noisy; the bias is another one, so compare the two"
     relaxes = False
     tau: float
 

@@ -141,13 +141,21 @@ def test_no_bias_where_the_cost_is_quadratic_in_each_of_several_latents(name):
     assert bias_scores(build(name), quadratic_in_each_latent)[1].abs().max() < MAX_Z
 
 
-@pytest.mark.parametrize(("name", "params"), [("reinmax", {"tau": 1.5}), ("darn", {}), ("straight_through", {})])
+@pytest.mark.parametrize(
+    ("name", "params"), [("reinmax", {"tau": 1.5}), ("darn", {}), ("reinmax_rao", {}), ("straight_through", {})]
+)
 def test_the_others_are_biased_there(name, params):
     assert bias_scores(build(name, **params), quadratic_in_each_latent)[1].abs().max() > MAX_Z
 
 
 def linear_cost(z_SBLK):
     return (z_SBLK * example_weights().to(z_SBLK.dtype)).sum((-1, -2))
+
+
+@pytest.mark.parametrize(("name", "params"), [("reinmax", {"tau": 1.5}), ("reinmax_rao", {})])
+def test_reinmax_off_one_and_reinmax_rao_are_biased_even_on_a_linear_cost(name, params):
+    assert bias_scores(build("reinmax"), linear_cost)[1].abs().max() < MAX_Z
+    assert bias_scores(build(name, **params), linear_cost)[1].abs().max() > MAX_Z
 
 
 def test_half_the_gradient_is_missing_from_darn_where_the_cost_is_linear():
@@ -503,8 +511,8 @@ def test_decoupled_at_equal_temperatures_is_straight_through_gumbel_softmax_of_t
 def test_decoupled_backward_temperature_divides_the_logits_and_not_the_noise(tau):
     """At τ_f = 1, τ_b = τ ≠ 1 the codes are those of st_gumbel_softmax(τ), the gradients are not.
 
-    The relaxation is that of st_gumbel_softmax(τ) with its noise multiplied by τ: a linear cost, whose slope is the
-    same at every code, shows it.
+    The relaxation is that of st_gumbel_softmax(τ) with its noise multiplied by τ: a linear cost, whose slope is
+    everywhere the same, shows it.
     """
     logits_BLK, cost = example_logits(16), cubic_cost(example_weights())
     small, plain = (
