@@ -5,8 +5,10 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from estimators.arsm import ARSM
 from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, replace_gradient
 from estimators.baselines import NVIL, ReinforceEMA
+from estimators.disarm import DisARM, DisARMStickBreaking
 from estimators.exact import Exact
 from estimators.gapped_st import GappedST
 from estimators.gaussian import GaussianSoftmax
@@ -24,6 +26,7 @@ from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
 from estimators.sparse_marginal import SparseMarginal
 from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
+from estimators.unordered_set import UnorderedSet
 from estimators.vimco import VIMCO
 
 __all__ = ["REGISTRY", "Cost", "Estimate", "Estimator", "Pathwise", "build", "parameters", "replace_gradient"]
@@ -56,7 +59,11 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     MuProp,
     Rebar,
     Relax,
+    ARSM,
+    DisARMStickBreaking,
+    DisARM,
     IndeCateR,
+    UnorderedSet,
     Exact,
     SparseMarginal,
 )

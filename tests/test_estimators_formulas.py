@@ -65,8 +65,8 @@ def test_gumbel_softmax_equals_torch_given_the_same_noise(hard, tau):
 def codes(estimator, dtype=torch.float64):
     """N_REPLICAS codes z_NLK of one logit row."""
     kept = []
-    logits_BLK = example_logits()[:1].to(dtype).expand(N_REPLICAS, -1, -1)
-    run(estimator, logits_BLK, lambda z: (kept.append(z[0].detach()), cubic_cost(example_weights())(z))[1], seed=3)
+    logits_BLK = logits_for(estimator)[:1].to(dtype).expand(N_REPLICAS, -1, -1)
+    run(estimator, logits_BLK, lambda z: (kept.append(z[0].detach()), cost_for(estimator)(z))[1], seed=3)
     return kept[0]
 
 
@@ -86,7 +86,7 @@ def assert_law_is_softmax(class_NL, logits_LK):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ONE_HOT)
 def test_one_hot_codes_are_samples_of_the_softmax(name, dtype):
-    assert_law_is_softmax(codes(make(name), dtype).argmax(-1), example_logits()[0].to(dtype).double())
+    assert_law_is_softmax(codes(make(name), dtype).argmax(-1), logits_for(make(name))[0].to(dtype).double())
 
 
 @pytest.mark.parametrize("tau", [2.0, 0.1, 1e-3])
@@ -217,8 +217,8 @@ def test_rloo_is_indifferent_to_a_constant_and_reinforce_is_not():
 
 @pytest.mark.parametrize("name", [name for name, cls in REGISTRY.items() if "n_samples" in parameters(cls)])
 def test_variance_falls_as_one_over_n_samples(name):
-    """Exactly 1/n for independent terms; it falls faster where the samples are baselines for each other as well."""
-    cost, base = cubic_cost(example_weights()), REGISTRY[name].min_samples
+    """Exactly 1/n for independent terms; a baseline made of the other samples improves as well: it falls faster."""
+    cost, base = cost_for(build(name)), REGISTRY[name].min_samples
     ratio = total_variance(build(name, n_samples=4 * base), cost) / total_variance(build(name, n_samples=base), cost)
     assert ratio < 0.25 * 1.15
     assert name in ("rloo", "vimco", "unordered_set") or ratio > 0.25 / 1.15
