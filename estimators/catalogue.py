@@ -41,7 +41,8 @@ def _row(cls: type[Estimator]) -> tuple[str, ...]:
 def evaluations(cls: type[Estimator]) -> str:
     """Return the number of codes on which the cost is evaluated, per example and step, as a formula of n_samples, L, K.
 
-    The first of FORMULAS that agrees with `n_cost_evals` at every shape and number of samples that are tried.
+    The first of FORMULAS that agrees with `n_cost_evals` at every shape and number of samples that are tried. A user's
+    estimator may have another formula: then the number at the example shape.
     """
     construct: Callable[..., Estimator] = cls
     counts = range(cls.min_samples, cls.min_samples + 3) if "n_samples" in parameters(cls) else ()
@@ -50,7 +51,8 @@ def evaluations(cls: type[Estimator]) -> str:
     for text, formula in FORMULAS.items():
         if all(each.n_cost_evals(L, K) == formula(each.n_samples, L, K) for each, L, K in tried):
             return text
-    raise ValueError(f"{cls.name}: expected a number of evaluations with a formula in FORMULAS, got none.")
+    each, n_latents, n_categories = tried[0]
+    return f"{each.n_cost_evals(n_latents, n_categories)} at L={n_latents}, K={n_categories}"
 
 
 def _yes(value: bool) -> str:

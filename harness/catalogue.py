@@ -5,6 +5,8 @@ Behind `harness list` and `harness doctor`.
 
 import inspect
 import os
+import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from rich.table import Table
 from harness.problems import did_you_mean
 
 Row = dict[str, Any]
+WIDE = 140
+"""Columns of a terminal from which on a table has room for references."""
+LABEL = re.compile(r"([A-Z][a-z]+ {2,}|[a-z][a-z -]* {2,})(?=\S)")
 
 
 def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
@@ -27,13 +32,15 @@ def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
     }[what]()
 
 
-def table(listed: Sequence[Row]) -> Table:
-    """Return the rows as a table for the terminal."""
+def table(listed: Sequence[Row], width: int) -> Table:
+    """Return the rows as a table for a terminal of that many columns; the reference needs a wide one."""
+    hidden = {"reference"} if width < WIDE else set()
     result = Table(box=None, pad_edge=False)
-    for title in listed[0] if listed else ("nothing found",):
-        result.add_column(title, overflow="fold")
+    for i, title in enumerate(listed[0] if listed else ("nothing found",)):
+        if title not in hidden:
+            result.add_column(title, overflow="fold", no_wrap=i == 0)
     for row in listed:
-        result.add_row(*(escape(_text(value)) for value in row.values()))
+        result.add_row(*(escape(_text(value)) for title, value in row.items() if title not in hidden))
     return result
 
 
@@ -45,8 +52,8 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def explain(name: str, plugins: Sequence[Path] = ()) -> str:
-    """Return everything that an estimator says about itself: its docstring, its facts and its parameters.
+def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
+    """Return everything that an estimator says about itself, in `width` columns: its docstring, facts and parameters.
 
     ValueError, in one line, for an unknown name.
     """
@@ -69,9 +76,27 @@ def explain(name: str, plugins: Sequence[Path] = ()) -> str:
         "temperature": f"{', '.join(cls.temperatures)}, set by the schedule" if cls.temperatures else "none",
         "use it": cls.use_when,
     }
-    width = max(map(len, facts))
-    lines = [f"{key:<{width}}  {value}" for key, value in facts.items()]
-    return "\n".join([name, "", inspect.getdoc(cls) or cls.title, "", *lines])
+    indent = max(map(len, facts)) + 2
+    lines = "\n".join(f"{key:<{indent}}{value}" for key, value in facts.items())
+    return reflow(f"{name}\n\n{inspect.getdoc(cls) or cls.title}\n\n{lines}", width)
+
+
+def reflow(text: str, width: int) -> str:
+    """Fit paragraphs, and entries of the form "Label     text" with their continuation lines, into `width` columns."""
+    wrapped: list[str] = []
+    for paragraph in text.split("\n\n"):
+        entries: list[str] = []
+        for line in paragraph.splitlines():
+            if not entries or LABEL.match(line):
+                entries.append(line)
+            else:
+                entries[-1] += f" {line.strip()}"
+        for entry in entries:
+            label = LABEL.match(entry)
+            hang = " " * len(label[0]) if label else ""
+            wrapped += textwrap.wrap(entry, width, subsequent_indent=hang, break_long_words=False) or [""]
+        wrapped.append("")
+    return "\n".join(wrapped[:-1])
 
 
 def _grid_entry(name: str, keys: Sequence[str]) -> str:
@@ -107,7 +132,7 @@ def _schedules() -> list[Row]:
         {
             "kind": kind,
             "parameters": {
-                name: "required" if field.is_required() else field.default
+                field.alias or name: "required" if field.is_required() else field.default
                 for name, field in cls.model_fields.items()
                 if name not in ("kind", "custom_label")
             },

@@ -278,7 +278,7 @@ def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -
         if what != "estimators":
             raise Refused(f"list {what}: expected no name, got {name!r}. Only estimators are explained.")
         try:
-            click.echo(catalogue.explain(name, plugins))
+            click.echo(catalogue.explain(name, plugins, min(_console().width, 120)))
         except ValueError as error:
             raise Refused(str(error)) from error
         return
@@ -288,7 +288,10 @@ def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -
 
         click.echo(json.dumps(rows, indent=1))
     else:
-        _console().print(catalogue.table(rows))
+        console = _console()
+        console.print(catalogue.table(rows, console.width))
+        if what == "estimators":
+            click.echo("\nOne of them, with formula, bias and reference: harness list estimators NAME")
 
 
 @cli.group()

@@ -316,8 +316,16 @@ def test_lists_are_tables_and_json(what: str) -> None:
     assert all(str(row[first])[:10] in shown.stdout for row in rows)
 
 
+def test_schedules_are_listed_by_the_keys_of_a_grid() -> None:
+    (constant,) = [
+        row for row in json.loads(harness("list", "schedules", "--json").stdout) if row["kind"] == "constant"
+    ]
+    assert constant["parameters"] == {"tau": 1.0}
+
+
 def test_an_estimator_is_explained() -> None:
     shown = harness("list", "estimators", "rloo").stdout
+    assert max(map(len, shown.splitlines())) <= 80
     assert shown.startswith("rloo\n")
     for text in ("\nApproximates", "\nevaluations    n_samples per", "\nin a grid      {name: rloo, n_samples: 4}"):
         assert text in shown

@@ -13,7 +13,7 @@ import torch
 from estimator_cases import PLUGINS, HeavyTailSoftmax, LogisticSoftmax
 
 from estimators import REGISTRY, Estimator
-from estimators.catalogue import evaluations, table
+from estimators.catalogue import FORMULAS, evaluations, table
 from estimators.conformance import CHECKS, check_all
 from estimators.conformance import _main as conformance_command
 from harness.catalogue import explain
@@ -136,7 +136,9 @@ def test_every_estimator_explains_itself(name):
         assert f"\n{fact}" in shown
 
 
-def test_the_formula_for_evaluations_is_refused_where_none_fits():
+def test_every_built_in_number_of_evaluations_is_a_formula_and_that_of_others_an_example():
+    assert {evaluations(cls) for cls in REGISTRY.values()} <= set(FORMULAS)
+
     class Odd(REGISTRY["reinforce"].__mro__[1]):
         name = "odd"
 
@@ -149,5 +151,4 @@ def test_the_formula_for_evaluations_is_refused_where_none_fits():
         def n_cost_evals(self, n_latents, n_categories):
             return 17 * n_latents
 
-    with pytest.raises(ValueError, match="odd: expected a number of evaluations with a formula in FORMULAS"):
-        evaluations(Odd)
+    assert evaluations(Odd) == "34 at L=2, K=3"
