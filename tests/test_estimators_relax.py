@@ -57,36 +57,6 @@ def test_gradient_is_the_slope_of_the_cost_with_the_noise_held_fixed(name):
         torch.testing.assert_close(gradient_BLH[index], (high - low) / (2 * step), rtol=1e-6, atol=1e-6)
 
 
-def hermite(function):
-    """∫ φ(t) function(t) dt by 200 nodes of Gauss–Hermite."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
-    return (function(torch.tensor(nodes)) * torch.tensor(weights)).sum() / math.sqrt(2 * math.pi)
-
-
-@pytest.mark.parametrize("name", RELAXED)
-def test_mean_gradient_is_the_derivative_of_the_expected_soft_cost(name):
-    """K=2, L=1: the soft code is σ(normal/τ), so that E[f(S)] is an integral over one normal variable."""
-    tau, weights_LK = 0.6, example_weights(1, 2)
-    cost, logits_H = cubic_cost(weights_LK), torch.tensor([0.4, -0.7], dtype=torch.float64, requires_grad=True)
-    if name == "igr":  # the threshold is 0 where K = 2
-        mean_J, scale_J = (part[0, 0] for part in moments(logits_H.view(1, 1, 2)))
-    else:
-        mean_J, scale_J = logits_H[:1] - logits_H[1:], math.sqrt(2)
-
-    def soft_cost(t):
-        first_S = torch.sigmoid((mean_J + scale_J * t) / tau)
-        return cost(torch.stack([first_S, 1 - first_S], -1).view(-1, 1, 1, 2))[:, 0]
-
-    expected = hermite(soft_cost)
-    (expected_H,) = torch.autograd.grad(expected, logits_H)
-    row_NLH = logits_H.detach().view(1, 1, 2).expand(N_REPLICAS, -1, -1)
-    cost_N, gradient_NLH = run(build(name, tau=tau), row_NLH, cost)
-    assert z_scores(cost_N, expected.detach()).abs() < MAX_Z
-    assert z_scores(gradient_NLH[:, 0], expected_H).abs().max() < MAX_Z
-    other_N, _ = run(build(name, tau=1.5), row_NLH, cost)
-    assert z_scores(other_N, expected.detach()).abs() > MAX_Z
-
-
 @pytest.mark.parametrize("name", RELAXED)
 def test_temperature_may_be_learned(name):
     estimator = build(name)

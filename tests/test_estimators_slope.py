@@ -178,7 +178,7 @@ def test_gumbel_rao_tends_to_zgr_as_tau_falls_code_by_code():
         assert error[1] < error[0] / 4
 
 
-# Means: what an estimator's own definition says, by enumeration or integration, against many draws.
+# Means at K = 3: what an estimator's own definition says, against many draws. At K = 2: test_estimators_means.py.
 
 ENUMERATED = [
     ("reinmax", {}),
@@ -197,69 +197,6 @@ def test_mean_is_the_formula_averaged_over_all_codes(name, params):
     expected_LK = enumerated_mean(estimator, logits_LK, cost)
     assert mean_scores(estimator, expected_LK, logits_LK, cost) < MAX_Z
     assert mean_scores(estimator, 1.1 * expected_LK, logits_LK, cost) > MAX_Z
-
-
-def binary_mean(weight, location, logits_K, cost):
-    """∫ weight(x, D) (e_1 − e_2)(g_1 − g_2)(D) dP(x), K = 2; x is logistic about `location`, D = 1 where x > 0."""
-    mean_K = torch.zeros(2, dtype=torch.float64)
-    for k, limits in enumerate(((0, math.inf), (-math.inf, 0))):
-        slope_K = value_and_slope(cost, onehot(k, 2)[None])[1][0]
-        value, _ = integrate.quad(
-            lambda x, k=k: weight(x, k) * stats.logistic.pdf(x - location), *limits, epsabs=1e-12, limit=200
-        )
-        mean_K += value * (slope_K[0] - slope_K[1]) * torch.tensor([1.0, -1.0], dtype=torch.float64)
-    return mean_K
-
-
-def spread(x, tau=1.0):
-    """The one number in the Jacobian of a softmax of two: (1/τ) s(1 − s), s = σ(x/τ)."""
-    s = stats.logistic.cdf(x / tau)
-    return s * (1 - s) / tau
-
-
-BINARY_LOGITS = torch.tensor([[0.4, -0.5]], dtype=torch.float64)
-BINARY_COST = cubic_cost(torch.tensor([[0.9, -1.4]], dtype=torch.float64))
-BINARY_GAP = 0.9
-"""Difference of BINARY_LOGITS; with Gumbel noise the difference of two logits is logistic about it."""
-
-
-@pytest.mark.parametrize("tau", [1.0, 0.4])
-@pytest.mark.parametrize("name", ["gumbel_rao", "st_gumbel_softmax"])
-def test_mean_of_gumbel_rao_is_the_integral_of_straight_through_gumbel_softmax(name, tau):
-    expected_K = binary_mean(lambda x, _: spread(x, tau), BINARY_GAP, BINARY_LOGITS[0], BINARY_COST)
-    assert mean_scores(build(name, tau=tau), expected_K, BINARY_LOGITS, BINARY_COST) < MAX_Z
-    assert mean_scores(build(name, tau=tau), 1.1 * expected_K, BINARY_LOGITS, BINARY_COST) > MAX_Z
-
-
-@pytest.mark.parametrize(("tau_forward", "tau_backward"), [(1.0, 0.5), (0.5, 2.0)])
-def test_mean_of_decoupled_is_its_integral(tau_forward, tau_backward):
-    """Code and relaxation share the noise: x − φ/τ_f + φ/τ_b is the backward difference where x is the forward one."""
-    shift = BINARY_GAP / tau_backward - BINARY_GAP / tau_forward
-    expected_K = binary_mean(
-        lambda x, _: spread(x + shift) / tau_backward, BINARY_GAP / tau_forward, BINARY_LOGITS[0], BINARY_COST
-    )
-    estimator = build("decoupled_st_gs", tau_forward=tau_forward, tau_backward=tau_backward)
-    assert mean_scores(estimator, expected_K, BINARY_LOGITS, BINARY_COST) < MAX_Z
-    assert mean_scores(estimator, 1.1 * expected_K, BINARY_LOGITS, BINARY_COST) > MAX_Z
-
-
-@pytest.mark.parametrize("tau", [1.0, 0.4])
-def test_mean_of_reinmax_rao_is_its_integral(tau):
-    """x is logistic about the difference of θ_D, cut off at the side of D."""
-    probs_K, slopes = softmax(BINARY_LOGITS[0]), []
-    expected_K = torch.zeros(2, dtype=torch.float64)
-    for k, limits in enumerate(((0, math.inf), (-math.inf, 0))):
-        middle_K = (probs_K + onehot(k, 2)) / 2
-        location = (middle_K[0].log() - middle_K[1].log()).item()
-        mass, _ = integrate.quad(lambda x, at=location: stats.logistic.pdf(x - at), *limits)
-        value, _ = integrate.quad(lambda x, at=location: spread(x, tau) * stats.logistic.pdf(x - at), *limits)
-        slope_K = value_and_slope(BINARY_COST, onehot(k, 2)[None])[1][0]
-        slopes.append((slope_K[0] - slope_K[1]).item())
-        factor = 2 * value / mass - (probs_K[0] * probs_K[1]).item() / 2
-        expected_K += probs_K[k] * factor * slopes[-1] * torch.tensor([1.0, -1.0], dtype=torch.float64)
-    estimator = build("reinmax_rao", tau=tau)
-    assert mean_scores(estimator, expected_K, BINARY_LOGITS, BINARY_COST) < MAX_Z
-    assert mean_scores(estimator, 1.1 * expected_K, BINARY_LOGITS, BINARY_COST) > MAX_Z
 
 
 def crossing_probability(weight_K, stretch_K, d, k):
@@ -467,10 +404,10 @@ def test_gapped_does_not_jump_as_the_gap_goes_to_zero():
 def test_gap_p_is_a_number_that_depends_on_the_probability_of_the_code(monkeypatch, prob):
     logits_BLK = torch.tensor([[[math.log(prob), math.log(1 - prob)]]], dtype=torch.float64)
     monkeypatch.setattr("estimators.gapped_st.sample_classes", lambda *_: torch.zeros(1, 1, 1, dtype=torch.long))
-    gap = -math.log(1 - prob) / prob
-    same = [run(build("gapped_st", gap=value), logits_BLK, BINARY_COST)[1] for value in ("p", gap)]
+    gap, cost = -math.log(1 - prob) / prob, cubic_cost(example_weights(1, 2))
+    same = [run(build("gapped_st", gap=value), logits_BLK, cost)[1] for value in ("p", gap)]
     torch.testing.assert_close(*same, rtol=1e-12, atol=1e-15)
-    other = run(build("gapped_st", gap=1.2 * gap), logits_BLK, BINARY_COST)[1]
+    other = run(build("gapped_st", gap=1.2 * gap), logits_BLK, cost)[1]
     assert not torch.allclose(other, same[0], rtol=1e-3)
 
 
