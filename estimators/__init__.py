@@ -8,7 +8,9 @@ from typing import Any
 from estimators.arsm import ARSM
 from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters, replace_gradient
 from estimators.baselines import NVIL, ReinforceEMA
+from estimators.carms import CARMS
 from estimators.disarm import DisARM, DisARMStickBreaking
+from estimators.double_cv import DoubleCV
 from estimators.exact import Exact
 from estimators.gapped_st import GappedST
 from estimators.gaussian import GaussianSoftmax
@@ -59,9 +61,11 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     MuProp,
     Rebar,
     Relax,
+    DoubleCV,
     ARSM,
     DisARMStickBreaking,
     DisARM,
+    CARMS,
     IndeCateR,
     UnorderedSet,
     Exact,

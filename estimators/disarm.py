@@ -86,7 +86,7 @@ class DisARMStickBreaking(Estimator):
 
     name = "disarm_sb"
     reference = "Dong, Mnih, Tucker (2021), arXiv:2106.08056"
-    use_when = "no bias is wanted at two evaluations and the cost is a black box; with more of them rloo is as good"
+    use_when = "no bias is wanted at two evaluations and the cost is a black box; with four, rloo or carms varies less"
     unbiased = True
     relaxes = False
     black_box = True

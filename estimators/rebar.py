@@ -50,7 +50,7 @@ class RelaxedControl(Estimator):
     def __init__(self, *, tau: float, eta: float, n_samples: int, control_lr: float) -> None:
         super().__init__()
         self.tau = tau
-        self.eta = nn.Parameter(torch.tensor(_check_eta(self.name, eta)))
+        self.eta = nn.Parameter(torch.tensor(check_eta(self.name, eta)))
         self.n_samples = check_count(self.name, "n_samples", n_samples)
         self.control_lr = check_number(self.name, "control_lr", control_lr, above=0.0)
 
@@ -114,7 +114,8 @@ def _trains_only(learned: list[Tensor], loss: Tensor) -> Tensor:
     return replace_gradient(loss.detach(), linear.sum())
 
 
-def _check_eta(name: str, value: object) -> float:
+def check_eta(name: str, value: object) -> float:
+    """Return a weight of a control variate, finite and >= 0; ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
         raise ValueError(f"{name}: expected eta >= 0, got {value!r}.")
     return float(value)
