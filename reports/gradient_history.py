@@ -1,38 +1,66 @@
-"""Gradient diagnostics of training: the stored `gradient/<estimator>/<metric>` as tables, curves and a sentence."""
+"""Gradient diagnostics of training: the stored `gradient/<estimator>/<metric>` as frames, tables, curves and words.
+
+A frame is that of `reports.gradients`, one row per measured estimator, with the metrics of the encoder's parameters as
+further columns `encoder/<metric>`; there is one for each setting and for the first and the last epoch.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from reports import figures
-from reports.frame import IDENTITY
-from reports.gradients import rounded
+from reports import figures, gradients
+from reports.frame import IDENTITY, Runs
+from reports.gradients import Section
 from reports.palette import Style
 from reports.svg import Panel
-from reports.tables import Cell, Column, Table
+from reports.tables import Table
 
 OWN = "own"
 _NAME = re.compile(r"gradient/([^/]+)/(.+)")
-_COLUMNS = {
-    "relative_bias": ("Rel. bias, logits", "‖E ĝ − ∇‖ / ‖∇‖ on the logits, noise floor subtracted"),
-    "encoder/relative_bias": ("encoder", "the same on the encoder's parameters"),
-    "cosine": ("Cosine, logits", "between the mean gradient and the true one"),
-    "encoder/cosine": ("encoder", "the same on the encoder's parameters"),
-    "snr": ("SNR, logits", "length of the mean gradient ÷ √variance of one draw"),
-    "encoder/snr": ("encoder", "the same on the encoder's parameters"),
-    "variance": ("Variance", "trace of the covariance of one draw on the logits, mean over examples"),
-    "evaluations": ("Evals", "evaluations of the decoder per example and draw, at most"),
-}
+_BETWEEN_LABELS = re.compile(r", (?![^()]*\))")  # not within the parentheses of one
 _CURVES = {
     "gradient/own/relative_bias": "relative bias on the logits",
     "gradient/own/cosine": "cosine on the logits",
     "gradient/own/snr": "signal-to-noise on the logits",
 }
+
+
+def sections(runs: Runs) -> list[Section]:
+    """One for each setting and epoch, first and last: means over seeds, the run's own estimator first."""
+    rows = long(runs.history)
+    if rows.empty:
+        return []
+    shown = rows[rows["epoch"].isin((rows["epoch"].min(), rows["epoch"].max()))]
+    labels = _labels(runs.runs)
+    return [
+        Section(f"{setting}, epoch {int(epoch)}", truth(runs.history), _frame(group, labels), _meaning(group))
+        for (setting, epoch), group in shown.groupby(["setting", "epoch"], sort=True)
+    ]
+
+
+def _meaning(group: pd.DataFrame) -> str:
+    n_seeds = group["seed"].nunique()
+    return f"At the parameters of {group['setting'].iloc[0]}" + (f", mean over {n_seeds} seeds" if n_seeds > 1 else "")
+
+
+def _labels(runs: pd.DataFrame) -> dict[str, str]:
+    """What a basket's estimator is called, by its name among the metrics, in the order of the basket."""
+    listed = runs["diagnostics.basket"].dropna().unique() if "diagnostics.basket" in runs else []
+    labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]
+    return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
+
+
+def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    order = {name: place for place, name in enumerate([OWN, *labels])}
+    metrics = [*gradients.NUMBERS, *(name for name in group if str(name).startswith("encoder/"))]
+    means = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False).mean().reset_index()
+    means = means.sort_values("measured", key=lambda names: names.map(lambda name: order.get(name, len(order))))
+    own = f"{group['estimator_label'].iloc[0]} (its own)"
+    named = means["measured"].map(lambda name: own if name == OWN else labels.get(name, name))
+    return means.drop(columns="measured").assign(estimator=named, reason="").reset_index(drop=True)
 
 
 def long(history: pd.DataFrame) -> pd.DataFrame:
@@ -46,40 +74,29 @@ def long(history: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*IDENTITY, "epoch", "measured"])
 
 
-def tables(history: pd.DataFrame) -> list[Table]:
-    """What was measured after the first and after the last epoch: means over seeds, in brackets their range."""
-    rows = long(history)
-    epochs = sorted({rows["epoch"].min(), rows["epoch"].max()}) if len(rows) else []
-    return [_table(rows[rows["epoch"] == epoch], int(epoch)) for epoch in epochs]
+def tables(shown: Sequence[Section]) -> list[Table]:
+    """A table for each section."""
+    return [
+        gradients.table(section.frame, f"{section.meaning}: {section.title.rpartition(', ')[2]}") for section in shown
+    ]
 
 
-def _table(rows: pd.DataFrame, epoch: int) -> Table:
-    columns = [Column("At the parameters of", numeric=False), Column("Estimator", numeric=False), Column("Seeds")]
-    columns += [Column(title, meaning=meaning) for title, meaning in _COLUMNS.values()]
-    body = []
-    for (setting, measured), group in rows.groupby(["setting", "measured"], sort=False):
-        name = f"{group['estimator_label'].iloc[0]} (its own)" if measured == OWN else str(measured)
-        own = str(group["estimator"].iloc[0])
-        cells = [Cell(str(setting), str(setting), estimator=own), Cell(name, name), Cell(str(len(group)), len(group))]
-        body.append([*cells, *(_spread(group[key] if key in group else pd.Series(dtype=float)) for key in _COLUMNS)])
-    caption = f"Gradient quality after epoch {epoch}: mean over seeds, in brackets smallest and largest"
-    return Table(caption, columns, sorted(body, key=lambda row: (row[0].text, "(its own)" not in row[1].text)))
-
-
-def _spread(values: pd.Series[Any]) -> Cell:
-    known = values[np.isfinite(values.astype(float))]
-    if known.empty:
-        return Cell("–")
-    text = rounded(known.mean())
-    if len(known) > 1 and known.min() != known.max():
-        text += f" [{rounded(known.min())}, {rounded(known.max())}]"
-    return Cell(text, float(known.mean()))
+def last_panels(shown: Sequence[Section]) -> list[Panel]:
+    """A figure for the last epoch of each setting."""
+    last = {section.meaning: section for section in shown}
+    return [gradients.panel(section) for section in last.values()]
 
 
 def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str, Sequence[Panel]]]:
-    """How bias, cosine and signal-to-noise of each run's own estimator go with training."""
+    """How bias, cosine and signal-to-noise of each run's own estimator go with training.
+
+    A bias whose interval begins at 0 is drawn as 0: none was found.
+    """
     if long(history)["epoch"].nunique() < 2:
         return []
+    bias, low = "gradient/own/relative_bias", "gradient/own/relative_bias_low"
+    if low in history:
+        history = history.assign(**{bias: history[bias].where(~(history[low] <= 0), 0.0)})
     found = [(words, figures.curves(history, name, "step", styles, words)) for name, words in _CURVES.items()]
     return [(words[0].upper() + words[1:], panels) for words, panels in found if panels]
 

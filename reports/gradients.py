@@ -24,7 +24,7 @@ from reports.tables import Cell, Column, Table, number, p_value
 BIAS_MEANING = "length of (mean gradient − true gradient) ÷ length of the true one, Monte Carlo noise subtracted"
 COLUMNS = (
     Column("Estimator", numeric=False),
-    Column("Relative bias", meaning=BIAS_MEANING),
+    Column("Rel. bias", meaning=BIAS_MEANING),
     Column("95 % interval", meaning="of the relative bias; from 0 where no bias was found"),
     Column("p", meaning="of the test that there is no bias"),
     Column("Cosine", meaning="between the mean gradient and the true one"),
@@ -34,6 +34,17 @@ COLUMNS = (
     Column("Evals", meaning="evaluations of the cost per example and draw, at most"),
     Column("ms", meaning="milliseconds per draw for the whole batch, forward and backward"),
 )
+ENCODER = (
+    Column("Enc. bias", meaning="relative bias on the encoder's parameters; 0: its interval begins there"),
+    Column("Enc. cos", meaning="cosine with the true gradient of the encoder's parameters"),
+)
+LAST_BIAS = 2.0
+"""Where the axis of relative biases ends at the latest: twice the gradient's length is as wrong as any."""
+NUMBERS = (
+    *("relative_bias", "relative_bias_low", "relative_bias_high", "p_value", "cosine", "cosine_low", "cosine_high"),
+    *("variance", "mse", "snr", "evaluations", "seconds"),
+)
+"""The columns of a frame that hold numbers."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ class Section:
 
 
 def table(frame: pd.DataFrame, caption: str) -> Table:
-    """The measured estimators of a frame, in its order."""
+    """The measured estimators of a frame, in its order; with the encoder's figures, where it has them."""
+    with_encoder = "encoder/relative_bias" in frame
     rows = []
     for row in measured(frame).to_dict("records"):
         low, high = row["relative_bias_low"], row["relative_bias_high"]
@@ -59,11 +71,21 @@ def table(frame: pd.DataFrame, caption: str) -> Table:
                 Cell("–" if np.isnan(row["p_value"]) else p_value(row["p_value"]), _known(row["p_value"])),
                 Cell(number(row["cosine"], 3), _known(row["cosine"])),
                 *(Cell(figures(row[key]), _known(row[key])) for key in ("variance", "mse", "snr")),
-                Cell(f"{row['evaluations']:.0f}", float(row["evaluations"])),
-                Cell(figures(1e3 * row["seconds"]), float(row["seconds"])),
+                Cell(number(row["evaluations"], 0), _known(row["evaluations"])),
+                Cell(figures(1e3 * row["seconds"]), _known(row["seconds"])),
+                *(_encoder_cells(row) if with_encoder else ()),
             ]
         )
-    return Table(caption, COLUMNS, rows)
+    return Table(caption, (*COLUMNS, *(ENCODER if with_encoder else ())), rows)
+
+
+def _encoder_cells(row: Mapping[str, float]) -> list[Cell]:
+    bias, cosine = row["encoder/relative_bias"], row.get("encoder/cosine", np.nan)
+    low = row.get("encoder/relative_bias_low", np.nan)
+    return [
+        Cell("0" if low <= 0 else rounded(bias), _known(bias)),
+        Cell(number(cosine, 3), _known(cosine)),
+    ]
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +144,7 @@ def _figure(frame: pd.DataFrame) -> Figure:
     _dots(bias, place, frame, "relative_bias", "relative bias")
     _dots(cosine, place, frame, "cosine", "cosine with the true gradient")
     bias.axvline(0, color=palette.MUTED, linewidth=0.8, zorder=0)
-    bias.set_xlim(left=min(-0.02, -0.02 * bias.get_xlim()[1]))
+    _end_axis(bias, frame["relative_bias"].to_numpy(float), place)
     cosine.axvline(1, color=palette.MUTED, linewidth=0.8, zorder=0)
     noisy = frame["variance"].to_numpy() > 1e-12
     variance.plot(frame["variance"].to_numpy()[noisy], place[noisy], "o", color=palette.LIGHT[0], markersize=4.5)
@@ -141,6 +163,15 @@ def _figure(frame: pd.DataFrame) -> Figure:
         axes.tick_params(left=False)
         axes.spines["left"].set_visible(False)
     return drawn
+
+
+def _end_axis(axes: Axes, bias: np.ndarray, place: np.ndarray) -> None:
+    """Let the axis begin at 0; what lies beyond LAST_BIAS stands at its end as a number, and does not stretch it."""
+    far = bias > LAST_BIAS
+    last = LAST_BIAS if far.any() else axes.get_xlim()[1]
+    axes.set_xlim(-0.02 * last, last)
+    for value, here in zip(bias[far], place[far], strict=True):
+        axes.annotate(f"{figures(value)} →", (1, here), xycoords=("axes fraction", "data"), ha="right", va="center")
 
 
 def _dots(axes: Axes, place: np.ndarray, frame: pd.DataFrame, name: str, label: str) -> None:

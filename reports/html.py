@@ -12,6 +12,7 @@ import pandas as pd
 from reports import comparison, export, figures, gallery, gradient_history, provenance, tables, verdict
 from reports.comparison import Baseline, Metric
 from reports.frame import NO_TEMPERATURE, Runs
+from reports.gradients import Section
 from reports.page import environment
 from reports.palette import Style, styles
 from reports.svg import Panel
@@ -45,10 +46,12 @@ def build_report(runs: Runs, out_dir: Path, *, baseline: str | None = None, titl
     with python_warnings.catch_warnings():
         python_warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has its own fonts
         compared = [_compare(runs.runs, metric, chosen, look) for metric in comparison.metrics(runs.runs)]
-        page = _render(runs, compared, chosen, look, title or runs.experiment, stated=baseline is not None)
+        measured = gradient_history.sections(runs)
+        name = title or runs.experiment
+        page = _render(runs, compared, measured, chosen, look, name, stated=baseline is not None)
     folder = out_dir / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in _files(compared).items():
+    for name, text in (_files(compared) | _gradient_files(measured)).items():
         export.write_atomically(folder / name, text)
     export.write_atomically(out_dir / "report.html", page)
     return out_dir / "report.html"
@@ -94,8 +97,30 @@ def _files(compared: Sequence[Compared]) -> dict[str, str]:
     return files
 
 
+def _gradient_files(measured: Sequence[Section]) -> dict[str, str]:
+    """The same for the gradient diagnostics, where there are some."""
+    if not measured:
+        return {}
+    whole = pd.concat([section.frame.assign(parameters_of=section.title) for section in measured], ignore_index=True)
+    first = ["parameters_of", "estimator"]
+    whole = whole[[*first, *(name for name in whole.columns if name not in (*first, "reason"))]]
+    shown = gradient_history.tables(measured)
+    return {
+        "gradients.csv": export.csv(whole),
+        "gradients.md": export.markdown(shown),
+        "gradients.tex": export.latex(shown),
+    }
+
+
 def _render(
-    runs: Runs, compared: Sequence[Compared], baseline: Baseline, look: Mapping[str, Style], title: str, *, stated: bool
+    runs: Runs,
+    compared: Sequence[Compared],
+    measured: Sequence[Section],
+    baseline: Baseline,
+    look: Mapping[str, Style],
+    title: str,
+    *,
+    stated: bool,
 ) -> str:
     frame, history = runs.runs, runs.history
     metric = next((name for name in CURVE_METRICS if name in history and history[name].notna().any()), None)
@@ -131,7 +156,8 @@ def _render(
             one_epoch=bool(len(history)) and history["epoch"].nunique() == 1,
             temperatures=figures.temperatures(history),
             gradient_truth=gradient_history.truth(history),
-            gradient_tables=gradient_history.tables(history),
+            gradient_tables=gradient_history.tables(measured),
+            gradient_panels=gradient_history.last_panels(measured),
             gradient_curves=gradient_history.curves(history, look),
             tempered=bool((frame["schedule_label"] != NO_TEMPERATURE).any()),
             timings=tables.timings(frame),

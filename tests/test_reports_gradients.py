@@ -13,6 +13,7 @@ from harness.cli import cli
 from reports import gradient_history, gradients
 from reports.gradients import Section
 from reports.html import build_report
+from reports.palette import styles
 from reports.tables import Column
 
 METRICS = ("relative_bias", "cosine", "snr", "variance", "encoder/relative_bias", "encoder/cosine", "encoder/snr")
@@ -28,33 +29,57 @@ def runs():
     found = in_memory(planned())
     history = found.history.copy()
     at = history["epoch"].isin((1, 4))
-    for measured, shift in (("own", 0.0), ("reinmax", 0.5)):
+    for measured, shift in (("own", 0.0), ("reinmax-tau-1-note-2", 0.5)):
         for metric in METRICS:
             history.loc[at, f"gradient/{measured}/{metric}"] = (
                 shift + 0.1 * history["seed"].astype(float) + history["epoch"]
             )
         history.loc[at, f"gradient/{measured}/evaluations"] = 4
     history.loc[at, "gradient/truth_error"] = 0.0
-    return dataclasses.replace(found, history=history)
+    planned_runs = found.runs.assign(**{"diagnostics.basket": "straight_through, reinmax(tau=1, note=2)"})
+    return dataclasses.replace(found, history=history, runs=planned_runs)
 
 
-def test_what_was_measured_first_and_last_is_tabled_over_seeds(runs):
-    first, last = gradient_history.tables(runs.history)
-    assert first.caption.startswith("Gradient quality after epoch 1:")
-    rows = {(row[0].text, row[1].text): [cell.text for cell in row[2:]] for row in last.rows}
-    assert list(rows) == [
-        ("gumbel_softmax · constant(1)", "gumbel_softmax (its own)"),
-        ("gumbel_softmax · constant(1)", "reinmax"),
-        ("rloo", "rloo (its own)"),
-        ("rloo", "reinmax"),
+def test_what_was_measured_first_and_last_is_tabled_as_means_over_seeds(runs):
+    sections = gradient_history.sections(runs)
+    assert [section.title for section in sections] == [
+        "gumbel_softmax · constant(1), epoch 1",
+        "gumbel_softmax · constant(1), epoch 4",
+        "rloo, epoch 1",
+        "rloo, epoch 4",
     ]
-    assert rows["rloo", "reinmax"][:2] == ["3", "4.600 [4.500, 4.700]"]
-    assert rows["gumbel_softmax · constant(1)", "reinmax"][:2] == ["1", "4.500"]
+    *_, last = gradient_history.tables(sections)
+    assert last.caption == "At the parameters of rloo, mean over 3 seeds: epoch 4"
+    columns = [column.title for column in last.columns]
+    rows = {row[0].text: dict(zip(columns, [cell.text for cell in row], strict=True)) for row in last.rows}
+    assert list(rows) == ["rloo (its own)", "reinmax(tau=1, note=2)"]  # in the order of the basket, by its labels
+    reinmax = rows["reinmax(tau=1, note=2)"]
+    assert (reinmax["Rel. bias"], reinmax["Variance"], reinmax["Evals"]) == ("4.600", "4.6", "4")
+    assert (reinmax["Enc. bias"], reinmax["95 % interval"]) == ("4.600", "–")
+
+
+def test_a_bias_that_was_not_found_is_drawn_as_zero_and_its_number_is_kept(runs):
+    name = "gradient/own/relative_bias"
+    history = runs.history.assign(**{f"{name}_low": 0.0})
+    (title, panels), *_ = gradient_history.curves(history, styles([("rloo", "rloo"), ("gumbel_softmax",) * 2]))
+    assert title == "Relative bias on the logits"
+    assert all("4.1" not in panel.alt for panel in panels)
+    found = gradient_history.sections(dataclasses.replace(runs, history=history))[-1].frame
+    assert found["relative_bias"][0] == pytest.approx(4.1)
+
+
+def test_tables_are_written_beside_the_report(runs, tmp_path):
+    build_report(runs, tmp_path)
+    stored = pd.read_csv(tmp_path / "tables" / "gradients.csv")
+    assert list(stored.columns[:2]) == ["parameters_of", "estimator"]
+    assert len(stored) == 8
+    assert "reinmax(tau=1, note=2)" in (tmp_path / "tables" / "gradients.md").read_text()
+    assert r"\toprule" in (tmp_path / "tables" / "gradients.tex").read_text()
 
 
 def test_the_report_has_a_section_on_gradients_only_where_there_are_diagnostics(runs, tmp_path):
     with_section = Page(build_report(runs, tmp_path / "with").read_text())
-    assert "Gradient quality after epoch 4" in with_section.text
+    assert "At the parameters of rloo, mean over 3 seeds: epoch 4" in with_section.text
     assert "The true gradient is exact" in with_section.text
     assert "Signal-to-noise on the logits" in with_section.text
     without = Page(build_report(in_memory(planned()), tmp_path / "without").read_text())
@@ -70,9 +95,16 @@ def test_the_report_says_when_the_truth_is_an_average(runs):
 def test_a_value_that_a_run_does_not_have_is_a_dash_and_not_a_zero(runs):
     history = runs.history.copy()
     history["gradient/own/cosine"] = np.nan
-    row = gradient_history.tables(history)[-1].rows[0]
-    at = [column.title for column in gradient_history.tables(history)[-1].columns].index("Cosine, logits")
-    assert row[at].text == "–"
+    table = gradient_history.tables(gradient_history.sections(dataclasses.replace(runs, history=history)))[-1]
+    at = [column.title for column in table.columns].index("Cosine")
+    assert table.rows[0][at].text == "–"
+
+
+def test_a_bias_beyond_the_axis_is_a_number_at_its_end():
+    drawn = gradients.figure(frame())
+    bias = drawn.axes[0]
+    assert bias.get_xlim()[1] == gradients.LAST_BIAS
+    assert [text.get_text() for text in bias.texts] == ["12.3 →"]
 
 
 def frame():
