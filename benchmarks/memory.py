@@ -1,7 +1,8 @@
 """Peak memory of one estimator's training step: `python benchmarks/memory.py [NAME …] [--batch-size 128]`.
 
 Each measurement is a process of its own: the VAE with 784 pixels, an optimiser, three steps. What is printed is the
-largest resident memory in the steps minus that before the first one, for 20 latents × 10 classes and 10 × 30.
+largest resident memory in the steps minus that before the first one, at each of SHAPES. Without names: of every
+estimator, about ten minutes, and benchmarks/results/memory.md is written.
 """
 
 import argparse
@@ -9,8 +10,11 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
-SHAPES = ((20, 10), (10, 30))
+SHAPES = ((20, 10), (30, 10), (10, 30))
+"""Latents × classes: the seed recipe, the largest shape of ReinMax's protocol, and its mirror image."""
+RESULTS = Path(__file__).parent / "results"
 
 
 def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> float:
@@ -50,9 +54,26 @@ def main() -> None:
         return
     from estimators import REGISTRY
 
-    print(f"{'estimator':<24}" + "".join(f"{f'{L}×{K}':>10}" for L, K in SHAPES) + f"   MB, batch {given.batch_size}")
+    rows = []
     for name in given.names or REGISTRY:
-        print(f"{name:<24}" + "".join(f"{_apart(name, *shape, given.batch_size):>10}" for shape in SHAPES), flush=True)
+        rows.append([name, *(_apart(name, *shape, given.batch_size) for shape in SHAPES)])
+        print(f"{name:<20}" + "".join(f"{cell:>8}" for cell in rows[-1][1:]), flush=True)
+    if not given.names:
+        RESULTS.joinpath("memory.md").write_text(_page(rows, given.batch_size))
+
+
+def _page(rows: list[list[str]], batch_size: int) -> str:
+    shapes = " | ".join(f"{n_latents}×{n_categories}" for n_latents, n_categories in SHAPES)
+    lines = [
+        "# Peak memory of a training step",
+        f"Megabytes above what the process had before, latents × classes, batch {batch_size}, float32, CPU; a process"
+        " for each number; –: not applicable. `python benchmarks/memory.py`.",
+        "",
+        f"| estimator | {shapes} |",
+        "|---|" + "---:|" * len(SHAPES),
+        *(f"| `{name}` | {' | '.join(cells)} |" for name, *cells in rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _apart(name: str, n_latents: int, n_categories: int, batch_size: int) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators import base
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
+from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient, samples_per_call
 from estimators.gumbel import one_hot, perturb
 
 
@@ -66,7 +66,7 @@ class ARSM(Estimator):
         n_samples, n_examples, _, n_categories = log_noise_SBLK.shape
         table_SBKK = cost_SB.to(log_noise_SBLK.dtype)[..., None, None].repeat(1, 1, n_categories, n_categories)
         pairs_2P = torch.triu_indices(n_categories, n_categories, offset=1, device=logits_BLK.device)
-        pairs_per_call = max(1, base.CODES_PER_CALL // max(1, n_samples * n_examples))
+        pairs_per_call = samples_per_call(base.CODES_PER_CALL, n_samples * n_examples)
         for some_2Q in torch.split(pairs_2P, pairs_per_call, dim=-1) if n_categories > 1 else ():
             class_QSBL = _exchange(log_noise_SBLK, logits_BLK, some_2Q)
             cost_RB = self.evaluate_classes(cost, class_QSBL.flatten(0, 1), like=logits_BLK)

@@ -15,11 +15,14 @@ from typing import Any, ClassVar, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from estimators.gumbel import one_hot
 
 CODES_PER_CALL = 16_384
 """A cost that is asked for values only sees at most that many codes (samples × examples) at once: bounded memory."""
+CODES_IN_GRAPH = 65_536
+"""Of a cost whose gradient is wanted, autograd keeps the activations of that many codes; beyond, it asks once more."""
 TEMPERATURES = ("tau", "tau_forward", "tau_backward")
 """Constructor arguments with these names are state that a schedule sets each step."""
 
@@ -79,6 +82,11 @@ def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise ValueError(f"{name}: expected a whole number {key} >= {at_least}, got {value!r}.")
     return int(value)
+
+
+def samples_per_call(n_codes: int, n_examples: int) -> int:
+    """Return how many samples of each example are at most `n_codes` codes together; at least one."""
+    return max(1, n_codes // max(1, n_examples))
 
 
 def temperature(key: str) -> property:
@@ -220,7 +228,23 @@ class Estimator(nn.Module, ABC):
 
     @final
     def evaluate(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
-        """Return cost_SB; ValueError if the cost does not return one number per sample and example."""
+        """Return cost_SB; ValueError if the cost does not return one number per sample and example.
+
+        More than CODES_IN_GRAPH codes are evaluated in parts, whose activations are computed anew in the backward pass.
+        """
+        most = samples_per_call(CODES_IN_GRAPH, z_SBLK.shape[1])
+        if len(z_SBLK) <= most:
+            return self._evaluate(cost, z_SBLK)
+        return torch.cat([self.evaluate_again(cost, part_SBLK) for part_SBLK in torch.split(z_SBLK, most)])
+
+    @final
+    def evaluate_again(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
+        """Return cost_SB, of which autograd keeps no activation: the cost is evaluated again in the backward pass."""
+        if not torch.is_grad_enabled():
+            return self._evaluate(cost, z_SBLK)
+        return checkpoint(self._evaluate, cost, z_SBLK, use_reentrant=False)
+
+    def _evaluate(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
         cost_SB = cost(z_SBLK)
         if cost_SB.shape != z_SBLK.shape[:2]:
             expected, got = tuple(z_SBLK.shape[:2]), tuple(cost_SB.shape)
@@ -230,9 +254,8 @@ class Estimator(nn.Module, ABC):
     @final
     def evaluate_classes(self, cost: Cost, class_SBL: Tensor, like: Tensor) -> Tensor:
         """Return cost_SB of one-hot codes given as class numbers: values only, CODES_PER_CALL codes at a time."""
-        samples_per_call = max(1, CODES_PER_CALL // max(1, class_SBL.shape[1]))
         with torch.no_grad():
-            parts = torch.split(class_SBL, samples_per_call)
+            parts = torch.split(class_SBL, samples_per_call(CODES_PER_CALL, class_SBL.shape[1]))
             return torch.cat([self.evaluate(cost, one_hot(part_SBL, like)) for part_SBL in parts])
 
     def extra_repr(self) -> str:

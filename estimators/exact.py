@@ -6,13 +6,10 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from estimators.base import Cost, Estimate, Estimator, check_count
+from estimators import base
+from estimators.base import Cost, Estimate, Estimator, check_count, samples_per_call
 from estimators.gumbel import log_prob, one_hot
-
-CODES_PER_CALL = 1024
-"""The cost sees at most that many codes of each example at once, so that memory stays bounded."""
 
 
 @final
@@ -25,8 +22,8 @@ class Exact(Estimator):
     Requires      K^L <= max_codes.
     Bias          none, and no variance.
     Reference     the definition of the expectation.
-    Departures    none. Beyond CODES_PER_CALL codes, the activations of a decoder that is trained through the cost are
-                  computed a second time in the backward pass, which needs those of CODES_PER_CALL codes at a time.
+    Departures    none. Beyond CODES_IN_GRAPH codes, the activations of a decoder that is trained through the cost are
+                  computed a second time in the backward pass, which needs those of CODES_IN_GRAPH codes at a time.
     """
 
     name = "exact"
@@ -71,23 +68,20 @@ def check_n_codes(name: str, max_codes: int, n_latents: int, n_categories: int) 
 def each_code(estimator: Estimator, logits_BLK: Tensor, cost: Cost) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield all codes as class numbers (S, B, L), the first latent slowest, and their costs (S, B).
 
-    They come CODES_PER_CALL at a time. If that is more than once, autograd keeps no activation of the cost and
-    evaluates it a second time in the backward pass, provided that anything in it, say a decoder, is to have a gradient.
+    They come CODES_IN_GRAPH at a time, all examples counted. If that is more than once, autograd keeps no activation of
+    the cost and evaluates it a second time in the backward pass, provided that anything in it, say a decoder, is to
+    have a gradient.
     """
-
-    def evaluate(class_SBL: Tensor) -> Tensor:
-        return estimator.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
-
     chunks = list(_all_codes(logits_BLK))
-    recompute = len(chunks) > 1 and torch.is_grad_enabled()
+    evaluate = estimator.evaluate if len(chunks) == 1 else estimator.evaluate_again
     for class_SBL in chunks:
-        yield class_SBL, checkpoint(evaluate, class_SBL, use_reentrant=False) if recompute else evaluate(class_SBL)
+        yield class_SBL, evaluate(cost, one_hot(class_SBL, like=logits_BLK))
 
 
 def _all_codes(logits_BLK: Tensor) -> Iterator[Tensor]:
-    """Yield all codes as class numbers (S, B, L), the first latent slowest, at most CODES_PER_CALL at a time."""
+    """Yield all codes as class numbers (S, B, L), the first latent slowest, CODES_IN_GRAPH at a time."""
     n_examples, n_latents, n_categories = logits_BLK.shape
-    n_chunks = math.ceil(n_categories**n_latents / CODES_PER_CALL)
+    n_chunks = math.ceil(n_categories**n_latents / samples_per_call(base.CODES_IN_GRAPH, n_examples))
     place_L = n_categories ** torch.arange(n_latents - 1, -1, -1, device=logits_BLK.device)
     for codes_S in torch.arange(n_categories**n_latents, device=logits_BLK.device).chunk(n_chunks):
         class_SL = codes_S.unsqueeze(-1) // place_L % n_categories

@@ -147,10 +147,32 @@ def test_exact_refuses_more_codes_than_it_may_enumerate():
     build("exact", max_codes=65536).check_shape(8, 4)
 
 
+@pytest.mark.parametrize("name", [name for name, cls in REGISTRY.items() if "n_samples" in parameters(cls)])
+def test_many_samples_are_evaluated_in_parts_that_are_not_kept(name, monkeypatch):
+    """The same cost and gradients, for a decoder too, and no more than so many codes at a time."""
+    estimator, found = make(name, n_samples=8), []
+    weights_LK = example_weights(*shapes(estimator)[0]).requires_grad_()
+    logits_BLH = logits_for(estimator, 3).requires_grad_()
+    for codes_in_graph in (10_000, 6):
+        monkeypatch.setattr("estimators.base.CODES_IN_GRAPH", codes_in_graph)
+        sizes = []
+
+        def cost(z_SBLK, sizes=sizes):
+            sizes.append(z_SBLK.shape[:2].numel())
+            return cubic_cost(weights_LK)(z_SBLK)
+
+        torch.manual_seed(0)
+        cost_B = copy.deepcopy(estimator)(logits_BLH, cost).cost_B
+        found.append([cost_B.detach(), *torch.autograd.grad(cost_B.sum(), [logits_BLH, weights_LK])])
+        values_only = name in ("arsm", "indecater")  # their further codes, bounded by another number
+        assert values_only or codes_in_graph > 6 or max(sizes) <= 6
+    torch.testing.assert_close(*found)
+
+
 def test_exact_is_the_same_in_one_call_or_many(monkeypatch):
     weights_LK, logits_BLK = example_weights(4, 3), example_logits(2, 4, 3)
     whole = run(build("exact"), logits_BLK, cubic_cost(weights_LK))
-    monkeypatch.setattr("estimators.exact.CODES_PER_CALL", 10)
+    monkeypatch.setattr("estimators.base.CODES_IN_GRAPH", 20)
     sizes = []
     pieces = run(build("exact"), logits_BLK, lambda z: (sizes.append(len(z)), cubic_cost(weights_LK)(z))[1])
     assert sum(sizes) == 81

@@ -41,10 +41,12 @@ def problem(shape):
 
 
 def codes_of(estimator, logits_BLK, cost, seed=0):
-    """The class numbers (S, B, L) that the cost sees first."""
+    """The class numbers (S, B, L) of the codes that are sampled, without those that only a gradient needs."""
     seen = []
-    run(estimator, logits_BLK, lambda z: (seen.append(z.detach().argmax(-1)), cost(z))[1], seed)
-    return seen[0]
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        estimator(logits_BLK, lambda z: (seen.append(z.argmax(-1)), cost(z))[1])
+    return torch.cat(seen)
 
 
 def total_variance(estimator, shape, cost=None):

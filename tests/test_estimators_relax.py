@@ -416,7 +416,7 @@ def test_sums_are_the_same_in_one_call_or_many_also_for_a_trained_decoder(name, 
     """In many calls the decoder is asked twice for each code if it is trained, and once if it is not."""
     logits_BLK = example_logits(2, 4, 3)
     whole = gradients(name, Decoder(12), logits_BLK)
-    monkeypatch.setattr("estimators.exact.CODES_PER_CALL", 10)
+    monkeypatch.setattr("estimators.base.CODES_IN_GRAPH", 20)
     for trained in (True, False):
         decoder = Decoder(12, trained=trained)
         pieces = gradients(name, decoder, logits_BLK)
@@ -433,7 +433,7 @@ def test_sums_are_the_same_in_one_call_or_many_also_for_a_trained_decoder(name, 
 @pytest.mark.parametrize("name", SUMS)
 def test_random_decoders_see_the_same_noise_when_they_are_asked_again(name, monkeypatch):
     """Dropout: value and gradient belong to one another."""
-    monkeypatch.setattr("estimators.exact.CODES_PER_CALL", 10)
+    monkeypatch.setattr("estimators.base.CODES_IN_GRAPH", 20)
     weights_LK = example_weights(4, 3).requires_grad_()
 
     def cost(z_SBLK):
@@ -450,7 +450,7 @@ def test_autograd_keeps_no_activation_of_the_decoder_beyond_one_call(name, monke
     """What the graph holds after the forward pass: far less than the activations of all codes."""
     kept = {}
     for codes_per_call in (81, 10):
-        monkeypatch.setattr("estimators.exact.CODES_PER_CALL", codes_per_call)
+        monkeypatch.setattr("estimators.base.CODES_IN_GRAPH", 2 * codes_per_call)
         decoder = Decoder(12)
         wide = nn.Sequential(nn.Linear(12, 500), nn.Tanh(), nn.Linear(500, 1)).double()
         decoder.network, sizes = wide, []
