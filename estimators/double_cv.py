@@ -25,18 +25,18 @@ class DoubleCV(Estimator):
     Bias          none, whatever eta: ḡ_{−i} is independent of D_i. For n codes the cost is evaluated n times.
     Reference     Titsias, Shi (2022), "Double Control Variates for Gradient Estimation in Discrete Latent Variable
                   Models", AISTATS 2022, arXiv:2111.05300, section 3.
-    Departures    the paper treats binary variables; here θ(1 − θ) becomes J(π). eta, learned by the variance as there,
-                  starts at 1, the Taylor expansion, and not at 0, and has the opposite sign of the paper's α.
+    Departures    the paper treats binary variables; here θ(1 − θ) becomes J(π). eta, learned by the variance from 0 on,
+                  as there, has the opposite sign of the paper's α: 1 is the Taylor expansion.
     """
 
     name = "double_cv"
     reference = "Titsias, Shi (2022), AISTATS, arXiv:2111.05300"
-    use_when = "no bias is wanted and the cost is differentiable: rloo's evaluations, and far less variance"
+    use_when = "as rloo, if the cost is nearly linear between codes: eta, learned from 0, says whether it is"
     unbiased = True
     relaxes = False
     min_samples = 2
 
-    def __init__(self, *, eta: float = 1.0, n_samples: int = 4, control_lr: float = 1e-3) -> None:
+    def __init__(self, *, eta: float = 0.0, n_samples: int = 4, control_lr: float = 1e-3) -> None:
         super().__init__()
         self.eta = nn.Parameter(torch.tensor(check_eta(self.name, eta)))
         self.n_samples = check_count(self.name, "n_samples", n_samples, at_least=self.min_samples)

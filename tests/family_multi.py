@@ -97,7 +97,7 @@ def double_cv(estimator, logits_BLK, gumbel_SBLK, cost):
 NAIVE = {"carms": carms, "double_cv": with_gumbel(double_cv)}
 SETTINGS: dict[str, list[dict[str, object]]] = {
     "carms": [{"n_samples": 2}, {"n_samples": 9}],
-    "double_cv": [{"n_samples": 2}, {"eta": 0.0}, {"eta": 1.7}],
+    "double_cv": [{"eta": 1.0, "n_samples": 2}, {"eta": 1.0}, {"eta": 1.7}],
 }
 BAD_NUMBERS = (math.nan, math.inf, True, "1", None)
 REFUSED = [
