@@ -10,6 +10,9 @@ from estimators import base
 from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient, samples_per_call
 from estimators.gumbel import one_hot, perturb
 
+MAX_EVALUATIONS = 10_000
+"""More than so many for each example are refused: 141 classes are possible with one sample."""
+
 
 @final
 class ARSM(Estimator):
@@ -21,7 +24,8 @@ class ARSM(Estimator):
     Approximates  ∇ E[f(D)]  with  mean over n of  Σ_j (F_cj − mean_m F_mj) (1/K − ϖ_lj)  for class c of variable l,
                   ϖ_l ~ Dirichlet(1, …, 1),  F_cj = f(D^{c⇌j}),  D^{c⇌j}_l = argmin_k (log ϖ_lk − θ_lk) after ϖ_lc and
                   ϖ_lj have been exchanged in every l.
-    Requires      nothing of f but its value; n_samples >= 1, each of which costs 1 + K(K−1)/2 evaluations.
+    Requires      nothing of f but its value; n_samples >= 1, each of which costs 1 + K(K−1)/2 evaluations, 10 000 of
+                  them at most.
     Bias          none: E[f(D) (1 − K ϖ_lc)] is the gradient, exchanged noise has the same law, and the baselines
                   subtract the mean over c, whose mean is 0. A class of probability 0 gets a gradient of mean 0, not 0.
     Reference     Yin, Yue, Zhou (2019), "ARSM: Augment-REINFORCE-Swap-Merge Estimator for Gradient Backpropagation
@@ -40,6 +44,15 @@ class ARSM(Estimator):
     def __init__(self, *, n_samples: int = 1) -> None:
         super().__init__()
         self.n_samples = check_count(self.name, "n_samples", n_samples)
+
+    def check_shape(self, n_latents: int, n_categories: int) -> None:
+        """Raise ValueError if there are more than MAX_EVALUATIONS."""
+        count = self.n_cost_evals(n_latents, n_categories)
+        if count > MAX_EVALUATIONS:
+            raise ValueError(
+                f"{self.name}: expected at most {MAX_EVALUATIONS} evaluations of the cost, got {count}:"
+                f" n_samples (K(K−1)/2 + 1), K = {n_categories}. Use fewer classes, or carms."
+            )
 
     def n_cost_evals(self, n_latents: int, n_categories: int) -> int:
         """Return the code itself and one for each pair of classes, for each sample."""

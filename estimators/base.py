@@ -84,6 +84,13 @@ def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int
     return int(value)
 
 
+def learned_weight(name: str, key: str, value: object) -> nn.Parameter:
+    """Return a finite number >= 0, the weight of a control variate, as a parameter; ValueError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name}: expected {key} >= 0, got {value!r}.")
+    return nn.Parameter(torch.tensor(float(value)))
+
+
 def samples_per_call(n_codes: int, n_examples: int) -> int:
     """Return how many samples of each example are at most `n_codes` codes together; at least one."""
     return max(1, n_codes // max(1, n_examples))
@@ -185,6 +192,9 @@ class Estimator(nn.Module, ABC):
 
     def __call__(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
         """Run `forward`. The context, the data behind the logits, reaches only those estimators that ask for it."""
+        if logits_BLK.ndim != 3 or not logits_BLK.is_floating_point():
+            got = f"{logits_BLK.dtype} {tuple(logits_BLK.shape)}"
+            raise ValueError(f"{self.name}: expected floating-point logits of shape (B, L, K), got {got}.")
         context = (context_BX,) if self.uses_context else ()
         return cast(Estimate, super().__call__(logits_BLK, cost, *context))
 
@@ -246,9 +256,17 @@ class Estimator(nn.Module, ABC):
 
     def _evaluate(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
         cost_SB = cost(z_SBLK)
+        if not isinstance(cost_SB, Tensor) or not cost_SB.is_floating_point():
+            what = cost_SB.dtype if isinstance(cost_SB, Tensor) else type(cost_SB).__name__
+            raise ValueError(f"{self.name}: expected a cost that returns a floating-point tensor (S, B), got {what}.")
         if cost_SB.shape != z_SBLK.shape[:2]:
             expected, got = tuple(z_SBLK.shape[:2]), tuple(cost_SB.shape)
             raise ValueError(f"{self.name}: expected cost of shape (S, B) = {expected}, got {got}.")
+        if z_SBLK.requires_grad and torch.is_grad_enabled() and not cost_SB.requires_grad:
+            raise ValueError(
+                f"{self.name}: expected a cost that is differentiable in the code, got one without a derivative."
+                " Use an estimator for black boxes, such as rloo."
+            )
         return cost_SB
 
     @final
@@ -259,8 +277,12 @@ class Estimator(nn.Module, ABC):
             return torch.cat([self.evaluate(cost, one_hot(part_SBL, like)) for part_SBL in parts])
 
     def extra_repr(self) -> str:
-        """Show the constructor's arguments with their present values."""
-        return ", ".join(f"{key}={getattr(self, key)!r}" for key in parameters(type(self)) if hasattr(self, key))
+        """Show the constructor's arguments with their present values, learned ones as numbers."""
+        values = {key: getattr(self, key) for key in parameters(type(self)) if hasattr(self, key)}
+        return ", ".join(
+            f"{key}={value.item():g}" if isinstance(value, Tensor) else f"{key}={value!r}"
+            for key, value in values.items()
+        )
 
 
 class Pathwise(Estimator):

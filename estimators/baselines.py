@@ -119,15 +119,16 @@ class NVIL(Estimator):
         self.control_lr = check_number(self.name, "control_lr", control_lr, above=0.0)
         self.mean, self.square = RunningMean(self.decay), RunningMean(self.decay)
         self.baseline: nn.Sequential | None = None
+        self.prepared = False
 
     def prepare(self, n_latents: int, n_categories: int, n_context: int = 0) -> None:
         """Make the network, unless there is one or there will be no context. It starts as b = 0."""
+        self.prepared = True
         if self.baseline is None and n_context:
-            device = self.mean.total.device
-            last = nn.Linear(self.hidden, 1, device=device)
+            last = nn.Linear(self.hidden, 1)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-            self.baseline = nn.Sequential(nn.Linear(n_context, self.hidden, device=device), nn.Tanh(), last)
+            self.baseline = nn.Sequential(nn.Linear(n_context, self.hidden), nn.Tanh(), last).to(self.mean.total)
 
     def forward(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
         """Average the cost over the samples; `control_loss` is the mean square of what the baseline leaves."""
@@ -150,6 +151,8 @@ class NVIL(Estimator):
     def _predict(self, context_BX: Tensor | None) -> Tensor | None:
         if context_BX is None:
             return None
+        if self.prepared and self.baseline is None:
+            raise ValueError(f"{self.name}: expected no context after prepare(n_context=0), got one. Prepare with X.")
         self.prepare(0, 0, context_BX.shape[-1])
         network = cast(nn.Sequential, self.baseline)
         return cast(Tensor, network(context_BX.detach().to(self.mean.total.dtype))).squeeze(-1)

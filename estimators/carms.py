@@ -7,10 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
-from estimators.gumbel import one_hot
-
-LOWEST = -1e30
-"""Log-probabilities end here, so that differences of them are numbers."""
+from estimators.gumbel import LOWEST, one_hot, wide_dtype
 
 
 @final
@@ -67,7 +64,7 @@ class CARMS(Estimator):
 
 def _questions(logits_BLK: Tensor) -> tuple[Tensor, Tensor]:
     """Return log p of the K − 1 questions, the least probable class first, and the classes in that order."""
-    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+    dtype = wide_dtype(logits_BLK)
     log_probs_BLK = F.log_softmax(logits_BLK.detach(), dim=-1, dtype=dtype).clamp(min=LOWEST)
     sorted_BLK, order_BLK = log_probs_BLK.sort(dim=-1)
     log_left_BLK = sorted_BLK.flip(-1).logcumsumexp(-1).flip(-1)

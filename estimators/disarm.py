@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
-from estimators.gumbel import one_hot
-
-MASKED = -1e30
-"""A logit of -inf, as far as differences of logits are taken: its class has probability 0 nevertheless."""
+from estimators.gumbel import LOWEST, one_hot, wide_dtype
 
 
 @final
@@ -51,7 +48,7 @@ class DisARM(Estimator):
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Average the cost over all codes, the first ones of the pairs and then the second ones."""
         self.check_shape(*logits_BLK.shape[1:])
-        dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+        dtype = wide_dtype(logits_BLK)
         phi_BL = logits_BLK.detach().to(dtype).diff(dim=-1).squeeze(-1)
         noise_SBL = _logistic(phi_BL, self.n_samples)
         class_PSBL = (torch.stack([noise_SBL, -noise_SBL]) > -phi_BL).long()
@@ -133,8 +130,8 @@ def _half_difference(cost_SB: Tensor) -> Tensor:
 
 def _sticks(logits_BLK: Tensor) -> Tensor:
     """Return φ_BLI, I = K − 1: the log-odds of each class against all later ones; differentiable in the logits."""
-    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
-    theta_BLK = logits_BLK.to(dtype).clamp(min=MASKED)
+    dtype = wide_dtype(logits_BLK)
+    theta_BLK = logits_BLK.to(dtype).clamp(min=LOWEST)
     theta_BLK = theta_BLK - theta_BLK.detach().amax(-1, keepdim=True)
     later_BLK = theta_BLK.flip(-1).logcumsumexp(-1).flip(-1)
     return theta_BLK[..., :-1] - later_BLK[..., 1:]

@@ -3,12 +3,11 @@
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Cost, Estimate, Estimator, check_count, check_number, replace_gradient
-from estimators.gumbel import one_hot, sample_classes
-from estimators.rebar import check_eta
+from estimators.base import Cost, Estimate, Estimator, check_count, check_number, learned_weight, replace_gradient
+from estimators.gumbel import one_hot, sample_classes, wide_dtype
 
 
 @final
@@ -38,13 +37,9 @@ class DoubleCV(Estimator):
 
     def __init__(self, *, eta: float = 0.0, n_samples: int = 4, control_lr: float = 1e-3) -> None:
         super().__init__()
-        self.eta = nn.Parameter(torch.tensor(check_eta(self.name, eta)))
+        self.eta = learned_weight(self.name, "eta", eta)
         self.n_samples = check_count(self.name, "n_samples", n_samples, at_least=self.min_samples)
         self.control_lr = check_number(self.name, "control_lr", control_lr, above=0.0)
-
-    def extra_repr(self) -> str:
-        """Show the constructor's arguments with their present values, eta as a number."""
-        return super().extra_repr().replace(f"eta={self.eta!r}", f"eta={self.eta.item():g}")
 
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Average the cost over the codes; `control_loss` is the mean over examples of ‖ĝ‖², for eta alone."""
@@ -56,7 +51,7 @@ class DoubleCV(Estimator):
             return Estimate(cost_B)
         # of the codes alone: not of the decoder, whose graph is kept for its own backward pass
         (slope_SBLK,) = torch.autograd.grad(cost_SB.sum(), z_SBLK, retain_graph=True)
-        dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+        dtype = wide_dtype(logits_BLK)
         probs_BLK = F.softmax(logits_BLK.detach(), dim=-1, dtype=dtype)
         plain_BLK, control_BLK = _terms(cost_SB.detach().to(dtype), slope_SBLK.to(dtype), z_SBLK.detach(), probs_BLK)
         gradient_BLK = plain_BLK + self.eta.detach() * control_BLK

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Pathwise, check_count, check_number, replace_gradient
-from estimators.gumbel import one_hot, sample_classes
+from estimators.gumbel import one_hot, sample_classes, wide
 from estimators.simplex import softmax
 
 
@@ -47,7 +47,7 @@ class GappedST(Pathwise):
         """Return one-hot codes with the gradient of the softmax of their gapped logits."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
         z_SBLK = one_hot(class_SBL, like=logits_BLK)
-        wide_BLK = logits_BLK.to(torch.promote_types(logits_BLK.dtype, torch.float32))
+        wide_BLK = wide(logits_BLK)
         x_BLK = wide_BLK.detach()
         largest_BL1 = x_BLK.amax(-1, keepdim=True)
         below_SBLK = torch.minimum(x_BLK, largest_BL1 - self._gap(x_BLK, class_SBL))

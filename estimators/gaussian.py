@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Pathwise, check_count
+from estimators.gumbel import wide_dtype
 from estimators.simplex import softmax
 
 GRID = (-10.0, 8.0)
@@ -15,7 +16,7 @@ GRID = (-10.0, 8.0)
 
 def standard_normal(like: Tensor, n_samples: int) -> Tensor:
     """Return noise of shape (n_samples, *like.shape), iid N(0, 1), in float32 or wider."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
+    dtype = wide_dtype(like)
     return torch.randn((n_samples, *like.shape), dtype=dtype, device=like.device)
 
 
@@ -35,7 +36,7 @@ def argmax_law(logits_BLK: Tensor) -> Tensor:
     the integrand. In float64 the error of P is below 1e-8 for K <= 100, that of log P below 1e-5 where P > 1e-18; a
     smaller P remains finite and positive, but is too small.
     """
-    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+    dtype = wide_dtype(logits_BLK)
     (first, last), step = GRID, 0.4 if logits_BLK.shape[-1] <= 10 else 0.25
     grid_X = torch.linspace(first, last, round((last - first) / step) + 1, dtype=dtype, device=logits_BLK.device)
     wide_BLK = logits_BLK.to(dtype)

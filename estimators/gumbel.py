@@ -8,13 +8,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LOWEST = -1e30
+"""Log-probabilities and logits of -inf end here, where differences and products of them are to be numbers."""
+
+
+def wide_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the tensor's own dtype, float32 in the place of a narrower one."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32 or wider."""
+    return tensor.to(wide_dtype(tensor))
+
 
 def perturb(logits_BLK: Tensor, n_samples: int) -> Tensor:
     """Return x_SBLK = logits + G, G iid Gumbel(0, 1), in float32 or wider; its argmax is a sample of softmax(logits).
 
     Differentiable in the logits. Reference: Maddison, Tarlow, Minka (2014), "A* Sampling", arXiv:1411.0030, section 2.
     """
-    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+    dtype = wide_dtype(logits_BLK)
     noise = torch.empty((n_samples, *logits_BLK.shape), dtype=dtype, device=logits_BLK.device)
     noise.exponential_().clamp_(min=torch.finfo(dtype).tiny)
     return logits_BLK - noise.log_()
@@ -32,7 +45,7 @@ def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor
     may have a sample dimension of their own, (S, B, L, K). Float32 or wider; differentiable in the logits.
     Reference: Paulus, Maddison, Krause (2021), arXiv:2010.04838, section 3.
     """
-    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+    dtype = wide_dtype(logits_BLK)
     noise = torch.empty((n_draws, *class_SBL.shape, logits_BLK.shape[-1]), dtype=dtype, device=logits_BLK.device)
     noise.exponential_().clamp_(min=torch.finfo(dtype).tiny).log_()
     index = class_SBL.unsqueeze(-1).expand(*noise.shape[:-1], 1)
@@ -53,7 +66,7 @@ def log_prob(logits_BLK: Tensor, class_SBL: Tensor) -> Tensor:
 
     Gathered rather than multiplied by one-hot codes, so that a class of probability 0 gives no 0 · -inf.
     """
-    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+    dtype = wide_dtype(logits_BLK)
     log_probs_BLK = F.log_softmax(logits_BLK, dim=-1, dtype=dtype)
     log_probs_SBLK = log_probs_BLK.expand(*class_SBL.shape, -1)
     return log_probs_SBLK.gather(-1, class_SBL.unsqueeze(-1)).squeeze(-1).sum(-1)

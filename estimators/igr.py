@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from estimators.base import Pathwise, check_count
 from estimators.gaussian import log_cdf, standard_normal
+from estimators.gumbel import wide
 from estimators.simplex import softmax
 
 SMALLEST_SCALE = 1e-4
@@ -37,7 +38,9 @@ def moments(outputs_BLH: Tensor) -> tuple[Tensor, Tensor]:
     The scale is SMALLEST_SCALE more than a softplus that is nearly 1 at 0: an encoder that returns zeros is at the
     prior, no output overflows, and none has a vanishing logarithm.
     """
-    wide_BLH = outputs_BLH.to(torch.promote_types(outputs_BLH.dtype, torch.float32))
+    if outputs_BLH.shape[-1] % 2:
+        raise ValueError(f"igr: expected 2(K − 1) numbers for each latent, got {outputs_BLH.shape[-1]}.")
+    wide_BLH = wide(outputs_BLH)
     mean_BLJ, raw_BLJ = wide_BLH.chunk(2, dim=-1)
     unit = (1 - SMALLEST_SCALE) / math.log(2)
     return mean_BLJ, SMALLEST_SCALE - unit * F.logsigmoid(-raw_BLJ)

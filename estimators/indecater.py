@@ -5,8 +5,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
-from estimators.gumbel import one_hot, sample_classes
+from estimators import base
+from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient, samples_per_call
+from estimators.gumbel import one_hot, sample_classes, wide_dtype
 from estimators.simplex import softmax
 
 
@@ -48,24 +49,33 @@ class IndeCateR(Estimator):
         cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
             return Estimate(cost_B)
-        dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+        dtype = wide_dtype(logits_BLK)
         gain_BLK = self._gains(cost, class_SBL, cost_SB.detach(), logits_BLK).to(dtype)
         expected_B = (softmax(logits_BLK.to(dtype)) * gain_BLK).sum((-2, -1))
         return Estimate(replace_gradient(cost_B, cost_B + expected_B.to(cost_B.dtype)))
 
     def _gains(self, cost: Cost, class_SBL: Tensor, cost_SB: Tensor, logits_BLK: Tensor) -> Tensor:
         """Return f(k, D_{−l}) − f(D), (B, L, K), mean over the samples: 0 at the sampled class."""
-        n_examples, n_latents, n_categories = logits_BLK.shape
-        shift_L1J1L = torch.zeros(n_latents, 1, n_categories - 1, 1, n_latents, dtype=torch.long, device=cost_SB.device)
-        for latent in range(n_latents):
-            shift_L1J1L[latent, 0, :, 0, latent] = torch.arange(1, n_categories, device=cost_SB.device)
-        moved_LSJBL = (class_SBL.unsqueeze(1) + shift_L1J1L) % n_categories  # latent l is raised by j, modulo K
-        n = self.n_samples
-        other_LSJB = self.evaluate_classes(cost, moved_LSJBL.flatten(0, 2), like=logits_BLK).view(
-            n_latents, n, n_categories - 1, n_examples
+        n_latents, n_categories = logits_BLK.shape[1:]
+        codes_per_latent = max(1, class_SBL.shape[:2].numel() * (n_categories - 1))
+        at_once = samples_per_call(base.CODES_PER_CALL, codes_per_latent)
+        latents = torch.split(torch.arange(n_latents, device=class_SBL.device), at_once)
+        return torch.cat([self._gains_of(some_M, cost, class_SBL, cost_SB, logits_BLK) for some_M in latents], 1)
+
+    def _gains_of(
+        self, latents_M: Tensor, cost: Cost, class_SBL: Tensor, cost_SB: Tensor, logits_BLK: Tensor
+    ) -> Tensor:
+        """Return the same for some of the latents, (B, M, K); each is raised by j = 1 … K − 1, modulo K, in turn."""
+        n_categories, n_raised = logits_BLK.shape[-1], len(latents_M)
+        raise_J = torch.arange(1, n_categories, device=class_SBL.device)
+        class_MSJB = (class_SBL[..., latents_M].movedim(-1, 0).unsqueeze(2) + raise_J[:, None]) % n_categories
+        codes_MSJBL = class_SBL.unsqueeze(1).repeat(n_raised, 1, len(raise_J), 1, 1)
+        place_M1111 = latents_M.view(-1, 1, 1, 1, 1).expand(*class_MSJB.shape, 1)
+        codes_MSJBL = codes_MSJBL.view(*class_MSJB.shape, class_SBL.shape[-1]).scatter(
+            -1, place_M1111, class_MSJB.unsqueeze(-1)
         )
-        gain_LSJB = other_LSJB - cost_SB.unsqueeze(1)
-        class_LSJB = torch.stack([moved_LSJBL[latent, ..., latent] for latent in range(n_latents)])
-        gain_BLSK = gain_LSJB.new_zeros(n_latents, n, n_examples, n_categories)
-        gain_BLSK.scatter_(-1, class_LSJB.transpose(-1, -2), gain_LSJB.transpose(-1, -2))
-        return gain_BLSK.mean(1).transpose(0, 1)
+        other_MSJB = self.evaluate_classes(cost, codes_MSJBL.flatten(0, 2), like=logits_BLK).view(class_MSJB.shape)
+        gain_MSJB = other_MSJB - cost_SB.unsqueeze(1)
+        gain_MSBK = gain_MSJB.new_zeros(n_raised, *class_SBL.shape[:2], n_categories)
+        gain_MSBK.scatter_(-1, class_MSJB.transpose(-1, -2), gain_MSJB.transpose(-1, -2))
+        return gain_MSBK.mean(1).transpose(0, 1)

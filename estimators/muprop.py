@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
-from estimators.gumbel import one_hot, sample_classes
+from estimators.gumbel import one_hot, sample_classes, wide_dtype
 
 
 @final
@@ -49,7 +49,7 @@ class MuProp(Estimator):
         cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
             return Estimate(cost_B)
-        dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+        dtype = wide_dtype(logits_BLK)
         mean_BLK = F.softmax(logits_BLK.detach(), dim=-1, dtype=dtype)
         field_BLK = mean_BLK.to(logits_BLK.dtype).requires_grad_()
         field_cost_B = self.evaluate(cost, field_BLK.unsqueeze(0))[0]

@@ -5,21 +5,17 @@ can be given D. The first has a pathwise gradient, the second a score-function a
 mean zero whatever the function that is evaluated on them.
 """
 
-import math
 from abc import abstractmethod
-from numbers import Real
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from estimators.base import Cost, Estimate, Estimator, check_count, check_number, replace_gradient
-from estimators.gumbel import one_hot, perturb, perturb_given
+from estimators.base import Cost, Estimate, Estimator, check_count, check_number, learned_weight, replace_gradient
+from estimators.gumbel import LOWEST, one_hot, perturb, perturb_given, wide_dtype
 from estimators.simplex import softmax
 
-LOWEST = -1e30
-"""Log-probabilities end here, so that a class of probability 0 gives no 0 · inf."""
 WIDEST = 20.0
 """The network of RELAX sees z clipped to ±WIDEST: of a class that improbable it need not know how improbable."""
 
@@ -50,7 +46,7 @@ class RelaxedControl(Estimator):
     def __init__(self, *, tau: float, eta: float, n_samples: int, control_lr: float) -> None:
         super().__init__()
         self.tau = tau
-        self.eta = nn.Parameter(torch.tensor(check_eta(self.name, eta)))
+        self.eta = learned_weight(self.name, "eta", eta)
         self.n_samples = check_count(self.name, "n_samples", n_samples)
         self.control_lr = check_number(self.name, "control_lr", control_lr, above=0.0)
 
@@ -63,11 +59,6 @@ class RelaxedControl(Estimator):
         """Return three for each sample: the one-hot code and two relaxations of it."""
         return 3 * self.n_samples
 
-    @final
-    def extra_repr(self) -> str:
-        """Show the constructor's arguments with their present values, eta as a number."""
-        return super().extra_repr().replace(f"eta={self.eta!r}", f"eta={self.eta.item():g}")
-
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Average the cost over the samples; the gradient is put together from values and slopes in the codes.
@@ -76,7 +67,7 @@ class RelaxedControl(Estimator):
         """
         self.prepare(*logits_BLK.shape[1:])
         n = self.n_samples
-        dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+        dtype = wide_dtype(logits_BLK)
         log_probs_BLK = F.log_softmax(logits_BLK.detach(), dim=-1, dtype=dtype).clamp(min=LOWEST)
         z_SBLK = perturb(log_probs_BLK, n)
         class_SBL = z_SBLK.argmax(-1)
@@ -112,13 +103,6 @@ def _trains_only(learned: list[Tensor], loss: Tensor) -> Tensor:
     slopes = torch.autograd.grad(loss, learned, materialize_grads=True)
     linear = torch.stack([(each * slope).sum().to(loss.dtype) for each, slope in zip(learned, slopes, strict=True)])
     return replace_gradient(loss.detach(), linear.sum())
-
-
-def check_eta(name: str, value: object) -> float:
-    """Return a weight of a control variate, finite and >= 0; ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-        raise ValueError(f"{name}: expected eta >= 0, got {value!r}.")
-    return float(value)
 
 
 @final

@@ -6,13 +6,9 @@ import torch
 from torch import Tensor
 
 from estimators.base import Pathwise, check_count, replace_gradient
-from estimators.gumbel import one_hot, perturb_given, sample_classes
+from estimators.gumbel import one_hot, perturb_given, sample_classes, wide
 from estimators.gumbel_rao import rao_softmax
 from estimators.simplex import softmax, softmax_slope
-
-
-def _wide(logits_BLK: Tensor) -> Tensor:
-    return logits_BLK.to(torch.promote_types(logits_BLK.dtype, torch.float32))
 
 
 def _score_product(z_SBLK: Tensor, probs_BLK: Tensor, logits_BLK: Tensor) -> Tensor:
@@ -53,7 +49,7 @@ class ReinMax(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return one-hot codes with twice the gradient half-way to the softmax, less half that of the softmax."""
         z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK)
-        wide_BLK = _wide(logits_BLK)
+        wide_BLK = wide(logits_BLK)
         middle_SBLK = (softmax(wide_BLK.detach() / self.tau) + z_SBLK) / 2
         slope_BLK = softmax_slope(softmax(wide_BLK.detach()), wide_BLK)
         surrogate_SBLK = 2 * softmax_slope(middle_SBLK, wide_BLK) - slope_BLK / 2
@@ -88,7 +84,7 @@ class ZGR(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return one-hot codes with the mean of the gradients of straight-through and DARN."""
         z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK)
-        wide_BLK = _wide(logits_BLK)
+        wide_BLK = wide(logits_BLK)
         probs_BLK = softmax(wide_BLK.detach())
         surrogate_SBLK = (softmax_slope(probs_BLK, wide_BLK) + _score_product(z_SBLK, probs_BLK, wide_BLK)) / 2
         return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype))
@@ -120,7 +116,7 @@ class Darn(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return one-hot codes with half the gradient along D − π."""
         z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK)
-        wide_BLK = _wide(logits_BLK)
+        wide_BLK = wide(logits_BLK)
         surrogate_SBLK = _score_product(z_SBLK, softmax(wide_BLK.detach()), wide_BLK) / 2
         return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype))
 
@@ -157,7 +153,7 @@ class ReinMaxRao(Pathwise):
         """Return one-hot codes with twice the gradient of Gumbel-Rao half-way, less half that of the softmax."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
         z_SBLK = one_hot(class_SBL, like=logits_BLK)
-        wide_BLK = _wide(logits_BLK)
+        wide_BLK = wide(logits_BLK)
         probs_BLK = softmax(wide_BLK.detach())
         middle_SBLK = ((probs_BLK + z_SBLK) / 2).clamp(min=torch.finfo(wide_BLK.dtype).tiny)
         x_MSBLK = perturb_given(middle_SBLK.log(), class_SBL, self.n_draws)

@@ -5,6 +5,7 @@ from typing import final
 from torch import Tensor
 
 from estimators.base import Pathwise
+from estimators.gumbel import wide
 from estimators.simplex import softmax
 
 
@@ -33,4 +34,4 @@ class Softmax(Pathwise):
 
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return the probabilities, as one soft code."""
-        return softmax(logits_BLK / self.tau).unsqueeze(0)
+        return softmax(wide(logits_BLK) / self.tau).to(logits_BLK.dtype).unsqueeze(0)

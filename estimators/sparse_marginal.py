@@ -10,6 +10,7 @@ from torch import Tensor
 
 from estimators.base import Cost, Estimate, Estimator, check_count
 from estimators.exact import check_n_codes, each_code
+from estimators.gumbel import wide
 from estimators.gumbel_entmax import entmax_mapping
 
 
@@ -53,7 +54,7 @@ class SparseMarginal(Estimator):
 
     def probabilities(self, logits_BLK: Tensor) -> Tensor:
         """Return sparsemax(θ), in float32 or wider."""
-        return self._sparsemax(logits_BLK.to(torch.promote_types(logits_BLK.dtype, torch.float32)))
+        return self._sparsemax(wide(logits_BLK))
 
     def class_logits(self, logits_BLK: Tensor) -> Tensor:
         """Return log sparsemax(θ), in float32 or wider; a probability of 0 becomes the smallest normal number."""

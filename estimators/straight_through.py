@@ -5,7 +5,7 @@ from typing import final
 from torch import Tensor
 
 from estimators.base import Pathwise, check_count, replace_gradient
-from estimators.gumbel import one_hot, sample_classes
+from estimators.gumbel import one_hot, sample_classes, wide
 from estimators.simplex import softmax
 
 
@@ -65,7 +65,7 @@ class ArgmaxSTE(Pathwise):
 
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return the one most probable code, with the gradient of the softmax; of tied classes it takes one."""
-        probs_SBLK = softmax(logits_BLK / self.tau).unsqueeze(0)
+        probs_SBLK = softmax(wide(logits_BLK) / self.tau).to(logits_BLK.dtype).unsqueeze(0)
         return replace_gradient(one_hot(logits_BLK.argmax(-1).unsqueeze(0), like=logits_BLK), probs_SBLK)
 
 
@@ -100,4 +100,4 @@ class StraightThrough(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return one-hot codes with the gradient of the softmax."""
         z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK)
-        return replace_gradient(z_SBLK, softmax(logits_BLK / self.tau).expand_as(z_SBLK))
+        return replace_gradient(z_SBLK, softmax(wide(logits_BLK) / self.tau).to(logits_BLK.dtype).expand_as(z_SBLK))

@@ -7,12 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
-from estimators.gumbel import log_prob, one_hot, perturb
+from estimators.gumbel import LOWEST, log_prob, one_hot, perturb, wide_dtype
 
 MAX_SAMPLES = 12
 """The probability of a set is a sum over all its subsets: 2^12 numbers for each example."""
-LOG_ZERO = -1e30
-"""Where it is perturbed, the log-probability of a prefix that cannot occur: finite, so that differences are numbers."""
 
 
 @final
@@ -79,7 +77,7 @@ def draw_set(logits_BLK: Tensor, n_samples: int) -> tuple[Tensor, Tensor, Tensor
     probability 0, which enters only where there are fewer than S others, is replaced by the first.
     """
     n_latents, n_categories = logits_BLK.shape[1:]
-    dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
+    dtype = wide_dtype(logits_BLK)
     log_probs_BLK = F.log_softmax(logits_BLK.detach(), dim=-1, dtype=dtype)
     log_q_BS = log_probs_BLK.new_zeros((len(logits_BLK), 1))
     log_rest_B = log_probs_BLK.new_full((len(logits_BLK),), -torch.inf)
@@ -87,7 +85,7 @@ def draw_set(logits_BLK: Tensor, n_samples: int) -> tuple[Tensor, Tensor, Tensor
     perturbed_BS = perturb(log_q_BS, 1)[0]
     for latent in range(n_latents):
         log_q_BSK = log_q_BS.unsqueeze(-1) + log_probs_BLK[:, latent].unsqueeze(1)
-        perturbed_BSK = perturb(log_q_BSK.clamp(min=LOG_ZERO), 1)[0]
+        perturbed_BSK = perturb(log_q_BSK.clamp(min=LOWEST), 1)[0]
         perturbed_BC = given_maximum(perturbed_BSK, perturbed_BS.unsqueeze(-1)).flatten(1)
         perturbed_BS, kept_BS = perturbed_BC.topk(min(n_samples, perturbed_BC.shape[-1]))
         log_q_BC = log_q_BSK.flatten(1)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from estimators import REGISTRY, Estimator, build, parameters
-from estimators.base import Cost
+from estimators.base import Cost, check_count
 from harness import gradient_draws, seeding
 from harness.config import estimator_label
-from harness.gradient_draws import Problem, Reference
+from harness.gradient_draws import Draws, NotFiniteError, Problem, Reference
 from harness.gradient_quality import METRICS, N_BLOCKS, quality, relative_standard_error
 
 if TYPE_CHECKING:
@@ -68,21 +68,27 @@ def diagnose(
     context       the data (B, X) behind the logits, for estimators with an input-dependent baseline.
 
     Returns one row for each estimator: `estimator`, the columns of `harness.gradient_quality.METRICS` with variance and
-    MSE per example, `evaluations` of the cost per example and draw, `seconds` per draw of the batch, and `reason`: why
-    it is not applicable, or empty. `frame.attrs["truth"]` says what the truth is. Raises ValueError, one line.
+    MSE per example, `relative_error_100` (how far the mean of as many draws as 100 evaluations pay for is from the true
+    gradient, root mean square, relative to its norm), `evaluations` of the cost per example and draw, `seconds` per
+    draw of the batch, and `reason`: why it is not applicable, or empty. `frame.attrs["truth"]` says what the truth is.
+    Raises ValueError, one line.
     """
     import pandas as pd
 
-    problem = Problem(logits.detach(), cost, n_categories or logits.shape[-1], context)
-    _check(problem, resamples)
-    labelled = named(estimators)
-    rows, about = measure(problem, labelled, resamples, max_codes, seed)
+    logits = _checked_logits(logits)
+    resamples = check_count("diagnose", "resamples", resamples, at_least=MIN_RESAMPLES)
+    max_codes = check_count("diagnose", "max_codes", max_codes)
+    seed = check_count("diagnose", "seed", seed, at_least=0)
+    given = logits.shape[-1] if n_categories is None else check_count("diagnose", "n_categories", n_categories)
+    problem = Problem(logits, checked(cost), given, _checked_context(context, logits))
+    rows, about = measure(problem, named(estimators), resamples, max_codes, seed)
     frame = pd.DataFrame([{"estimator": label, **row} for label, row in rows.items()], columns=COLUMNS)
     frame.attrs["truth"] = about.text
     return frame
 
 
-COLUMNS = ("estimator", *METRICS, "evaluations", "seconds", "reason")
+BUDGET = 100
+COLUMNS = ("estimator", *METRICS, "relative_error_100", "evaluations", "seconds", "reason")
 
 
 def plot(frame: pd.DataFrame, path: Path | str | None = None) -> Figure:
@@ -97,10 +103,19 @@ def plot(frame: pd.DataFrame, path: Path | str | None = None) -> Figure:
 
 def named(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | None) -> dict[str, Estimator]:
     """Return estimators by label: the given one, or the name with each parameter that is not a default."""
-    if isinstance(estimators, Mapping):
-        return dict(estimators)
-    built = [build(each) if isinstance(each, str) else each for each in estimators or REGISTRY]
-    labelled = {label_of(each): each for each in built}
+    if estimators is None:
+        estimators = list(REGISTRY)
+    if isinstance(estimators, (str, Estimator)) or not isinstance(estimators, Iterable):
+        raise ValueError(f"diagnose: expected a list of estimators, got {estimators!r}. Put it into brackets.")
+    entries = list(estimators.values() if isinstance(estimators, Mapping) else estimators)
+    built = [build(each) if isinstance(each, str) else each for each in entries]
+    if not built:
+        raise ValueError("diagnose: expected at least one estimator, got none. Leave them out for all there are.")
+    for each in built:
+        if not isinstance(each, Estimator):
+            raise ValueError(f"diagnose: expected names of estimators or built ones, got {each!r}. Write build(…).")
+    labels = list(estimators) if isinstance(estimators, Mapping) else [label_of(each) for each in built]
+    labelled = dict(zip(map(str, labels), built, strict=True))
     if len(labelled) < len(built):
         raise ValueError("diagnose: expected each estimator once, got one again. Give labels: {'mine': build(...)}.")
     return labelled
@@ -110,7 +125,8 @@ def label_of(estimator: Estimator) -> str:
     """Return the name, with each parameter that is not a default: `rloo(n_samples=4)`."""
     defaults = parameters(type(estimator))
     given = {key: getattr(estimator, key) for key in defaults if hasattr(estimator, key)}
-    return estimator_label(estimator.name, {key: value for key, value in given.items() if value != defaults[key]})
+    plain = {key: value.item() if isinstance(value, Tensor) else value for key, value in given.items()}
+    return estimator_label(estimator.name, {key: value for key, value in plain.items() if value != defaults[key]})
 
 
 def measure(
@@ -131,8 +147,8 @@ def measure(
     """
     projections = projections or {"": gradient_draws.scaled}
     reference, device = reference or Reference(), problem.logits_BLH.device
-    differentiable = gradient_draws.is_differentiable(problem)
-    with seeding.seeded(seed, "diagnostics", AVERAGE, device=device):
+    with torch.enable_grad(), seeding.seeded(seed, "diagnostics", AVERAGE, device=device):
+        differentiable = gradient_draws.is_differentiable(problem)
         truths = _Truths(problem, max_codes, reference)
         rows: dict[str, Row] = {}
         for label, estimator in labelled.items():
@@ -140,19 +156,41 @@ def measure(
             rows[label] = {"reason": reason}
             if reason:
                 continue
-            blocks_JBLH = truths.of(estimator)
+            truth_JBLH = truths.of(estimator)
             with seeding.seeded(seed, "diagnostics", DRAWS, device=device):
                 copied = gradient_draws.ready(estimator, problem, warm_up=label not in trained)
-                found = gradient_draws.block_means(copied, problem, -(-resamples // N_BLOCKS))
-            for name, project in projections.items():
-                gram = gradient_draws.gram(project(found.blocks_JBLH), project(blocks_JBLH)).numpy()
-                on_logits = project is gradient_draws.scaled
-                square = found.mean_square / len(problem.logits_BLH) if on_logits else None
-                scores = quality(gram, found.draws_per_block, square)
-                rows[label] |= {f"{name}/{key}" if name else key: value for key, value in scores.items()}
-            rows[label]["evaluations"] = estimator.n_cost_evals(problem.n_latents, problem.n_categories)
-            rows[label]["seconds"] = found.seconds
+                try:
+                    found = gradient_draws.block_means(copied, problem, -(-resamples // N_BLOCKS))
+                except NotFiniteError as error:
+                    rows[label]["reason"] = str(error)
+                    continue
+            rows[label] |= _scores(found, truth_JBLH, projections, len(problem.logits_BLH))
+            evaluations = estimator.n_cost_evals(problem.n_latents, problem.n_categories)
+            rows[label] |= {"evaluations": evaluations, "seconds": found.seconds}
+            if "relative_bias" in rows[label]:
+                rows[label]["relative_error_100"] = _error_at_equal_cost(rows[label], truth_JBLH)
     return rows, truths.about()
+
+
+def _scores(found: Draws, truth_JBLH: Tensor, projections: Mapping[str, Projection], n_examples: int) -> Row:
+    """The metrics of each projection, by its name."""
+    norm = gradient_draws.norm(truth_JBLH)
+    rounding = found.rounding / norm if norm > 0 else math.inf
+    row: Row = {}
+    for name, project in projections.items():
+        gram = gradient_draws.gram(project(found.blocks_JBLH), project(truth_JBLH)).numpy()
+        square = found.mean_square / n_examples if project is gradient_draws.scaled else None
+        scores = quality(gram, found.draws_per_block, square, noisy=found.noisy, rounding=rounding)
+        row |= {f"{name}/{key}" if name else key: value for key, value in scores.items()}
+    return row
+
+
+def _error_at_equal_cost(row: Row, truth_JBLH: Tensor) -> float:
+    """√(bias² + variance · evaluations/100) / ‖∇‖; NaN where there is no gradient."""
+    if math.isnan(row["relative_bias"]):
+        return math.nan
+    bias2 = max(0.0, row["mse"] - row["variance"])
+    return math.sqrt(bias2 + row["variance"] * row["evaluations"] / BUDGET) / gradient_draws.norm(truth_JBLH)
 
 
 def not_applicable(estimator: Estimator, problem: Problem, differentiable: bool) -> str:
@@ -204,13 +242,45 @@ class _Truths:
         )
 
 
-def _check(problem: Problem, resamples: int) -> None:
-    logits = problem.logits_BLH
-    if logits.ndim != 3 or not logits.is_floating_point() or not logits.numel():
-        raise ValueError(
-            f"diagnose: expected floating-point logits of shape (B, L, K), got {logits.dtype} {tuple(logits.shape)}."
-        )
+def checked(cost: Cost) -> Cost:
+    """Return the cost, with a ValueError in one line for whatever else than numbers (S, B) it returns.
+
+    It is asked twice about the first codes: what is random in a cost would be taken for a bias.
+    """
+    if not callable(cost):
+        raise ValueError(f"diagnose: expected a cost, a function of codes (S, B, L, K), got {cost!r}.")
+    seen: list[bool] = []
+
+    def asked(z_SBLK: Tensor) -> Tensor:
+        cost_SB = cost(z_SBLK)
+        if not isinstance(cost_SB, Tensor) or not cost_SB.is_floating_point():
+            got = cost_SB.dtype if isinstance(cost_SB, Tensor) else type(cost_SB).__name__
+            raise ValueError(f"diagnose: expected a cost that returns a floating-point tensor (S, B), got {got}.")
+        if cost_SB.shape != z_SBLK.shape[:2]:
+            expected, shape = tuple(z_SBLK.shape[:2]), tuple(cost_SB.shape)
+            raise ValueError(f"diagnose: expected cost of shape (S, B) = {expected}, got {shape}.")
+        if not seen:
+            seen.append(True)
+            if not torch.equal(cost_SB.nan_to_num(), cost(z_SBLK).nan_to_num()):
+                raise ValueError("diagnose: expected the same cost of the same code, got another. Turn off dropout.")
+        return cost_SB
+
+    return asked
+
+
+def _checked_logits(logits: Any) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or not logits.is_floating_point() or not logits.numel():
+        got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"diagnose: expected floating-point logits of shape (B, L, K), got {got}.")
     if not torch.isfinite(logits).all():
         raise ValueError("diagnose: expected finite logits, got NaN or ∞.")
-    if resamples < MIN_RESAMPLES:
-        raise ValueError(f"diagnose: expected resamples >= {MIN_RESAMPLES}, got {resamples}.")
+    return logits.detach()
+
+
+def _checked_context(context: Any, logits: Tensor) -> Tensor | None:
+    if context is not None and (
+        not isinstance(context, Tensor) or context.ndim != 2 or len(context) != len(logits) or context.is_complex()
+    ):
+        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
+        raise ValueError(f"diagnose: expected a context of shape (B, X), B = {len(logits)}, got {got}.")
+    return context

@@ -53,7 +53,7 @@ class Diagnostics:
         )
         rows, about = measure(
             problem,
-            self._basket(estimator),
+            self._basket(estimator, x_BD.device),
             self._settings.resamples,
             self._settings.max_codes,
             self._run.seed,
@@ -72,13 +72,13 @@ class Diagnostics:
             index_B, seeding.generator(self._run.seed, "diagnostics", PROBE, dataset.train_ND.device)
         )
 
-    def _basket(self, estimator: Estimator) -> dict[str, Estimator]:
+    def _basket(self, estimator: Estimator, device: torch.device) -> dict[str, Estimator]:
         """The run's own estimator as it is, and new ones, at the run's present temperatures unless told otherwise."""
         found = {OWN: copy.deepcopy(estimator)}
         for entry in self._settings.basket:
             known = self._registry[entry.name].temperatures
             present = {key: float(getattr(estimator, key)) for key in estimator.temperatures if key in known}
-            with seeding.seeded(self._run.seed, "estimator"):
+            with seeding.seeded(self._run.seed, "estimator", device=device):
                 found[entry.metric_name] = build(entry.name, self._registry, **{**present, **entry.params})
         return found
 

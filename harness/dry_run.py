@@ -7,16 +7,20 @@ from typing import NamedTuple
 import click
 import torch
 
-from estimators import Estimator
+from estimators import Estimator, build
 from harness.config import RunConfig
 from harness.datasets.catalogue import lookup
 from harness.devices import missing_reason
+from harness.diagnostics import Diagnostics
 from harness.progress import duration
 from harness.runner import Options, Sweep
 from harness.train import start, train_step
 
 CALIBRATED_SETTINGS = 12
 """At most so many distinct settings are timed; runs of the others are taken to cost their mean."""
+
+LONGEST_S = 2.0
+"""No more updates of a setting are timed once that much time has gone."""
 
 
 class Cost(NamedTuple):
@@ -48,7 +52,7 @@ def estimate(runs: list[RunConfig], options: Options, registry: Mapping[str, typ
     distinct = {setting(run): run for run in runs}
     costs = {key: calibrate(run, registry) for key, run in list(distinct.items())[:CALIBRATED_SETTINGS]}
     mean = Cost(*(sum(values) / len(costs) for values in zip(*costs.values(), strict=True)))
-    seconds = sum(run_seconds(run, costs.get(setting(run), mean)) for run in runs)
+    seconds = sum(run_seconds(run, costs.get(setting(run), mean), registry) for run in runs)
     workers = min(options.workers, len(runs))
     return f": about {duration(seconds / workers)} with {workers} workers, judging by a few timed updates"
 
@@ -65,8 +69,9 @@ def calibrate(run: RunConfig, registry: Mapping[str, type[Estimator]], n_steps: 
     state = start(run, registry, height * width, device)
     x_BD = torch.rand(run.training.batch_size, height * width, device=device)
     codes = torch.rand(1000, run.model.n_latents, run.model.n_categories, device=device)
-    step_s, decode_s = [], []
-    for _ in range(n_steps):
+    step_s: list[float] = []
+    decode_s: list[float] = []
+    while len(step_s) < n_steps and sum(step_s) < LONGEST_S:
         begun = time.perf_counter()
         train_step(state, x_BD, run.training.grad_clip)[0].item()
         step_s.append(time.perf_counter() - begun)
@@ -77,8 +82,8 @@ def calibrate(run: RunConfig, registry: Mapping[str, type[Estimator]], n_steps: 
     return Cost(min(step_s), min(decode_s) / len(codes))
 
 
-def run_seconds(run: RunConfig, cost: Cost) -> float:
-    """Return the estimated seconds of one run: its updates, its validations and its final bounds."""
+def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
+    """Return the estimated seconds of one run: its updates, its validations, its diagnostics and its final bounds."""
     info = lookup(run.data.name)
     n_validation = round(info.n_train * run.data.validation_fraction)
     n_train = info.n_train - n_validation
@@ -87,4 +92,17 @@ def run_seconds(run: RunConfig, cost: Cost) -> float:
     n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
     n_decoded = split * (run.training.epochs // run.evaluation.validation_every)
     n_decoded += info.n_test * (run.evaluation.test_samples + 1 + run.evaluation.bound_samples)
+    n_decoded += n_diagnosed(run, registry)
     return n_steps * cost.step_s + n_decoded * 2 * cost.decode_s  # decoding and its likelihood
+
+
+def n_diagnosed(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> int:
+    """Return how many codes the diagnostics of a run evaluate."""
+    if run.diagnostics is None:
+        return 0
+    settings, shape = run.diagnostics, (run.model.n_latents, run.model.n_categories)
+    diagnostics = Diagnostics(run, settings, registry)
+    times = sum(diagnostics.due(epoch) for epoch in range(1, run.training.epochs + 1))
+    basket = [build(entry.name, registry, **entry.params) for entry in settings.basket]
+    evaluations = sum(each.n_cost_evals(*shape) for each in (run.build_estimator(registry), *basket))
+    return times * evaluations * settings.resamples * settings.probe

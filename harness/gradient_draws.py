@@ -18,10 +18,18 @@ from torch import Tensor
 from estimators import Estimator, build
 from estimators.base import CODES_PER_CALL, Cost
 from estimators.gumbel import log_prob, one_hot
+from harness import seeding
 from harness.gradient_quality import N_BLOCKS
 
-WARM_UP = 200
-"""Calls in training mode that an estimator with a state of its own gets at the same point, before it is measured."""
+WARM_UP, WARM_UP_LR = 400, 0.02
+"""Calls in training mode that an estimator with a state of its own gets at the same point, before it is measured, and
+the learning rate of its own parameters at the first of them; it falls to `control_lr`, or stays there if it is more."""
+ROUNDING = 16
+"""Errors below so many units in the last place, of costs and gradients, are taken for rounding."""
+
+
+class NotFiniteError(ValueError):
+    """A gradient that is NaN or ∞: one estimator's fault, and the others can still be measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +65,10 @@ class Problem:
             size = CODES_PER_CALL if self.code_costs else max(1, CODES_PER_CALL // max(1, len(self.logits_BLH)))
             with torch.no_grad():
                 classes = torch.split(self.all_classes().to(self.logits_BLH.device), size)
-                self._enumerated["costs"] = torch.cat([ask(one_hot(class_NL, like)).cpu() for class_NL in classes])
+                found = torch.cat([ask(one_hot(class_NL, like)).cpu() for class_NL in classes])
+            if not found.isfinite().all():
+                raise ValueError("diagnose: expected a finite cost of every code, got NaN or ∞.")
+            self._enumerated["costs"] = found
         return self._enumerated["costs"]
 
     def all_classes(self) -> Tensor:
@@ -70,13 +81,20 @@ class Problem:
 
 
 def is_differentiable(problem: Problem) -> bool:
-    """Return whether the cost has a derivative in the code, as far as autograd can tell."""
+    """Return whether the cost has a derivative in the code, as far as autograd can tell.
+
+    A cost that cannot even take a code with a gradient, such as one that leaves torch, has none.
+    """
     n_examples, n_latents = problem.logits_BLH.shape[:2]
     z_SBLK = problem.logits_BLH.new_zeros(1, n_examples, n_latents, problem.n_categories)
     z_SBLK[..., 0] = 1
     z_SBLK.requires_grad_()
     with torch.enable_grad():
-        cost_SB = problem.cost(z_SBLK)
+        try:
+            cost_SB = problem.cost(z_SBLK)
+        except RuntimeError:
+            problem.cost(z_SBLK.detach())  # raises if the gradient was not the reason
+            return False
     return cost_SB.requires_grad and torch.autograd.grad(cost_SB.sum(), z_SBLK, allow_unused=True)[0] is not None
 
 
@@ -96,10 +114,12 @@ def ready(estimator: Estimator, problem: Problem, *, warm_up: bool = True) -> Es
 def _warm_up(estimator: Estimator, problem: Problem) -> None:
     estimator.train()
     optimizer = estimator.control_optimizer()
-    for _ in range(WARM_UP):
+    for step in range(WARM_UP):
         logits_BLH = problem.logits_BLH.detach().requires_grad_()
         control_loss = estimator(logits_BLH, problem.cost, problem.context_BX).control_loss
         if optimizer is not None and control_loss is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = max(estimator.control_lr, WARM_UP_LR * (1 - step / WARM_UP))
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(control_loss, inputs=list(estimator.parameters()))
             optimizer.step()
@@ -111,13 +131,27 @@ def draws_per_call(estimator: Estimator, problem: Problem) -> int:
     return max(1, CODES_PER_CALL // max(1, codes_each))
 
 
-def draw(estimator: Estimator, problem: Problem, n_draws: int) -> tuple[Tensor, Tensor]:
-    """Return the sum (B, L, H) of `n_draws` independent draws and the sum of their squares, float64 on the CPU.
+@dataclass
+class Sums:
+    """Sums over independent draws, float64 on the CPU: gradients (B, L, H), their squares, the squares of the costs.
 
-    Replicas are more examples: (R·B, L, H). Raises ValueError where the cost is not finite or has a wrong shape.
+    `eps` are the units in the last place of gradient and cost.
     """
-    total_BLH = torch.zeros(problem.logits_BLH.shape, dtype=torch.float64)
-    square = torch.zeros((), dtype=torch.float64)
+
+    gradient_BLH: Tensor
+    gradient_square: Tensor
+    cost_square: Tensor
+    eps: tuple[float, float] = (0.0, 0.0)
+
+
+def draw(estimator: Estimator, problem: Problem, n_draws: int) -> Sums:
+    """Return the sums over `n_draws` independent draws.
+
+    Replicas are more examples: (R·B, L, H). Raises ValueError where the cost is not finite or has a wrong shape,
+    NotFiniteError where the gradient is not finite.
+    """
+    zero = torch.zeros((), dtype=torch.float64)
+    sums = Sums(torch.zeros(problem.logits_BLH.shape, dtype=torch.float64), zero.clone(), zero.clone())
     done = 0
     while done < n_draws:
         n = min(n_draws - done, draws_per_call(estimator, problem))
@@ -126,10 +160,14 @@ def draw(estimator: Estimator, problem: Problem, n_draws: int) -> tuple[Tensor, 
         with torch.enable_grad():
             cost_B = estimator(leaf, _folded(problem.cost, n, estimator.name), context).cost_B
         (gradient,) = torch.autograd.grad(cost_B.sum(), leaf)
-        total_BLH += gradient.view(n, *total_BLH.shape).sum(0).cpu()
-        square += gradient.square().sum().cpu()
+        if not gradient.isfinite().all():
+            raise NotFiniteError("its gradient is NaN or ∞ at these logits")
+        sums.gradient_BLH += gradient.view(n, *problem.logits_BLH.shape).sum(0).cpu()
+        sums.gradient_square += gradient.double().square().sum().cpu()
+        sums.cost_square += cost_B.detach().double().square().sum().cpu()
+        sums.eps = (torch.finfo(gradient.dtype).eps, torch.finfo(cost_B.dtype).eps)
         done += n
-    return total_BLH, square
+    return sums
 
 
 def _folded(cost: Cost, n_replicas: int, name: str) -> Cost:
@@ -153,31 +191,43 @@ def _folded(cost: Cost, n_replicas: int, name: str) -> Cost:
 class Draws:
     """Means of J blocks of draws, float64, and the mean square of one draw of the whole batch.
 
-    `seconds` is what such a draw took, forward and backward.
+    `noisy` says whether draws differ; `rounding` is how long an error may be, per example, that is one of rounding;
+    `seconds` is what a draw took, forward and backward.
     """
 
     blocks_JBLH: Tensor
     mean_square: float
     draws_per_block: int
+    noisy: bool
+    rounding: float
     seconds: float
 
 
 def block_means(estimator: Estimator, problem: Problem, draws_per_block: int) -> Draws:
-    """Return N_BLOCKS block means of independent draws. A gradient without noise is drawn just to see that."""
+    """Return N_BLOCKS block means of independent draws; an estimator that draws no noise is asked only once.
+
+    Two equal draws alone do not tell: codes are discrete, and often the same. Nor does the generator alone: a plugin
+    may have its noise from elsewhere.
+    """
     estimator.eval()
-    (first, square), (second, _) = (draw(estimator, problem, 1) for _ in range(2))
-    if torch.equal(first, second):
-        n_draws = min(draws_per_block, draws_per_call(estimator, problem))
-        start = time.perf_counter()
-        draw(estimator, problem, n_draws)
-        blocks_JBLH, square, n_timed = first.expand(N_BLOCKS, *first.shape), first.square().sum(), n_draws
-    else:
-        start = time.perf_counter()
-        totals, squares = zip(*(draw(estimator, problem, draws_per_block) for _ in range(N_BLOCKS)), strict=True)
-        n_timed = N_BLOCKS * draws_per_block
-        blocks_JBLH, square = torch.stack(totals) / draws_per_block, torch.stack(squares).sum() / n_timed
-    seconds = (time.perf_counter() - start) / n_timed  # a draw ends on the CPU: nothing is pending
-    return Draws(blocks_JBLH, square.item(), draws_per_block, seconds)
+    device = problem.logits_BLH.device
+    before = seeding.noise_state(device)
+    first, second = (draw(estimator, problem, 1).gradient_BLH for _ in range(2))
+    untouched = all(torch.equal(one, other) for one, other in zip(before, seeding.noise_state(device), strict=True))
+    noisy = not (untouched and torch.equal(first, second))
+    start = time.perf_counter()
+    n_blocks = N_BLOCKS if noisy else 1
+    blocks = [draw(estimator, problem, draws_per_block if noisy else 1) for _ in range(n_blocks)]
+    n_draws = n_blocks * (draws_per_block if noisy else 1)
+    seconds = (time.perf_counter() - start) / n_draws  # a draw ends on the CPU: nothing is pending
+    means_JBLH = torch.stack([each.gradient_BLH for each in blocks]) * (n_blocks / n_draws)
+    gradient_square, cost_square = (
+        sum(getattr(each, name).item() for each in blocks) / n_draws for name in ("gradient_square", "cost_square")
+    )
+    eps_gradient, eps_cost = blocks[0].eps
+    size = math.sqrt(max(1, len(problem.logits_BLH)))
+    rounding = ROUNDING * (eps_gradient * math.sqrt(gradient_square) + eps_cost * math.sqrt(cost_square)) / size
+    return Draws(means_JBLH.expand(N_BLOCKS, -1, -1, -1), gradient_square, draws_per_block, noisy, rounding, seconds)
 
 
 @dataclass(frozen=True)
@@ -224,7 +274,7 @@ def _exact(problem: Problem, class_BLK: Tensor) -> Tensor:
 def _average(problem: Problem, class_BLK: Tensor, reference: Reference) -> Tensor:
     estimator = build(reference.name, n_samples=reference.n_samples)
     at = Problem(class_BLK.to(problem.logits_BLH), problem.cost, problem.n_categories)
-    sums = [draw(estimator, at, reference.draws_per_block)[0] for _ in range(N_BLOCKS)]
+    sums = [draw(estimator, at, reference.draws_per_block).gradient_BLH for _ in range(N_BLOCKS)]
     return torch.stack(sums) / reference.draws_per_block
 
 
@@ -232,6 +282,11 @@ def gram(blocks_JP: Tensor, truth_JP: Tensor) -> Tensor:
     """Return the inner products (2J, 2J), float64, that `harness.gradient_quality` works on."""
     both = torch.cat([blocks_JP, truth_JP]).double()
     return both @ both.T
+
+
+def norm(truth_JBLH: Tensor) -> float:
+    """Return the length of the true gradient, per example; that of the mean of the blocks, if it is an average."""
+    return float(scaled(truth_JBLH.double()).mean(0).norm())
 
 
 def scaled(blocks_JBLH: Tensor) -> Tensor:

@@ -17,8 +17,12 @@ Array = npt.NDArray[np.float64]
 N_BLOCKS = 32
 CONFIDENCE = 0.95
 N_FLIPS = 9_999
-ROUNDING = 1e-12
+EQUAL = 1e-12
 """Blocks that differ by less than that part of their squared length are equal."""
+RESOLUTION = 1e-7
+"""Inner products in float64 do not resolve relative errors below that."""
+MOST_EQUAL = 0.75
+"""Where a larger share of the blocks is one and the same, draws that differ are too rare for an interval or a test."""
 
 METRICS: Mapping[str, str] = {
     "relative_bias": "‖E ĝ − ∇‖ / ‖∇‖, the Monte Carlo noise floor subtracted; 0 where that leaves nothing",
@@ -33,36 +37,70 @@ METRICS: Mapping[str, str] = {
     "snr": "‖E ĝ‖ / √variance, the signal-to-noise ratio",
 }
 """What `quality` returns, in words."""
+_INTERVALS = ("relative_bias_low", "relative_bias_high", "p_value", "cosine_low", "cosine_high")
 
 
-def quality(gram: Array, draws_per_block: int, mean_square: float | None = None, seed: int = 0) -> dict[str, float]:
+def quality(
+    gram: Array,
+    draws_per_block: int,
+    mean_square: float | None = None,
+    *,
+    noisy: bool = True,
+    rounding: float = 0.0,
+    seed: int = 0,
+) -> dict[str, float]:
     """Return every one of METRICS; NaN or ∞ where one is not defined (no noise, no gradient, nothing but noise).
 
     `gram` (2J, 2J) holds the inner products of the J block means of the estimator and then the J of the truth.
     Squared norms, hence the variance and the MSE, are in the units of `gram`. `mean_square` is that of single draws, if
-    it is known; otherwise the spread of the blocks tells the variance, less sharply.
+    it is known; otherwise the spread of the blocks tells the variance, less sharply. `rounding` is the length, relative
+    to the true gradient's, below which an error is one of rounding: no bias; from 1 on there is no gradient to compare.
+    Equal blocks of an estimator that is `noisy` say that its draws were too few: no interval then, and no p-value.
     """
-    n_blocks = len(gram) // 2
+    if not np.isfinite(gram).all():
+        return dict.fromkeys(METRICS, np.nan)
+    n_blocks, rounding = len(gram) // 2, max(rounding, RESOLUTION)
+    errors = _errors(gram)
     bias2, norm2, mean2, _ = _moments(gram)
     n_draws, square = draws_per_block, np.trace(gram[:n_blocks, :n_blocks]) / n_blocks
     if mean_square is not None:
         n_draws, square = 1, mean_square
-    variance = n_draws * (square - mean2) if square - mean2 > ROUNDING * square else 0.0
-    low, high = _interval(gram, _relative_squared_bias)
-    cosine_low, cosine_high = _interval(gram, _cosine)
+    variance = n_draws * (square - mean2) if square - mean2 > EQUAL * square else 0.0
+    found = {"variance": float(variance), "mse": float(variance + max(0.0, bias2))}
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "relative_bias": float(np.sqrt(max(0.0, bias2) / norm2)) if norm2 > 0 else np.nan,
-            "relative_bias_low": float(np.sqrt(np.maximum(0.0, low))),
-            "relative_bias_high": float(np.sqrt(np.maximum(0.0, high))),
-            "p_value": _p_value(_errors(gram), seed),
-            "cosine": float(np.clip(_cosine(gram), -1, 1)),
-            "cosine_low": float(np.clip(cosine_low, -1, 1)),
-            "cosine_high": float(np.clip(cosine_high, -1, 1)),
-            "variance": float(variance),
-            "mse": float(variance + max(0.0, bias2)),
-            "snr": float(np.sqrt(np.float64(max(0.0, mean2)) / np.float64(variance))),
-        }
+        found["snr"] = float(np.sqrt(np.float64(max(0.0, mean2)) / np.float64(variance)))
+    if norm2 <= 0 or rounding >= 1:
+        return dict.fromkeys(METRICS, np.nan) | found
+    found |= _bias(gram, bias2, norm2, rounding) | _direction(gram)
+    found["p_value"] = _p_value(errors, seed)
+    if noisy and _share_of_equal_blocks(gram[:n_blocks, :n_blocks]) > MOST_EQUAL:
+        found |= dict.fromkeys(_INTERVALS, np.nan)
+    if errors.mean() <= rounding**2 * norm2 and bias2 <= rounding**2 * norm2:
+        found |= {"relative_bias": 0.0, "relative_bias_low": 0.0, "relative_bias_high": rounding, "p_value": 1.0}
+    return {name: found[name] for name in METRICS}
+
+
+def _bias(gram: Array, bias2: float, norm2: float, rounding: float) -> dict[str, float]:
+    low, high = _interval(gram, _relative_squared_bias)
+    return {
+        "relative_bias": float(np.sqrt(max(0.0, bias2) / norm2)),
+        "relative_bias_low": float(np.sqrt(max(0.0, low))),
+        "relative_bias_high": max(float(np.sqrt(max(0.0, high))), rounding),
+    }
+
+
+def _direction(gram: Array) -> dict[str, float]:
+    low, high = _interval(gram, _cosine)
+    values = {"cosine": _cosine(gram), "cosine_low": low, "cosine_high": high}
+    return {name: float(np.clip(value, -1, 1)) for name, value in values.items()}
+
+
+def _share_of_equal_blocks(blocks: Array) -> float:
+    """Return the share of the blocks that are equal to the most frequent one."""
+    length2 = np.diag(blocks)
+    distance2 = length2[:, None] + length2 - 2 * blocks
+    equal = distance2 <= EQUAL * np.maximum(length2[:, None], length2)
+    return float(equal.mean(1).max())
 
 
 def relative_standard_error(truth_gram: Array) -> float:

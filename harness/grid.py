@@ -17,7 +17,7 @@ from harness import axes
 from harness.axes import MAX_RUNS, Placed
 from harness.config import DEVICE, RunConfig
 from harness.grid_diagnostics import check_basket, read_diagnostics
-from harness.grid_estimators import Candidate, build_all, check_shapes, read_estimators, schedules_for
+from harness.grid_estimators import Built, Candidate, build_all, check_shapes, read_estimators, schedules_for
 from harness.grid_sections import SECTIONS, expand, read_factors, varying
 from harness.problems import GridError, Problems
 from harness.schedules import Constant, NoSchedule
@@ -35,6 +35,10 @@ KEYS = (
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 EXAMPLES = {"estimators": "[straight_through]", "seeds": "[0, 1, 2]"}
+
+
+MANY = 10
+"""Decoder evaluations per image and step from which on a sweep says how many there are."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
         RunConfig(**setting, **shared, estimator=estimator, schedule=schedule, device=device, seed=seed)
         for seed, device, setting, (estimator, schedule) in product(_values(seeds), _values(devices), settings, pairs)
     )
-    return Grid(runs=runs, text=text, notes=_notes(candidates, schedules, registry), **words)
+    notes = (*_notes(candidates, schedules, registry), *_dear(built, shapes))
+    return Grid(runs=runs, text=text, notes=notes, **words)
 
 
 def _values(placed: Iterable[Placed]) -> list[Any]:
@@ -187,6 +192,20 @@ def _scheduled(candidate: Candidate, schedules: list[Placed], registry: Registry
         return [(candidate.value, NoSchedule())]
     rest = {key: value for key, value in candidate.value.params.items() if key not in mine[0].value.sets}
     return [(candidate.value.model_copy(update={"params": rest}), schedule.value) for schedule in mine]
+
+
+def _dear(built: Built, shapes: Iterable[tuple[int, int]]) -> tuple[str, ...]:
+    """How many decoder evaluations a step takes, of the estimators that need MANY: before anybody waits for them."""
+    counts = {
+        (candidate.value.label, *shape): estimator.n_cost_evals(*shape)
+        for candidate, estimator in built
+        for shape in shapes
+    }
+    return tuple(
+        f"{label} evaluates the decoder {count:,} times per image and step at {n_latents} × {n_categories} latents"
+        for (label, n_latents, n_categories), count in counts.items()
+        if count >= MANY
+    )
 
 
 def _notes(candidates: list[Candidate], schedules: list[Placed], registry: Registry) -> tuple[str, ...]:

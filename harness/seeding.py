@@ -29,8 +29,8 @@ def generator(seed: int, stream: Stream, index: int = 0, device: torch.device | 
 
 
 @contextmanager
-def seeded(seed: int, stream: Stream, index: int = 0, *, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch's default generators inside the block and put them back as they were after it.
+def seeded(seed: int, stream: Stream, index: int = 0, *, device: torch.device) -> Iterator[None]:
+    """Seed torch's default generators inside the block and put those of the CPU and of `device` back after it.
 
     Whatever is drawn inside leaves the noise outside unchanged: evaluating more often does not alter training.
     """
@@ -43,11 +43,16 @@ def seeded(seed: int, stream: Stream, index: int = 0, *, device: torch.device | 
             restore(state)
 
 
-def _states(device: torch.device | None) -> list[tuple[Callable[[Tensor], None], Tensor]]:
+def noise_state(device: torch.device) -> list[Tensor]:
+    """Return the states of the generators of the CPU and of a device: the same as before if nothing was drawn."""
+    return [state for _, state in _states(device)]
+
+
+def _states(device: torch.device) -> list[tuple[Callable[[Tensor], None], Tensor]]:
     """Return the state of the CPU's generator and of the device's, each with the function that puts it back."""
     states: list[tuple[Callable[[Tensor], None], Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]
-    if device is not None and device.type == "cuda":
+    if device.type == "cuda":
         states.append((partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
-    elif device is not None and device.type == "mps":
+    elif device.type == "mps":
         states.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
     return states

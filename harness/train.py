@@ -84,11 +84,11 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
 
 def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int, device: torch.device) -> State:
     """Build backbone, estimator and optimisers. The seed alone decides the initial weights, whatever the estimator."""
-    with seeding.seeded(run.seed, "estimator"):
+    with seeding.seeded(run.seed, "estimator", device=device):
         estimator = run.build_estimator(registry)
         estimator.prepare(run.model.n_latents, run.model.n_categories, n_context=n_pixels)
     n_outputs = estimator.n_outputs(run.model.n_categories)
-    with seeding.seeded(run.seed, "initialisation"):
+    with seeding.seeded(run.seed, "initialisation", device=device):
         vae = CategoricalVAE(n_pixels=n_pixels, n_outputs=n_outputs, **run.model.model_dump()).to(device)
     estimator.to(device)
     state = State(vae, estimator, [], list(vae.parameters()), list(estimator.parameters()))

@@ -230,10 +230,10 @@ class IGRWithRemainderFirst(_IGR):
 
 
 class IGRWithoutRemainder(_IGR):
-    """The softmax of the K − 1 Gaussians."""
+    """The softmax of the K − 1 Gaussians, and nothing for the last class."""
 
     def map(self, u_SBLJ, c):
-        return (u_SBLJ / self.tau).softmax(-1)
+        return F.pad((u_SBLJ / self.tau).softmax(-1), (0, 1))
 
 
 class IGRWithVarianceForScale(_IGR):

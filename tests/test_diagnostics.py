@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from estimators import REGISTRY, build
-from harness import data, train
+from harness import data, seeding, train
 from harness.config import BasketConfig, DiagnosticsConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.diagnostics import Diagnostics, code_costs, to_parameters
 from harness.events import EpochDone, Finished
@@ -45,12 +45,28 @@ def test_training_is_the_same_to_the_bit_with_and_without(name: str, binarizatio
     assert any(key.startswith("gradient/") for key in found[1][0])
 
 
+def test_every_generator_of_the_device_is_put_back(tiny_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.manual_seed moves the generators of all devices: each block that seeds names the one in use."""
+    seeded: list[torch.device] = []
+    states = seeding._states
+    monkeypatch.setattr(seeding, "_states", lambda device: (seeded.append(device), states(device))[1])
+    run(tiny_run(diagnostics=SETTINGS))
+    assert len(seeded) > 10
+    assert set(seeded) == {torch.device("cpu")}
+
+
 def test_every_metric_of_every_estimator_is_logged_on_logits_and_encoder(tiny_run: Make) -> None:
     metrics = run(tiny_run(diagnostics=SETTINGS))[0]
     assert metrics["gradient/truth_error"] == 0
     for label in ("own", "rloo-n_samples-2", "gumbel_softmax"):
         logged = {key.removeprefix(f"gradient/{label}/") for key in metrics if key.startswith(f"gradient/{label}/")}
-        assert logged == {*METRICS, *(f"encoder/{name}" for name in METRICS), "evaluations", "seconds"}
+        assert logged == {
+            *METRICS,
+            *(f"encoder/{name}" for name in METRICS),
+            "evaluations",
+            "seconds",
+            "relative_error_100",
+        }
     assert all(math.isfinite(value) for value in metrics.values())
     assert (
         metrics["gradient/own/relative_bias"] == metrics["gradient/gumbel_softmax/relative_bias"]

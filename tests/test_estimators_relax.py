@@ -272,6 +272,11 @@ def test_igr_refuses_one_class_and_asks_for_two_numbers_a_gaussian():
     assert [estimator.n_outputs(n_categories) for n_categories in (2, 3, 10)] == [2, 4, 18]
 
 
+def test_igr_refuses_an_odd_number_of_outputs():
+    with pytest.raises(ValueError, match=r"^igr: expected 2\(K − 1\) numbers for each latent, got 3\.$"):
+        build("igr")(example_logits(), cubic_cost(example_weights()))
+
+
 # Perturbed argmax.
 
 

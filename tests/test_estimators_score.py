@@ -181,6 +181,17 @@ def test_nvil_learns_what_differs_between_examples_and_its_variance_falls():
     assert draws.var(0).sum() < 0.2 * plain.var(0).sum()
 
 
+def test_nvil_in_float64_and_without_the_context_it_was_prepared_for():
+    estimator = build("nvil").double()
+    estimator.prepare(2, 3, n_context=5)
+    context_BX = torch.ones(4, 5, dtype=torch.float64)
+    estimator(example_logits().requires_grad_(), cubic_cost(example_weights()), context_BX).control_loss.backward()
+    late = build("nvil")
+    late.prepare(2, 3)
+    with pytest.raises(ValueError, match=r"^nvil: expected no context after prepare\(n_context=0\), got one\."):
+        late(example_logits(), cubic_cost(example_weights()), context_BX)
+
+
 def test_nvil_state_is_restored():
     context = torch.randn(4, 5)
     estimator = with_network(context)
