@@ -69,11 +69,9 @@ class IndeCateR(Estimator):
         n_categories, n_raised = logits_BLK.shape[-1], len(latents_M)
         raise_J = torch.arange(1, n_categories, device=class_SBL.device)
         class_MSJB = (class_SBL[..., latents_M].movedim(-1, 0).unsqueeze(2) + raise_J[:, None]) % n_categories
-        codes_MSJBL = class_SBL.unsqueeze(1).repeat(n_raised, 1, len(raise_J), 1, 1)
-        place_M1111 = latents_M.view(-1, 1, 1, 1, 1).expand(*class_MSJB.shape, 1)
-        codes_MSJBL = codes_MSJBL.view(*class_MSJB.shape, class_SBL.shape[-1]).scatter(
-            -1, place_M1111, class_MSJB.unsqueeze(-1)
-        )
+        codes_MSJBL = class_SBL.unsqueeze(1).expand(*class_MSJB.shape, class_SBL.shape[-1]).clone()
+        place_MSJB1 = latents_M.view(-1, 1, 1, 1, 1).expand(*class_MSJB.shape, 1)
+        codes_MSJBL.scatter_(-1, place_MSJB1, class_MSJB.unsqueeze(-1))
         other_MSJB = self.evaluate_classes(cost, codes_MSJBL.flatten(0, 2), like=logits_BLK).view(class_MSJB.shape)
         gain_MSJB = other_MSJB - cost_SB.unsqueeze(1)
         gain_MSBK = gain_MSJB.new_zeros(n_raised, *class_SBL.shape[:2], n_categories)

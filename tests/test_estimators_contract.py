@@ -97,10 +97,9 @@ def test_a_cost_without_a_derivative_is_refused_where_one_is_needed(name):
 
 def test_arsm_names_its_evaluations_where_they_are_too_many():
     build("arsm").check_shape(20, 141)
-    message = (
-        r"^arsm: expected at most 10000 evaluations of the cost, got 20025: n_samples \(K\(K−1\)/2 \+ 1\), K = 90\."
-    )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(
+        ValueError, match=r"^arsm: expected at most 10000 evaluations of the cost, got 20030: n_samples"
+    ):
         build("arsm", n_samples=5).check_shape(20, 90)
 
 
