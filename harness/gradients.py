@@ -55,7 +55,7 @@ def frame(toy: Toy, labelled: Mapping[str, Estimator], resamples: int, seed: int
 def tables(frames: Mapping[str, pd.DataFrame]) -> list[Table]:
     """Return two tables, estimators × toys: the relative bias, and the noise of one draw relative to the gradient."""
     return [
-        _matrix("Relative bias (0: none found, –: not applicable)", frames, _bias),
+        _matrix("Relative bias (0: none found, –: not applicable, ?: too few draws)", frames, _bias),
         _matrix("Noise of one draw: standard deviation ÷ mean gradient", frames, _noise),
     ]
 
@@ -76,6 +76,8 @@ def _bias(row: Mapping[str, Any]) -> str:
     if row["reason"] or row["relative_bias"] != row["relative_bias"]:
         return "–"
     bias = row["relative_bias"]
+    if row["relative_bias_low"] != row["relative_bias_low"]:
+        return "?"
     if row["relative_bias_low"] <= 0 or bias < 5e-4:
         return "0"
     return f"{bias:.2f}" if bias < 10 else f"{bias:.0f}"

@@ -29,21 +29,18 @@ _CURVES = {
 
 
 def sections(runs: Runs) -> list[Section]:
-    """One for each setting and epoch, first and last: means over seeds, the run's own estimator first."""
+    """One for each setting and device, at its first epoch and its last: over seeds, the run's own estimator first."""
     rows = long(runs.history)
-    if rows.empty:
-        return []
-    shown = rows[rows["epoch"].isin((rows["epoch"].min(), rows["epoch"].max()))]
-    labels = _labels(runs.runs)
-    return [
-        Section(f"{setting}, epoch {int(epoch)}", truth(runs.history), _frame(group, labels), _meaning(group))
-        for (setting, epoch), group in shown.groupby(["setting", "epoch"], sort=True)
-    ]
-
-
-def _meaning(group: pd.DataFrame) -> str:
-    n_seeds = group["seed"].nunique()
-    return f"At the parameters of {group['setting'].iloc[0]}" + (f", mean over {n_seeds} seeds" if n_seeds > 1 else "")
+    labels, several = _labels(runs.runs), rows["device"].nunique() > 1
+    found = []
+    for (setting, device), group in rows.groupby(["setting", "device"], sort=True):
+        name = f"{setting} on {device}" if several else str(setting)
+        for epoch in dict.fromkeys((group["epoch"].min(), group["epoch"].max())):
+            shown = group[group["epoch"] == epoch]
+            n_seeds = shown["seed"].nunique()
+            meaning = f"At the parameters of {name}" + (f", over {n_seeds} seeds" if n_seeds > 1 else "")
+            found.append(Section(f"{name}, epoch {int(epoch)}", truth(runs.history), _frame(shown, labels), meaning))
+    return found
 
 
 def _labels(runs: pd.DataFrame) -> dict[str, str]:
@@ -56,8 +53,18 @@ def _labels(runs: pd.DataFrame) -> dict[str, str]:
 def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     order = {name: place for place, name in enumerate([OWN, *labels])}
     metrics = [*gradients.NUMBERS, *(name for name in group if str(name).startswith("encoder/"))]
-    means = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False).mean().reset_index()
-    means = means.sort_values("measured", key=lambda names: names.map(lambda name: order.get(name, len(order))))
+    seeds = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False)
+    means = seeds.mean()
+    for name in metrics:  # an interval holds those of all seeds; of several tests the smallest p counts, as often
+        if name.endswith("_low"):
+            means[name] = seeds[name].min()
+        elif name.endswith("_high"):
+            means[name] = seeds[name].max()
+        elif name.endswith("p_value"):
+            means[name] = (seeds[name].min() * seeds[name].count()).clip(upper=1)
+    means = means.reset_index().sort_values(
+        "measured", key=lambda names: names.map(lambda name: order.get(name, len(order)))
+    )
     own = f"{group['estimator_label'].iloc[0]} (its own)"
     named = means["measured"].map(lambda name: own if name == OWN else labels.get(name, name))
     return means.drop(columns="measured").assign(estimator=named, reason="").reset_index(drop=True)

@@ -22,6 +22,10 @@ from reports.svg import Panel
 from reports.tables import Cell, Column, Table, number, p_value
 
 BIAS_MEANING = "length of (mean gradient − true gradient) ÷ length of the true one, Monte Carlo noise subtracted"
+ERROR_MEANING = (
+    "at equal cost: how far the mean of as many draws as 100 evaluations pay for is from the true gradient, root mean"
+    " square ÷ its length"
+)
 COLUMNS = (
     Column("Estimator", numeric=False),
     Column("Rel. bias", meaning=BIAS_MEANING),
@@ -29,7 +33,7 @@ COLUMNS = (
     Column("p", meaning="of the test that there is no bias"),
     Column("Cosine", meaning="between the mean gradient and the true one"),
     Column("Variance", meaning="trace of the covariance of one draw"),
-    Column("MSE", meaning="mean squared distance of one draw from the true gradient: variance + bias²"),
+    Column("Error", meaning=ERROR_MEANING),
     Column("SNR", meaning="length of the mean gradient ÷ √variance"),
     Column("Evals", meaning="evaluations of the cost per example and draw, at most"),
     Column("ms", meaning="milliseconds per draw for the whole batch, forward and backward"),
@@ -42,7 +46,7 @@ LAST_BIAS = 2.0
 """Where the axis of relative biases ends at the latest: twice the gradient's length is as wrong as any."""
 NUMBERS = (
     *("relative_bias", "relative_bias_low", "relative_bias_high", "p_value", "cosine", "cosine_low", "cosine_high"),
-    *("variance", "mse", "snr", "evaluations", "seconds"),
+    *("variance", "mse", "snr", "relative_error_100", "evaluations", "seconds"),
 )
 """The columns of a frame that hold numbers."""
 
@@ -70,7 +74,7 @@ def table(frame: pd.DataFrame, caption: str) -> Table:
                 Cell(f"[{rounded(low)}, {rounded(high)}]" if np.isfinite(high) else "–", _known(high - low)),
                 Cell("–" if np.isnan(row["p_value"]) else p_value(row["p_value"]), _known(row["p_value"])),
                 Cell(number(row["cosine"], 3), _known(row["cosine"])),
-                *(Cell(figures(row[key]), _known(row[key])) for key in ("variance", "mse", "snr")),
+                *(Cell(figures(row[key]), _known(row[key])) for key in ("variance", "relative_error_100", "snr")),
                 Cell(number(row["evaluations"], 0), _known(row["evaluations"])),
                 Cell(figures(1e3 * row["seconds"]), _known(row["seconds"])),
                 *(_encoder_cells(row) if with_encoder else ()),

@@ -49,13 +49,33 @@ def test_what_was_measured_first_and_last_is_tabled_as_means_over_seeds(runs):
         "rloo, epoch 4",
     ]
     *_, last = gradient_history.tables(sections)
-    assert last.caption == "At the parameters of rloo, mean over 3 seeds: epoch 4"
+    assert last.caption == "At the parameters of rloo, over 3 seeds: epoch 4"
     columns = [column.title for column in last.columns]
     rows = {row[0].text: dict(zip(columns, [cell.text for cell in row], strict=True)) for row in last.rows}
     assert list(rows) == ["rloo (its own)", "reinmax(tau=1, note=2)"]  # in the order of the basket, by its labels
     reinmax = rows["reinmax(tau=1, note=2)"]
     assert (reinmax["Rel. bias"], reinmax["Variance"], reinmax["Evals"]) == ("4.600", "4.6", "4")
     assert (reinmax["Enc. bias"], reinmax["95 % interval"]) == ("4.600", "–")
+
+
+def test_over_seeds_intervals_are_joined_and_the_smallest_p_value_counts_as_often(runs):
+    name, history = "gradient/own", runs.history.copy()
+    at = (history["estimator"] == "rloo") & (history["epoch"] == 4)
+    for metric, values in (("p_value", [0.2, 0.01, 0.9]), ("relative_bias_low", [0.1, 0.0, 0.2]),
+                           ("relative_bias_high", [0.3, 0.2, 0.4])):  # fmt: skip
+        history.loc[at, f"{name}/{metric}"] = values
+    row = gradient_history.sections(dataclasses.replace(runs, history=history))[-1].frame.iloc[0]
+    assert row["p_value"] == pytest.approx(0.03)
+    assert (row["relative_bias_low"], row["relative_bias_high"]) == (0.0, 0.4)
+
+
+def test_settings_of_other_lengths_and_devices_have_their_own_first_and_last_epoch(runs):
+    history = runs.history.copy()
+    short = (history["estimator"] == "rloo") & (history["seed"] == 2)
+    history.loc[short, "device"] = "cuda"
+    history = history[~(short & (history["epoch"] > 1))]
+    titles = [section.title for section in gradient_history.sections(dataclasses.replace(runs, history=history))]
+    assert titles[-3:] == ["rloo on cpu, epoch 1", "rloo on cpu, epoch 4", "rloo on cuda, epoch 1"]
 
 
 def test_a_bias_that_was_not_found_is_drawn_as_zero_and_its_number_is_kept(runs):
@@ -79,7 +99,7 @@ def test_tables_are_written_beside_the_report(runs, tmp_path):
 
 def test_the_report_has_a_section_on_gradients_only_where_there_are_diagnostics(runs, tmp_path):
     with_section = Page(build_report(runs, tmp_path / "with").read_text())
-    assert "At the parameters of rloo, mean over 3 seeds: epoch 4" in with_section.text
+    assert "At the parameters of rloo, over 3 seeds: epoch 4" in with_section.text
     assert "The true gradient is exact" in with_section.text
     assert "Signal-to-noise on the logits" in with_section.text
     without = Page(build_report(in_memory(planned()), tmp_path / "without").read_text())
@@ -121,6 +141,7 @@ def frame():
             "variance": [0.0, 123456.0, 2.5e-5, np.nan],
             "mse": [0.0, 1234.0, 1.0, np.nan],
             "snr": [np.inf, 0.5, np.nan, np.nan],
+            "relative_error_100": [0.0, 1234.0, 1.0, np.nan],
             "evaluations": [9, 1, 1, np.nan],
             "seconds": [0.001, 0.0001, 1.0, np.nan],
             "reason": ["", "", "", "expected more"],
