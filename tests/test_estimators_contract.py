@@ -55,6 +55,43 @@ def test_survives_pickling_and_copying(name, params):
         assert torch.equal(one[1], other[1])
 
 
+def trained(estimator, n_steps=3):
+    """The estimator after a few calls in training, its own parameters moved by their optimiser."""
+    estimator.prepare(*shapes(estimator)[0], n_context=5)
+    optimizer = estimator.control_optimizer()
+    for seed in range(n_steps):
+        torch.manual_seed(seed)
+        logits_BLH = logits_for(estimator).float().requires_grad_()
+        estimate = estimator.train()(logits_BLH, cost_for(estimator), torch.ones(4, 5))
+        if estimate.control_loss is not None:
+            estimate.control_loss.backward(inputs=list(estimator.parameters()))
+            optimizer.step()
+    return estimator
+
+
+STATEFUL = [name for name, cls in ALL.items() if make(name).state_dict()]
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_the_state_dict_is_all_that_a_checkpoint_needs(name):
+    """Whatever an estimator has learned: a new one with its state gives the same bits, in training and out of it."""
+    old, new = trained(make(name)), make(name)
+    new.prepare(*shapes(new)[0], n_context=5)
+    new.load_state_dict(old.state_dict())
+    results = []
+    for estimator, training in ((each, mode) for mode in (True, False) for each in (old, new)):
+        torch.manual_seed(9)
+        leaf_BLH = logits_for(estimator).float().requires_grad_()
+        cost_B = copy.deepcopy(estimator).train(training)(leaf_BLH, cost_for(estimator), torch.ones(4, 5)).cost_B
+        results.append(torch.autograd.grad(cost_B.sum(), leaf_BLH)[0])
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[2], results[3])
+
+
+def test_estimators_with_a_state_are_known():
+    assert set(STATEFUL) == {"reinforce_ema", "nvil", "rebar", "relax", "double_cv"}
+
+
 def test_score_function_needs_no_differentiable_cost():
     for name in ("reinforce", "rloo", "exact"):
         _, gradient_BLK = run(make(name), example_logits(), lambda z_SBLK: z_SBLK.argmax(-1).sum(-1).double())
