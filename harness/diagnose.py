@@ -1,7 +1,7 @@
 """Which gradient estimators are right, and how noisy are they, at given logits and for a given cost?
 
 frame = diagnose(logits, cost, estimators=["straight_through", "reinmax", build("rloo", n_samples=4)])
-print(frame)
+print(summary(frame))
 plot(frame, "gradients.svg")
 """
 
@@ -88,7 +88,21 @@ def diagnose(
 
 
 BUDGET = 100
+SUMMARY = ["Estimator", "Rel. bias", "95 % interval", "Cosine", "SNR", "Error", "Evals"]
 COLUMNS = ("estimator", *METRICS, "relative_error_100", "evaluations", "seconds", "reason")
+
+
+def summary(frame: pd.DataFrame) -> str:
+    """Return the frame as a table for a terminal of 80 columns or so, and below it what is not applicable and why."""
+    import pandas as pd
+
+    from reports.gradients import refused, table
+
+    shown = table(frame, "")
+    texts = pd.DataFrame([[cell.text for cell in row] for row in shown.rows], columns=[c.title for c in shown.columns])
+    lines = [texts.filter(SUMMARY).set_index("Estimator").rename_axis(None).to_string()] if len(texts) else []
+    lines += [f"not applicable: {label}: {reason}" for label, reason in refused(frame)]
+    return "\n".join([*lines, f"truth: {frame.attrs['truth']}"] if "truth" in frame.attrs else lines)
 
 
 def plot(frame: pd.DataFrame, path: Path | str | None = None) -> Figure:

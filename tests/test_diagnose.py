@@ -13,7 +13,7 @@ from estimators import REGISTRY, Pathwise, build
 from estimators.score_function import RLOO
 from estimators.yardstick import all_codes, cubic_cost, exact_gradient, example_logits, example_weights, run
 from harness import gradient_draws
-from harness.diagnose import COLUMNS, diagnose, label_of, measure, plot
+from harness.diagnose import COLUMNS, diagnose, label_of, measure, plot, summary
 from harness.gradient_draws import Problem, Reference
 from harness.gradient_quality import METRICS
 from harness.toys import TOYS
@@ -279,6 +279,19 @@ def test_the_error_at_equal_cost_is_that_of_the_mean_of_as_many_draws_as_are_pai
     expected = (error.square().flatten(1).sum(-1).mean().sqrt() / truth.norm()).item()
     assert frame["relative_error_100"][0] == pytest.approx(expected, rel=0.05)
     assert frame["relative_error_100"][1] == pytest.approx(frame["relative_bias"][1])
+
+
+def test_the_summary_fits_a_terminal_and_says_what_is_not_applicable():
+    frame = diagnose(LOGITS, COST, ["rloo", "disarm", "straight_through"], resamples=64)
+    lines = summary(frame).splitlines()
+    assert lines[0].split() == ["Rel.", "bias", "95", "%", "interval", "Cosine", "SNR", "Error", "Evals"]
+    assert [line.split()[0] for line in lines[1:3]] == ["rloo", "straight_through"]
+    assert lines[3:] == [
+        "not applicable: disarm: expected n_categories = 2, got 3. Use disarm_sb.",
+        "truth: exact, by enumeration of 3^2 = 9 codes",
+    ]
+    nothing = diagnose(LOGITS, COST, ["disarm"], resamples=64)
+    assert summary(nothing).startswith("not applicable: disarm")
 
 
 def test_a_label_has_the_parameters_that_are_not_defaults():
