@@ -84,6 +84,16 @@ def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int
     return int(value)
 
 
+def check_costs(name: str, cost_SB: object, shape: tuple[int, ...]) -> Tensor:
+    """Return what a cost returned, if it is a floating-point tensor of that shape; ValueError otherwise."""
+    if not isinstance(cost_SB, Tensor) or not cost_SB.is_floating_point():
+        got = cost_SB.dtype if isinstance(cost_SB, Tensor) else type(cost_SB).__name__
+        raise ValueError(f"{name}: expected a cost that returns a floating-point tensor (S, B), got {got}.")
+    if cost_SB.shape != shape:
+        raise ValueError(f"{name}: expected cost of shape (S, B) = {tuple(shape)}, got {tuple(cost_SB.shape)}.")
+    return cost_SB
+
+
 def learned_weight(name: str, key: str, value: object) -> nn.Parameter:
     """Return a finite number >= 0, the weight of a control variate, as a parameter; ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
@@ -255,13 +265,7 @@ class Estimator(nn.Module, ABC):
         return checkpoint(self._evaluate, cost, z_SBLK, use_reentrant=False)
 
     def _evaluate(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
-        cost_SB = cost(z_SBLK)
-        if not isinstance(cost_SB, Tensor) or not cost_SB.is_floating_point():
-            what = cost_SB.dtype if isinstance(cost_SB, Tensor) else type(cost_SB).__name__
-            raise ValueError(f"{self.name}: expected a cost that returns a floating-point tensor (S, B), got {what}.")
-        if cost_SB.shape != z_SBLK.shape[:2]:
-            expected, got = tuple(z_SBLK.shape[:2]), tuple(cost_SB.shape)
-            raise ValueError(f"{self.name}: expected cost of shape (S, B) = {expected}, got {got}.")
+        cost_SB = check_costs(self.name, cost(z_SBLK), z_SBLK.shape[:2])
         if z_SBLK.requires_grad and torch.is_grad_enabled() and not cost_SB.requires_grad:
             raise ValueError(
                 f"{self.name}: expected a cost that is differentiable in the code, got one without a derivative."

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from estimators import REGISTRY, Estimator, build, parameters
-from estimators.base import Cost, check_count
+from estimators.base import Cost, check_costs, check_count
 from harness import gradient_draws, seeding
 from harness.config import estimator_label
 from harness.gradient_draws import Draws, NotFiniteError, Problem, Reference
@@ -266,13 +266,7 @@ def checked(cost: Cost) -> Cost:
     seen: list[bool] = []
 
     def asked(z_SBLK: Tensor) -> Tensor:
-        cost_SB = cost(z_SBLK)
-        if not isinstance(cost_SB, Tensor) or not cost_SB.is_floating_point():
-            got = cost_SB.dtype if isinstance(cost_SB, Tensor) else type(cost_SB).__name__
-            raise ValueError(f"diagnose: expected a cost that returns a floating-point tensor (S, B), got {got}.")
-        if cost_SB.shape != z_SBLK.shape[:2]:
-            expected, shape = tuple(z_SBLK.shape[:2]), tuple(cost_SB.shape)
-            raise ValueError(f"diagnose: expected cost of shape (S, B) = {expected}, got {shape}.")
+        cost_SB = check_costs("diagnose", cost(z_SBLK), z_SBLK.shape[:2])
         if not seen:
             seen.append(True)
             if not torch.equal(cost_SB.nan_to_num(), cost(z_SBLK).nan_to_num()):

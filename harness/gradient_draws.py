@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from estimators import Estimator, build
-from estimators.base import CODES_PER_CALL, Cost
+from estimators.base import CODES_PER_CALL, Cost, check_costs
 from estimators.gumbel import log_prob, one_hot
 from harness import seeding
 from harness.gradient_quality import N_BLOCKS
@@ -176,10 +176,7 @@ def _folded(cost: Cost, n_replicas: int, name: str) -> Cost:
     def folded(z_SBLK: Tensor) -> Tensor:
         n_samples, n_examples = z_SBLK.shape[0], z_SBLK.shape[1] // n_replicas
         by_replica = z_SBLK.reshape(n_samples * n_replicas, n_examples, *z_SBLK.shape[2:])
-        cost_SB = cost(by_replica)
-        if cost_SB.shape != by_replica.shape[:2]:
-            expected, got = tuple(by_replica.shape[:2]), tuple(cost_SB.shape)
-            raise ValueError(f"{name}: expected cost of shape (S, B) = {expected}, got {got}.")
+        cost_SB = check_costs(name, cost(by_replica), by_replica.shape[:2])
         if not torch.isfinite(cost_SB.detach()).all():
             raise ValueError(f"{name}: expected a finite cost of every code, got NaN or ∞.")
         return cost_SB.reshape(n_samples, n_replicas * n_examples)
