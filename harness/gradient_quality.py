@@ -81,11 +81,12 @@ def quality(
 
 
 def _bias(gram: Array, bias2: float, norm2: float, rounding: float) -> dict[str, float]:
+    """The upper end starts from a square of at least 0: noise may make its estimate, and both ends, negative."""
     low, high = _interval(gram, _relative_squared_bias)
     return {
         "relative_bias": float(np.sqrt(max(0.0, bias2) / norm2)),
         "relative_bias_low": float(np.sqrt(max(0.0, low))),
-        "relative_bias_high": max(float(np.sqrt(max(0.0, high))), rounding),
+        "relative_bias_high": max(float(np.sqrt(max(high, (high - low) / 2))), rounding),
     }
 
 

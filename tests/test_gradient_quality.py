@@ -43,6 +43,7 @@ def test_without_bias_the_noise_is_not_taken_for_one(truth_noise):
     """‖ḡ − ∇‖/‖∇‖ itself would be .08 (and .16); its square, floor subtracted, is 0 on average."""
     found = many(0 * OFF, truth_noise=truth_noise)
     assert np.mean([q["relative_bias_low"] == 0 for q in found]) >= 0.93
+    assert min(q["relative_bias_high"] for q in found) > 0.01  # no interval is [0, 0]
     assert np.mean([q["relative_bias"] == 0 for q in found]) == pytest.approx(0.5, abs=0.15)
     assert np.mean([q["p_value"] <= 0.05 for q in found]) == pytest.approx(0.05, abs=0.045)
     assert np.mean([q["p_value"] for q in found]) == pytest.approx(0.5, abs=0.07)
