@@ -101,6 +101,8 @@ def summary(frame: pd.DataFrame) -> str:
     shown = table(frame, "")
     texts = pd.DataFrame([[cell.text for cell in row] for row in shown.rows], columns=[c.title for c in shown.columns])
     lines = [texts.filter(SUMMARY).set_index("Estimator").rename_axis(None).to_string()] if len(texts) else []
+    if frame.loc[frame["reason"] == "", "relative_bias"].isna().any():
+        lines.append("–: the true gradient is 0, or no longer than rounding: nothing is relative to it")
     lines += [f"not applicable: {label}: {reason}" for label, reason in refused(frame)]
     return "\n".join([*lines, f"truth: {frame.attrs['truth']}"] if "truth" in frame.attrs else lines)
 

@@ -260,6 +260,7 @@ def test_where_the_gradient_is_zero_nothing_is_relative_to_it():
     assert frame[["relative_bias", "cosine", "p_value", "relative_error_100"]].isna().all(axis=None)
     assert list(frame["variance"] > 1e-9) == [False, False, True]
     assert list(frame["reason"]) == [""] * 3
+    assert "–: the true gradient is 0, or no longer than rounding" in summary(frame)
 
 
 def test_learned_weights_are_measured_where_they_settle():
