@@ -146,7 +146,7 @@ def _figure(frame: pd.DataFrame) -> Figure:
     bias, cosine, variance = drawn.subplots(1, 3, sharey=True)
     place = np.arange(len(frame))
     _dots(bias, place, frame, "relative_bias", "relative bias")
-    _dots(cosine, place, frame, "cosine", "cosine with the true gradient")
+    _dots(cosine, place, frame, "cosine", "cosine")
     bias.axvline(0, color=palette.MUTED, linewidth=0.8, zorder=0)
     _end_axis(bias, frame["relative_bias"].to_numpy(float), place)
     cosine.axvline(1, color=palette.MUTED, linewidth=0.8, zorder=0)
