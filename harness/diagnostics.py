@@ -17,13 +17,13 @@ from estimators import Estimator, build
 from harness import gradient_draws, seeding
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.data import Dataset
-from harness.diagnose import measure
+from harness.gradient_comparison import measure
 from harness.gradient_draws import Problem
 from harness.vae import CategoricalVAE, bernoulli_nll
 
 OWN = "own"
 """What the run's own estimator is called among the metrics, whatever its name."""
-PROBE = 2  # index of the stream "diagnostics" of a seed; 0 and 1 are those of `harness.diagnose`
+PROBE = 2  # index of the stream "diagnostics" of a seed; 0 and 1 are those of `harness.gradient_comparison`
 
 
 class Diagnostics:

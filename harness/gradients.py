@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from estimators import Estimator
-from harness.diagnose import COLUMNS, MAX_CODES, measure
+from harness.gradient_comparison import COLUMNS, MAX_CODES, measure
 from harness.grid import Grid
 from harness.schedules import short
 from harness.toys import N_POINTS, TOYS, Toy
@@ -47,7 +47,7 @@ def frame(toy: Toy, labelled: Mapping[str, Estimator], resamples: int, seed: int
         # a width of 0: an estimator that does not take so few classes, which measure says
         found, about = measure(toy.problem(max(1, width)), group, resamples, MAX_CODES, seed)
         rows |= found
-    result = pd.DataFrame([{"estimator": label, **rows[label]} for label in labelled], columns=COLUMNS)
+    result = pd.DataFrame([{"estimator": label, **rows[label]} for label in labelled], columns=("estimator", *COLUMNS))
     result.attrs["truth"] = about.text
     return result
 
