@@ -212,18 +212,19 @@ def block_means(estimator: Estimator, problem: Problem, draws_per_block: int) ->
     first, second = (draw(estimator, problem, 1).gradient_BLH for _ in range(2))
     untouched = all(torch.equal(one, other) for one, other in zip(before, seeding.noise_state(device), strict=True))
     noisy = not (untouched and torch.equal(first, second))
-    start = time.perf_counter()
     n_blocks = N_BLOCKS if noisy else 1
-    blocks = [draw(estimator, problem, draws_per_block if noisy else 1) for _ in range(n_blocks)]
-    n_draws = n_blocks * (draws_per_block if noisy else 1)
+    size = draws_per_block if noisy else min(draws_per_block, draws_per_call(estimator, problem))  # timed alike
+    start = time.perf_counter()
+    blocks = [draw(estimator, problem, size) for _ in range(n_blocks)]
+    n_draws = n_blocks * size
     seconds = (time.perf_counter() - start) / n_draws  # a draw ends on the CPU: nothing is pending
     means_JBLH = torch.stack([each.gradient_BLH for each in blocks]) * (n_blocks / n_draws)
     gradient_square, cost_square = (
         sum(getattr(each, name).item() for each in blocks) / n_draws for name in ("gradient_square", "cost_square")
     )
     eps_gradient, eps_cost = blocks[0].eps
-    size = math.sqrt(max(1, len(problem.logits_BLH)))
-    rounding = ROUNDING * (eps_gradient * math.sqrt(gradient_square) + eps_cost * math.sqrt(cost_square)) / size
+    per_example = math.sqrt(max(1, len(problem.logits_BLH)))
+    rounding = ROUNDING * (eps_gradient * math.sqrt(gradient_square) + eps_cost * math.sqrt(cost_square)) / per_example
     return Draws(means_JBLH.expand(N_BLOCKS, -1, -1, -1), gradient_square, draws_per_block, noisy, rounding, seconds)
 
 

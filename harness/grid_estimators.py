@@ -84,7 +84,7 @@ def _parameters(
         where = f"{path}.{key}"
         if key == "label":
             fields[key] = axes.read_choices(node, where, EstimatorConfig, key, problems)
-        elif key == "tau" and key in model.reserved:
+        elif key == "tau" and key in model.reserved and cls.temperatures:
             problems.add(item.keys[key], where, f"expected no tau here, got {short_repr(node.plain())}. {TAU_HINT}")
         elif key == "name":
             continue

@@ -78,8 +78,11 @@ def _on_one_line(text: str) -> str:
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    close = get_close_matches(word, list(known), n=1, cutoff=0.65) if isinstance(word, str) and len(word) < 100 else []
-    return f"Did you mean {close[0]!r}?" if close else ""
+    if not isinstance(word, str) or len(word) >= 100:
+        return ""
+    small = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(small), n=1, cutoff=0.65)
+    return f"Did you mean {small[close[0]]!r}?" if close else ""
 
 
 def rule(error: ErrorDetails) -> tuple[str, list[str]]:

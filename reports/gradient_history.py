@@ -88,10 +88,10 @@ def tables(shown: Sequence[Section]) -> list[Table]:
     ]
 
 
-def last_panels(shown: Sequence[Section]) -> list[Panel]:
-    """A figure for the last epoch of each setting."""
+def last_panels(shown: Sequence[Section]) -> list[tuple[str, Panel]]:
+    """Whose parameters, and a figure, for the last epoch of each setting."""
     last = {section.meaning: section for section in shown}
-    return [gradients.panel(section) for section in last.values()]
+    return [(words, gradients.panel(section)) for words, section in last.items()]
 
 
 def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str, Sequence[Panel]]]:

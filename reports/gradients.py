@@ -154,6 +154,8 @@ def _figure(frame: pd.DataFrame) -> Figure:
     variance.plot(frame["variance"].to_numpy()[noisy], place[noisy], "o", color=palette.LIGHT[0], markersize=4.5)
     if noisy.any():
         variance.set_xscale("log")
+        found = np.log10(frame["variance"].to_numpy()[noisy])
+        variance.set_xlim(0.7 * 10 ** np.floor(found.min()), 1.4 * 10 ** np.ceil(found.max()))
         variance.xaxis.set_major_locator(LogLocator(numticks=5))
         variance.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         variance.xaxis.set_minor_locator(NullLocator())
