@@ -209,18 +209,19 @@ def block_means(estimator: Estimator, problem: Problem, draws_per_block: int) ->
     estimator.eval()
     device = problem.logits_BLH.device
     before = seeding.noise_state(device)
-    first, second = (draw(estimator, problem, 1).gradient_BLH for _ in range(2))
+    first, second = (draw(estimator, problem, 1) for _ in range(2))
     untouched = all(torch.equal(one, other) for one, other in zip(before, seeding.noise_state(device), strict=True))
-    noisy = not (untouched and torch.equal(first, second))
-    n_blocks = N_BLOCKS if noisy else 1
+    noisy = not (untouched and torch.equal(first.gradient_BLH, second.gradient_BLH))
     size = draws_per_block if noisy else min(draws_per_block, draws_per_call(estimator, problem))  # timed alike
     start = time.perf_counter()
-    blocks = [draw(estimator, problem, size) for _ in range(n_blocks)]
-    n_draws = n_blocks * size
-    seconds = (time.perf_counter() - start) / n_draws  # a draw ends on the CPU: nothing is pending
-    means_JBLH = torch.stack([each.gradient_BLH for each in blocks]) * (n_blocks / n_draws)
+    blocks = [draw(estimator, problem, size) for _ in range(N_BLOCKS if noisy else 1)]
+    seconds = (time.perf_counter() - start) / (len(blocks) * size)  # a draw ends on the CPU: nothing is pending
+    if not noisy:
+        blocks, size = [first], 1
+    means_JBLH = torch.stack([each.gradient_BLH for each in blocks]) / size
     gradient_square, cost_square = (
-        sum(getattr(each, name).item() for each in blocks) / n_draws for name in ("gradient_square", "cost_square")
+        sum(getattr(each, name).item() for each in blocks) / (len(blocks) * size)
+        for name in ("gradient_square", "cost_square")
     )
     eps_gradient, eps_cost = blocks[0].eps
     per_example = math.sqrt(max(1, len(problem.logits_BLH)))
