@@ -299,6 +299,7 @@ def _main(path: str) -> int:
         except Exception as error:  # noqa: BLE001  # whatever a user's class raises is its result
             n_failed += 1
             print(f"{cls.name}: {check.__name__}: FAILED: {error}")
+    print(f"{len(classes) * len(CHECKS) - n_failed} checks passed, {n_failed} failed.")
     return int(n_failed > 0 or not classes)
 
 

@@ -84,7 +84,8 @@ class Broken(Pathwise):
 
 def test_conformance_command_checks_a_file(tmp_path, capsys):
     assert conformance_command(str(PLUGINS / "heavy_tail_softmax.py")) == 0
-    lines = capsys.readouterr().out.splitlines()
+    *lines, verdict = capsys.readouterr().out.splitlines()
+    assert verdict == f"{len(CHECKS)} checks passed, 0 failed."
     assert [line.split(": ")[:2] for line in lines] == [[HeavyTailSoftmax.name, check.__name__] for check in CHECKS]
 
     path = tmp_path / "broken.py"
