@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
-from estimators.gumbel import LOWEST, one_hot, wide_dtype
+from estimators.gumbel import LOWEST, exponential, one_hot, wide
+from estimators.simplex import log_softmax
 
 
 @final
@@ -64,8 +65,7 @@ class CARMS(Estimator):
 
 def _questions(logits_BLK: Tensor) -> tuple[Tensor, Tensor]:
     """Return log p of the K − 1 questions, the least probable class first, and the classes in that order."""
-    dtype = wide_dtype(logits_BLK)
-    log_probs_BLK = F.log_softmax(logits_BLK.detach(), dim=-1, dtype=dtype).clamp(min=LOWEST)
+    log_probs_BLK = log_softmax(wide(logits_BLK.detach())).clamp(min=LOWEST)
     sorted_BLK, order_BLK = log_probs_BLK.sort(dim=-1)
     log_left_BLK = sorted_BLK.flip(-1).logcumsumexp(-1).flip(-1)
     return (sorted_BLK - log_left_BLK)[..., :-1], order_BLK
@@ -73,8 +73,7 @@ def _questions(logits_BLK: Tensor) -> tuple[Tensor, Tensor]:
 
 def _places(log_yes_BLI: Tensor, n_samples: int) -> Tensor:
     """Return the place (S, B, L), in the order of the questions, of the class of each of n coupled codes."""
-    noise_SBLI = torch.empty((n_samples, *log_yes_BLI.shape), dtype=log_yes_BLI.dtype, device=log_yes_BLI.device)
-    noise_SBLI.exponential_().clamp_(min=torch.finfo(noise_SBLI.dtype).tiny)
+    noise_SBLI = exponential((n_samples, *log_yes_BLI.shape), like=log_yes_BLI)
     is_other_SS = 1 - torch.eye(n_samples, dtype=noise_SBLI.dtype, device=noise_SBLI.device)
     others_SBLI = (is_other_SS @ noise_SBLI.flatten(1)).view_as(noise_SBLI)  # 1 − ϖ, times the sum: nothing cancels
     log_u_SBLI = (n_samples - 1) * (others_SBLI.log() - noise_SBLI.sum(0).log())

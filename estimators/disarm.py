@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
-from estimators.gumbel import LOWEST, one_hot, wide_dtype
+from estimators.gumbel import LOWEST, exponential, one_hot, wide_dtype
 
 
 @final
@@ -117,8 +117,7 @@ class DisARMStickBreaking(Estimator):
 
 def _logistic(like: Tensor, n_samples: int) -> Tensor:
     """Return log u − log(1 − u), u uniform, (n_samples, *like.shape), as the log-ratio of two Exp(1) variables."""
-    noise = torch.empty((2, n_samples, *like.shape), dtype=like.dtype, device=like.device)
-    noise.exponential_().clamp_(min=torch.finfo(like.dtype).tiny)
+    noise = exponential((2, n_samples, *like.shape), like=like)
     return noise[0].log() - noise[1].log()
 
 

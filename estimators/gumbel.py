@@ -4,9 +4,12 @@ Noise is drawn in float32 or wider whatever the dtype of the logits, and as -log
 -log(-log(u + 1e-20) + 1e-20) fails in half precision, where 1e-20 rounds to 0 (float16) and u often does (bfloat16).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from estimators.simplex import log_softmax
 
 LOWEST = -1e30
 """Log-probabilities and logits of -inf end here, where differences and products of them are to be numbers."""
@@ -22,20 +25,36 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(wide_dtype(tensor))
 
 
+def exponential(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return E ~ Exp(1) of that shape, positive and finite, in float32 or wider, on the device of `like`.
+
+    On the CPU it is −log u, a fifth of the time of `exponential_`. In float32, u is a multiple of 2⁻²⁴ in [0, 1), and 0
+    is taken as 2⁻²⁵: the probability of whatever happens is off by at most 2⁻²⁴, as with every float32 generator that
+    transforms uniform numbers.
+    """
+    dtype = wide_dtype(like)
+    noise = torch.empty(tuple(shape), dtype=dtype, device=like.device)
+    if like.device.type != "cpu":
+        return noise.exponential_().clamp_(min=torch.finfo(dtype).tiny)
+    return noise.uniform_().clamp_(min=torch.finfo(dtype).eps / 4).log_().neg_()
+
+
 def perturb(logits_BLK: Tensor, n_samples: int) -> Tensor:
     """Return x_SBLK = logits + G, G iid Gumbel(0, 1), in float32 or wider; its argmax is a sample of softmax(logits).
 
     Differentiable in the logits. Reference: Maddison, Tarlow, Minka (2014), "A* Sampling", arXiv:1411.0030, section 2.
     """
-    dtype = wide_dtype(logits_BLK)
-    noise = torch.empty((n_samples, *logits_BLK.shape), dtype=dtype, device=logits_BLK.device)
-    noise.exponential_().clamp_(min=torch.finfo(dtype).tiny)
-    return logits_BLK - noise.log_()
+    return logits_BLK - exponential((n_samples, *logits_BLK.shape), like=logits_BLK).log_()
 
 
 def sample_classes(logits_BLK: Tensor, n_samples: int) -> Tensor:
     """Return class numbers (S, B, L), each drawn from its own softmax(logits)."""
-    return perturb(logits_BLK.detach(), n_samples).argmax(-1)
+    return argmax(perturb(logits_BLK.detach(), n_samples))
+
+
+def argmax(x_xK: Tensor) -> Tensor:
+    """Return the class number of the largest entry, (…, K) → (…), in a third of the time of `argmax(-1)` on the CPU."""
+    return x_xK.max(-1).indices
 
 
 def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor:
@@ -45,13 +64,11 @@ def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor
     may have a sample dimension of their own, (S, B, L, K). Float32 or wider; differentiable in the logits.
     Reference: Paulus, Maddison, Krause (2021), arXiv:2010.04838, section 3.
     """
-    dtype = wide_dtype(logits_BLK)
-    noise = torch.empty((n_draws, *class_SBL.shape, logits_BLK.shape[-1]), dtype=dtype, device=logits_BLK.device)
-    noise.exponential_().clamp_(min=torch.finfo(dtype).tiny).log_()
+    noise = exponential((n_draws, *class_SBL.shape, logits_BLK.shape[-1]), like=logits_BLK).log_()
     index = class_SBL.unsqueeze(-1).expand(*noise.shape[:-1], 1)
     largest = noise.gather(-1, index)
     # -log(E_j/π_j + E_i) for all others, without the exponential of a logit
-    others = torch.logaddexp(noise - F.log_softmax(logits_BLK, dim=-1, dtype=dtype), largest)
+    others = torch.logaddexp(noise - log_softmax(wide(logits_BLK)), largest)
     return -others.scatter(-1, index, largest)
 
 
@@ -66,7 +83,6 @@ def log_prob(logits_BLK: Tensor, class_SBL: Tensor) -> Tensor:
 
     Gathered rather than multiplied by one-hot codes, so that a class of probability 0 gives no 0 · -inf.
     """
-    dtype = wide_dtype(logits_BLK)
-    log_probs_BLK = F.log_softmax(logits_BLK, dim=-1, dtype=dtype)
+    log_probs_BLK = log_softmax(wide(logits_BLK))
     log_probs_SBLK = log_probs_BLK.expand(*class_SBL.shape, -1)
     return log_probs_SBLK.gather(-1, class_SBL.unsqueeze(-1)).squeeze(-1).sum(-1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Pathwise, check_count, replace_gradient, temperature
-from estimators.gumbel import one_hot, perturb
+from estimators.gumbel import argmax, one_hot, perturb
 from estimators.simplex import softmax
 
 
@@ -69,7 +69,7 @@ class STGumbelSoftmax(Pathwise):
         """Return one-hot codes with the gradient of their relaxation."""
         perturbed_SBLK = perturb(logits_BLK, self.n_samples)
         soft_SBLK = softmax(perturbed_SBLK / self.tau).to(logits_BLK.dtype)
-        return replace_gradient(one_hot(perturbed_SBLK.argmax(-1), like=logits_BLK), soft_SBLK)
+        return replace_gradient(one_hot(argmax(perturbed_SBLK), like=logits_BLK), soft_SBLK)
 
 
 @final
@@ -109,6 +109,6 @@ class DecoupledSTGS(Pathwise):
         """Return one-hot codes at tau_forward with the gradient of a relaxation at tau_backward."""
         noise_SBLK = perturb(torch.zeros_like(logits_BLK), self.n_samples)
         wide_BLK = logits_BLK.to(noise_SBLK.dtype)
-        class_SBL = (wide_BLK.detach() / self.tau_forward + noise_SBLK).argmax(-1)
+        class_SBL = argmax(wide_BLK.detach() / self.tau_forward + noise_SBLK)
         soft_SBLK = softmax(wide_BLK / self.tau_backward + noise_SBLK).to(logits_BLK.dtype)
         return replace_gradient(one_hot(class_SBL, like=logits_BLK), soft_SBLK)

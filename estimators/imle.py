@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Cost, Estimate, Estimator, check_count, check_number
-from estimators.gumbel import one_hot, perturb
+from estimators.gumbel import argmax, one_hot, perturb
 
 
 class _TargetDifference(torch.autograd.Function):
@@ -19,7 +19,7 @@ class _TargetDifference(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_BLK: Tensor, x_SBLK: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-        z_SBLK = one_hot(x_SBLK.argmax(-1), like=logits_BLK)
+        z_SBLK = one_hot(argmax(x_SBLK), like=logits_BLK)
         ctx.save_for_backward(x_SBLK, z_SBLK)
         ctx.lam = lam
         return z_SBLK, z_SBLK.new_zeros(z_SBLK.shape[:2])
@@ -30,7 +30,7 @@ class _TargetDifference(torch.autograd.Function):
         weighted_SBLK, weight_SB = gradients
         weight_SB11 = weight_SB[..., None, None].to(x_SBLK.dtype)
         divisor_SB11 = torch.where(weight_SB11 == 0, torch.ones_like(weight_SB11), weight_SB11)
-        target_SBLK = one_hot((x_SBLK - ctx.lam * (weighted_SBLK / divisor_SB11)).argmax(-1), like=x_SBLK)
+        target_SBLK = one_hot(argmax(x_SBLK - ctx.lam * (weighted_SBLK / divisor_SB11)), like=x_SBLK)
         return (weight_SB11 * (z_SBLK - target_SBLK) / ctx.lam).sum(0).to(z_SBLK.dtype), None, None
 
 

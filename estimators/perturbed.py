@@ -6,7 +6,7 @@ from torch import Tensor
 
 from estimators.base import Pathwise, check_count, replace_gradient
 from estimators.gaussian import argmax_law, standard_normal
-from estimators.gumbel import one_hot
+from estimators.gumbel import argmax, one_hot
 
 
 @final
@@ -46,7 +46,7 @@ class PerturbedArgmax(Pathwise):
         """Return the mean of the argmaxes, as one soft code."""
         noise_MBLK = standard_normal(logits_BLK, self.n_draws)
         tau = self.tau.detach() if isinstance(self.tau, Tensor) else self.tau
-        z_MBLK = one_hot((logits_BLK.detach() + tau * noise_MBLK).argmax(-1), like=noise_MBLK)
+        z_MBLK = one_hot(argmax(logits_BLK.detach() + tau * noise_MBLK), like=noise_MBLK)
         # The log-density of x = θ + τN, up to a constant: of its derivatives, N/τ and (|N|² − K)/τ, nothing cancels.
         log_density_MBL = (noise_MBLK * (logits_BLK - logits_BLK.detach())).sum(-1) / tau
         if isinstance(self.tau, Tensor):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from estimators.base import Cost, Estimate, Estimator, check_count, check_number, learned_weight, replace_gradient
-from estimators.gumbel import LOWEST, one_hot, perturb, perturb_given, wide_dtype
-from estimators.simplex import softmax
+from estimators.gumbel import LOWEST, argmax, one_hot, perturb, perturb_given, wide, wide_dtype
+from estimators.simplex import log_softmax, softmax
 
 WIDEST = 20.0
 """The network of RELAX sees z clipped to ±WIDEST: of a class that improbable it need not know how improbable."""
@@ -68,9 +68,9 @@ class RelaxedControl(Estimator):
         self.prepare(*logits_BLK.shape[1:])
         n = self.n_samples
         dtype = wide_dtype(logits_BLK)
-        log_probs_BLK = F.log_softmax(logits_BLK.detach(), dim=-1, dtype=dtype).clamp(min=LOWEST)
+        log_probs_BLK = log_softmax(wide(logits_BLK.detach())).clamp(min=LOWEST)
         z_SBLK = perturb(log_probs_BLK, n)
-        class_SBL = z_SBLK.argmax(-1)
+        class_SBL = argmax(z_SBLK)
         cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
         cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):

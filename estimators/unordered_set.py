@@ -4,10 +4,10 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
-from estimators.gumbel import LOWEST, log_prob, one_hot, perturb, wide_dtype
+from estimators.gumbel import LOWEST, log_prob, one_hot, perturb, wide
+from estimators.simplex import log_softmax
 
 MAX_SAMPLES = 12
 """The probability of a set is a sum over all its subsets: 2^12 numbers for each example."""
@@ -77,8 +77,7 @@ def draw_set(logits_BLK: Tensor, n_samples: int) -> tuple[Tensor, Tensor, Tensor
     probability 0, which enters only where there are fewer than S others, is replaced by the first.
     """
     n_latents, n_categories = logits_BLK.shape[1:]
-    dtype = wide_dtype(logits_BLK)
-    log_probs_BLK = F.log_softmax(logits_BLK.detach(), dim=-1, dtype=dtype)
+    log_probs_BLK = log_softmax(wide(logits_BLK.detach()))
     log_q_BS = log_probs_BLK.new_zeros((len(logits_BLK), 1))
     log_rest_B = log_probs_BLK.new_full((len(logits_BLK),), -torch.inf)
     class_BSL = torch.zeros((len(logits_BLK), 1, 0), dtype=torch.long, device=logits_BLK.device)

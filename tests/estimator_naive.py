@@ -141,7 +141,7 @@ def same_noise(n_samples, logits_BLK, seed=0):
     """The Gumbel noise (S, B, L, K) that an estimator draws after torch.manual_seed(seed)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return -torch.empty((n_samples, *logits_BLK.shape), dtype=logits_BLK.dtype).exponential_().log()
+        return -torch.empty((n_samples, *logits_BLK.shape), dtype=logits_BLK.dtype).uniform_().log_().neg_().log()
 
 
 def with_gumbel(formula):

@@ -96,7 +96,9 @@ def averaged(formula, n_noises):
             estimator = copy.deepcopy(estimator)
             estimator.prepare(*logits_BLK.shape[1:])
             shape = (estimator.n_samples, *logits_BLK.shape)
-            first, *others = [torch.empty(shape, dtype=logits_BLK.dtype).exponential_() for _ in range(n_noises)]
+            first, *others = [
+                torch.empty(shape, dtype=logits_BLK.dtype).uniform_().log_().neg_() for _ in range(n_noises)
+            ]
         result_BLK = torch.zeros_like(logits_BLK)
         for s in range(estimator.n_samples):
             for b, theta_LK in enumerate(logits_BLK):

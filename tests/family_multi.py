@@ -44,7 +44,9 @@ def carms(estimator, logits_BLK, cost, seed=0):
     n, (n_examples, n_latents, n_categories) = estimator.n_samples, logits_BLK.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        e_SBLI = torch.empty((n, n_examples, n_latents, n_categories - 1), dtype=logits_BLK.dtype).exponential_()
+        e_SBLI = (
+            torch.empty((n, n_examples, n_latents, n_categories - 1), dtype=logits_BLK.dtype).uniform_().log_().neg_()
+        )
     result_BLK = torch.zeros_like(logits_BLK)
     for b, theta_LK in enumerate(logits_BLK):
         probs = [softmax(x_K).tolist() for x_K in theta_LK]
@@ -203,7 +205,7 @@ class CopulaExponentOfN(CopulaTemplate):
     """(1 − ϖ)^n: not uniform."""
 
     def places(self, log_yes_BLI):
-        e_SBLI = torch.empty((self.n_samples, *log_yes_BLI.shape), dtype=log_yes_BLI.dtype).exponential_()
+        e_SBLI = torch.empty((self.n_samples, *log_yes_BLI.shape), dtype=log_yes_BLI.dtype).uniform_().log_().neg_()
         log_u_SBLI = self.n_samples * torch.log1p(-e_SBLI / e_SBLI.sum(0))
         return (log_u_SBLI >= log_yes_BLI).cumprod(-1).sum(-1)
 

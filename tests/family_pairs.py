@@ -25,7 +25,7 @@ def sigmoid(x):
 
 def uniforms(shape):
     """u = σ(log E − log E'), E and E' ~ Exp(1), which is how the pairs draw their uniforms."""
-    e, other = torch.empty((2, *shape), dtype=torch.float64).exponential_()
+    e, other = torch.empty((2, *shape), dtype=torch.float64).uniform_().log_().neg_()
     return e / (e + other)
 
 
@@ -39,7 +39,7 @@ def disarm(theta_LK, u_L1, cost):
     for latent, x in enumerate(phi):
         if b[latent] != b_tilde[latent]:
             gradient = half * (-1) ** b_tilde[latent] * sigmoid(abs(x))
-            result_LK[latent] = gradient * torch.tensor([-1.0, 1.0])
+            result_LK[latent] = gradient * torch.tensor([-1.0, 1.0], dtype=theta_LK.dtype)
     return result_LK
 
 
@@ -98,7 +98,7 @@ def arsm(estimator, logits_BLK, cost, seed=0):
     n_latents, n_categories = logits_BLK.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        e_SBLK = torch.empty((estimator.n_samples, *logits_BLK.shape), dtype=logits_BLK.dtype).exponential_()
+        e_SBLK = torch.empty((estimator.n_samples, *logits_BLK.shape), dtype=logits_BLK.dtype).uniform_().log_().neg_()
     result_BLK = torch.zeros_like(logits_BLK)
     for b, theta_LK in enumerate(logits_BLK):
         for e_BLK in e_SBLK:
@@ -153,7 +153,7 @@ def unordered_set(estimator, logits_BLK, cost, seed=0):
         shapes = [(1, n_examples, 1)] + [
             (1, n_examples, min(n, n_categories**latent), n_categories) for latent in range(n_latents)
         ]
-        root, *noise = [torch.empty(shape, dtype=logits_BLK.dtype).exponential_()[0] for shape in shapes]
+        root, *noise = [torch.empty(shape, dtype=logits_BLK.dtype).uniform_().log_().neg_()[0] for shape in shapes]
     result_BLK = torch.zeros_like(logits_BLK)
     for b, theta_LK in enumerate(logits_BLK):
         codes = beam(theta_LK, [root[b : b + 1], *(each[b] for each in noise)], n)
@@ -202,7 +202,13 @@ class PairTemplate(Estimator):
         return theta_BLK[..., :-1] - torch.stack([*later_BLI, theta_BLK[..., 0]], -1)[..., :-1]
 
     def noise(self, phi_BLI):
-        e = torch.empty((2, self.n_samples, *phi_BLI.shape), dtype=phi_BLI.dtype).exponential_().clamp_(min=1e-37)
+        e = (
+            torch.empty((2, self.n_samples, *phi_BLI.shape), dtype=phi_BLI.dtype)
+            .uniform_()
+            .log_()
+            .neg_()
+            .clamp_(min=1e-37)
+        )
         return e[0].log() - e[1].log()
 
     def twin(self, noise_SBLI):
@@ -373,7 +379,7 @@ class SwapTemplate(Estimator):
 
     def noise(self, logits_BLK):
         dtype = torch.promote_types(logits_BLK.dtype, torch.float32)
-        return torch.empty((self.n_samples, *logits_BLK.shape), dtype=dtype).exponential_().clamp_(min=1e-37)
+        return torch.empty((self.n_samples, *logits_BLK.shape), dtype=dtype).uniform_().log_().neg_().clamp_(min=1e-37)
 
     def exchange(self, e_SBLK, c, j):
         order = list(range(e_SBLK.shape[-1]))
@@ -473,7 +479,7 @@ class SwapExponentialNoise(SwapTemplate):
     """The exponential variables are not normalised to a Dirichlet sample."""
 
     def weight(self, dirichlet_SBLK):
-        scale = torch.empty_like(dirichlet_SBLK[..., :1]).exponential_()
+        scale = torch.empty_like(dirichlet_SBLK[..., :1]).uniform_().log_().neg_()
         return 1 / dirichlet_SBLK.shape[-1] - dirichlet_SBLK * dirichlet_SBLK.shape[-1] * scale
 
 

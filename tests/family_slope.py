@@ -24,8 +24,8 @@ def with_noise(formula):
         shape = (estimator.n_samples, *logits_BLK.shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            gumbel_SBLK = -torch.empty(shape, dtype=logits_BLK.dtype).exponential_().log()
-            exponential_MSBLK = torch.empty((n_draws, *shape), dtype=logits_BLK.dtype).exponential_()
+            gumbel_SBLK = -torch.empty(shape, dtype=logits_BLK.dtype).uniform_().log_().neg_().log()
+            exponential_MSBLK = torch.empty((n_draws, *shape), dtype=logits_BLK.dtype).uniform_().log_().neg_()
         result_BLK = torch.zeros_like(logits_BLK)
         for s in range(estimator.n_samples):
             for b, theta_LK in enumerate(logits_BLK):
@@ -232,7 +232,7 @@ class RaoOverflows(RaoMutant):
 
     def surrogate(self, logits_BLK, class_SBL, z_SBLK):
         theta_BLK = logits_BLK.detach().float()
-        exponential_MSBLK = torch.empty((self.n_draws, *class_SBL.shape, logits_BLK.shape[-1])).exponential_()
+        exponential_MSBLK = torch.empty((self.n_draws, *class_SBL.shape, logits_BLK.shape[-1])).uniform_().log_().neg_()
         first_MSBL1 = (exponential_MSBLK * z_SBLK).sum(-1, keepdim=True)
         total_BL1 = theta_BLK.exp().sum(-1, keepdim=True)
         others = -(exponential_MSBLK / theta_BLK.exp() + first_MSBL1 / total_BL1).log()

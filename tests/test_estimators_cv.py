@@ -112,7 +112,7 @@ def test_two_classes_reduce_to_the_binary_formula():
 
     _, gradient_BLK = run(estimator, logits_BLK, cost)
     torch.manual_seed(0)
-    first, second = (torch.empty(5, 1, 2, dtype=torch.float64).exponential_().log() for _ in range(2))
+    first, second = (torch.empty(5, 1, 2, dtype=torch.float64).uniform_().log_().neg_().log() for _ in range(2))
     for b, (theta_0, theta_1) in enumerate(logits_BLK[:, 0].tolist()):
         phi = torch.tensor(theta_1 - theta_0, dtype=torch.float64, requires_grad=True)
         probability = torch.sigmoid(phi)
@@ -300,7 +300,7 @@ def test_the_conditional_slope_is_the_derivative():
     torch.manual_seed(3)
     given_SBLK, slope_SBLK = relaxation_given(log_probs_BLK.detach(), class_SBL)
     torch.manual_seed(3)
-    e_SBLK = torch.empty(2, 4, 2, 3, dtype=torch.float64).exponential_()
+    e_SBLK = torch.empty(2, 4, 2, 3, dtype=torch.float64).uniform_().log_().neg_()
     top_SBL1 = e_SBLK.gather(-1, class_SBL[..., None])
     wide_SBLK = log_probs_BLK.detach().expand(2, -1, -1, -1).clone().requires_grad_()
     others_SBLK = -(e_SBLK / wide_SBLK.exp() + top_SBL1).log()

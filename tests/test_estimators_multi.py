@@ -129,7 +129,7 @@ def test_two_codes_of_two_classes_are_disarm():
     torch.testing.assert_close(weight_B, (logits_BLK[:, 0, 1] - logits_BLK[:, 0, 0]).abs().sigmoid())
 
 
-@pytest.mark.parametrize(("shape", "most"), [((3, 2), 0.7), ((2, 3), 0.8), ((2, 6), 0.92), ((5, 10), 0.96)])
+@pytest.mark.parametrize(("shape", "most"), [((3, 2), 0.7), ((2, 3), 0.8), ((2, 6), 0.92), ((5, 10), 0.99)])
 def test_carms_varies_less_than_rloo_at_equal_cost(shape, most):
     ratio = total_variance(build("carms", n_samples=4), shape) / total_variance(build("rloo", n_samples=4), shape)
     assert ratio < most

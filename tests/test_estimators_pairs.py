@@ -219,7 +219,7 @@ def test_arsm_with_two_classes_is_arm():
     logits_BLK, cost = example_logits(16, 3, 2), cubic_cost(example_weights(3, 2))
     _, gradient_BLK = run(build("arsm"), logits_BLK, cost)
     torch.manual_seed(0)
-    e_BLK = torch.empty(1, 16, 3, 2, dtype=torch.float64).exponential_()[0]
+    e_BLK = torch.empty(1, 16, 3, 2, dtype=torch.float64).uniform_().log_().neg_()[0]
     uniform_BL = e_BLK[..., 1] / e_BLK.sum(-1)
     probability_BL = logits_BLK.softmax(-1)[..., 1]
     for b in range(16):
@@ -374,8 +374,8 @@ def test_gumbel_variables_given_their_maximum():
     """They have that maximum, at the same place, and together with a Gumbel maximum they are Gumbel variables again."""
     torch.manual_seed(2)
     log_probs_K = example_logits(1, 1, 3)[0, 0].log_softmax(-1)
-    noise_NK = log_probs_K - torch.empty(N_REPLICAS, 3, dtype=torch.float64).exponential_().log()
-    maximum_N1 = -torch.empty(N_REPLICAS, 1, dtype=torch.float64).exponential_().log()
+    noise_NK = log_probs_K - torch.empty(N_REPLICAS, 3, dtype=torch.float64).uniform_().log_().neg_().log()
+    maximum_N1 = -torch.empty(N_REPLICAS, 1, dtype=torch.float64).uniform_().log_().neg_().log()
     given_NK = given_maximum(noise_NK, maximum_N1)
     assert torch.equal(given_NK.amax(-1, keepdim=True), maximum_N1)
     assert torch.equal(given_NK.argmax(-1), noise_NK.argmax(-1))
