@@ -8,11 +8,10 @@ Letters: S samples, B examples, L latents, K classes, D pixels. Costs and diverg
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from harness.linear import Linear
 
@@ -117,32 +116,36 @@ class _BernoulliNLL(torch.autograd.Function):
 
 
 def kl_to_uniform(logits_BLK: Tensor) -> Tensor:
-    """Return KL(q ‖ uniform) summed over latents, shape (B,): Σ_l Σ_k π (log π + log K). Once differentiable."""
+    """Return KL(q ‖ uniform) summed over latents, shape (B,): Σ_l Σ_k π (log π + log K)."""
     kl_B: Tensor = _KLToUniform.apply(logits_BLK)
     return kl_B
 
 
 class _KLToUniform(torch.autograd.Function):
-    """With a = logits − max and s = Σ exp a: π = exp(a)/s, Σ π log π = Σ π a − log s, of slope π (a − Σ π a)."""
+    """Σ π log π = Σ π a − log Σ exp a with a = logits − max; its slope is π (a − Σ π a), from the same three tensors."""
 
     @staticmethod
     def forward(ctx: Any, logits_BLK: Tensor) -> Tensor:
-        shifted_BLK = logits_BLK - logits_BLK.amax(-1, keepdim=True)
+        shifted_BLK, total_BL1, probs_BLK, mean_BL1 = _KLToUniform.parts(logits_BLK)
+        ctx.save_for_backward(logits_BLK, shifted_BLK, probs_BLK, mean_BL1)
+        n_latents, n_categories = logits_BLK.shape[-2:]
+        return (mean_BL1 - total_BL1.log()).sum((-2, -1)) + n_latents * math.log(n_categories)
+
+    @staticmethod
+    def backward(ctx: Any, grad_B: Tensor) -> Tensor:
+        logits_BLK, shifted_BLK, probs_BLK, mean_BL1 = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: what forward has kept is no function of the logits
+            shifted_BLK, _, probs_BLK, mean_BL1 = _KLToUniform.parts(logits_BLK)
+        return cast(Tensor, (shifted_BLK - mean_BL1) * probs_BLK * grad_B[..., None, None])
+
+    @staticmethod
+    def parts(logits_BLK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a, Σ exp a, π and Σ π a."""
+        shifted_BLK = logits_BLK - logits_BLK.detach().amax(-1, keepdim=True)
         exp_BLK = shifted_BLK.exp()
         total_BL1 = exp_BLK.sum(-1, keepdim=True)
         probs_BLK = exp_BLK / total_BL1
-        mean_BL1 = (probs_BLK * shifted_BLK).sum(-1, keepdim=True)
-        ctx.save_for_backward(probs_BLK, shifted_BLK, mean_BL1)
-        n_latents, n_categories = logits_BLK.shape[-2:]
-        kl_B: Tensor = (mean_BL1 - total_BL1.log()).sum((-2, -1)) + n_latents * math.log(n_categories)
-        return kl_B
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_B: Tensor) -> Tensor:
-        probs_BLK, shifted_BLK, mean_BL1 = ctx.saved_tensors
-        slope_BLK: Tensor = (shifted_BLK - mean_BL1) * probs_BLK * grad_B[..., None, None]
-        return slope_BLK
+        return shifted_BLK, total_BL1, probs_BLK, (probs_BLK * shifted_BLK).sum(-1, keepdim=True)
 
 
 def one_hot_samples(logits_BLK: Tensor, n_samples: int) -> Tensor:
