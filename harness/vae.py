@@ -122,7 +122,7 @@ def kl_to_uniform(logits_BLK: Tensor) -> Tensor:
 
 
 class _KLToUniform(torch.autograd.Function):
-    """Σ π log π = Σ π a − log Σ exp a with a = logits − max; its slope is π (a − Σ π a), from the same three tensors."""
+    """Σ π log π = Σ π a − log Σ exp a with a = logits − max; its slope is π (a − Σ π a), from the same tensors."""
 
     @staticmethod
     def forward(ctx: Any, logits_BLK: Tensor) -> Tensor:
