@@ -25,7 +25,7 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(wide_dtype(tensor))
 
 
-def exponential(shape: Sequence[int], like: Tensor) -> Tensor:
+def exponential(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Return E ~ Exp(1) of that shape, positive and finite, in float32 or wider, on the device of `like`.
 
     On the CPU it is −log u, a fifth of the time of `exponential_`. In float32, u is a multiple of 2⁻²⁴ in [0, 1), and 0
@@ -35,8 +35,8 @@ def exponential(shape: Sequence[int], like: Tensor) -> Tensor:
     dtype = wide_dtype(like)
     noise = torch.empty(tuple(shape), dtype=dtype, device=like.device)
     if like.device.type != "cpu":
-        return noise.exponential_().clamp_(min=torch.finfo(dtype).tiny)
-    return noise.uniform_().clamp_(min=torch.finfo(dtype).eps / 4).log_().neg_()
+        return noise.exponential_(generator=generator).clamp_(min=torch.finfo(dtype).tiny)
+    return noise.uniform_(generator=generator).clamp_(min=torch.finfo(dtype).eps / 4).log_().neg_()
 
 
 def perturb(logits_BLK: Tensor, n_samples: int) -> Tensor:

@@ -1,21 +1,89 @@
 """Gumbel-Rao: straight-through Gumbel-Softmax, averaged over the noise that leads to the same code."""
 
-from typing import final
+from typing import Any, final
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from estimators.base import Pathwise, check_count, replace_gradient
-from estimators.gumbel import one_hot, perturb_given, sample_classes
-from estimators.simplex import softmax
+from estimators.gumbel import exponential, one_hot, sample_classes, wide
+from estimators.simplex import log_softmax
+
+ENTRIES_AT_ONCE = 2**17
+"""Conditional noise is drawn for that many classes at once: what a chunk needs stays in a processor's own cache."""
 
 
-def rao_softmax(logits_BLK: Tensor, x_MSBLK: Tensor, tau: float | Tensor) -> Tensor:
-    """Return the mean over M of softmax(x/τ), whose gradient reaches the logits as if x moved with them one to one.
+def rao_surrogate(logits_BLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int) -> Tensor:
+    """Return zeros (S, B, L, K) with the gradient of the mean over m of softmax(xᵐ/τ), for `replace_gradient`.
 
-    x is detached from the logits: only then has Gumbel-Rao the mean of straight-through Gumbel-Softmax.
+    xᵐ = log `law` + G given that its argmax is `class_SBL`; its gradient reaches `logits_BLK` as if it moved with them
+    one to one, and a learned tau. `law_SBLK` holds logits, and is a constant: only then has Gumbel-Rao the mean of
+    straight-through Gumbel-Softmax. The noise is drawn in the backward pass, ENTRIES_AT_ONCE at a time and from a seed
+    that is drawn here: memory does not grow with n_draws, and a value without a gradient costs nothing.
     """
-    tied_MSBLK = replace_gradient(x_MSBLK, logits_BLK.to(x_MSBLK.dtype).expand_as(x_MSBLK))
-    return softmax(tied_MSBLK / tau).mean(0)
+    tied_SBLK = wide(logits_BLK).expand(*class_SBL.shape, -1)
+    zeros_SBLK: Tensor = _MeanRelaxation.apply(tied_SBLK, wide(law_SBLK.detach()), class_SBL, tau, n_draws)
+    return zeros_SBLK
+
+
+class _MeanRelaxation(torch.autograd.Function):
+    """Letters: M draws, N = S·B·L latents. K comes before N, so that every operation runs along the longest rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tied_SBLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int
+    ) -> Tensor:
+        ctx.save_for_backward(law_SBLK.expand_as(tied_SBLK), class_SBL)
+        ctx.tau, ctx.n_draws, ctx.seed = tau, n_draws, int(torch.randint(2**63 - 1, ()))
+        return tied_SBLK.new_zeros(()).expand_as(tied_SBLK)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_SBLK: Tensor) -> tuple[Tensor, None, None, Tensor | None, None]:
+        law_SBLK, class_SBL = ctx.saved_tensors
+        grad_KN = grad_SBLK.flatten(0, -2).T.contiguous()
+        log_probs_KN = log_softmax(law_SBLK).flatten(0, -2).T.contiguous()
+        class_N = class_SBL.flatten()
+        slope_KN, slope_tau = torch.zeros_like(grad_KN), torch.zeros_like(grad_KN[:1, :1])
+        generator = torch.Generator(grad_KN.device).manual_seed(ctx.seed)
+        for n_draws in _chunks(ctx.n_draws, grad_KN.numel()):
+            noise_MKN = exponential((n_draws, *grad_KN.shape), like=grad_KN, generator=generator)
+            ratio_MKN = log_ratios(log_probs_KN, class_N, noise_MKN).div_(ctx.tau)
+            slope_MKN = _softmax_slope(ratio_MKN, grad_KN)
+            slope_KN += slope_MKN.sum(0)
+            if ctx.needs_input_grad[3]:
+                slope_tau -= (slope_MKN * ratio_MKN).sum()
+        scale = 1 / (ctx.n_draws * ctx.tau)
+        for_tau = (scale * slope_tau).view(()) if ctx.needs_input_grad[3] else None
+        return (scale * slope_KN).T.reshape(grad_SBLK.shape), None, None, for_tau, None
+
+
+def log_ratios(log_probs_KN: Tensor, class_N: Tensor, noise_MKN: Tensor) -> Tensor:
+    """Return x_j − x_i (M, K, N), i the given class, of x = log π + G given that its argmax is i: 0 at most.
+
+    With E ~ Exp(1), `noise_MKN`: x_i = −log E_i and x_j = −log(E_j/π_j + E_i), so x_j − x_i = log π_j + log E_i −
+    log(E_i π_j + E_j), in which no probability, however small, is a divisor. Reference: Paulus, Maddison, Krause
+    (2021), arXiv:2010.04838, section 3.
+    """
+    index_M1N = class_N.expand(len(noise_MKN), 1, -1)
+    first_M1N = noise_MKN.gather(1, index_M1N)
+    ratio_MKN = torch.addcmul(noise_MKN, first_M1N, log_probs_KN.exp()).log_()
+    torch.sub(first_M1N.log_(), ratio_MKN, out=ratio_MKN).add_(log_probs_KN)
+    return ratio_MKN.scatter_(1, index_M1N, 0.0)
+
+
+def _softmax_slope(ratio_MKN: Tensor, grad_KN: Tensor) -> Tensor:
+    """Return J(p) · grad, p = softmax(ratio) over K. The largest ratio is 0: nothing overflows."""
+    probs_MKN = ratio_MKN.exp()
+    probs_MKN.div_(probs_MKN.sum(1, keepdim=True))
+    weighted_MKN = probs_MKN * grad_KN
+    return weighted_MKN.sub_(probs_MKN.mul_(weighted_MKN.sum(1, keepdim=True)))
+
+
+def _chunks(n_draws: int, n_entries: int) -> list[int]:
+    most = max(1, ENTRIES_AT_ONCE // max(1, n_entries))
+    return [min(most, n_draws - done) for done in range(0, n_draws, most)]
 
 
 @final
@@ -51,6 +119,5 @@ class GumbelRao(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return one-hot codes with the gradient of the mean of their relaxations."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
-        x_MSBLK = perturb_given(logits_BLK.detach(), class_SBL, self.n_draws)
-        soft_SBLK = rao_softmax(logits_BLK, x_MSBLK, self.tau).to(logits_BLK.dtype)
-        return replace_gradient(one_hot(class_SBL, like=logits_BLK), soft_SBLK)
+        surrogate_SBLK = rao_surrogate(logits_BLK, logits_BLK, class_SBL, self.tau, self.n_draws)
+        return replace_gradient(one_hot(class_SBL, like=logits_BLK), surrogate_SBLK.to(logits_BLK.dtype))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from estimators.base import Pathwise, check_count, replace_gradient
-from estimators.gumbel import one_hot, perturb_given, sample_classes, wide
-from estimators.gumbel_rao import rao_softmax
+from estimators.gumbel import one_hot, sample_classes, wide
+from estimators.gumbel_rao import rao_surrogate
 from estimators.simplex import softmax, softmax_slope
 
 
@@ -156,6 +156,6 @@ class ReinMaxRao(Pathwise):
         wide_BLK = wide(logits_BLK)
         probs_BLK = softmax(wide_BLK.detach())
         middle_SBLK = ((probs_BLK + z_SBLK) / 2).clamp(min=torch.finfo(wide_BLK.dtype).tiny)
-        x_MSBLK = perturb_given(middle_SBLK.log(), class_SBL, self.n_draws)
-        surrogate_SBLK = 2 * rao_softmax(wide_BLK, x_MSBLK, self.tau) - softmax_slope(probs_BLK, wide_BLK) / 2
+        rao_SBLK = rao_surrogate(wide_BLK, middle_SBLK.log(), class_SBL, self.tau, self.n_draws)
+        surrogate_SBLK = 2 * rao_SBLK - softmax_slope(probs_BLK, wide_BLK) / 2
         return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype))

@@ -7,7 +7,6 @@ oneDNN for all three products of a layer where that was measured to pay, and is 
 Letters: B rows, I inputs, O outputs.
 """
 
-import functools
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -16,22 +15,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _library = torch.library.Library("argmax_harness", "DEF")  # type: ignore[no-untyped-call]
-_library.define("linear(Tensor x_BI, Tensor weight_OI, Tensor? bias_O) -> Tensor")  # type: ignore[no-untyped-call]
+_library.define("linear(Tensor x_BI, Tensor weight_OI, Tensor? bias_O, str activation) -> Tensor")  # type: ignore[no-untyped-call]
 
 
 @torch.library.impl(_library, "linear", "CPU")
-def _onednn_linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    """Return x Wᵀ + b in full float32. Operands may be transposed views: nothing is copied."""
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(x_BI, weight_OI, bias_O, "none", [], ""))
+def _onednn_linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, activation: str) -> Tensor:
+    """Return x Wᵀ + b, or its "relu", in full float32. Operands may be transposed views."""
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(x_BI, weight_OI, bias_O, activation, [], ""))
 
 
 @torch.library.impl(_library, "linear", "Meta")
-def _shape_of_linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+def _shape_of_linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, activation: str) -> Tensor:
     return x_BI.new_empty(x_BI.shape[0], weight_OI.shape[0])
 
 
-@functools.cache
-def onednn_is_faster() -> bool:
+def _onednn_is_faster() -> bool:
     """Return whether this is an AMD processor with AVX-512 and torch has oneDNN: where MKL holds back."""
     cpuinfo = Path("/proc/cpuinfo")
     return (
@@ -43,32 +41,48 @@ def onednn_is_faster() -> bool:
     )
 
 
+ONEDNN_IS_FASTER = _onednn_is_faster()
+
+
 class _Product(torch.autograd.Function):
-    """x Wᵀ + b. The backward pass is made of the same products, so second derivatives (REBAR, RELAX) are right."""
+    """x Wᵀ + b, or its "relu". Backward is made of the same products: second derivatives (REBAR, RELAX) are right."""
 
     @staticmethod
-    def forward(ctx: Any, x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_BI, weight_OI)
-        return cast(Tensor, torch.ops.argmax_harness.linear.default(x_BI, weight_OI, bias_O))
+    def forward(ctx: Any, x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, activation: str) -> Tensor:
+        y_BO: Tensor = torch.ops.argmax_harness.linear.default(x_BI, weight_OI, bias_O, activation)
+        ctx.save_for_backward(x_BI, weight_OI, y_BO if activation == "relu" else None)
+        return y_BO
 
     @staticmethod
-    def backward(ctx: Any, grad_BO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x_BI, weight_OI = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
+    def backward(ctx: Any, grad_BO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x_BI, weight_OI, y_BO = ctx.saved_tensors
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
+        if y_BO is not None:
+            grad_BO = torch.ops.aten.threshold_backward.default(grad_BO, y_BO, 0)
         return (
-            _Product.apply(grad_BO, weight_OI.T, None) if for_x else None,
-            _Product.apply(grad_BO.T, x_BI.T, None) if for_weight else None,
+            _Product.apply(grad_BO, weight_OI.T, None, "none") if for_x else None,
+            _Product.apply(grad_BO.T, x_BI.T, None, "none") if for_weight else None,
             grad_BO.sum(0) if for_bias else None,
+            None,
         )
 
 
 @final
 class Linear(nn.Linear):
-    """`nn.Linear`, with the same parameters and the same initial values."""
+    """`nn.Linear`, with the same parameters and the same initial values; followed by a ReLU if so asked."""
+
+    def __init__(self, n_in: int, n_out: int, *, relu: bool = False) -> None:
+        super().__init__(n_in, n_out)
+        self.relu = relu
 
     def forward(self, x_xI: Tensor) -> Tensor:
-        """Return x Wᵀ + b, (…, I) → (…, O)."""
-        if not (x_xI.device.type == "cpu" and x_xI.dtype == torch.float32 and x_xI.numel() and onednn_is_faster()):
-            return F.linear(x_xI, self.weight, self.bias)
-        y_BO: Tensor = _Product.apply(x_xI.reshape(-1, self.in_features), self.weight, self.bias)
+        """Return x Wᵀ + b or its positive part, (…, I) → (…, O)."""
+        if not (x_xI.device.type == "cpu" and x_xI.dtype == torch.float32 and x_xI.numel() and ONEDNN_IS_FASTER):
+            y_xO = F.linear(x_xI, self.weight, self.bias)
+            return y_xO.relu() if self.relu else y_xO
+        activation = "relu" if self.relu else "none"
+        y_BO: Tensor = _Product.apply(x_xI.reshape(-1, self.in_features), self.weight, self.bias, activation)
         return y_BO.view(*x_xI.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, relu={self.relu}"

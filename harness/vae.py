@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from harness.linear import Linear
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
     "tanh": nn.Tanh,
     "elu": nn.ELU,
     "gelu": nn.GELU,
-    "identity": nn.Identity,
 }
 
 
@@ -29,8 +27,8 @@ def _mlp(sizes: Sequence[int], activation: str, last_activation: str = "identity
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         name = activation if i < len(sizes) - 2 else last_activation
-        layers.append(Linear(n_in, n_out))
-        if name != "identity":
+        layers.append(Linear(n_in, n_out, relu=name == "relu"))
+        if name in _ACTIVATIONS:
             layers.append(_ACTIVATIONS[name]())
     return nn.Sequential(*layers)
 

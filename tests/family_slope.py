@@ -13,7 +13,7 @@ from estimators.base import temperature
 from estimators.gumbel import one_hot, perturb, perturb_given, sample_classes
 
 # The published formulas. Noise is drawn as the estimators draw it: first one exponential for each class of each sample,
-# then, where there are conditional draws, one for each class of each draw of each sample.
+# then, where there are conditional draws, one for each draw, class and sample, from a seed of their own.
 
 
 def with_noise(formula):
@@ -25,11 +25,13 @@ def with_noise(formula):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             gumbel_SBLK = -torch.empty(shape, dtype=logits_BLK.dtype).uniform_().log_().neg_().log()
-            exponential_MSBLK = torch.empty((n_draws, *shape), dtype=logits_BLK.dtype).uniform_().log_().neg_()
+            k_first = (n_draws, shape[-1], *shape[:-1])
+            generator = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
+            exponential_MKSBL = torch.empty(k_first, dtype=logits_BLK.dtype).uniform_(generator=generator).log_().neg_()
         result_BLK = torch.zeros_like(logits_BLK)
         for s in range(estimator.n_samples):
             for b, theta_LK in enumerate(logits_BLK):
-                noise_LK, draws_MLK = gumbel_SBLK[s, b], exponential_MSBLK[:, s, b]
+                noise_LK, draws_MLK = gumbel_SBLK[s, b], exponential_MKSBL[:, :, s, b].movedim(1, -1)
                 result_BLK[b] += formula(estimator, theta_LK, noise_LK, draws_MLK, cost) / estimator.n_samples
         return result_BLK
 

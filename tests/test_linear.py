@@ -9,11 +9,12 @@ from harness import linear
 from harness.linear import Linear
 from harness.vae import CategoricalVAE
 
-needs_onednn = pytest.mark.skipif(not linear.onednn_is_faster(), reason="oneDNN is used on AMD processors with AVX-512")
+needs_onednn = pytest.mark.skipif(not linear.ONEDNN_IS_FASTER, reason="oneDNN is used on AMD processors with AVX-512")
 
 
 def torch_linear(x, layer):
-    return F.linear(x, layer.weight, layer.bias)
+    y = F.linear(x, layer.weight, layer.bias)
+    return y.relu() if layer.relu else y
 
 
 def first_and_second_derivatives(forward, layer, x):
@@ -24,10 +25,11 @@ def first_and_second_derivatives(forward, layer, x):
     return [*slopes, *torch.autograd.grad(slopes[0].pow(2).sum(), [leaf, layer.weight])]
 
 
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", [(7,), (1, 7), (128, 7), (3, 5, 7), (0, 7)])
-def test_equals_torch_in_value_and_in_both_derivatives(shape):
+def test_equals_torch_in_value_and_in_both_derivatives(shape, relu):
     torch.manual_seed(0)
-    layer, x = Linear(7, 4), torch.randn(shape)
+    layer, x = Linear(7, 4, relu=relu), torch.randn(shape)
     torch.testing.assert_close(layer(x), torch_linear(x, layer))
     ours = first_and_second_derivatives(layer, layer, x)
     theirs = first_and_second_derivatives(lambda leaf: torch_linear(leaf, layer), layer, x)
@@ -56,7 +58,7 @@ def test_other_dtypes_and_processors_go_to_torch(monkeypatch):
     layer, x = Linear(7, 4), torch.randn(3, 7)
     wide = layer.double()(x.double())
     assert wide.dtype == torch.float64
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(linear, "ONEDNN_IS_FASTER", False)
     torch.testing.assert_close(layer.float()(x), torch_linear(x, layer), rtol=0, atol=0)
 
 
