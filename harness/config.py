@@ -37,13 +37,17 @@ class DataConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """The categorical VAE: `hidden` are the encoder's layers; the decoder mirrors them."""
+    """The categorical VAE: `hidden` are the encoder's layers; the decoder mirrors them.
+
+    `precision` is that of the matrix products alone; parameters, noise, losses and optimiser are always float32.
+    """
 
     n_latents: PositiveInt = 20
     n_categories: Annotated[int, Field(ge=2, le=10**9)] = 10
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 256)
     activation: Literal["relu", "leaky_relu", "tanh", "elu", "gelu"] = "relu"
     logits_activation: Literal["identity", "relu", "tanh"] = "identity"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
 
 class TrainingConfig(Settings):
@@ -57,6 +61,12 @@ class TrainingConfig(Settings):
     momentum: Fraction = 0.0
     weight_decay: Nonnegative = 0.0
     grad_clip: Positive | None = None
+    compile: Literal["auto", "on", "off"] = "auto"
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _on_and_off_are_booleans_in_yaml(cls, value: object) -> object:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _momentum_belongs_to_sgd(self) -> Self:

@@ -5,14 +5,17 @@ one line, marked below; everything else is the same for all of them.
 """
 
 import math
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from estimators import Estimator
 from harness import data, seeding, timing
+from harness.compiled import CompiledLosses, CompileError, Losses, compile_losses, is_wanted
 from harness.config import RunConfig, TrainingConfig
 from harness.devices import peak_memory_mb, reset_peak_memory
 from harness.diagnostics import Diagnostics
@@ -33,6 +36,8 @@ class State:
     optimizers: list[torch.optim.Optimizer]  # of the backbone, of the estimator's own parameters, of a learned tau
     by_loss: list[torch.nn.Parameter]  # what the loss trains
     by_control: list[torch.nn.Parameter]  # what the estimator's control_loss trains
+    losses: Losses  # of a batch; compiled where that pays
+    taus: dict[str, Tensor] = field(default_factory=dict)  # where they are compiled: the temperatures, as tensors
     learned_tau: LearnedTau | None = None
     step: int = 0
 
@@ -46,12 +51,13 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
     device = torch.device(run.device)
     dataset = data.load(run.data).to(device)
     state = start(run, registry, dataset.n_pixels, device)
+    compile_s = compile_step(run, state, dataset)
     diagnostics = Diagnostics(run, run.diagnostics, registry) if run.diagnostics else None
     reset_peak_memory(device)
     torch.manual_seed(seeding.stream_seed(run.seed, "noise"))
 
     step_s: list[float] = []
-    elapsed_s = 0.0
+    elapsed_s = compile_s
     for epoch in range(1, run.training.epochs + 1):
         losses, epoch_step_s, epoch_s = train_epoch(run, state, dataset, epoch)
         elapsed_s += epoch_s
@@ -79,6 +85,8 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
     for name, png in pictures(run, state.vae, state.estimator, dataset):
         yield Image(name, state.step, png)
     final |= timing.summary(step_s, run.training.batch_size)
+    if compile_s:
+        final |= {"time/compile_s": compile_s, "compiled": float(isinstance(state.losses, CompiledLosses))}
     yield Finished(state.step, final | {"time/total_s": elapsed_s, "memory/peak_mb": peak_memory_mb(device)})
 
 
@@ -91,7 +99,10 @@ def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int
     with seeding.seeded(run.seed, "initialisation", device=device):
         vae = CategoricalVAE(n_pixels=n_pixels, n_outputs=n_outputs, **run.model.model_dump()).to(device)
     estimator.to(device)
-    state = State(vae, estimator, [], list(vae.parameters()), list(estimator.parameters()))
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if run.model.precision == "tf32" else "ieee"
+    losses = partial(plain_losses, vae, estimator)
+    state = State(vae, estimator, [], list(vae.parameters()), list(estimator.parameters()), losses)
     control = estimator.control_optimizer()
     state.optimizers = [make_optimizer(run.training, list(vae.parameters())), *([control] if control else [])]
     if isinstance(run.schedule, Learned):
@@ -112,24 +123,26 @@ def train_epoch(run: RunConfig, state: State, dataset: data.Dataset, epoch: int)
     n_steps = steps_per_epoch * run.training.epochs
     order_N = torch.randperm(n_images, generator=seeding.generator(run.seed, "data", epoch)).to(device)
     binarize = seeding.generator(run.seed, "binarization", epoch, device)
-    losses = torch.empty(steps_per_epoch, 3, device=device)
+    terms: list[Tensor] = []
     state.vae.train()
     state.estimator.train()
     timer = timing.StepTimer(device)
-    for i, index_B in enumerate(torch.split(order_N, batch_size)):
+    batches = torch.split(order_N, batch_size)
+    for index_B in batches:
         set_temperatures(run, state, steps_per_epoch, n_steps)
         set_learning_rate(state, run.training, n_steps)
         try:
             bce, kl = train_step(state, dataset.train_batch(index_B, binarize), run.training.grad_clip)
         except ValueError as error:
             raise ValueError(f"{error} (step {state.step + 1}, epoch {epoch})") from error
-        losses[i, 0], losses[i, 1], losses[i, 2] = bce, kl, len(index_B)
+        terms += [bce, kl]
         state.step += 1
         timer.lap()
     step_s, epoch_s = timer.seconds()
     if state.learned_tau is not None:
         state.estimator.tau = state.learned_tau.value
-    return losses.cpu(), step_s, epoch_s
+    sizes = torch.tensor([[len(index_B)] for index_B in batches])
+    return torch.cat([torch.stack(terms).view(-1, 2).cpu(), sizes], 1), step_s, epoch_s
 
 
 def set_temperatures(run: RunConfig, state: State, steps_per_epoch: int, n_steps: int) -> None:
@@ -139,18 +152,46 @@ def set_temperatures(run: RunConfig, state: State, steps_per_epoch: int, n_steps
         return
     values = run.schedule.temperatures(state.step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)
     for key, value in values.items():
-        setattr(state.estimator, key, value)
+        setattr(state.estimator, key, state.taus[key].fill_(value) if key in state.taus else value)
+
+
+def plain_losses(vae: CategoricalVAE, estimator: Estimator, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return reconstruction cost and KL of the batch, in nats per example, and the estimator's control loss."""
+    logits_BLK = vae.encode(x_BD)
+    estimate = estimator(logits_BLK, vae.reconstruction_cost(x_BD), x_BD)  # where estimators differ
+    return estimate.cost_B.mean(), kl_divergence(estimator, logits_BLK).mean(), estimate.control_loss
+
+
+def compile_step(run: RunConfig, state: State, dataset: data.Dataset) -> float:
+    """Compile the losses if the run asks for it, or is long enough to gain by it and gets the same numbers so.
+
+    Return the seconds that this took, or the attempt.
+    """
+    n_images, batch_size = len(dataset.train_ND), run.training.batch_size
+    if n_images < batch_size or not is_wanted(run, math.ceil(n_images / batch_size) * run.training.epochs):
+        return 0.0
+    begun = time.perf_counter()
+    first = {key: getattr(state.estimator, key) for key in state.estimator.temperatures}
+    dtype = torch.float32 if run.device == "mps" else torch.float64
+    state.taus = {key: torch.tensor(float(tau), dtype=dtype, device=run.device) for key, tau in first.items()}
+    for key, tau in state.taus.items():
+        setattr(state.estimator, key, tau)
+    try:
+        batch_BD = dataset.train_batch(torch.arange(batch_size, device=run.device))
+        state.losses = compile_losses(state.losses, [state.vae, state.estimator], batch_BD, run)
+    except CompileError:
+        if run.training.compile == "on":
+            raise
+        state.taus = {}
+    return time.perf_counter() - begun
 
 
 def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> tuple[Tensor, Tensor]:
     """Make one update; return reconstruction cost and KL of the batch, in nats per example."""
-    logits_BLK = state.vae.encode(x_BD)
-    estimate = state.estimator(logits_BLK, state.vae.reconstruction_cost(x_BD), x_BD)  # where estimators differ
-    bce, kl = estimate.cost_B.mean(), kl_divergence(state.estimator, logits_BLK).mean()
-
+    bce, kl, control = state.losses(x_BD)
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    control = estimate.control_loss if state.by_control else None
+    control = control if state.by_control else None
     torch.autograd.backward(bce + kl, inputs=state.by_loss, retain_graph=control is not None)
     if control is not None:
         torch.autograd.backward(control, inputs=state.by_control)
@@ -158,7 +199,7 @@ def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> tuple[Ten
         torch.nn.utils.clip_grad_norm_(state.vae.parameters(), grad_clip)
     for optimizer in state.optimizers:
         optimizer.step()
-    return bce.detach(), kl.detach()
+    return bce.detach().clone(), kl.detach().clone()  # CUDA graphs write the next losses in the same place
 
 
 def make_optimizer(training: TrainingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from harness.linear import Linear
+from harness.linear import Linear, Precision
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
@@ -23,11 +23,11 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _mlp(sizes: Sequence[int], activation: str, last_activation: str = "identity") -> nn.Sequential:
+def _mlp(sizes: Sequence[int], activation: str, last_activation: str, precision: Precision) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         name = activation if i < len(sizes) - 2 else last_activation
-        layers.append(Linear(n_in, n_out, relu=name == "relu"))
+        layers.append(Linear(n_in, n_out, relu=name == "relu", precision=precision))
         if name in _ACTIVATIONS:
             layers.append(_ACTIVATIONS[name]())
     return nn.Sequential(*layers)
@@ -36,7 +36,7 @@ def _mlp(sizes: Sequence[int], activation: str, last_activation: str = "identity
 class CategoricalVAE(nn.Module):
     """Encoder D → hidden → L·K logits, mirrored decoder L·K → hidden → D pixel logits.
 
-    Weights start as torch starts a `Linear`: uniform in ±1/√fan_in.
+    Weights start as torch starts a `Linear`: uniform in ±1/√fan_in. `precision` is that of the matrix products alone.
     """
 
     def __init__(
@@ -48,14 +48,15 @@ class CategoricalVAE(nn.Module):
         hidden: Sequence[int],
         activation: str = "relu",
         logits_activation: str = "identity",
+        precision: Precision = "float32",
         n_outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.n_latents, self.n_categories = n_latents, n_categories
         self.n_outputs = n_outputs or n_categories
         code = n_latents * n_categories
-        self.encoder = _mlp([n_pixels, *hidden, n_latents * self.n_outputs], activation, logits_activation)
-        self.decoder = _mlp([code, *reversed(hidden), n_pixels], activation)
+        self.encoder = _mlp([n_pixels, *hidden, n_latents * self.n_outputs], activation, logits_activation, precision)
+        self.decoder = _mlp([code, *reversed(hidden), n_pixels], activation, "identity", precision)
 
     def encode(self, x_BD: Tensor) -> Tensor:
         """Return logits_BLK of the factorised posterior q(z|x), or `n_outputs` numbers in the place of the K."""

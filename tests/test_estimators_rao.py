@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from estimator_cases import example_logits
 
 from estimators import build, gumbel_rao
 from estimators.gumbel import exponential
 from estimators.gumbel_rao import log_ratios
-from estimators.yardstick import run
+from estimators.yardstick import example_logits, run
 
 
 def cost(z_SBLK):

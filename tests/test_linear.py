@@ -62,6 +62,16 @@ def test_other_dtypes_and_processors_go_to_torch(monkeypatch):
     torch.testing.assert_close(layer.float()(x), torch_linear(x, layer), rtol=0, atol=0)
 
 
+def test_bfloat16_rounds_the_products_and_nothing_else():
+    torch.manual_seed(0)
+    layer, x = Linear(784, 64, relu=True, precision="bfloat16"), torch.rand(16, 784, requires_grad=True)
+    y, exact = layer(x), torch_linear(x, layer)
+    error = (y - exact).norm() / exact.norm()
+    assert 1e-4 < error < 1e-2
+    y.sum().backward()
+    assert {t.dtype for t in (y, x.grad, layer.weight, layer.weight.grad, layer.bias.grad)} == {torch.float32}
+
+
 def test_the_backbone_is_made_of_it_and_starts_as_torch_starts():
     torch.manual_seed(0)
     vae = CategoricalVAE(n_pixels=9, n_latents=2, n_categories=3, hidden=[5])

@@ -1,0 +1,94 @@
+"""Compiling the loss of a training step: when it pays, and whether it can be trusted.
+
+`compile: auto` compiles where the run is long enough to earn back the time of compiling (docs/decisions/008), and only
+what has passed a trial on the first batch: loss and gradient equal to those of plain torch, within TOLERANCE. A
+temperature is then a tensor, which changes without compiling again.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor
+
+from harness import seeding
+from harness.config import RunConfig
+
+Losses = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
+"""x_BD -> reconstruction cost, KL (nats per example) and the estimator's control loss."""
+
+AUTO_STEPS = {"cpu": 100_000, "cuda": 5_000}
+"""`auto` compiles runs of at least that many steps; never on other devices."""
+TOLERANCE = 1e-3
+"""Largest relative difference of the losses, and of the gradient in norm, between a compiled step and a plain one."""
+
+
+class CompileError(ValueError):
+    """The step cannot be compiled, or its numbers differ; the message is one line."""
+
+
+def is_wanted(run: RunConfig, n_steps: int) -> bool:
+    """Return whether this run is to try compiling."""
+    if run.training.compile == "auto":
+        return n_steps >= AUTO_STEPS.get(torch.device(run.device).type, math.inf)
+    return run.training.compile == "on"
+
+
+@final
+class CompiledLosses:
+    """Losses that are compiled for batches of one shape; those of a batch of another shape, the last one, are not."""
+
+    def __init__(self, losses: Losses, device: torch.device) -> None:
+        torch._dynamo.reset()  # what was compiled for former runs of this process counts against a limit
+        torch._inductor.config.fallback_random = True  # the same noise from the same seed
+        torch._inductor.config.compile_threads = 1  # workers are parallel already
+        mode = "reduce-overhead" if device.type == "cuda" else None  # CUDA graphs
+        self._plain, self._reuses_outputs = losses, device.type == "cuda"
+        self._compiled: Losses = torch.compile(losses, mode=mode, dynamic=False)
+        self._shape: torch.Size | None = None
+
+    def __call__(self, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        self._shape = self._shape or x_BD.shape
+        if x_BD.shape != self._shape:
+            return self._plain(x_BD)
+        if self._reuses_outputs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return self._compiled(x_BD)
+
+
+def compile_losses(losses: Losses, modules: list[torch.nn.Module], x_BD: Tensor, run: RunConfig) -> Losses:
+    """Return the losses, compiled for batches like `x_BD`.
+
+    Raises CompileError if that fails or gives other numbers. Noise, parameters and running state stay as they were.
+    """
+    compiled = CompiledLosses(losses, x_BD.device)
+    name = run.estimator.name
+    try:
+        theirs, ours = (_trial(each, modules, x_BD, run.seed) for each in (losses, compiled))
+    except Exception as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CompileError(f"training.compile: expected a step of {name} that compiles, got: {line}") from error
+    off = max(
+        (our - their).norm().item() / (their.norm().item() + 1e-12) for our, their in zip(ours, theirs, strict=True)
+    )
+    if not off <= TOLERANCE:
+        raise CompileError(
+            f"training.compile: expected a step of {name} with the numbers of plain torch within {TOLERANCE:g}, got"
+            f" off by {off:.2g}. Use compile: off."
+        )
+    return compiled
+
+
+def _trial(losses: Losses, modules: list[torch.nn.Module], x_BD: Tensor, seed: int) -> list[Tensor]:
+    """Return loss and gradient on one batch."""
+    before = [copy.deepcopy(module.state_dict()) for module in modules]
+    parameters = [p for module in modules for p in module.parameters()]
+    with seeding.seeded(seed, "noise", -1, device=x_BD.device):
+        bce, kl, _ = losses(x_BD)
+        slopes = torch.autograd.grad(bce + kl, parameters, allow_unused=True)
+        found = [(bce + kl).detach().clone(), *(slope.clone() for slope in slopes if slope is not None)]
+    for module, state in zip(modules, before, strict=True):
+        module.load_state_dict(state)
+    return found

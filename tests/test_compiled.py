@@ -1,0 +1,83 @@
+"""Compiled training steps: the same numbers as plain ones, no compiling anew as tau changes, and honest failures."""
+
+import shutil
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from estimators import REGISTRY
+from harness import compiled
+from harness.compiled import CompileError
+from harness.config import DataConfig, EstimatorConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.events import EpochDone, Event, Finished
+from harness.schedules import Exponential, NoSchedule
+from harness.train import train
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler on the CPU"
+)
+
+
+def run_with(compile: str, name: str = "gumbel_softmax", epochs: int = 2) -> list[Event]:
+    """Train a small model; 100 images in batches of 32, so that the last batch is a smaller one."""
+    run = RunConfig(
+        estimator=EstimatorConfig(name=name),
+        schedule=Exponential(rate=0.1, every=1, floor=0.5) if REGISTRY[name].uses_tau else NoSchedule(),
+        data=DataConfig(train_size=100),
+        model=ModelConfig(n_latents=3, n_categories=4, hidden=(16,)),
+        training=TrainingConfig(epochs=epochs, batch_size=32, compile=compile),
+        evaluation=EvaluationConfig(bound_samples=0, n_images=0),
+    )
+    return list(train(run, REGISTRY))
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [event.metrics["train/loss"] for event in events if isinstance(event, EpochDone)]
+
+
+@needs_compiler
+def test_a_compiled_run_has_the_numbers_of_a_plain_one_and_compiles_once(monkeypatch):
+    torch._dynamo.utils.counters.clear()
+    fast, plain = run_with("on"), run_with("off")
+    assert losses(fast) == pytest.approx(losses(plain), rel=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    end = fast[-1]
+    assert isinstance(end, Finished)
+    assert end.metrics["compiled"] == 1.0
+    assert 0 < end.metrics["time/compile_s"] < end.metrics["time/total_s"]
+    assert "compiled" not in plain[-1].metrics
+
+
+@needs_compiler
+def test_what_does_not_compile_is_refused_in_one_line():
+    """REBAR differentiates its loss twice, which the compiler cannot."""
+    with pytest.raises(CompileError, match=r"^training.compile: expected a step of rebar that compiles, got: .*$"):
+        run_with("on", "rebar")
+
+
+def test_auto_goes_on_plainly_and_unchanged_where_it_does_not_compile(monkeypatch):
+    monkeypatch.setitem(compiled.AUTO_STEPS, "cpu", 1)
+    tried, plain = run_with("auto", "rebar"), run_with("off", "rebar")
+    assert losses(tried) == losses(plain)
+    assert tried[-1].metrics["compiled"] == 0.0
+
+
+def test_auto_leaves_short_runs_alone(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    assert "compiled" not in run_with("auto")[-1].metrics
+
+
+def test_other_numbers_are_refused(monkeypatch):
+    def wrong(losses, **_):
+        return lambda x_BD: tuple(1.01 * value for value in losses(x_BD)[:2]) + (None,)
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    with pytest.raises(CompileError, match="with the numbers of plain torch within 0.001, got off by 0.01"):
+        run_with("on")
+
+
+def test_on_and_off_may_be_written_as_yaml_reads_them():
+    assert [TrainingConfig(compile=value).compile for value in (True, False, "auto")] == ["on", "off", "auto"]
+    with pytest.raises(ValidationError):
+        TrainingConfig(compile="maybe")
