@@ -1,128 +1,81 @@
-"""Images per second of the harness, of a notebook-style loop and of the matrix products alone, interleaved.
+"""One training step: the harness, a notebook-style loop and the matrix products alone, side by side.
 
-    make bench            # or: python benchmarks/step.py --rounds 9 --threads 1
+    make bench            # or: python benchmarks/step.py --rounds 11 --steps 25
 
-Every round times each contender once, in turn and in one process, so that a slow moment of a shared machine hits all
-of them; ratios are taken within a round and reported as median and range over rounds. Writes
-benchmarks/results/step.md and step.json.
+A process for each shape and number of threads. In it every round times each contender once, in turn, so that a slow
+moment of a shared machine hits all of them; ratios are taken within a round, and stated as median and range over the
+rounds. The harness's figure is that of its own `train_epoch`: gathering the images, schedules and timing included.
+
+Two floors: the products as torch makes them (`x @ w`: MKL on the CPU), and by the faster library that the harness picks
+(docs/decisions/008), which is the limit of this machine. Last, what a sweep of two workers makes of two cores.
 """
 
 import argparse
 import json
-import platform
-import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
+import record
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from torchvision import transforms
+from notebook import BATCH, Loop, notebook_loop
 
 from estimators import REGISTRY
 from harness import data
-from harness.config import DataConfig, EstimatorConfig, RunConfig
-from harness.provenance import cpu_name
-from harness.train import start, train_step
+from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.linear import ONEDNN_IS_FASTER
+from harness.train import compile_step, start, train_epoch
 
-RESULTS = Path(__file__).parent / "results"
-BATCH, WARM_UP = 128, 5
-Loop = Callable[[int], float]
-
-
-class NotebookImages(TorchDataset[tuple[Tensor, int]]):
-    """As torchvision's MNIST: one uint8 tensor, and for each sample a PIL image that `ToTensor` decodes."""
-
-    def __init__(self, images_ND: Tensor) -> None:
-        self.images = (images_ND * 255).round().to(torch.uint8).reshape(-1, 28, 28)
-        self.transform = transforms.ToTensor()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index].numpy())), 0
+SHAPES = ((20, 10), (8, 4), (10, 30))
+"""Latents × classes: the seed recipe, and the two ends of ReinMax's protocol."""
+NOTEBOOK, HARNESS, COMPILED, BFLOAT16 = "notebook loop", "harness", "harness, compiled", "harness, bfloat16 products"
+TORCH_FLOOR, FAST_FLOOR = "matrix products, torch's", "matrix products, fastest"
 
 
-class NotebookVAE(nn.Module):
-    """The seed recipe as a notebook has it: separate layers, ReLU on the logits, sigmoid on the pixels."""
+def harness_loop(
+    n_steps: int, shape: tuple[int, int], *, estimator: str = "gumbel_softmax", params: dict[str, int] | None = None,
+    compiled: bool = False, precision: str = "float32", hidden: tuple[int, ...] = (512, 256), batch: int = BATCH,
+) -> Loop:  # fmt: skip
+    """Epochs of `n_steps` steps; the number of steps that the loop is called with must be that one."""
+    run = RunConfig(
+        estimator=EstimatorConfig(name=estimator, params=params or {}),
+        data=DataConfig(train_size=min(3600, n_steps * batch)),
+        model=ModelConfig(n_latents=shape[0], n_categories=shape[1], hidden=hidden, precision=precision),
+        training=TrainingConfig(compile="on" if compiled else "off", batch_size=batch, epochs=10**6),
+    )
+    images = data.load(run.data)
+    state = start(run, REGISTRY, images.n_pixels, torch.device("cpu"))
+    compile_step(run, state, images)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2, self.fc3 = nn.Linear(784, 512), nn.Linear(512, 256), nn.Linear(256, 200)
-        self.fc4, self.fc5, self.fc6 = nn.Linear(200, 256), nn.Linear(256, 512), nn.Linear(512, 784)
-
-    def forward(self, x: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-        logits = F.relu(self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))).view(-1, 20, 10)
-        uniform = torch.rand_like(logits)
-        gumbel = -torch.log(-torch.log(uniform + 1e-20) + 1e-20)
-        z = F.softmax((logits + gumbel) / tau, dim=-1).view(-1, 200)
-        return torch.sigmoid(self.fc6(F.relu(self.fc5(F.relu(self.fc4(z)))))), F.softmax(logits, dim=-1)
-
-
-def notebook_loop(images_ND: Tensor) -> Loop:
-    """DataLoader, ToTensor, sigmoid + BCE, unfused Adam, `loss.item()` each step."""
-    model = NotebookVAE()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    loader = DataLoader(NotebookImages(images_ND), batch_size=BATCH, shuffle=True, drop_last=True)
-
-    def batches() -> Iterator[Tensor]:
-        while True:
-            for x, _ in loader:
-                yield x
-
-    stream = batches()
-
-    def run(n_steps: int) -> float:
-        begun, total = time.perf_counter(), 0.0
-        for _ in range(n_steps):
-            x = next(stream).view(-1, 784)
-            optimizer.zero_grad()
-            pixels, probs = model(x, 1.0)
-            bce = F.binary_cross_entropy(pixels, x, reduction="sum") / len(x)
-            kl = torch.sum(probs * torch.log(probs * 10 + 1e-20), dim=-1).sum(dim=-1).mean()
-            loss = bce + kl
-            loss.backward()
-            total += loss.item()
-            optimizer.step()
-        return time.perf_counter() - begun
-
-    return run
-
-
-def harness_loop(images: data.Dataset) -> Loop:
-    """The harness's own step, gathering included, with the same estimator and sizes."""
-    run_config = RunConfig(estimator=EstimatorConfig(name="gumbel_softmax"))
-    state = start(run_config, REGISTRY, images.n_pixels, torch.device("cpu"))
-
-    def run(n_steps: int) -> float:
+    def loop(steps: int) -> float:
         begun = time.perf_counter()
-        order = torch.randperm(len(images.train_ND))[: n_steps * BATCH]
-        losses = torch.empty(n_steps, 2)
-        for i, index_B in enumerate(torch.split(order, BATCH)):
-            losses[i, 0], losses[i, 1] = train_step(state, images.train_batch(index_B), None)
+        done = len(train_epoch(run, state, images, 1)[0])
+        assert done == steps, (done, steps)  # noqa: S101 a benchmark that counts wrongly must stop
         return time.perf_counter() - begun
 
-    return run
+    return loop
 
 
-def gemm_loop() -> Loop:
+def floor_loop(shape: tuple[int, int], *, fastest: bool) -> Loop:
     """Only the matrix products of a step: six forward, six weight gradients, five input gradients."""
-    sizes = [784, 512, 256, 200, 256, 512, 784]
+    code = shape[0] * shape[1]
+    sizes = [784, 512, 256, code, 256, 512, 784]
     layers = [(torch.randn(BATCH, a), torch.randn(b, a), torch.randn(BATCH, b)) for a, b in pairwise(sizes)]
+    onednn = torch.ops.argmax_harness.linear.default
+
+    def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return onednn(left, right, None, "none") if fastest and ONEDNN_IS_FASTER else left @ right.T
 
     def run(n_steps: int) -> float:
         begun = time.perf_counter()
         for _ in range(n_steps):
             for i, (x, w, g) in enumerate(layers):
-                _ = x @ w.T, g.T @ x
+                _ = product(x, w), product(g.T, x.T)
                 if i:
-                    _ = g @ w
+                    _ = product(g, w.T)
         return time.perf_counter() - begun
 
     return run
@@ -131,7 +84,7 @@ def gemm_loop() -> Loop:
 def measure(loops: dict[str, Loop], rounds: int, n_steps: int) -> dict[str, list[float]]:
     """Return images per second of every loop in every round."""
     for loop in loops.values():
-        loop(WARM_UP)
+        loop(n_steps)
     found: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(rounds):
         for name, loop in loops.items():
@@ -139,41 +92,115 @@ def measure(loops: dict[str, Loop], rounds: int, n_steps: int) -> dict[str, list
     return found
 
 
-def row(name: str, values: list[float], form: str) -> str:
-    return f"| {name} | {statistics.median(values):{form}} | {min(values):{form}} – {max(values):{form}} |"
+def contenders(shape: tuple[int, int], n_steps: int) -> dict[str, Loop]:
+    images = data.load(DataConfig(name="mnist-mini"))
+    return {
+        NOTEBOOK: notebook_loop(images.train_ND, *shape),
+        HARNESS: harness_loop(n_steps, shape),
+        COMPILED: harness_loop(n_steps, shape, compiled=True),
+        BFLOAT16: harness_loop(n_steps, shape, precision="bfloat16"),
+        TORCH_FLOOR: floor_loop(shape, fastest=False),
+        FAST_FLOOR: floor_loop(shape, fastest=True),
+    }
+
+
+def apart(shape: tuple[int, int], threads: int, rounds: int, n_steps: int) -> dict[str, list[float]]:
+    """Measure one shape in a process of its own, with the threads set before torch is loaded."""
+    command = [sys.executable, __file__, "--shape", *map(str, shape), "--threads", str(threads)]
+    command += ["--rounds", str(rounds), "--steps", str(n_steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"step: the measurement at {shape}, {threads} thread(s) failed:\n{done.stderr[-2000:]}")
+    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def serve(connection: Connection, n_steps: int) -> None:
+    """A sweep's worker: an epoch each time it is asked, on one thread."""
+    torch.set_num_threads(1)
+    loop = harness_loop(n_steps, SHAPES[0])
+    loop(n_steps)
+    connection.send(0.0)
+    for _ in iter(connection.recv, None):
+        connection.send(loop(n_steps))
+
+
+def two_cores(rounds: int, n_steps: int) -> dict[str, list[float]]:
+    """Return images/s of two workers of one thread at once, and of the notebook loop with torch's default threads."""
+    context = get_context("spawn")
+    pipes = [context.Pipe() for _ in range(2)]
+    workers = [context.Process(target=serve, args=(theirs, n_steps), daemon=True) for _, theirs in pipes]
+    for worker in workers:
+        worker.start()
+    notebook = notebook_loop(data.load(DataConfig(name="mnist-mini")).train_ND, *SHAPES[0])
+    notebook(n_steps)
+    ours = [our for our, _ in pipes]
+    for our in ours:
+        our.recv()
+    found: dict[str, list[float]] = {"notebook loop, default threads": [], "two workers": []}
+    for _ in range(rounds):
+        found["notebook loop, default threads"].append(n_steps * BATCH / notebook(n_steps))
+        for our in ours:
+            our.send(n_steps)
+        found["two workers"].append(sum(n_steps * BATCH / our.recv() for our in ours))
+    for our, worker in zip(ours, workers, strict=True):
+        our.send(None)
+        worker.join()
+    return found
+
+
+def rows(speed: dict[str, list[float]]) -> list[list[str]]:
+    """Images/s, over the notebook, and time over each floor, of every contender."""
+    return [
+        [
+            name,
+            record.spread(values, ",.0f"),
+            record.spread(record.ratios(values, speed[NOTEBOOK])),
+            *(record.spread(record.ratios(speed[floor], values)) for floor in (TORCH_FLOOR, FAST_FLOOR)),
+        ]
+        for name, values in speed.items()
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=25, help="of a round; 28 at most")
+    parser.add_argument("--shape", type=int, nargs=2, help="measure this one alone and print JSON")
+    parser.add_argument("--threads", type=int, default=1, help="with --shape")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    images = data.load(DataConfig(name="mnist-mini"))
-    loops = {
-        "notebook loop": notebook_loop(images.train_ND),
-        "harness": harness_loop(images),
-        "matrix products alone": gemm_loop(),
-    }
-    speed = measure(loops, options.rounds, options.steps)
-    ratio = [h / n for h, n in zip(speed["harness"], speed["notebook loop"], strict=True)]
-    floor = [g / h for g, h in zip(speed["matrix products alone"], speed["harness"], strict=True)]
-    where = f"{cpu_name()}, Python {platform.python_version()}, torch {torch.__version__}, {options.threads} thread(s)"
-    lines = [
-        "# Training step at the seed recipe (784–512–256–20×10, batch 128, float32)",
-        f"{where}; {options.rounds} interleaved rounds of {options.steps} steps; `make bench`.",
+    if options.shape:
+        torch.set_num_threads(options.threads)
+        print(json.dumps(measure(contenders(tuple(options.shape), options.steps), options.rounds, options.steps)))
+        return
+    headings = (
         "",
-        "| | median | range over rounds |",
-        "|---|---:|---:|",
-        *(row(f"{name}, images/s", values, ",.0f") for name, values in speed.items()),
-        row("harness / notebook loop", ratio, ".2f"),
-        row("harness step time / matrix products", floor, ".2f"),
+        "images/s",
+        "over the notebook loop",
+        "time over torch's products",
+        "time over the fastest products",
+    )
+    lines, figures = [], {}
+    for threads in (1, 2):
+        for shape in SHAPES if threads == 1 else SHAPES[:1]:
+            title = f"{shape[0]} latents × {shape[1]} classes, {threads} thread{'s' * (threads > 1)}"
+            figures[title] = apart(shape, threads, options.rounds, options.steps)
+            lines += [f"## {title}", "", *record.table(headings, rows(figures[title])), ""]
+            print(f"{title}: done", flush=True)
+    figures["two cores"] = pair = two_cores(options.rounds, options.steps)
+    ratio = record.spread(record.ratios(pair["two workers"], pair["notebook loop, default threads"]))
+    lines += [
+        "## Two cores",
+        "",
+        *record.table(("", "images/s"), [[n, record.spread(v, ",.0f")] for n, v in pair.items()]),
     ]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "step.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / "step.json").write_text(json.dumps({"where": where, "images_per_s": speed}, indent=1) + "\n")
-    print("\n".join(lines))
+    lines += ["", f"Two workers of one thread over the notebook loop with default threads: **{ratio}**."]
+    intro = [
+        f"784–512–256–L×K and back, batch {BATCH}, float32, Gumbel-Softmax; {options.rounds} interleaved rounds of"
+        f" {options.steps} steps; median (range).",
+        "",
+    ]
+    record.write("step", "Training step", intro + lines, figures)
 
 
 if __name__ == "__main__":
