@@ -56,7 +56,7 @@ def main() -> None:
 
     rows = []
     for name in given.names or REGISTRY:
-        rows.append([name, *(_apart(name, *shape, given.batch_size) for shape in SHAPES)])
+        rows.append([name, *(apart(name, *shape, given.batch_size) for shape in SHAPES)])
         print(f"{name:<20}" + "".join(f"{cell:>8}" for cell in rows[-1][1:]), flush=True)
     if not given.names:
         RESULTS.joinpath("memory.md").write_text(_page(rows, given.batch_size))
@@ -76,7 +76,7 @@ def _page(rows: list[list[str]], batch_size: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _apart(name: str, n_latents: int, n_categories: int, batch_size: int) -> str:
+def apart(name: str, n_latents: int, n_categories: int, batch_size: int) -> str:
     arguments = [name, "--shape", str(n_latents), str(n_categories), "--batch-size", str(batch_size)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(

@@ -27,6 +27,7 @@ from estimators import REGISTRY
 from harness import data
 from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.linear import ONEDNN_IS_FASTER
+from harness.schedules import Constant, NoSchedule
 from harness.train import compile_step, start, train_epoch
 
 SHAPES = ((20, 10), (8, 4), (10, 30))
@@ -42,6 +43,7 @@ def harness_loop(
     """Epochs of `n_steps` steps; the number of steps that the loop is called with must be that one."""
     run = RunConfig(
         estimator=EstimatorConfig(name=estimator, params=params or {}),
+        schedule=Constant() if REGISTRY[estimator].uses_tau else NoSchedule(),
         data=DataConfig(train_size=min(3600, n_steps * batch)),
         model=ModelConfig(n_latents=shape[0], n_categories=shape[1], hidden=hidden, precision=precision),
         training=TrainingConfig(compile="on" if compiled else "off", batch_size=batch, epochs=10**6),

@@ -1,0 +1,84 @@
+"""What each estimator costs: the time of a training step over that of `straight_through`, evaluations, peak memory.
+
+    python benchmarks/costs.py --rounds 7 --steps 8     # about five minutes, the memory included
+
+The seed recipe (20 latents × 10 classes, batch 128), one thread. Every round times each estimator once, in turn; ratios
+are taken within a round. Peak memory is measured as in benchmarks/memory.py, a process for each estimator.
+"""
+
+import argparse
+
+import record
+import torch
+from memory import apart
+from notebook import Loop
+from step import SHAPES, harness_loop
+
+from estimators import REGISTRY, build
+
+MORE = (("gumbel_rao", {"n_draws": 100}), ("reinmax_rao", {"n_draws": 100}), ("rloo", {"n_samples": 16}))
+"""Settings besides the defaults."""
+
+
+def cases() -> list[tuple[str, dict[str, int]]]:
+    """Every estimator that can work with the shape, in its default setting, and MORE."""
+    defaults = [(name, dict[str, int]()) for name in REGISTRY if _accepts(name)]
+    return [*defaults, *MORE]
+
+
+def _accepts(name: str) -> bool:
+    try:
+        build(name).check_shape(*SHAPES[0])
+    except ValueError:
+        return False
+    return True
+
+
+def label(name: str, params: dict[str, int]) -> str:
+    return f"`{name}`" + "".join(f" {key}={value}" for key, value in params.items())
+
+
+def measure(loops: dict[str, Loop], rounds: int, n_steps: int) -> dict[str, list[float]]:
+    """Return milliseconds a step of every loop in every round."""
+    for loop in loops.values():
+        loop(n_steps)
+    found: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(rounds):
+        for name, loop in loops.items():
+            found[name].append(1e3 * loop(n_steps) / n_steps)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=8, help="of a round")
+    parser.add_argument("--no-memory", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    loops = {
+        label(name, params): harness_loop(options.steps, SHAPES[0], estimator=name, params=params)
+        for name, params in cases()
+    }
+    times = measure(loops, options.rounds, options.steps)
+    rows, figures = [], {}
+    for name, params in cases():
+        key = label(name, params)
+        ratio = record.ratios(times[key], times["`straight_through`"])
+        evaluations = build(name, **params).n_cost_evals(*SHAPES[0])
+        memory = "–" if options.no_memory or params else apart(name, *SHAPES[0], 128)
+        figures[key] = {"ms": times[key], "ratio": ratio, "evaluations": evaluations, "peak_mb": memory}
+        rows.append([key, record.spread(ratio), str(evaluations), memory])
+    rows.sort(key=lambda row: float(row[1].split()[0]))
+    lines = [
+        "Seed recipe (20 latents × 10 classes, batch 128), one thread, default settings unless given;"
+        f" {options.rounds} interleaved rounds of {options.steps} steps; median (range). Memory: megabytes of a step"
+        " above what the process had before.",
+        "",
+        *record.table(("estimator", "step over `straight_through`", "decoder evaluations", "peak memory, MB"), rows),
+    ]
+    record.write("costs", "What each estimator costs", lines, {"estimators": figures})
+
+
+if __name__ == "__main__":
+    main()
