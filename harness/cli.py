@@ -332,7 +332,7 @@ def _load(path: Path, registry: Any) -> "Grid":
 
 def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:
     """Return the runs that match every KEY=VALUE. Raises Refused where nothing does."""
-    known = {name for run in runs for name in settings(run)}
+    known = {name for run in runs for name in settings(run)} if only else set()
     for condition in only:
         key, separator, value = condition.partition("=")
         if not separator:

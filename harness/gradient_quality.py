@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Array = npt.NDArray[np.float64]
 
@@ -142,6 +141,8 @@ def _cosine(gram: Array) -> float:
 
 
 def _interval(gram: Array, statistic: Callable[[Array], float]) -> tuple[float, float]:
+    from scipy import stats  # 0.8 s: only where something is measured
+
     n_blocks = len(gram) // 2
     kept = (np.delete(np.arange(2 * n_blocks), [i, n_blocks + i]) for i in range(n_blocks))
     without = np.array([statistic(gram[np.ix_(rest, rest)]) for rest in kept])
