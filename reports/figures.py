@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reports import palette
-from reports.comparison import Metric
+from reports.comparison import SETTING, Metric
 from reports.frame import NO_TEMPERATURE, WORST
 from reports.palette import Style
 from reports.svg import Panel, inline, style
@@ -165,9 +165,10 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
 def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: Metric, styles: Styles) -> Panel | None:
     """Every run as a point, the mean with its t interval, best setting on top; failures in words."""
     rows = []
+    finished = runs[(runs["status"] == "finished") & runs[metric.name].notna()]
+    by_setting = {key: group.to_numpy(dtype=float) for key, group in finished.groupby(SETTING)[metric.name]}
     for _, row in levels.iterrows():
-        mine = runs[(runs["setting"] == row["setting"]) & (runs["device"] == row["device"])]
-        points = mine.loc[mine["status"] == "finished", metric.name].dropna().to_numpy(dtype=float)
+        points = by_setting.get((row["setting"], row["device"]), np.empty(0))
         note = f"{row['n_bad']} of {row['n_planned']} failed or diverged" if row["n_bad"] else ""
         rows.append((_name(row, levels[levels["n"] > 0]), points, row, note))
     rows = [row for row in rows if len(row[1]) or row[3]]
