@@ -54,6 +54,8 @@ schedules:
   - {{kind: linear, initial: 1.0, final: 0.3}}
 seeds: {{count: 10}}
 """
+N_RUNS = (10 * 5 + 3) * 2 * 10
+"""Ten estimators at five schedules each and three without a temperature, two learning rates, ten seeds."""
 BEGUN_MS = 1_760_000_000_000
 MADE = "made.txt"
 
@@ -84,6 +86,8 @@ def _write(folder: Path) -> None:
     path = folder / f"{NAME}.yaml"
     path.write_text(GRID)
     grid = load_grid(path, REGISTRY)
+    if len(grid.runs) != N_RUNS:
+        raise SystemExit(f"{path}: expected {N_RUNS} runs, got {len(grid.runs)}. Mend GRID or N_RUNS.")
     (folder / NAME).mkdir()
     sweep = Sweep(grid, folder / NAME, grid.runs)
     command = f"harness run --grid {path.name}"
