@@ -1,9 +1,9 @@
-"""The store of `benchmarks/report.py`: 1,060 finished runs of 100 epochs, written by the harness's own tracker.
+"""The store of `benchmarks/report.py`: 1,060 finished runs of 100 epochs, written by the harness's own `harness sync`.
 
 Nothing is trained a thousand times. Each estimator is trained once, for two tiny epochs, and its events give every run
 the names, the provenance and the pictures of a real one; the numbers follow formulas of (estimator, schedule, learning
-rate, seed). The events go through `harness.runner.open_store` and `harness.tracking.Tracker`, so that the store cannot
-drift from what a sweep writes. Two things are done for speed: of each metric only the last value goes through
+rate, seed). The events become the journal of a sweep, which `harness sync` replays into MLflow, so that the store
+cannot drift from what a sweep writes. Two things are done for speed: of each metric only the last value goes through
 MLflow's `log_batch`, the earlier ones go into its table in one statement a run; and SQLite does not wait for the disk.
 """
 
@@ -11,7 +11,7 @@ import math
 import shutil
 import sqlite3
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,11 +28,11 @@ from sqlalchemy.engine import Engine
 
 from estimators import REGISTRY
 from harness import events, tracking
+from harness.cli import cli
 from harness.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Finished, Record
-from harness.grid import load_grid
-from harness.journal import Attempt
-from harness.runner import Options, Sweep, open_store
+from harness.grid import Grid, load_grid
+from harness.journal import Journal
 from harness.train import train
 
 NAME = "thousand"
@@ -88,22 +88,24 @@ def _write(folder: Path) -> None:
     grid = load_grid(path, REGISTRY)
     if len(grid.runs) != N_RUNS:
         raise SystemExit(f"{path}: expected {N_RUNS} runs, got {len(grid.runs)}. Mend GRID or N_RUNS.")
-    (folder / NAME).mkdir()
-    sweep = Sweep(grid, folder / NAME, grid.runs)
-    command = f"harness run --grid {path.name}"
-    templates = {
-        name: list(train(_tiny(run), REGISTRY)) for name, run in {r.estimator.name: r for r in grid.runs}.items()
-    }
-    uri = f"sqlite:///{folder.absolute() / 'mlflow.db'}"
-    with _bulk(uri):
-        tracker = tracking.Tracker(uri, out=folder)
-        open_store(tracker, sweep, Options(out=folder, workers=2, command=command))
+    write_journal(grid, folder)
+    with bulk(f"sqlite:///{folder.absolute() / 'mlflow.db'}"):
+        sync(path, folder)
+
+
+def write_journal(grid: Grid, folder: Path) -> None:
+    """Write the journal that a sweep of this grid would have left."""
+    trained = {run.estimator.name: run for run in grid.runs}
+    templates = {name: list(train(_tiny(run), REGISTRY)) for name, run in trained.items()}
+    with Journal(folder / grid.name) as journal:
         for number, run in enumerate(grid.runs):
-            attempt = Attempt()
             for record in _records(run, templates[run.estimator.name], BEGUN_MS + 1000 * number):
-                attempt.records.append(record)
-                tracker.write(record, attempt)
-        tracker.close_sweep("FINISHED", Counter(finished=len(grid.runs)))
+                journal.append(record)
+
+
+def sync(path: Path, folder: Path) -> None:
+    """Replay the journal in `folder` of the grid at `path` into the store in `folder`."""
+    cli.main(["sync", "--grid", str(path), "--out", str(folder)], standalone_mode=False)
 
 
 def _tiny(run: RunConfig) -> RunConfig:
@@ -165,7 +167,7 @@ def _share(text: str) -> float:
 
 
 @contextmanager
-def _bulk(uri: str) -> Iterator[None]:
+def bulk(uri: str) -> Iterator[None]:
     """Hold the metrics that MLflow is given until their run ends; let SQLite not wait for the disk."""
     log_batch, set_terminated = MlflowClient.log_batch, MlflowClient.set_terminated
     held: dict[str, list[Metric]] = defaultdict(list)

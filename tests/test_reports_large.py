@@ -2,7 +2,9 @@
 
 import importlib.util
 import re
+import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from reports_store import Planned, in_memory
 
-from harness.events import EpochDone, Finished, Started
-from harness.journal import Attempt
-from harness.provenance import provenance
-from harness.tracking import Tracker
+from estimators import REGISTRY
+from harness.grid import load_grid
 from reports import figures, gallery, svg
 from reports.html import build_report
 from reports.palette import styles
@@ -123,28 +123,32 @@ def stored(uri, name):
     return tags, child.data.params, child.data.metrics, history, artifacts, child.info.status, child.info.end_time
 
 
-def test_the_benchmark_writes_the_store_that_a_sweep_writes(report_store, tiny_run, out):
-    run, uri = tiny_run(), f"sqlite:///{out / 'mlflow.db'}"
-    metrics = {"train/loss": 100.0, "val/loss": 101.0, "tau": 1.0}
-    events = [Started(provenance()), EpochDone(1, 4, 0.1, metrics), EpochDone(2, 8, 0.2, metrics)]
-    template = [*events, Finished(8, {"test/neg_elbo": 99.0, "tau": 1.0, "memory/peak_mb": 1.0})]
-    records = list(report_store._records(run, template, report_store.BEGUN_MS))
-    assert [record.event.kind for record in records] == ["started", *["epoch"] * report_store.EPOCHS, "finished"]
+SMALL = """
+name: small
+data: {train_size: 100}
+model: {n_latents: 3, n_categories: 4, hidden: [16]}
+estimators: [gumbel_softmax]
+seeds: [0]
+"""
 
-    def write(name):
-        tracker = Tracker(uri, out=out)
-        tracker.open_sweep(name=name, sweep_id=name, runs=[run], tags={}, files={})
-        attempt = Attempt()
-        for record in [*records[:9], records[-1]]:
-            attempt.records.append(record)
-            tracker.write(record, attempt)
 
-    write("tiny")
-    with report_store._bulk(uri):
-        write("bulk")
-    found = {name: stored(uri, name) for name in ("tiny", "bulk")}
-    for parts in found.values():
-        parts[0].pop("grid")
-        parts[1].pop("grid")
-    assert found["tiny"] == found["bulk"]
-    assert len(found["bulk"][3]["train/loss"]) == 8
+def test_the_benchmark_makes_the_store_that_a_sync_makes(report_store, monkeypatch, tmp_path, out):
+    """Its shortcuts leave the same tags, params, metrics with their histories, artifacts and times."""
+    monkeypatch.setattr(report_store, "EPOCHS", 5)
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    grid, found = load_grid(path, REGISTRY), []
+    report_store.write_journal(grid, out)
+    quick = tmp_path / "quick"
+    shutil.copytree(out, quick)
+    for folder, context in ((out, nullcontext()), (quick, report_store.bulk(f"sqlite:///{quick / 'mlflow.db'}"))):
+        with context:
+            report_store.sync(path, folder)
+        found.append(stored(f"sqlite:///{folder / 'mlflow.db'}", "small"))
+    assert found[0] == found[1]
+    tags, _, metrics, history, artifacts, status, _ = found[1]
+    assert (tags["harness.status"], status) == ("finished", "FINISHED")
+    assert {"history.json", "config.json", "provenance.json", "images"} <= artifacts
+    assert [step for step, _, _ in history["train/loss"]] == [36 * epoch for epoch in range(1, 6)]
+    assert len([key for key, values in history.items() if len(values) >= 5]) == 10
+    assert metrics["test/neg_elbo"] > 90
