@@ -3,17 +3,17 @@
 Behind `harness list` and `harness doctor`.
 """
 
-import inspect
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from harness import facts
 from harness.problems import did_you_mean
 
 Row = dict[str, Any]
@@ -47,7 +47,7 @@ def table(listed: Sequence[Row], width: int) -> Table:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return ", ".join(f"{name}={default}" for name, default in value.items()) or "–"
     return str(value)
 
@@ -57,28 +57,24 @@ def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
 
     ValueError, in one line, for an unknown name.
     """
-    from estimators import parameters
-    from estimators.catalogue import evaluations
-    from harness.plugins import load_registry
-
-    registry = load_registry(plugins)
-    if name not in registry:
-        hint = did_you_mean(name, registry) or f"Known: {', '.join(registry)}."
-        raise ValueError(f"list: expected one of {len(registry)} names, got {name!r}. {hint}")
-    cls = registry[name]
-    facts = {
-        "unbiased": _text(cls.unbiased),
-        "one-hot codes": _text(not cls.relaxes) + (", and soft ones for its control variate" * cls.evaluates_soft),
-        "cost": "a black box will do" if cls.black_box else "must be differentiable in the code",
-        "evaluations": f"{evaluations(cls)} per example and step",
-        "parameters": _text(parameters(cls)),
-        "in a grid": _grid_entry(name, [key for key in parameters(cls) if key not in cls.temperatures]),
-        "temperature": f"{', '.join(cls.temperatures)}, set by the schedule" if cls.temperatures else "none",
-        "use it": cls.use_when,
+    known = facts.known(plugins)
+    if name not in known:
+        hint = did_you_mean(name, known) or f"Known: {', '.join(known)}."
+        raise ValueError(f"list: expected one of {len(known)} names, got {name!r}. {hint}")
+    it = known[name]
+    shown = {
+        "unbiased": _text(it.unbiased),
+        "one-hot codes": _text(not it.relaxes) + (", and soft ones for its control variate" * it.evaluates_soft),
+        "cost": "a black box will do" if it.black_box else "must be differentiable in the code",
+        "evaluations": f"{it.evaluations} per example and step",
+        "parameters": _text(it.parameters),
+        "in a grid": _grid_entry(it),
+        "temperature": f"{', '.join(it.temperatures)}, set by the schedule" if it.temperatures else "none",
+        "use it": it.use_when,
     }
-    indent = max(map(len, facts)) + 2
-    lines = "\n".join(f"{key:<{indent}}{value}" for key, value in facts.items())
-    return reflow(f"{name}\n\n{inspect.getdoc(cls) or cls.title}\n\n{lines}", width)
+    indent = max(map(len, shown)) + 2
+    lines = "\n".join(f"{key:<{indent}}{value}" for key, value in shown.items())
+    return reflow(f"{name}\n\n{it.doc}\n\n{lines}", width)
 
 
 def reflow(text: str, width: int) -> str:
@@ -99,30 +95,17 @@ def reflow(text: str, width: int) -> str:
     return "\n".join(wrapped[:-1])
 
 
-def _grid_entry(name: str, keys: Sequence[str]) -> str:
-    from estimators import REGISTRY, parameters
-
-    if not keys or name not in REGISTRY:
-        return name
-    return f"{{name: {name}, {keys[0]}: {parameters(REGISTRY[name])[keys[0]]}}}"
+def _grid_entry(it: facts.Facts) -> str:
+    keys = [key for key in it.parameters if key not in it.temperatures]
+    if not keys or not it.built_in:
+        return it.name
+    return f"{{name: {it.name}, {keys[0]}: {it.parameters[keys[0]]}}}"
 
 
 def _estimators(plugins: Sequence[Path]) -> list[Row]:
-    from estimators import parameters
-    from estimators.catalogue import evaluations
-    from harness.plugins import load_registry
-
-    return [
-        {
-            "name": name,
-            "unbiased": cls.unbiased,
-            "evals": evaluations(cls),
-            "relaxes": cls.relaxes,
-            "parameters": parameters(cls),
-            "reference": cls.reference,
-        }
-        for name, cls in load_registry(plugins).items()
-    ]
+    shown = ("name", "unbiased", "evaluations", "relaxes", "parameters", "reference")
+    title = {"evaluations": "evals"}
+    return [{title.get(key, key): getattr(it, key) for key in shown} for it in facts.known(plugins).values()]
 
 
 def _schedules() -> list[Row]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
@@ -179,7 +180,7 @@ class RunConfig(Settings):
         parts |= {"diagnostics": self.diagnostics.canonical} if self.diagnostics else {}
         return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """16 hex digits that identify the run: the same settings give the same key, wherever they came from."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]

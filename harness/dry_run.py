@@ -1,11 +1,13 @@
 """`harness run --dry-run`: every run with its key and status, and how long the sweep would take on this machine."""
 
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import click
 import torch
+from torch import Tensor
 
 from estimators import Estimator, build
 from harness.config import RunConfig
@@ -14,13 +16,18 @@ from harness.devices import missing_reason
 from harness.diagnostics import Diagnostics
 from harness.progress import duration
 from harness.runner import Options, Sweep
-from harness.train import start, train_step
+from harness.train import State, start, train_step
+
+Setting = tuple[str, str, int, str, str]
 
 CALIBRATED_SETTINGS = 12
-"""At most so many distinct settings are timed; runs of the others are taken to cost their mean."""
+"""At most so many distinct settings are timed, evenly spaced; runs of the others are taken to cost their mean."""
 
-LONGEST_S = 2.0
-"""No more updates of a setting are timed once that much time has gone."""
+N_TIMED = 4
+"""So often an update, or a decoding, is timed; the fastest counts. The first one pays for what torch makes once."""
+
+BUDGET_S = 2.0
+"""No more settings are timed, and no more updates of one, once that much time has gone."""
 
 
 class Cost(NamedTuple):
@@ -32,8 +39,7 @@ class Cost(NamedTuple):
 
 def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]) -> None:
     """Print the plan to standard output."""
-    for run in sweep.selected:
-        click.echo(f"{run.key}  {sweep.status(run):<11}  {run.name}")
+    click.echo("".join(f"{run.key}  {sweep.status(run):<11}  {run.name}\n" for run in sweep.selected), nl=False)
     for note in sweep.grid.notes:
         click.echo(f"note: {note}")
     to_do = sweep.to_do(retry_failed=options.retry_failed)
@@ -49,37 +55,74 @@ def estimate(runs: list[RunConfig], options: Options, registry: Mapping[str, typ
     if not runs:
         return ""
     torch.set_num_threads(options.threads)
-    distinct = {setting(run): run for run in runs}
-    costs = {key: calibrate(run, registry) for key, run in list(distinct.items())[:CALIBRATED_SETTINGS]}
+    costs = calibrate({setting(run): run for run in runs}, registry)
     mean = Cost(*(sum(values) / len(costs) for values in zip(*costs.values(), strict=True)))
-    seconds = sum(run_seconds(run, costs.get(setting(run), mean), registry) for run in runs)
+    alike = defaultdict(list)
+    for run in runs:
+        alike[setting(run), budget(run)].append(run)
+    seconds = sum(
+        len(group) * run_seconds(group[0], costs.get(key, mean), registry) for (key, _), group in alike.items()
+    )
     workers = min(options.workers, len(runs))
     return f": about {duration(seconds / workers)} with {workers} workers, judging by a few timed updates"
 
 
-def setting(run: RunConfig) -> tuple[str, str, int, str, str]:
+def setting(run: RunConfig) -> Setting:
     """Return what the cost of an update depends on."""
     return run.estimator.label, run.model.canonical, run.training.batch_size, run.training.optimizer, run.device
 
 
-def calibrate(run: RunConfig, registry: Mapping[str, type[Estimator]], n_steps: int = 6) -> Cost:
-    """Time a few updates and decodings of random images; the fastest counts."""
+def budget(run: RunConfig) -> tuple[str, ...]:
+    """Return what else the time of a run depends on: how much it trains, evaluates and diagnoses."""
+    diagnosed = run.diagnostics.canonical if run.diagnostics else ""
+    return run.data.canonical, str(run.training.epochs), run.evaluation.canonical, diagnosed
+
+
+def calibrate(distinct: Mapping[Setting, RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[Setting, Cost]:
+    """Time a few updates and decodings of random images, of the first setting and of as many as BUDGET_S allows."""
+    costs: dict[Setting, Cost] = {}
+    decode_s: dict[tuple[str, str], float] = {}  # by model and device: it is the same for every estimator
+    chosen = list(distinct.items())[:: -(-len(distinct) // CALIBRATED_SETTINGS)]
+    until = time.perf_counter() + BUDGET_S
+    for key, run in chosen:
+        if costs and time.perf_counter() > until:
+            break
+        state, x_BD = prepare(run, registry)
+        model = run.model.canonical, run.device
+        if model not in decode_s:
+            decode_s[model] = time_decoding(state, run, until)
+        costs[key] = Cost(time_update(state, x_BD, run, until), decode_s[model])
+    return costs
+
+
+def prepare(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> tuple[State, Tensor]:
+    """Return the state of a run before its first update, and a batch of random images."""
     height, width = lookup(run.data.name).image_shape
     device = torch.device(run.device)
     state = start(run, registry, height * width, device)
-    x_BD = torch.rand(run.training.batch_size, height * width, device=device)
-    codes = torch.rand(1000, run.model.n_latents, run.model.n_categories, device=device)
-    step_s: list[float] = []
-    decode_s: list[float] = []
-    while len(step_s) < n_steps and sum(step_s) < LONGEST_S:
+    return state, torch.rand(run.training.batch_size, height * width, device=device)
+
+
+def time_update(state: State, x_BD: Tensor, run: RunConfig, until: float) -> float:
+    """Return the seconds of one update."""
+    return fastest(lambda: train_step(state, x_BD, run.training.grad_clip)[0].item(), until)
+
+
+def time_decoding(state: State, run: RunConfig, until: float) -> float:
+    """Return the seconds of decoding one code."""
+    codes = torch.rand(1000, run.model.n_latents, run.model.n_categories, device=run.device)
+    with torch.no_grad():
+        return fastest(lambda: state.vae.decode(codes).sum().item(), until) / len(codes)
+
+
+def fastest(action: Callable[[], float], until: float) -> float:
+    """Return the least of N_TIMED timings, in seconds; of fewer, but of one at least, once it is `until`."""
+    taken: list[float] = []
+    while not taken or (len(taken) < N_TIMED and time.perf_counter() < until):
         begun = time.perf_counter()
-        train_step(state, x_BD, run.training.grad_clip)[0].item()
-        step_s.append(time.perf_counter() - begun)
-        with torch.no_grad():
-            begun = time.perf_counter()
-            state.vae.decode(codes).sum().item()
-            decode_s.append(time.perf_counter() - begun)
-    return Cost(min(step_s), min(decode_s) / len(codes))
+        action()
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
 
 
 def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:

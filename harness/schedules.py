@@ -37,7 +37,8 @@ class Settings(BaseModel):
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("canonical", None)  # pydantic copies cached properties too, which the update made stale
+        for name in ("canonical", "key"):  # pydantic copies cached properties too, which the update made stale
+            copy.__dict__.pop(name, None)
         return copy
 
 

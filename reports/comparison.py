@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +115,8 @@ def differences(runs: pd.DataFrame, metric: str, baseline: Baseline) -> pd.DataF
     with every schedule. A failed or diverged run is worst; a run that is missing, skipped or unfinished makes no pair.
     Holm's correction is over all rows.
     """
-    rows = [_difference_row(runs, metric, one, other) for one, other in _pairs(runs, baseline)]
+    tried = by_seed(runs, metric)
+    rows = [_difference_row(tried, one, other) for one, other in _pairs(runs, baseline)]
     columns = ["setting", "device", "estimator", "estimator_label", "versus", "n_pairs", "n_bad", "mean", "median"]
     columns += ["low", "high", "probability_of_improvement", "p", "floor"]
     frame = pd.DataFrame([row for row in rows if row["n_pairs"]], columns=columns)
@@ -138,22 +139,34 @@ def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, 
             yield one, other
 
 
-def paired_values(runs: pd.DataFrame, metric: str, one: pd.Series, other: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the seeds that both settings have tried to the end; failed and diverged runs are ``inf``."""
-    joined = pd.concat([_by_seed(runs, metric, one), _by_seed(runs, metric, other)], axis=1, join="inner").sort_index()
-    return joined.iloc[:, 0].to_numpy(dtype=float), joined.iloc[:, 1].to_numpy(dtype=float)
+Tried = Mapping[tuple[str, str], Mapping[int, float]]
+"""By setting and device: the value of every seed that was tried to the end; ``inf`` for failed and diverged runs."""
 
 
-def _by_seed(runs: pd.DataFrame, metric: str, which: pd.Series) -> pd.Series:
-    group = runs[(runs["setting"] == which["setting"]) & (runs["device"] == which["device"]) & runs["seed"].notna()]
-    values = group[metric].where(group["status"] == "finished").astype(float)
-    values = values.mask(group["status"].isin(WORST), math.inf)
-    by_seed: pd.Series = values.set_axis(group["seed"].astype(int)).dropna().groupby(level=0).first()
-    return by_seed
+def by_seed(runs: pd.DataFrame, metric: str) -> Tried:
+    """The values that pairs are made from; where a seed was run more than once, its first value."""
+    values = runs[metric].where(runs["status"] == "finished").astype(float)
+    values = values.mask(runs["status"].isin(WORST), math.inf)
+    there = runs["seed"].notna() & values.notna()
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    rows = runs.loc[there, [*SETTING, "seed"]].itertuples(index=False, name=None)
+    for (setting, device, seed), value in zip(rows, values[there].tolist(), strict=True):
+        found.setdefault((setting, device), {}).setdefault(int(seed), value)
+    return found
 
 
-def _difference_row(runs: pd.DataFrame, metric: str, one: pd.Series, other: pd.Series) -> dict[str, object]:
-    all_pairs = st.paired_differences(*paired_values(runs, metric, one, other))
+def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the seeds that both have tried to the end, in the order of the seeds."""
+    mine, theirs = tried.get(one, {}), tried.get(other, {})
+    seeds = sorted(mine.keys() & theirs.keys())
+    return np.array([mine[seed] for seed in seeds], dtype=float), np.array(
+        [theirs[seed] for seed in seeds], dtype=float
+    )
+
+
+def _difference_row(tried: Tried, one: pd.Series, other: pd.Series) -> dict[str, object]:
+    pair = (one["setting"], one["device"]), (other["setting"], other["device"])
+    all_pairs = st.paired_differences(*paired_values(tried, *pair))
     finite = all_pairs[np.isfinite(all_pairs)]
     interval = st.t_interval(finite)
     return {
@@ -173,8 +186,7 @@ def _difference_row(runs: pd.DataFrame, metric: str, one: pd.Series, other: pd.S
 
 def difference_points(runs: pd.DataFrame, metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
     """The differences behind each row of ``differences``, one per pair."""
-    points = []
-    for _, row in rows.iterrows():
-        other = pd.Series({"setting": row["versus"], "device": row["device"]})
-        points.append(st.paired_differences(*paired_values(runs, metric, row, other)))
-    return points
+    tried = by_seed(runs, metric)
+    keys = zip(rows["setting"], rows["versus"], rows["device"], strict=True)
+    pairs = [((setting, device), (versus, device)) for setting, versus, device in keys]
+    return [st.paired_differences(*paired_values(tried, *pair)) for pair in pairs]

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports import palette
-from reports.comparison import Metric
+from reports.comparison import SETTING, Metric
 from reports.frame import NO_TEMPERATURE, WORST
 from reports.palette import Style
 from reports.svg import Panel, inline, style
 
 Styles = Mapping[str, Style]
 MAX_THIN_LINES = 60  # a panel with more runs shows the quartiles instead of a line each
+CROWDED = 20  # a panel with more runs, and more than two schedules of one estimator, shows the medians only
 MAX_TOGETHER = 6  # more estimators than this get a panel each
 SIZE = (4.4, 3.1)
 
@@ -78,11 +79,11 @@ def _curve_panel(
     with style(f"{metric}-{x}-{number}"):
         figure = Figure(SIZE, layout="constrained")
         axes = figure.add_subplot()
-        thin = part["run_key"].nunique() <= MAX_THIN_LINES
-        for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True):
-            _curve(axes, group, metric, x, styles[str(label)], thin=thin)
-            if part["schedule_label"].nunique() > 2:
-                _end_label(axes, group, metric, x, str(schedule))
+        n_runs = part["run_key"].nunique()
+        if n_runs > CROWDED and part["schedule_label"].nunique() > 2:
+            _schedule_curves(axes, part, metric, x, styles)
+        else:
+            _run_curves(axes, part, metric, x, styles, thin=n_runs <= MAX_THIN_LINES)
         axes.set_ylim(*limits)
         axes.set_xlim(left=0)
         _finish(axes, title, "training step" if x == "step" else "training time, s", words)
@@ -92,17 +93,43 @@ def _curve_panel(
         return inline(figure, alt)
 
 
-def _curve(axes: Axes, group: pd.DataFrame, metric: str, x: str, how: Style, *, thin: bool) -> None:
-    middle = _median_curve(group, metric, x)
-    if thin:
-        sns.lineplot(data=group, x=x, y=metric, units="run_key", estimator=None, ax=axes, color=how.hex,
-                     linewidth=0.9, alpha=0.5, legend=False)  # fmt: skip
-    else:
-        axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
+def _run_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Styles, *, thin: bool) -> None:
+    """A thin line per run or a band, and the median, in the colour and dash of the estimator."""
+    for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True):
+        how, middle = styles[str(label)], _median_curve(group, metric, x)
+        if thin:
+            for _, run in group.sort_values(x, kind="stable").groupby("run_key"):
+                axes.plot(run[x], run[metric], color=how.hex, linewidth=0.9, alpha=0.5)
+        else:
+            axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
+        _median_line(axes, middle, x, how, how.dash)
+        _ends(axes, group, metric, x, how)
+        if part["schedule_label"].nunique() > 2:
+            _end_label(axes, group, metric, x, str(schedule))
+
+
+def _schedule_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Styles) -> None:
+    """The medians of one estimator's schedules, told apart by their dash; the legend has them as they end, in order."""
+    drawn = []
+    for number, (schedule, group) in enumerate(part.groupby("schedule_label", sort=True)):
+        how, middle = styles[str(group["estimator_label"].iloc[0])], _median_curve(group, metric, x)
+        width = 1.9 if number < len(palette.DASHES) else 1.1
+        drawn.append((-middle["median"].iloc[-1], str(schedule), _median_line(axes, middle, x, how, number, width)))
+        _ends(axes, group, metric, x, how)
+    drawn.sort(key=lambda each: each[:2])
+    lines, names = [line for _, _, line in drawn], [_short(name, 44) for _, name, _ in drawn]
+    axes.legend(lines, names, frameon=False, fontsize=7.5, loc="best", handlelength=3, labelspacing=0.3)
+
+
+def _median_line(axes: Axes, middle: pd.DataFrame, x: str, how: Style, dash: int, width: float = 2) -> Line2D:
     shown = middle[np.isfinite(middle["median"])]
     marker = how.marker if len(shown) < 2 else None
-    line = palette.line(how.dash)
-    axes.plot(shown[x], shown["median"], color=how.hex, linewidth=2, marker=marker, markersize=6, linestyle=line)
+    return axes.plot(shown[x], shown["median"], color=how.hex, linewidth=width, marker=marker, markersize=6,
+                     linestyle=palette.line(dash))[0]  # fmt: skip
+
+
+def _ends(axes: Axes, group: pd.DataFrame, metric: str, x: str, how: Style) -> None:
+    """A cross where a run failed or diverged."""
     ended = group[group["status"].isin(WORST)].sort_values("epoch").groupby("run_key").tail(1)
     axes.plot(ended[x], ended[metric], linestyle="none", marker="x", markersize=7, markeredgewidth=1.8, color=how.hex)
 
@@ -114,7 +141,7 @@ def _median_curve(group: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
     for key in bad & set(table.columns):
         table.loc[table.index > table[key].last_valid_index(), key] = math.inf
     with np.errstate(invalid="ignore"):
-        quartiles = {name: table.quantile(q, axis=1) for name, q in (("low", 0.25), ("median", 0.5), ("high", 0.75))}
+        quartiles = table.quantile([0.25, 0.5, 0.75], axis=1).T.set_axis(["low", "median", "high"], axis=1)
     return pd.DataFrame({x: group.groupby("epoch")[x].median(), **quartiles}).reset_index()
 
 
@@ -165,9 +192,10 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
 def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: Metric, styles: Styles) -> Panel | None:
     """Every run as a point, the mean with its t interval, best setting on top; failures in words."""
     rows = []
+    finished = runs[(runs["status"] == "finished") & runs[metric.name].notna()]
+    by_setting = {key: group.to_numpy(dtype=float) for key, group in finished.groupby(SETTING)[metric.name]}
     for _, row in levels.iterrows():
-        mine = runs[(runs["setting"] == row["setting"]) & (runs["device"] == row["device"])]
-        points = mine.loc[mine["status"] == "finished", metric.name].dropna().to_numpy(dtype=float)
+        points = by_setting.get((row["setting"], row["device"]), np.empty(0))
         note = f"{row['n_bad']} of {row['n_planned']} failed or diverged" if row["n_bad"] else ""
         rows.append((_name(row, levels[levels["n"] > 0]), points, row, note))
     rows = [row for row in rows if len(row[1]) or row[3]]

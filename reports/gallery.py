@@ -6,6 +6,8 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from reports.frame import Runs
 
 MAX_SETTINGS = 40
@@ -31,12 +33,19 @@ class Gallery:
     pictures: Sequence[Picture]
 
 
-def galleries(runs: Runs) -> list[Gallery]:
-    """The pictures of the first finished seed of each setting and device; at most 40 settings."""
+def pictured(runs: Runs) -> pd.DataFrame:
+    """The first run with pictures of each setting and device."""
     have = runs.runs[runs.runs["run_key"].isin(runs.images)]
-    have = have.sort_values(["setting", "device", "seed"], kind="stable").drop_duplicates(["setting", "device"])
+    return have.sort_values(["setting", "device", "seed"], kind="stable").drop_duplicates(["setting", "device"])
+
+
+def galleries(runs: Runs) -> list[Gallery]:
+    """The pictures of the first finished seed of each setting and device; at most 40, of all estimators in turn."""
+    have = pictured(runs)
+    turn = have.groupby("estimator_label").cumcount().sort_values(kind="stable")
+    have = have.loc[turn.index[:MAX_SETTINGS].sort_values()]
     by_originals: dict[str, list[Picture]] = {}
-    for row in have.head(MAX_SETTINGS).to_dict("records"):
+    for row in have.to_dict("records"):
         images = runs.images[str(row["run_key"])]
         picture = Picture(
             setting=str(row["setting"]),

@@ -163,6 +163,8 @@ def _render(
             timings=tables.timings(frame),
             shared=bool(frame.loc[frame["status"] == "finished", "shared_machine"].any()),
             galleries=gallery.galleries(runs),
+            n_pictured=len(gallery.pictured(runs)),
+            n_pictures=gallery.MAX_SETTINGS,
             failures=tables.failures(frame),
             provenance=list(provenance.facts(stored)) if stored else [],
             settings=provenance.settings(frame),

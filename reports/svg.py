@@ -83,12 +83,18 @@ def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
     markup = re.sub(r"font: (?:(bold|700) )?([\d.]+)px [^;\"]*", _font, markup)
     markup = re.sub(r"; font-family: [^;\"]*", "", markup)
     markup = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", markup)  # it would hold for the whole page
+    markup = re.sub(r' d="[^"]*"', _rounded, markup)
     for hex_colour, variable in _COLOURS.items():
         markup = markup.replace(hex_colour, variable)
     box = re.search(r'viewBox="([^"]+)"', markup)
     viewbox = box.group(1) if box else "0 0 400 300"
     head = f'<svg role="img" aria-label="{escape(alt, quote=True)}" viewBox="{viewbox}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     return Panel(head + re.sub(r"^<svg[^>]*>", "", markup).rstrip(), alt, wide)
+
+
+def _rounded(path: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point: a pixel is ten times as wide even where a page is enlarged tenfold."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}".rstrip("0").rstrip("."), path.group())
 
 
 def _font(found: re.Match[str]) -> str:

@@ -211,3 +211,12 @@ def test_build_estimator_refuses_what_cannot_be():
         run(schedule=NoSchedule()).build_estimator(REGISTRY)
     with pytest.raises(ValueError, match="expected one of"):
         run(estimator=EstimatorConfig(name="nope")).build_estimator(REGISTRY)
+
+
+def test_a_copy_of_a_run_has_its_own_key(tiny_run):
+    """The key is computed once and kept; a copy with other settings must not keep it."""
+    run = tiny_run()
+    first = run.key
+    other = run.model_copy(update={"seed": 7})
+    assert other.key == tiny_run(seed=7).key != first == run.key
+    assert run == tiny_run()

@@ -1,0 +1,113 @@
+"""`harness report`, `harness gradients` and `harness ui`: what a person reads."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from harness.command_line import (
+    DEFAULT_OUT,
+    default_out,
+    grid_option,
+    load,
+    make_console,
+    out_option,
+    plugin_option,
+    store_uri,
+    unwritable,
+    uri_option,
+)
+
+
+@click.command()
+@click.option("--experiment", metavar="NAME", help="The grid's name. Default: the only experiment of the store.")
+@click.option("--baseline", metavar="ESTIMATOR", help="What the others are compared with.")
+@click.option("--title", help="Title of the report.")
+@click.option(
+    "--from",
+    "results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_out,
+    show_default=DEFAULT_OUT,
+    help="The folder that `harness run --out` wrote to.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    show_default="NAME/report in --from",
+    help="Folder for report.html and tables/.",
+)
+@uri_option
+def report(
+    experiment: str | None,
+    baseline: str | None,
+    title: str | None,
+    results: Path,
+    out: Path | None,
+    tracking_uri: str | None,
+) -> None:
+    """Write report.html and tables/ about an experiment."""
+    from reports.html import build_report
+    from reports.load import load
+
+    runs = load(experiment, tracking_uri or store_uri(results))
+    folder = out or results / runs.experiment / "report"
+    try:
+        path = build_report(runs, folder, baseline=baseline, title=title)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    click.echo(f"report: {path.absolute()}")
+
+
+@click.command()
+@grid_option
+@click.option("--resamples", type=click.IntRange(min=64), default=1024, show_default=True, help="Draws per estimator.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@plugin_option
+@out_option
+def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path], out: Path) -> None:
+    """Hold the estimators of a grid against the true gradients of small problems, in seconds.
+
+    Bias with its interval, cosine, variance and cost, each estimator at the first temperatures of its schedules. Writes
+    gradients.html, gradients.csv, gradients.md and figures/ to gradients/NAME in --out.
+    """
+    from harness import gradients as toys
+    from harness.plugins import load_registry
+    from reports import gradients as pages
+
+    registry = load_registry(plugins)
+    grid = load(grid_path, registry)
+    console = make_console()
+    estimators = toys.estimators(grid, registry)
+    sections = []
+    for name, toy in toys.TOYS.items():
+        with console.status(f"{name}: {len(estimators)} estimators"):
+            frame = toys.frame(toy, estimators, resamples, seed)
+        sections.append(pages.Section(name, str(frame.attrs["truth"]), frame, toy.meaning))
+    notes = {"Draws": f"{resamples} of each estimator", "Seed": str(seed), "Points": toys.POINTS}
+    command = shlex.join(["harness", *sys.argv[1:]])
+    folder = out / "gradients" / grid.name
+    try:
+        path = pages.write(sections, folder, title=grid.name, command=command, notes=notes)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    for table in toys.tables({section.title: section.frame for section in sections}):
+        console.print(table)
+    click.echo(f"page: {path.absolute()}")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@out_option
+@uri_option
+def ui(port: int, out: Path, tracking_uri: str | None) -> None:
+    """Open the MLflow UI on this store, on loopback only."""
+    uri = tracking_uri or store_uri(out)
+    click.echo(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C stops it)")
+    click.echo("Open the grid's experiment, its runs, the chart view, then: Group by → estimator.")
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])  # noqa: S606 fixed program, no shell

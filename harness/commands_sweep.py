@@ -1,0 +1,150 @@
+"""`harness run`, `harness sync` and `harness status`: a grid, its runs and its journal."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.command_line import Refused, grid_option, load, make_console, out_option, plugin_option, uri_option
+
+if TYPE_CHECKING:
+    from harness.config import RunConfig
+
+
+@click.command()
+@grid_option
+@click.option("--dry-run", is_flag=True, help="Print the runs, their status and an estimate of the time; run nothing.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: one per core.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Torch threads per worker.")
+@click.option("--retry", type=click.Choice(["failed"]), help="Run failed and diverged runs again.")
+@click.option("--fail-fast", is_flag=True, help="Stop the sweep at the first run that fails or diverges.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only runs with this setting: estimator=rloo, seed=0, training.lr=0.001.",
+)
+@plugin_option
+@out_option
+@uri_option
+def run(
+    grid_path: Path,
+    dry_run: bool,
+    workers: int | None,
+    threads: int,
+    retry: str | None,
+    fail_fast: bool,
+    only: Sequence[str],
+    plugins: Sequence[Path],
+    out: Path,
+    tracking_uri: str | None,
+) -> None:
+    """Run a grid: estimators × schedules × devices × seeds. Finished runs are skipped.
+
+    Exit code: 0 all finished, 1 some run failed or diverged, 2 the input was refused, 130 interrupted.
+    """
+    from harness.plugins import load_registry
+    from harness.provenance import without_passwords
+    from harness.runner import Options, read_sweep, run_sweep
+
+    registry = load_registry(plugins)
+    grid = load(grid_path, registry)
+    selected = select(grid.runs, only)
+    options = Options(
+        out=out,
+        workers=workers or os.cpu_count() or 1,
+        threads=threads,
+        tracking_uri=tracking_uri,
+        retry_failed=retry == "failed",
+        fail_fast=fail_fast,
+        plugins=plugins,
+        command=without_passwords(shlex.join(["harness", *sys.argv[1:]])),
+    )
+    if dry_run:
+        from harness.dry_run import show
+
+        show(read_sweep(grid, out, selected), options, registry)
+        return
+    check_data(selected)
+    progress = make_progress()
+    for note in grid.notes:
+        progress.say(f"note: {note}")
+    sys.exit(run_sweep(grid, options, progress, selected))
+
+
+def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:
+    """Return the runs that match every KEY=VALUE. Raises Refused where nothing does."""
+    known = {name for run in runs for name in settings(run)} if only else set()
+    for condition in only:
+        key, separator, value = condition.partition("=")
+        if not separator:
+            raise Refused(f"--only: expected KEY=VALUE, got {condition!r}.")
+        if key not in known:
+            raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}.")
+        values = sorted({settings(run).get(key, "–") for run in runs})
+        runs = [run for run in runs if settings(run).get(key) == value]
+        if not runs:
+            raise Refused(f"--only: expected {key} to be one of {', '.join(values)}, got {value!r}.")
+    return runs
+
+
+def settings(run: "RunConfig") -> dict[str, str]:
+    """Return the settings of a run as text, by the names that `--only` takes."""
+    named = {"estimator": run.estimator.name, "schedule": run.schedule.label, "label": run.label}
+    return {**{name: str(value) for name, value in run.flat().items()}, **named}
+
+
+def check_data(runs: Sequence["RunConfig"]) -> None:
+    """Load each data set once, so that a missing or damaged one is refused before the first run. Raises DataError."""
+    from harness.data import load
+
+    for config in {run.data for run in runs}:
+        load(config)
+
+
+def make_progress() -> Any:
+    """Return a live table on a terminal and plain lines elsewhere."""
+    from harness.progress import LiveProgress, PlainProgress
+
+    console = make_console()
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+
+
+@click.command()
+@grid_option
+@plugin_option
+@out_option
+@uri_option
+def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str | None) -> None:
+    """Replay the journal of a grid into MLflow, storing nothing twice."""
+    from harness import tracking
+    from harness.plugins import load_registry
+    from harness.provenance import without_passwords
+    from harness.runner import Options, open_store, read_sweep
+
+    grid = load(grid_path, load_registry(plugins))
+    uri = tracking_uri or tracking.default_uri(out)
+    sweep = read_sweep(grid, out)
+    tracker = tracking.Tracker(uri, out=out.absolute())
+    replayed = open_store(tracker, sweep, Options(out=out, workers=1, command=f"harness sync --grid {grid_path}"))
+    counts = sweep.counts()
+    tracker.close_sweep("FINISHED" if counts["finished"] == len(grid.runs) else "FAILED", counts)
+    there = len(sweep.ends) - replayed
+    click.echo(f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {there} were there already.")
+
+
+@click.command()
+@grid_option
+@plugin_option
+@out_option
+def status(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
+    """Say what is done, running and failed of a grid."""
+    from harness.plugins import load_registry
+    from harness.progress import PlainProgress
+    from harness.runner import read_sweep
+
+    PlainProgress(make_console()).finish(read_sweep(load(grid_path, load_registry(plugins)), out), None)
