@@ -1,5 +1,7 @@
 """What a device can do here: whether it exists, waiting for it, and how much memory was used."""
 
+import ctypes
+import platform
 import resource
 import sys
 from pathlib import Path
@@ -28,11 +30,25 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep what this process frees for the next step, as it does by default for small blocks only.
+
+    Otherwise blocks of more than 32 MB go back to the system and come anew, page by page: half the time of a step that
+    decodes 16,384 codes at once. Without effect where the library is not glibc.
+    """
+    if _GLIBC is not None:
+        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            _GLIBC.mallopt(parameter, 2**30)
+
+
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new measurement of peak memory, where the system allows it."""
+    """Start a new measurement of peak memory, where the system allows it; what is kept but not used is given back."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif _CLEAR_REFS.exists():
+        return
+    if _GLIBC is not None:
+        _GLIBC.malloc_trim(0)
+    if _CLEAR_REFS.exists():
         _CLEAR_REFS.write_text("5")
 
 
@@ -47,5 +63,7 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")

@@ -1,6 +1,9 @@
 """Times, devices, seeds and provenance: what surrounds a number."""
 
+import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,40 @@ def test_provenance_names_code_packages_and_hardware(tmp_path: Path) -> None:
 )
 def test_passwords_are_not_shown(text: str, shown: str) -> None:
     assert provenance.without_passwords(text) == shown
+
+
+KEEPING = """
+import resource
+import sys
+import torch
+from pathlib import Path
+from harness import devices
+
+def resident_mb():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "keep":
+    devices.keep_freed_memory()
+torch.ones(16_000_000)
+before = faults()
+for _ in range(3):
+    torch.ones(16_000_000)
+print(faults() - before)
+kept = resident_mb()
+devices.reset_peak_memory(torch.device("cpu"))
+print(kept - resident_mb())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_kept_between_steps_and_given_back_between_runs() -> None:
+    found = {}
+    for mode in ("keep", "default"):
+        done = subprocess.run([sys.executable, "-c", KEEPING, mode], capture_output=True, text=True, check=True)
+        found[mode] = [float(line) for line in done.stdout.split()]
+    assert found["keep"][0] < 0.1 * found["default"][0]  # pages that had to come anew
+    assert found["keep"][1] > 50  # MB of the 64 that reset_peak_memory gave back
