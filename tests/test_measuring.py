@@ -118,11 +118,14 @@ def faults():
 
 if sys.argv[1] == "keep":
     devices.keep_freed_memory()
-torch.ones(16_000_000)
-before = faults()
-for _ in range(3):
-    torch.ones(16_000_000)
+a, b = torch.ones(16_000_000), torch.ones(16_000_000)
+for step in range(10):
+    if step == 5:
+        before = faults()
+    c = a + b
+    d = c * 2
 print(faults() - before)
+del a, b, c, d
 kept = resident_mb()
 devices.reset_peak_memory(torch.device("cpu"))
 print(kept - resident_mb())
