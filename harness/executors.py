@@ -1,5 +1,6 @@
 """Where runs are computed. An executor only carries records: it knows nothing of journals, MLflow or terminals."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -137,6 +138,7 @@ def _work(connection: Connection, threads: int, plugins: Sequence[str]) -> None:
 
     torch.set_num_threads(threads)
     registry = load_registry([Path(path) for path in plugins])
+    gc.freeze()  # what is imported stays: collections during training need not look at it
     try:
         while True:
             run = RunConfig.from_json(connection.recv_bytes().decode())

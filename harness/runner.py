@@ -4,6 +4,7 @@ The driver is the only writer.
 """
 
 import fcntl
+import gc
 import os
 import platform
 import shlex
@@ -19,8 +20,10 @@ from harness.config import RunConfig
 from harness.devices import missing_reason
 from harness.events import TERMINAL, Event, Interrupted, Record, Skipped, Started
 from harness.executors import LocalExecutor
+from harness.forecast import longest_first
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, attempts
+from harness.plugins import load_registry
 from harness.progress import Progress
 from harness.provenance import provenance, without_passwords
 from harness.store import Store
@@ -126,8 +129,10 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
             progress.say(f"{starting}runs are stored in {without_passwords(uri)}")
             with Store(tracking.Tracker(uri, out=options.out.absolute()), progress) as store:
                 store.open(sweep, options)
+                gc.freeze()  # what is imported stays: neither collections nor the exit need to look at it
                 progress.start(sweep, runs)
-                interrupted = execute(runs, executor, sweep, journal, store, progress, fail_fast=options.fail_fast)
+                ordered = longest_first(runs, load_registry(options.plugins))
+                interrupted = execute(ordered, executor, sweep, journal, store, progress, fail_fast=options.fail_fast)
                 counts = sweep.counts()
                 code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
                 store.close("KILLED" if interrupted else "FAILED" if code else "FINISHED", counts)

@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Queue
 from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -93,17 +93,15 @@ class Store:
 
     def _batches(self) -> Iterator[list[_Item]]:
         """Yield what is in the queue, all of it at a time, until None comes."""
-        while True:
+        more = True
+        while more:
             items = [self._queue.get()]
-            try:
-                while True:
-                    items.append(self._queue.get_nowait())
-            except Empty:
-                batch = [item for item in items if item is not None]
+            while len(items) < QUEUED and not self._queue.empty():  # this thread alone takes from it
+                items.append(self._queue.get())
+            batch = [item for item in items if item is not None]
+            more = len(batch) == len(items)
             if batch:
                 yield batch
-            if items[-1] is None:
-                return
 
     def _write(self, batch: list[_Item]) -> None:
         """Write a batch, the records of one attempt together."""

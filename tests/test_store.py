@@ -1,16 +1,24 @@
 """The thread that writes the store: together what has gathered, never a record lost in silence, bounded in memory."""
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
+from rich.console import Console
 
+from estimators import REGISTRY
 from harness.events import EpochDone, Event, Finished, Record, Started
+from harness.grid import load_grid
 from harness.journal import Attempt
-from harness.store import QUEUED, Store
-from harness.tracking import MlflowException
+from harness.progress import PlainProgress
+from harness.runner import Options, read_sweep, run_sweep
+from harness.store import QUEUED, Store, open_store
+from harness.tracking import MlflowException, Tracker
 
 Gate = threading.Event
 
@@ -197,3 +205,42 @@ def test_the_thread_ends_with_the_context() -> None:
     with new_store(FakeTracker()) as store:
         write(store, attempt_of("run"))
     assert not store._thread.is_alive()
+
+
+def test_a_store_lost_in_mid_sweep_is_complete_after_a_replay(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lost.yaml"
+    path.write_text(
+        "name: lost\ndata: {train_size: 50}\nmodel: {n_latents: 2, n_categories: 3, hidden: [8]}\n"
+        "training: {epochs: 2, batch_size: 50}\nevaluation: {bound_samples: 0, n_images: 1}\n"
+        "estimators: [straight_through]\nseeds: {count: 6}\n"
+    )
+    grid = load_grid(path, REGISTRY)
+    text = io.StringIO()
+    options = Options(out=out, workers=1)
+    calls: list[str] = []
+    whole = MlflowClient.log_artifacts
+
+    def fails_at_third(client: MlflowClient, run_id: str, folder: str) -> None:
+        calls.append(run_id)
+        if len(calls) == 3:
+            raise MlflowException("disk is full")
+        whole(client, run_id, folder)
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", fails_at_third)
+    assert run_sweep(grid, options, PlainProgress(Console(file=text, width=200))) == 0
+    assert text.getvalue().count("disk is full") == 1
+    assert "6 finished." in text.getvalue()
+    assert "`harness sync` replays them" in text.getvalue()
+    assert len(calls) == 3
+
+    tracker = Tracker(f"sqlite:///{out / 'mlflow.db'}", out=out)
+    for replayed in (6, 0):  # of the first the store had only the beginning
+        assert open_store(tracker, read_sweep(grid, out), options) == replayed
+    client = MlflowClient(tracking_uri=tracker.uri)
+    runs = client.search_runs([tracker.experiment_id], filter_string="tags.`harness.kind` = 'run'")
+    assert sorted(run.data.tags["run_key"] for run in runs) == sorted(run.key for run in grid.runs)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
