@@ -33,6 +33,8 @@ estimators: [straight_through]
 seeds: {count: %d}
 """
 WORKERS = 2
+SETTLED = 500
+"""Growth of memory per run is stated from so many runs on: in fewer, MLflow is still loading itself."""
 
 
 def per_run_s(sweep: Timed) -> float:
@@ -75,21 +77,23 @@ def rows(ours: dict[str, list[Timed]], theirs: dict[str, list[dict]], small: int
         inside = statistics.fmean(statistics.fmean(sweep.run_s) for sweep in sweeps)
         figures = [[per_run_s(s) for s in sweeps], [s.startup_s for s in sweeps], [s.wall_s for s in sweeps]]
         texts = [record.spread(values, form) for values, form in zip(figures, (".3f", ".1f", ".1f"), strict=True)]
-        found.append([name, *texts, f"{inside:.3f}", record.spread([s.peak_mb for s in sweeps], ".0f")])
+        memory = [
+            record.spread([s.peak_mb for s in sweeps], ".0f"),
+            record.spread([s.growth_kb for s in sweeps], ".0f") if len(sweeps[0].starts_s) >= SETTLED else "–",
+        ]
+        found.append([name, *texts, f"{inside:.3f}", *memory])
     for name, results in theirs.items():
         texts = [record.spread([result[key] for result in results], ".3f") for key in ("per_run_s", "startup_s")]
-        found.append([f"{name} × {small}, nothing tracked", *texts, "–", "–", "–"])
+        found.append([f"{name} × {small}, nothing tracked", *texts, *"––––"])
     return found
 
 
-def growth(ours: dict[str, list[Timed]]) -> tuple[float, float]:
-    """Return seconds per run and kB of driver memory per run, from the smallest to the largest no-op sweep."""
+def further_run_s(ours: dict[str, list[Timed]]) -> float:
+    """Return what each further no-op run takes, from the smallest to the largest sweep; nan if there is but one."""
     sweeps = [s[0] for name, s in ours.items() if name.startswith("no-op")]
     few, many = min(sweeps, key=lambda s: len(s.starts_s)), max(sweeps, key=lambda s: len(s.starts_s))
     more = len(many.starts_s) - len(few.starts_s)
-    if not more:
-        return float("nan"), float("nan")
-    return (many.wall_s - few.wall_s) / more, (many.peak_mb - few.peak_mb) * 1024 / more
+    return (many.wall_s - few.wall_s) / more if more else float("nan")
 
 
 def main() -> None:
@@ -99,13 +103,14 @@ def main() -> None:
     parser.add_argument("--others", default=sys.executable, help="a Python that has hydra-core, ray or both")
     given = parser.parse_args()
     ours, theirs = measure(given.rounds, given.runs, given.others)
-    further_s, further_kb = growth(ours)
-    headings = ["sweep", "s per run", "start-up, s", "wall, s", "s inside a run", "driver, MB"]
+    further_s = further_run_s(ours)
+    headings = ["sweep", "s per run", "start-up, s", "wall, s", "s inside a run", "driver, MB", "kB per run"]
     lines = [
         *record.table(headings, rows(ours, theirs, min(given.runs))),
         "",
-        f"Two workers; median (least – greatest) of {given.rounds} rounds. Each further no-op run:"
-        f" {further_s:.3f} s and {further_kb:.0f} kB of driver memory.",
+        f"Two workers; median (least – greatest) of {given.rounds} rounds, one round of the largest sweep."
+        f" Each further no-op run: {further_s:.3f} s. Memory of the driver until the last run ends: its peak, and its"
+        " growth after the first tenth of the runs.",
     ]
     figures = {
         "per_run_s": {name: [per_run_s(s) for s in sweeps] for name, sweeps in ours.items()},
@@ -113,7 +118,7 @@ def main() -> None:
         "startup_s": {name: [s.startup_s for s in sweeps] for name, sweeps in ours.items()},
         "peak_mb": {name: [s.peak_mb for s in sweeps] for name, sweeps in ours.items()},
         "further_run_s": further_s,
-        "further_run_kb": further_kb,
+        "growth_kb_per_run": {name: [s.growth_kb for s in sweeps] for name, sweeps in ours.items()},
         "others": theirs,
     }
     record.write("orchestration", "Orchestration per run", lines, figures)
