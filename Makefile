@@ -33,6 +33,8 @@ check: install
 
 bench: install
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/orchestration.py
+	$(BIN)/python benchmarks/sweep.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -26,6 +26,7 @@ from notebook import BATCH, Loop, notebook_loop
 from estimators import REGISTRY
 from harness import data
 from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.devices import keep_freed_memory
 from harness.linear import ONEDNN_IS_FASTER
 from harness.schedules import Constant, NoSchedule
 from harness.train import compile_step, start, train_epoch
@@ -49,6 +50,7 @@ def harness_loop(
         training=TrainingConfig(compile="on" if compiled else "off", batch_size=batch, epochs=10**6),
     )
     images = data.load(run.data)
+    keep_freed_memory()  # as a sweep's worker does
     state = start(run, REGISTRY, images.n_pixels, torch.device("cpu"))
     compile_step(run, state, images)
 

@@ -124,7 +124,8 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness import tracking
     from harness.plugins import load_registry
     from harness.provenance import without_passwords
-    from harness.runner import Options, open_store, read_sweep
+    from harness.runner import Options, read_sweep
+    from harness.store import open_store
 
     grid = load(grid_path, load_registry(plugins))
     uri = tracking_uri or tracking.default_uri(out)

@@ -3,17 +3,16 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import click
 import torch
 from torch import Tensor
 
-from estimators import Estimator, build
+from estimators import Estimator
 from harness.config import RunConfig
 from harness.datasets.catalogue import lookup
 from harness.devices import missing_reason
-from harness.diagnostics import Diagnostics
+from harness.forecast import Cost, run_seconds
 from harness.progress import duration
 from harness.runner import Options, Sweep
 from harness.train import State, start, train_step
@@ -28,13 +27,6 @@ N_TIMED = 4
 
 BUDGET_S = 2.0
 """No more settings are timed, and no more updates of one, once that much time has gone."""
-
-
-class Cost(NamedTuple):
-    """Seconds of one update and of decoding one code, as measured here on random images."""
-
-    step_s: float
-    decode_s: float
 
 
 def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]) -> None:
@@ -123,29 +115,3 @@ def fastest(action: Callable[[], float], until: float) -> float:
         action()
         taken.append(time.perf_counter() - begun)
     return min(taken)
-
-
-def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
-    """Return the estimated seconds of one run: its updates, its validations, its diagnostics and its final bounds."""
-    info = lookup(run.data.name)
-    n_validation = round(info.n_train * run.data.validation_fraction)
-    n_train = info.n_train - n_validation
-    n_train = min(n_train, run.data.train_size or n_train)
-    split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
-    n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
-    n_decoded = split * (run.training.epochs // run.evaluation.validation_every)
-    n_decoded += info.n_test * (run.evaluation.test_samples + 1 + run.evaluation.bound_samples)
-    n_decoded += n_diagnosed(run, registry)
-    return n_steps * cost.step_s + n_decoded * 2 * cost.decode_s  # decoding and its likelihood
-
-
-def n_diagnosed(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> int:
-    """Return how many codes the diagnostics of a run evaluate."""
-    if run.diagnostics is None:
-        return 0
-    settings, shape = run.diagnostics, (run.model.n_latents, run.model.n_categories)
-    diagnostics = Diagnostics(run, settings, registry)
-    times = sum(diagnostics.due(epoch) for epoch in range(1, run.training.epochs + 1))
-    basket = [build(entry.name, registry, **entry.params) for entry in settings.basket]
-    evaluations = sum(each.n_cost_evals(*shape) for each in (run.build_estimator(registry), *basket))
-    return times * evaluations * settings.resamples * settings.probe

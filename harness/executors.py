@@ -1,5 +1,6 @@
 """Where runs are computed. An executor only carries records: it knows nothing of journals, MLflow or terminals."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -133,10 +134,13 @@ def _work(connection: Connection, threads: int, plugins: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     import torch
 
+    from harness.devices import keep_freed_memory
     from harness.plugins import load_registry
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     registry = load_registry([Path(path) for path in plugins])
+    gc.freeze()  # what is imported stays: collections during training need not look at it
     try:
         while True:
             run = RunConfig.from_json(connection.recv_bytes().decode())

@@ -4,30 +4,29 @@ The driver is the only writer.
 """
 
 import fcntl
-import json
+import gc
 import os
 import platform
 import shlex
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.config import RunConfig
 from harness.devices import missing_reason
 from harness.events import TERMINAL, Event, Interrupted, Record, Skipped, Started
 from harness.executors import LocalExecutor
+from harness.forecast import longest_first
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, attempts
+from harness.plugins import load_registry
 from harness.progress import Progress
 from harness.provenance import provenance, without_passwords
-
-if TYPE_CHECKING:
-    from harness.tracking import Tracker
+from harness.store import Store
 
 
 class SweepError(Exception):
@@ -128,17 +127,18 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
             uri = options.tracking_uri or tracking.default_uri(options.out)
             starting = f"{len(executor)} workers start; " if len(executor) else ""
             progress.say(f"{starting}runs are stored in {without_passwords(uri)}")
-            tracker = tracking.Tracker(uri, out=options.out.absolute())
-            store = Store(tracker, progress)
-            store.open(sweep, options)
-            progress.start(sweep, runs)
-            interrupted = execute(runs, executor, sweep, journal, store, progress, fail_fast=options.fail_fast)
+            with Store(tracking.Tracker(uri, out=options.out.absolute()), progress) as store:
+                store.open(sweep, options)
+                gc.freeze()  # what is imported stays: neither collections nor the exit need to look at it
+                progress.start(sweep, runs)
+                ordered = longest_first(runs, load_registry(options.plugins))
+                interrupted = execute(ordered, executor, sweep, journal, store, progress, fail_fast=options.fail_fast)
+                counts = sweep.counts()
+                code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
+                store.close("KILLED" if interrupted else "FAILED" if code else "FINISHED", counts)
         finally:
             executor.close()
             progress.close()
-        counts = sweep.counts()
-        code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
-        store.close("KILLED" if interrupted else "FAILED" if code else "FINISHED", counts)
         progress.finish(sweep, store.lost)
         progress.say(f"next: {next_command(grid.name, options)}")
     return code
@@ -159,7 +159,7 @@ def execute(
     executor: LocalExecutor,
     sweep: Sweep,
     journal: Journal,
-    store: "Store",
+    store: Store,
     progress: Progress,
     *,
     fail_fast: bool,
@@ -179,19 +179,19 @@ def execute(
     return False
 
 
-def carry(record: Record, sweep: Sweep, journal: Journal, store: "Store", progress: Progress) -> None:
+def carry(record: Record, sweep: Sweep, journal: Journal, store: Store, progress: Progress) -> None:
     """Store one record and show it."""
     journal.append(record)
     attempt = sweep.live.setdefault(record.run_key, Attempt())
     attempt.records.append(record)
-    store.write(record, attempt)
-    progress.show(record)
     if isinstance(record.event, TERMINAL):
         del sweep.live[record.run_key]
         sweep.ends[record.run_key] = record.event
+    store.write(record, attempt)
+    progress.show(record)
 
 
-def stop(sweep: Sweep, journal: Journal, store: "Store", progress: Progress, why: str) -> None:
+def stop(sweep: Sweep, journal: Journal, store: Store, progress: Progress, why: str) -> None:
     """Record that the runs under way were interrupted."""
     for key in list(sweep.live):
         carry(Record.now(key, Interrupted(why)), sweep, journal, store, progress)
@@ -216,75 +216,6 @@ def skip_missing_devices(runs: Sequence[RunConfig], sweep: Sweep, journal: Journ
         elif sweep.ends.get(run.key) != Skipped(reason):
             journal.append(Record.now(run.key, Skipped(reason)))
             sweep.ends[run.key] = Skipped(reason)
-
-
-class Store:
-    """The tracker, or its absence: once it fails, the sweep goes on from the journal alone and says so once."""
-
-    def __init__(self, tracker: "Tracker", progress: Progress) -> None:
-        self._tracker, self._progress = tracker, progress
-        self.lost: str | None = None
-
-    def open(self, sweep: Sweep, options: Options) -> None:
-        self._guarded(lambda: open_store(self._tracker, sweep, options))
-
-    def write(self, record: Record, attempt: Attempt) -> None:
-        self._guarded(lambda: self._tracker.write(record, attempt))
-
-    def close(self, status: str, counts: Mapping[str, int]) -> None:
-        self._guarded(lambda: self._tracker.close_sweep(status, counts))
-
-    def _guarded(self, action: Any) -> None:
-        from harness.tracking import STORE_ERRORS
-
-        if self.lost is not None:
-            return
-        try:
-            action()
-        except STORE_ERRORS as error:
-            self.lost = (str(error).splitlines() or [type(error).__name__])[0]
-            self._progress.say(
-                f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything."
-            )
-
-
-def open_store(tracker: "Tracker", sweep: Sweep, options: Options) -> int:
-    """Open the sweep in the store and replay what the journal has and the store has not. Return the number replayed."""
-    grid = sweep.grid
-    described = {**provenance(), "workers": options.workers, "threads": options.threads}
-    tracker.open_sweep(
-        name=grid.name,
-        sweep_id=_sweep_id(sweep.folder),
-        runs=grid.runs,
-        tags={"harness.command": options.command, "harness.question": grid.question},
-        files={
-            "grid.yaml": grid.text,
-            "plan.json": json.dumps(plan(grid)),
-            "provenance.json": json.dumps(described, indent=1),
-        },
-    )
-    journal = Journal(sweep.folder)
-    ended = {key: a for key, a in attempts(journal.read(pictures=False)).items() if a.end is not None}
-    missing = tracker.missing(ended)
-    if missing:  # only now are the pictures read
-        tracker.replay(attempt for key, attempt in attempts(journal.read()).items() if key in missing)
-    return len(missing)
-
-
-def plan(grid: Grid) -> list[dict[str, Any]]:
-    """Return what every planned run is, so that a report sees the missing ones."""
-    return [
-        {
-            "run_key": run.key,
-            "name": run.name,
-            "label": run.label,
-            "estimator": run.estimator.name,
-            "schedule": run.schedule.label,
-            "device": run.device,
-            "seed": run.seed,
-        }
-        for run in grid.runs
-    ]
 
 
 def _writable(folder: Path) -> Path:
@@ -317,13 +248,3 @@ def _locked(folder: Path) -> Iterator[None]:
         file.flush()
         yield
         file.truncate(0)
-
-
-def _sweep_id(folder: Path) -> str:
-    """Return the identity of the sweep in this folder: made once, kept beside the journal."""
-    path = folder / "sweep_id"
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(uuid.uuid4().hex)
-        os.replace(partial, path)
-    return path.read_text().strip()

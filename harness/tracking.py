@@ -4,11 +4,13 @@ Every metric is logged with the time of its event, so that replaying a journal s
 answering does not stop the sweep: the journal has everything, and `harness sync` replays it.
 """
 
+import io
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,8 +33,9 @@ from harness.provenance import without_passwords
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the traceback of what it raises
 
-PARAMS_A_CALL = 100
-METRICS_A_CALL = 1000
+Entity = Metric | Param | RunTag
+A_CALL: dict[type, int] = {Metric: 1000, Param: 100, RunTag: 100}
+ENTITIES_A_CALL = 1000
 MLFLOW_STATUS = {
     "finished": "FINISHED",
     "failed": "FAILED",
@@ -99,31 +102,39 @@ class Tracker:
                 self.experiment_id, run_name=f"sweep {name}", tags=all_tags
             ).info.run_id
         self._client.update_run(self.parent_id, status="RUNNING")
-        for key, value in tags.items():
-            self._client.set_tag(self.parent_id, key, value)
-        for file_name, text in files.items():
-            self._client.log_text(self.parent_id, text, file_name)
+        self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
+        self._log_files(self.parent_id, {name: text.encode() for name, text in files.items()})
 
-    def write(self, record: Record, attempt: Attempt) -> None:
-        """Forward one record; `attempt` holds it and all records of the same run before it."""
-        run = self._runs.get(record.run_key)
+    def write(self, records: Sequence[Record], attempt: Attempt) -> None:
+        """Forward records of one attempt, in as few calls as their kinds allow.
+
+        They follow each other; `attempt` holds them and all records of the same attempt before them.
+        """
+        run = self._runs.get(records[0].run_key)
         if run is None:  # a run that a former version of the grid had
             return
-        event = record.event
-        if isinstance(event, Started):
-            self._start(run, record, event)
-        child = self._children.get(run.key) or self._start(run, record, None)
-        if isinstance(event, EpochDone):
-            self._log_metrics(child, event.metrics, record.time_ms, event.step)
-        elif isinstance(event, Image):
-            self._log_picture(child, event)
-        elif isinstance(event, TERMINAL):
-            self._finish(run, child, record, attempt)
+        entities: list[Entity] = []
+        files: dict[str, bytes] = {}
+        child = self._children.get(run.key)
+        if child is None or isinstance(records[0].event, Started):
+            child = self._create(run, records[0])
+            entities += [Param(key, str(value)) for key, value in {**run.flat(), **self._identity(run)}.items()]
+            files["config.json"] = run.to_json().encode()
+        for record in records:
+            entities += entities_of(record, attempt)
+            files |= files_of(record, attempt)
+        self._log_files(child, files)
+        self._log_batches(child, entities)
+        for record in records:
+            if isinstance(record.event, Image):
+                self._chart_picture(child, record.event, record.time_ms)
+            elif isinstance(record.event, TERMINAL):
+                self._client.set_terminated(child, MLFLOW_STATUS[record.event.kind], record.time_ms)
 
     def close_sweep(self, status: str, counts: Mapping[str, int]) -> None:
         """Set the parent's status and its summary counts."""
-        for name, count in counts.items():
-            self._client.set_tag(self.parent_id, f"harness.n_{name}", str(count))
+        tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
+        self._log_batches(self.parent_id, tags)
         self._client.set_terminated(self.parent_id, status=status)
 
     def missing(self, attempts: Mapping[str, Attempt]) -> set[str]:
@@ -134,12 +145,6 @@ class Tracker:
             for key, attempt in attempts.items()
             if key in self._runs and str(attempt.records[0].time_ms) != stored.get(key)
         }
-
-    def replay(self, attempts: Iterable[Attempt]) -> None:
-        """Write whole attempts again; what the store had of them is replaced."""
-        for attempt in attempts:
-            for record in attempt.records:
-                self.write(record, attempt)
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -172,12 +177,8 @@ class Tracker:
             if not token:
                 return
 
-    def _start(self, run: RunConfig, record: Record, event: Started | None) -> str:
-        if (
-            old := self._children.pop(run.key, None)
-        ) is not None:  # an interrupted or failed attempt, replaced by this one
-            self._client.delete_run(old)
-        identity = {
+    def _identity(self, run: RunConfig) -> dict[str, str]:
+        return {
             "estimator": run.estimator.name,
             "schedule": run.schedule.label,
             "device": run.device,
@@ -185,56 +186,98 @@ class Tracker:
             "run_key": run.key,
             "grid": self._grid,
         }
+
+    def _create(self, run: RunConfig, first: Record) -> str:
+        """Create the child run of an attempt that begins with `first`; one of an older attempt is deleted."""
+        if (old := self._children.pop(run.key, None)) is not None:
+            self._client.delete_run(old)
         tags = {
-            **identity,
+            **self._identity(run),
             "mlflow.parentRunId": self.parent_id,
             "harness.kind": "run",
             "harness.sweep": self.parent_id,
             "harness.label": run.label,
             "harness.estimator_label": run.estimator.label,
             "harness.status": "running",
-            "harness.attempt": str(record.time_ms),
+            "harness.attempt": str(first.time_ms),
         }
-        child = self._client.create_run(self.experiment_id, record.time_ms, tags, run_name=run.name).info.run_id
+        child = self._client.create_run(self.experiment_id, first.time_ms, tags, run_name=run.name).info.run_id
         self._children[run.key] = str(child)
-        params = [Param(key, str(value)) for key, value in {**run.flat(), **identity}.items()]
-        for i in range(0, len(params), PARAMS_A_CALL):
-            self._client.log_batch(child, params=params[i : i + PARAMS_A_CALL])
-        self._client.log_text(child, run.to_json(), "config.json")
-        if event is not None:
-            self._client.log_text(child, json.dumps(event.provenance, indent=1), "provenance.json")
         return str(child)
 
-    def _log_metrics(self, child: str, metrics: Mapping[str, float], time_ms: int, step: int) -> None:
-        entities = [Metric(name, value, time_ms, step) for name, value in metrics.items()]
-        for i in range(0, len(entities), METRICS_A_CALL):
-            self._client.log_batch(child, metrics=entities[i : i + METRICS_A_CALL])
+    def _log_batches(self, run_id: str, entities: Sequence[Entity]) -> None:
+        """Log metrics, params and tags together; a call takes so many of each, and so many in all."""
+        for batch in batches(entities):
+            self._client.log_batch(
+                run_id,
+                metrics=[entity for entity in batch if isinstance(entity, Metric)],
+                params=[entity for entity in batch if isinstance(entity, Param)],
+                tags=[entity for entity in batch if isinstance(entity, RunTag)],
+            )
 
-    def _log_picture(self, child: str, image: Image) -> None:
-        import io
+    def _log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        if not files:
+            return
+        with TemporaryDirectory(prefix="harness-") as folder:
+            for name, content in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+            self._client.log_artifacts(run_id, folder)
 
+    def _chart_picture(self, child: str, image: Image, time_ms: int) -> None:
+        """Log a picture once more, with its step, for the charts of the UI."""
         from PIL import Image as PILImage
 
         picture = PILImage.open(io.BytesIO(image.png))
-        self._client.log_image(child, picture, artifact_file=f"images/{image.name}.png")
-        self._client.log_image(child, picture, key=image.name, step=image.step)
+        self._client.log_image(child, picture, key=image.name, step=image.step, timestamp=time_ms)
 
-    def _finish(self, run: RunConfig, child: str, record: Record, attempt: Attempt) -> None:
-        event: Event = record.event
-        if isinstance(event, Finished):
-            curves = {name for epoch in attempt.epochs for name in epoch.metrics}
-            last = {name: value for name, value in event.metrics.items() if name in curves}
-            once = {name: value for name, value in event.metrics.items() if name not in curves}
-            self._log_metrics(child, last, record.time_ms, event.step)
-            self._log_metrics(child, once, record.time_ms, 0)  # the UI draws bars for what has only step 0
-        else:
-            self._client.set_tag(child, "harness.error", getattr(event, "error", "")[:5000])
-        if traceback := getattr(event, "traceback", ""):
-            self._client.log_text(child, traceback, "error.txt")
-        rows = [{"epoch": e.epoch, "step": e.step, "elapsed_s": e.elapsed_s, **e.metrics} for e in attempt.epochs]
-        self._client.log_text(child, json.dumps(rows), "history.json")
-        self._client.log_batch(child, tags=[RunTag("harness.status", event.kind)])
-        self._client.set_terminated(child, MLFLOW_STATUS[event.kind], record.time_ms)
+
+def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
+    """Return the metrics of a record, and the tags if it ends its attempt."""
+    event: Event = record.event
+    entities: list[Entity] = []
+    if isinstance(event, EpochDone):
+        entities = [Metric(name, value, record.time_ms, event.step) for name, value in event.metrics.items()]
+    elif isinstance(event, Finished):
+        curves = {name for epoch in attempt.epochs for name in epoch.metrics}
+        for name, value in event.metrics.items():  # the UI draws bars for what has only step 0
+            entities.append(Metric(name, value, record.time_ms, event.step if name in curves else 0))
+    elif isinstance(event, TERMINAL):
+        entities.append(RunTag("harness.error", getattr(event, "error", "")[:5000]))
+    if isinstance(event, TERMINAL):
+        entities.append(RunTag("harness.status", event.kind))
+    return entities
+
+
+def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
+    """Return the artifacts that a record makes, by name."""
+    event: Event = record.event
+    if isinstance(event, Started):
+        return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
+    if isinstance(event, Image):
+        return {f"images/{event.name}.png": event.png}
+    if not isinstance(event, TERMINAL):
+        return {}
+    rows = [{"epoch": e.epoch, "step": e.step, "elapsed_s": e.elapsed_s, **e.metrics} for e in attempt.epochs]
+    files = {"history.json": json.dumps(rows).encode()}
+    if traceback := getattr(event, "traceback", ""):
+        files["error.txt"] = traceback.encode(errors="backslashreplace")
+    return files
+
+
+def batches(entities: Sequence[Entity]) -> Iterator[list[Entity]]:
+    """Cut what is to be logged into calls that MLflow takes, in order."""
+    batch: list[Entity] = []
+    room = dict(A_CALL)
+    for entity in entities:
+        if not room[type(entity)] or len(batch) == ENTITIES_A_CALL:
+            yield batch
+            batch, room = [], dict(A_CALL)
+        batch.append(entity)
+        room[type(entity)] -= 1
+    if batch:
+        yield batch
 
 
 def _check_server_listens(uri: str) -> None:

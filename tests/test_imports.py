@@ -68,7 +68,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_workers_never_import_mlflow() -> None:
-    code = "import sys, harness.executors, harness.train, harness.plugins; print('mlflow' in sys.modules)"
+@pytest.mark.parametrize("name", ["mlflow", "scipy", "pandas", "matplotlib"])
+def test_workers_start_without(name: str) -> None:
+    """MLflow never, the others because each would take a good part of a worker's start."""
+    code = f"import sys, harness.executors, harness.train, harness.plugins; print({name!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

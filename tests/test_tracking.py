@@ -6,10 +6,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from estimators import REGISTRY
-from harness import runner, tracking
+from harness import tracking
 from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Record, Skipped, Started
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt
@@ -54,7 +55,7 @@ def finished_attempt(run_key: str, at: int = 1000) -> Attempt:
 
 def write(tracker: Tracker, attempt: Attempt) -> None:
     for i, record in enumerate(attempt.records):
-        tracker.write(record, Attempt(attempt.records[: i + 1]))
+        tracker.write([record], Attempt(attempt.records[: i + 1]))
 
 
 def children(tracker: Tracker) -> list:
@@ -66,9 +67,10 @@ def artifact(run, name: str) -> Path:
     return Path(urlsplit(run.info.artifact_uri).path) / name
 
 
-def test_a_finished_run_has_tags_params_metrics_and_files(tracker: Tracker, grid: Grid) -> None:
-    run = grid.runs[0]
-    write(tracker, finished_attempt(run.key))
+@pytest.mark.parametrize("together", [True, False])
+def test_a_finished_run_has_tags_params_metrics_and_files(tracker: Tracker, grid: Grid, together: bool) -> None:
+    run, attempt = grid.runs[0], finished_attempt(grid.runs[0].key)
+    tracker.write(attempt.records, attempt) if together else write(tracker, attempt)
     (child,) = children(tracker)
     identity = {"estimator": "straight_through", "schedule": "constant(1)", "device": "cpu", "seed": "0"}
     identity |= {"run_key": run.key, "grid": "small"}
@@ -85,7 +87,38 @@ def test_a_finished_run_has_tags_params_metrics_and_files(tracker: Tracker, grid
         {"epoch": 2, "step": 10, "elapsed_s": 1.0, "train/loss": 2.0},
     ]
     assert json.loads(artifact(child, "config.json").read_text())["seed"] == 0
-    assert artifact(child, "images/originals.png").exists()
+    assert json.loads(artifact(child, "provenance.json").read_text()) == {"torch": "2"}
+    assert artifact(child, "images/originals.png").read_bytes() == PNG
+    assert len(list(artifact(child, "images").iterdir())) == 3  # and two for the UI: with the step, and small
+
+
+def test_what_is_written_together_takes_few_calls(
+    tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(name: str):
+        method = getattr(tracker._client, name)
+        return lambda *given, **named: (calls.append(name), method(*given, **named))[1]
+
+    names = [name for name in dir(tracker._client) if name.startswith(("create_", "log_", "set_", "update_"))]
+    for name in names:
+        monkeypatch.setattr(tracker._client, name, counted(name))
+    attempt = finished_attempt(grid.runs[0].key)
+    del attempt.records[3]  # the picture
+    tracker.write(attempt.records, attempt)
+    assert calls == ["create_run", "log_artifacts", "log_batch", "set_terminated"]
+
+
+def test_batches_keep_the_order_and_the_limits_of_mlflow() -> None:
+    entities = [Metric(f"m{i}", 0.0, 1, 1) for i in range(950)] + [Param(f"p{i}", "") for i in range(120)]
+    entities += [RunTag("t", "")] * 30
+    found = list(tracking.batches(entities))
+    assert [entity for batch in found for entity in batch] == entities
+    assert [len(batch) for batch in found] == [1000, 100]
+    assert sum(isinstance(entity, Param) for entity in found[1]) == 70
+    assert list(tracking.batches([])) == []
+    assert [len(batch) for batch in tracking.batches([Param(f"p{i}", "") for i in range(120)])] == [100, 20]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +149,8 @@ def test_replaying_stores_nothing_twice(tracker: Tracker, grid: Grid, out: Path)
         open_sweep(again, grid)
         missing = again.missing(attempts)
         assert len(missing) == expected
-        again.replay(attempts[key] for key in missing)
+        for key in missing:
+            again.write(attempts[key].records, attempts[key])
         assert again.parent_id == tracker.parent_id
         found = children(again)
         assert sorted(child.data.tags["run_key"] for child in found) == sorted(attempts)
@@ -147,27 +181,6 @@ def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
 def test_a_store_that_cannot_be_is_one_line(out: Path, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"^tracking: expected an MLflow store at [^\n]*$"):
         Tracker(uri, out=out)
-
-
-def test_a_store_lost_in_mid_sweep_is_said_once(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, grid: Grid) -> None:
-    said: list[str] = []
-
-    class Progress:
-        say = staticmethod(said.append)
-
-    store = runner.Store(tracker, Progress())  # type: ignore[arg-type]
-    attempt = finished_attempt(grid.runs[0].key)
-
-    def locked(*_: object, **__: object) -> None:
-        raise tracking.MlflowException("database is locked\nand more")
-
-    monkeypatch.setattr(tracker._client, "create_run", locked)
-    for record in attempt.records:
-        store.write(record, attempt)
-    store.close("FINISHED", {})
-    assert store.lost == "database is locked"
-    assert len(said) == 1
-    assert "The sweep goes on" in said[0]
 
 
 def test_default_store_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""How long runs take, judged by their configuration alone. The sweep starts the longest first, the dry run adds up."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from estimators import Estimator, build
+from harness.config import RunConfig
+from harness.datasets.catalogue import lookup
+from harness.diagnostics import Diagnostics
+
+
+class Cost(NamedTuple):
+    """Seconds of one update and of decoding one code, measured or in units of one's own."""
+
+    step_s: float
+    decode_s: float
+
+
+def longest_first(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> list[RunConfig]:
+    """Return the runs by descending forecast, so that no long one is left for the end; ties keep their order."""
+    return sorted(runs, key=lambda run: -run_seconds(run, nominal_cost(run, registry), registry))
+
+
+def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cost:
+    """Return the cost in multiply-adds instead of seconds: good for comparing runs, the same on every machine.
+
+    An update encodes each image once and decodes it as often as the estimator evaluates the cost, and goes back through
+    all of it at twice the price.
+    """
+    height, width = lookup(run.data.name).image_shape
+    codes = run.model.n_latents * run.model.n_categories
+    layer_sizes = (height * width, *run.model.hidden, codes)  # the decoder mirrors the encoder
+    pass_once = sum(first * second for first, second in pairwise(layer_sizes))
+    n_evaluations = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
+    return Cost(3 * run.training.batch_size * (1 + n_evaluations) * pass_once, pass_once)
+
+
+def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
+    """Return the estimated seconds of one run: its updates, its validations, its diagnostics and its final bounds."""
+    info = lookup(run.data.name)
+    n_validation = round(info.n_train * run.data.validation_fraction)
+    n_train = info.n_train - n_validation
+    n_train = min(n_train, run.data.train_size or n_train)
+    split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
+    n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
+    n_decoded = split * (run.training.epochs // run.evaluation.validation_every)
+    n_decoded += info.n_test * (run.evaluation.test_samples + 1 + run.evaluation.bound_samples)
+    n_decoded += n_diagnosed(run, registry)
+    return n_steps * cost.step_s + n_decoded * 2 * cost.decode_s  # decoding and its likelihood
+
+
+def n_diagnosed(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> int:
+    """Return how many codes the diagnostics of a run evaluate."""
+    if run.diagnostics is None:
+        return 0
+    settings, shape = run.diagnostics, (run.model.n_latents, run.model.n_categories)
+    diagnostics = Diagnostics(run, settings, registry)
+    times = sum(diagnostics.due(epoch) for epoch in range(1, run.training.epochs + 1))
+    basket = [build(entry.name, registry, **entry.params) for entry in settings.basket]
+    evaluations = sum(each.n_cost_evals(*shape) for each in (run.build_estimator(registry), *basket))
+    return times * evaluations * settings.resamples * settings.probe
