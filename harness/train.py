@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from estimators import Estimator
 from harness import data, seeding, timing
 from harness.compiled import CompiledLosses, CompileError, Losses, compile_losses, is_wanted
 from harness.config import RunConfig, TrainingConfig
-from harness.devices import peak_memory_mb, reset_peak_memory
+from harness.devices import flushed_denormals, peak_memory_mb, reset_peak_memory
 from harness.diagnostics import Diagnostics
 from harness.evaluate import kl_divergence, pictures, test_metrics, validation_metrics
 from harness.events import Diverged, EpochDone, Event, Finished, Image, Started
@@ -42,6 +42,10 @@ class State:
     step: int = 0
 
 
+load = lru_cache(maxsize=1)(data.load)
+"""A worker's runs mostly want the same data: they are cut once."""
+
+
 def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[Event]:
     """Train one run to its end and yield what happens.
 
@@ -49,7 +53,7 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
     """
     yield Started(provenance())
     device = torch.device(run.device)
-    dataset = data.load(run.data).to(device)
+    dataset = load(run.data).to(device)
     state = start(run, registry, dataset.n_pixels, device)
     compile_s = compile_step(run, state, dataset)
     diagnostics = Diagnostics(run, run.diagnostics, registry) if run.diagnostics else None
@@ -59,7 +63,8 @@ def train(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Iterator[E
     step_s: list[float] = []
     elapsed_s = compile_s
     for epoch in range(1, run.training.epochs + 1):
-        losses, epoch_step_s, epoch_s = train_epoch(run, state, dataset, epoch)
+        with flushed_denormals():
+            losses, epoch_step_s, epoch_s = train_epoch(run, state, dataset, epoch)
         elapsed_s += epoch_s
         step_s += epoch_step_s
         if (bad := first_non_finite(losses)) is not None:

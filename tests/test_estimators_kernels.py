@@ -22,7 +22,7 @@ def test_noise_is_exponential_positive_and_finite(dtype):
 
 
 def test_noise_is_finite_where_the_uniform_number_is_0(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "uniform_", torch.Tensor.zero_)
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda empty, **_: empty.zero_())
     assert exponential((3,), like=torch.zeros(1)).tolist() == pytest.approx([17.33] * 3, abs=0.01)
 
 

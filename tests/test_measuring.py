@@ -140,3 +140,16 @@ def test_freed_memory_is_kept_between_steps_and_given_back_between_runs() -> Non
         found[mode] = [float(line) for line in done.stdout.split()]
     assert found["keep"][0] < 0.1 * found["default"][0]  # pages that had to come anew
     assert found["keep"][1] > 50  # MB of the 64 that reset_peak_memory gave back
+
+
+def test_denormal_numbers_are_zero_inside_the_block_and_only_there() -> None:
+    tiny = torch.full((64,), 1e-39)
+    for before in (False, True):
+        torch.set_flush_denormal(before)
+        try:
+            with pytest.raises(ZeroDivisionError), devices.flushed_denormals():
+                assert (tiny * 1.0 == 0).all()
+                raise ZeroDivisionError
+            assert bool((tiny * 1.0 == 0).all()) is before
+        finally:
+            torch.set_flush_denormal(False)
