@@ -32,9 +32,7 @@ check: install
 	$(MAKE) test
 
 bench: install
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/orchestration.py
-	$(BIN)/python benchmarks/sweep.py
+	for name in step costs scaling orchestration sweep start report; do $(BIN)/python benchmarks/$$name.py || exit; done
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -29,7 +29,8 @@ from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, 
 from harness.devices import flushed_denormals, keep_freed_memory
 from harness.linear import ONEDNN_IS_FASTER
 from harness.schedules import Constant, NoSchedule
-from harness.train import compile_step, start, train_epoch
+from harness.compiled import compile_step
+from harness.train import start, train_epoch
 
 SHAPES = ((20, 10), (8, 4), (10, 30))
 """Latents × classes: the seed recipe, and the two ends of ReinMax's protocol."""

@@ -7,14 +7,20 @@ temperature is then a tensor, which changes without compiling again.
 
 import copy
 import math
+import time
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
 from harness import seeding
 from harness.config import RunConfig
+from harness.data import Dataset
+from harness.schedules import Learned
+
+if TYPE_CHECKING:
+    from harness.train import State
 
 Losses = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
 """x_BD -> reconstruction cost, KL (nats per example) and the estimator's control loss."""
@@ -29,10 +35,35 @@ class CompileError(ValueError):
     """The step cannot be compiled, or its numbers differ; the message is one line."""
 
 
-def is_wanted(run: RunConfig, n_steps: int) -> bool:
-    """Return whether this run is to try compiling."""
+def compile_step(run: RunConfig, state: "State", dataset: Dataset) -> float:
+    """Compile the losses if the run asks for it, or is long enough to gain by it and gets the same numbers so.
+
+    Return the seconds that this took, or the attempt. Raises CompileError where the run asks for what cannot be.
+    """
+    n_images, batch_size = len(dataset.train_ND), run.training.batch_size
+    if n_images < batch_size or not _is_wanted(run, math.ceil(n_images / batch_size) * run.training.epochs):
+        return 0.0
+    begun = time.perf_counter()
+    batch_BD = dataset.train_batch(torch.arange(batch_size, device=run.device))
+    dtype = torch.float32 if run.device == "mps" else torch.float64
+    for key in state.estimator.temperatures:
+        state.taus[key] = torch.tensor(getattr(state.estimator, key), dtype=dtype, device=run.device)
+        setattr(state.estimator, key, state.taus[key])
+    try:
+        state.losses = compile_losses(state.losses, [state.vae, state.estimator], batch_BD, run)
+    except CompileError:
+        if run.training.compile == "on":
+            raise
+        state.taus = {}
+    return time.perf_counter() - begun
+
+
+def _is_wanted(run: RunConfig, n_steps: int) -> bool:
+    is_learned = isinstance(run.schedule, Learned)
     if run.training.compile == "auto":
-        return n_steps >= AUTO_STEPS.get(torch.device(run.device).type, math.inf)
+        return not is_learned and n_steps >= AUTO_STEPS.get(torch.device(run.device).type, math.inf)
+    if run.training.compile == "on" and is_learned:
+        raise CompileError("training.compile: expected off or auto with a learned schedule, got on.")
     return run.training.compile == "on"
 
 
@@ -41,6 +72,9 @@ class CompiledLosses:
     """Losses that are compiled for batches of one shape; those of a batch of another shape, the last one, are not."""
 
     def __init__(self, losses: Losses, device: torch.device) -> None:
+        import torch._dynamo
+        import torch._inductor.config
+
         torch._dynamo.reset()  # what was compiled for former runs of this process counts against a limit
         torch._inductor.config.fallback_random = True  # the same noise from the same seed
         torch._inductor.config.compile_threads = 1  # workers are parallel already

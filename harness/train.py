@@ -5,7 +5,6 @@ one line, marked below; everything else is the same for all of them.
 """
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from harness import data, seeding, timing
-from harness.compiled import CompiledLosses, CompileError, Losses, compile_losses, is_wanted
+from harness.compiled import CompiledLosses, Losses, compile_step
 from harness.config import RunConfig, TrainingConfig
 from harness.devices import flushed_denormals, peak_memory_mb, reset_peak_memory
 from harness.diagnostics import Diagnostics
@@ -105,7 +104,7 @@ def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int
         vae = CategoricalVAE(n_pixels=n_pixels, n_outputs=n_outputs, **run.model.model_dump()).to(device)
     estimator.to(device)
     if device.type == "cuda":
-        torch.backends.cuda.matmul.fp32_precision = "tf32" if run.model.precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.allow_tf32 = run.model.precision == "tf32"
     losses = partial(plain_losses, vae, estimator)
     state = State(vae, estimator, [], list(vae.parameters()), list(estimator.parameters()), losses)
     control = estimator.control_optimizer()
@@ -144,8 +143,9 @@ def train_epoch(run: RunConfig, state: State, dataset: data.Dataset, epoch: int)
         state.step += 1
         timer.lap()
     step_s, epoch_s = timer.seconds()
-    if state.learned_tau is not None:
-        state.estimator.tau = state.learned_tau.value
+    temperatures = {"tau": state.learned_tau.value} if state.learned_tau else state.taus
+    for key, tau in temperatures.items():
+        setattr(state.estimator, key, float(tau))  # whoever evaluates it needs no tensor
     sizes = torch.tensor([[len(index_B)] for index_B in batches])
     return torch.cat([torch.stack(terms).view(-1, 2).cpu(), sizes], 1), step_s, epoch_s
 
@@ -165,30 +165,6 @@ def plain_losses(vae: CategoricalVAE, estimator: Estimator, x_BD: Tensor) -> tup
     logits_BLK = vae.encode(x_BD)
     estimate = estimator(logits_BLK, vae.reconstruction_cost(x_BD), x_BD)  # where estimators differ
     return estimate.cost_B.mean(), kl_divergence(estimator, logits_BLK).mean(), estimate.control_loss
-
-
-def compile_step(run: RunConfig, state: State, dataset: data.Dataset) -> float:
-    """Compile the losses if the run asks for it, or is long enough to gain by it and gets the same numbers so.
-
-    Return the seconds that this took, or the attempt.
-    """
-    n_images, batch_size = len(dataset.train_ND), run.training.batch_size
-    if n_images < batch_size or not is_wanted(run, math.ceil(n_images / batch_size) * run.training.epochs):
-        return 0.0
-    begun = time.perf_counter()
-    first = {key: getattr(state.estimator, key) for key in state.estimator.temperatures}
-    dtype = torch.float32 if run.device == "mps" else torch.float64
-    state.taus = {key: torch.tensor(float(tau), dtype=dtype, device=run.device) for key, tau in first.items()}
-    for key, tau in state.taus.items():
-        setattr(state.estimator, key, tau)
-    try:
-        batch_BD = dataset.train_batch(torch.arange(batch_size, device=run.device))
-        state.losses = compile_losses(state.losses, [state.vae, state.estimator], batch_BD, run)
-    except CompileError:
-        if run.training.compile == "on":
-            raise
-        state.taus = {}
-    return time.perf_counter() - begun
 
 
 def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> tuple[Tensor, Tensor]:

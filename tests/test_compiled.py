@@ -11,7 +11,7 @@ from harness import compiled
 from harness.compiled import CompileError
 from harness.config import DataConfig, EstimatorConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Finished
-from harness.schedules import Exponential, NoSchedule
+from harness.schedules import Exponential, Learned, NoSchedule
 from harness.train import train
 
 needs_compiler = pytest.mark.skipif(
@@ -75,6 +75,46 @@ def test_other_numbers_are_refused(monkeypatch):
     monkeypatch.setattr(torch, "compile", wrong)
     with pytest.raises(CompileError, match=r"with the numbers of plain torch within 0\.001, got off by 0\.01"):
         run_with("on")
+
+
+def test_a_learned_schedule_is_not_compiled():
+    run = RunConfig(
+        estimator=EstimatorConfig(name="gumbel_softmax"),
+        schedule=Learned(),
+        data=DataConfig(train_size=100),
+        training=TrainingConfig(epochs=1, compile="on"),
+    )
+    with pytest.raises(CompileError, match="expected off or auto with a learned schedule, got on"):
+        list(train(run, REGISTRY))
+
+
+@needs_compiler
+def test_between_epochs_a_temperature_is_a_number_again():
+    seen = []
+
+    class Watched(REGISTRY["gumbel_softmax"].__base__):
+        name, relaxes = "watched", True
+
+        def __init__(self, *, tau: float = 1.0):
+            super().__init__()
+            self.tau = tau
+
+        def sample(self, logits_BLK):
+            if not (self.training or torch.compiler.is_compiling()):
+                seen.append(self.tau)
+            return (logits_BLK / self.tau).softmax(-1).unsqueeze(0)
+
+    run = RunConfig(
+        estimator=EstimatorConfig(name="watched"),
+        data=DataConfig(train_size=100),
+        model=ModelConfig(n_latents=3, n_categories=4, hidden=(16,)),
+        training=TrainingConfig(epochs=1, batch_size=32, compile="on"),
+        evaluation=EvaluationConfig(bound_samples=0, n_images=0),
+    )
+    end = list(train(run, {"watched": Watched}))[-1]
+    assert end.metrics["compiled"] == 1.0
+    assert seen
+    assert all(type(tau) is float for tau in seen)
 
 
 def test_on_and_off_may_be_written_as_yaml_reads_them():
