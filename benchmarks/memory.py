@@ -7,7 +7,6 @@ estimator, about ten minutes, and benchmarks/results/memory.md is written.
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> fl
     from estimators import REGISTRY
     from harness import train
     from harness.config import EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
+    from harness.devices import peak_memory_mb, reset_peak_memory
     from harness.schedules import Constant, NoSchedule
 
     torch.set_num_threads(1)
@@ -37,10 +37,12 @@ def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> fl
     state = train.start(run, REGISTRY, 784, torch.device("cpu"))
     x_BD = torch.rand(batch_size, 784)
     state.vae.encode(x_BD).sum().backward()  # what torch loads on its first backward pass is not the estimator's
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    device = torch.device("cpu")
+    reset_peak_memory(device)
+    before = peak_memory_mb(device)
     for _ in range(3):
         train.train_step(state, x_BD, None)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_memory_mb(device) - before
 
 
 def main() -> None:

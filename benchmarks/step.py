@@ -25,11 +25,11 @@ from notebook import BATCH, Loop, notebook_loop
 
 from estimators import REGISTRY
 from harness import data
+from harness.compiled import compile_step
 from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.devices import flushed_denormals, keep_freed_memory
 from harness.linear import ONEDNN_IS_FASTER
 from harness.schedules import Constant, NoSchedule
-from harness.compiled import compile_step
 from harness.train import start, train_epoch
 
 SHAPES = ((20, 10), (8, 4), (10, 30))
