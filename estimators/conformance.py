@@ -269,7 +269,7 @@ def _extreme_logits(estimator: Estimator) -> Iterator[tuple[Tensor, tuple[int, i
 
 def _require_codes(estimator: Estimator, z_SBLK: Tensor) -> None:
     if estimator.relaxes or estimator.evaluates_soft:
-        tolerance = 8 * torch.finfo(z_SBLK.dtype).eps
+        tolerance = 8 * torch.finfo(z_SBLK.dtype).eps  # a sum of K rounded terms, in any order
         largest = (z_SBLK.double().sum(-1) - 1).abs().max().item() if z_SBLK.numel() else 0.0
         _require(estimator, bool((z_SBLK >= 0).all()), "codes without negative entries", z_SBLK)
         _require(

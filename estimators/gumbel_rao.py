@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from estimators.base import Pathwise, check_count, replace_gradient
-from estimators.gumbel import exponential, one_hot, sample_classes, wide
+from estimators.gumbel import LOWEST, exponential, one_hot, sample_classes, wide
 from estimators.simplex import log_softmax
 
 ENTRIES_AT_ONCE = 2**17
@@ -43,9 +43,9 @@ class _MeanRelaxation(torch.autograd.Function):
     def backward(ctx: Any, grad_SBLK: Tensor) -> tuple[Tensor, None, None, Tensor | None, None]:
         law_SBLK, class_SBL = ctx.saved_tensors
         grad_KN = grad_SBLK.flatten(0, -2).T.contiguous()
-        log_probs_KN = log_softmax(law_SBLK).flatten(0, -2).T.contiguous()
+        log_probs_KN = log_softmax(law_SBLK).clamp(min=LOWEST).flatten(0, -2).T.contiguous()
         class_N = class_SBL.flatten()
-        slope_KN, slope_tau = torch.zeros_like(grad_KN), torch.zeros_like(grad_KN[:1, :1])
+        slope_KN, slope_tau = torch.zeros_like(grad_KN), grad_KN.new_zeros(())
         generator = torch.Generator(grad_KN.device).manual_seed(ctx.seed)
         for n_draws in _chunks(ctx.n_draws, grad_KN.numel()):
             noise_MKN = exponential((n_draws, *grad_KN.shape), like=grad_KN, generator=generator)
@@ -55,7 +55,7 @@ class _MeanRelaxation(torch.autograd.Function):
             if ctx.needs_input_grad[3]:
                 slope_tau -= (slope_MKN * ratio_MKN).sum()
         scale = 1 / (ctx.n_draws * ctx.tau)
-        for_tau = (scale * slope_tau).view(()) if ctx.needs_input_grad[3] else None
+        for_tau = scale * slope_tau if ctx.needs_input_grad[3] else None
         return (scale * slope_KN).T.reshape(grad_SBLK.shape), None, None, for_tau, None
 
 
@@ -78,7 +78,7 @@ def _softmax_slope(ratio_MKN: Tensor, grad_KN: Tensor) -> Tensor:
     probs_MKN = ratio_MKN.exp()
     probs_MKN.div_(probs_MKN.sum(1, keepdim=True))
     weighted_MKN = probs_MKN * grad_KN
-    return weighted_MKN.sub_(probs_MKN.mul_(weighted_MKN.sum(1, keepdim=True)))
+    return weighted_MKN.addcmul_(probs_MKN, weighted_MKN.sum(1, keepdim=True), value=-1)
 
 
 def _chunks(n_draws: int, n_entries: int) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness import seeding
 from harness.config import RunConfig
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 Losses = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
 """x_BD -> reconstruction cost, KL (nats per example) and the estimator's control loss."""
 
-AUTO_STEPS = {"cpu": 100_000, "cuda": 5_000}
-"""`auto` compiles runs of at least that many steps; never on other devices."""
+AUTO_STEPS = {"cpu": 100_000}
+"""`auto` compiles runs of at least that many steps; never on other devices, where nothing was measured."""
+TRIAL_STEPS = 3
+"""So many steps of the first batch are compared: CUDA graphs are replayed only in the third."""
 TOLERANCE = 1e-3
 """Largest relative difference of the losses, and of the gradient in norm, between a compiled step and a plain one."""
 
@@ -41,16 +43,16 @@ def compile_step(run: RunConfig, state: "State", dataset: Dataset) -> float:
     Return the seconds that this took, or the attempt. Raises CompileError where the run asks for what cannot be.
     """
     n_images, batch_size = len(dataset.train_ND), run.training.batch_size
-    if n_images < batch_size or not _is_wanted(run, math.ceil(n_images / batch_size) * run.training.epochs):
+    if not _is_wanted(run, math.ceil(n_images / batch_size) * run.training.epochs):
         return 0.0
     begun = time.perf_counter()
-    batch_BD = dataset.train_batch(torch.arange(batch_size, device=run.device))
+    batch_BD = dataset.train_batch(torch.arange(min(batch_size, n_images), device=run.device))
     dtype = torch.float32 if run.device == "mps" else torch.float64
     for key in state.estimator.temperatures:
         state.taus[key] = torch.tensor(getattr(state.estimator, key), dtype=dtype, device=run.device)
         setattr(state.estimator, key, state.taus[key])
     try:
-        state.losses = compile_losses(state.losses, [state.vae, state.estimator], batch_BD, run)
+        state.losses = compile_losses(state.losses, state.vae, state.estimator, batch_BD, run.seed)
     except CompileError:
         if run.training.compile == "on":
             raise
@@ -92,37 +94,39 @@ class CompiledLosses:
         return self._compiled(x_BD)
 
 
-def compile_losses(losses: Losses, modules: list[torch.nn.Module], x_BD: Tensor, run: RunConfig) -> Losses:
+def compile_losses(losses: Losses, vae: nn.Module, estimator: nn.Module, x_BD: Tensor, seed: int) -> Losses:
     """Return the losses, compiled for batches like `x_BD`.
 
     Raises CompileError if that fails or gives other numbers. Noise, parameters and running state stay as they were.
     """
-    compiled = CompiledLosses(losses, x_BD.device)
-    name = run.estimator.name
+    name = getattr(estimator, "name", type(estimator).__name__)
+    if next(estimator.parameters(), None) is not None:
+        raise CompileError(f"training.compile: expected an estimator without parameters of its own, got {name}.")
     try:
-        theirs, ours = (_trial(each, modules, x_BD, run.seed) for each in (losses, compiled))
+        compiled = CompiledLosses(losses, x_BD.device)
+        theirs, ours = (_trial(each, vae, estimator, x_BD, seed) for each in (losses, compiled))
     except Exception as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CompileError(f"training.compile: expected a step of {name} that compiles, got: {line}") from error
-    off = max(
-        (our - their).norm().item() / (their.norm().item() + 1e-12) for our, their in zip(ours, theirs, strict=True)
-    )
-    if not off <= TOLERANCE:
+    off = [((our - their).norm() / (their.norm() + 1e-12)).item() for our, their in zip(ours, theirs, strict=True)]
+    if not all(each <= TOLERANCE for each in off):  # so written that NaN is refused
         raise CompileError(
             f"training.compile: expected a step of {name} with the numbers of plain torch within {TOLERANCE:g}, got"
-            f" off by {off:.2g}. Use compile: off."
+            f" off by {max(off, key=lambda each: (each != each, each)):.2g}. Use compile: off."
         )
     return compiled
 
 
-def _trial(losses: Losses, modules: list[torch.nn.Module], x_BD: Tensor, seed: int) -> list[Tensor]:
-    """Return loss and gradient on one batch."""
-    before = [copy.deepcopy(module.state_dict()) for module in modules]
-    parameters = [p for module in modules for p in module.parameters()]
-    with seeding.seeded(seed, "noise", -1, device=x_BD.device):
-        bce, kl, _ = losses(x_BD)
-        slopes = torch.autograd.grad(bce + kl, parameters, allow_unused=True)
-        found = [(bce + kl).detach().clone(), *(slope.clone() for slope in slopes if slope is not None)]
-    for module, state in zip(modules, before, strict=True):
-        module.load_state_dict(state)
+def _trial(losses: Losses, vae: nn.Module, estimator: nn.Module, x_BD: Tensor, seed: int) -> list[Tensor]:
+    """Return losses, gradients and running state of TRIAL_STEPS steps on one batch, with noise of their own."""
+    before = copy.deepcopy(estimator.state_dict())
+    found = []
+    try:
+        for step in range(TRIAL_STEPS):
+            with seeding.seeded(seed, "noise", -1 - step, device=x_BD.device):
+                bce, kl, _ = losses(x_BD)
+                slopes = torch.autograd.grad(bce + kl, list(vae.parameters()), materialize_grads=True)
+            found += [value.detach().double().clone() for value in (bce, kl, *slopes, *estimator.state_dict().values())]
+    finally:
+        estimator.load_state_dict(before)
     return found

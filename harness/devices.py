@@ -36,20 +36,23 @@ def keep_freed_memory() -> None:
     """Let the C library keep what this process frees for the next step, as it does by default for small blocks only.
 
     Otherwise blocks of more than 32 MB go back to the system and come anew, page by page: half the time of a step that
-    decodes 16,384 codes at once (51 MB of pixels). Those of more than 64 MB still do, which bounds what lies idle.
-    Without effect where the library is not glibc.
+    decodes 16,384 codes at once (51 MB of pixels). Those of more than 64 MB still do, which bounds what lies idle;
+    glibc before 2.35 knows no limit above 32 MB. Without effect where the library is not glibc.
     """
-    if _GLIBC is not None:
-        _GLIBC.mallopt(_M_MMAP_THRESHOLD, 2**26)
-        _GLIBC.mallopt(_M_TRIM_THRESHOLD, 2**30)
+    if _GLIBC is not None and any(_GLIBC.mallopt(_M_MMAP_THRESHOLD, size) for size in (2**26, 2**25)):
+        _GLIBC.mallopt(_M_TRIM_THRESHOLD, 2**30)  # alone, it would freeze the other at 128 KB
 
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Take numbers below 1e-38 for 0 inside the block, on the CPU, where they are slow.
 
-    Within an epoch of MNIST a fifth of Adam's state is so small. The weights do not see it: eps is 1e-8.
+    Within an epoch of MNIST a fifth of Adam's state is so small. The weights do not see it: eps is 1e-8. It is a state
+    of one thread, so nothing changes where torch has several: the same run is to give the same bits.
     """
+    if torch.get_num_threads() > 1:
+        yield
+        return
     before = bool(torch.full((1,), 1e-39) * 1.0 == 0)
     torch.set_flush_denormal(True)
     try:

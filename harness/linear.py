@@ -8,7 +8,7 @@ Letters: B rows, I inputs, O outputs.
 """
 
 from pathlib import Path
-from typing import Any, Literal, cast, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ _library.define("linear(Tensor x_BI, Tensor weight_OI, Tensor? bias_O, str activ
 @torch.library.impl(_library, "linear", "CPU")
 def _onednn_linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, activation: str) -> Tensor:
     """Return x Wᵀ + b, or its "relu", in full float32. Operands may be transposed views."""
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(x_BI, weight_OI, bias_O, activation, [], ""))
+    y_BO: Tensor = torch.ops.mkldnn._linear_pointwise.default(x_BI, weight_OI, bias_O, "none", [], "")
+    return y_BO.relu_() if activation == "relu" else y_BO  # oneDNN's own takes NaN for 0, and hides a divergence
 
 
 @torch.library.impl(_library, "linear", "Meta")

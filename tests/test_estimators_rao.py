@@ -41,6 +41,15 @@ def test_a_value_without_a_gradient_draws_no_conditional_noise(monkeypatch):
         assert build("gumbel_rao")(example_logits(), cost).cost_B.isfinite().all()
 
 
+def test_gradient_of_tau_with_a_class_of_probability_0_and_with_an_empty_batch():
+    for logits_BLK in (torch.tensor([[[0.0, 1.0, -torch.inf]]]), torch.zeros(0, 2, 3)):
+        estimator, leaf_BLK = build("gumbel_rao"), logits_BLK.requires_grad_()
+        estimator.tau = torch.tensor(0.7, requires_grad=True)
+        total = estimator(leaf_BLK, cost).cost_B.sum()
+        for slope in torch.autograd.grad(total, [leaf_BLK, estimator.tau]):
+            assert slope.isfinite().all()
+
+
 def test_two_backward_passes_of_one_forward_pass_use_the_same_noise():
     logits_BLK = example_logits().requires_grad_()
     total = build("gumbel_rao")(logits_BLK, cost).cost_B.sum()

@@ -62,6 +62,13 @@ def test_other_dtypes_and_processors_go_to_torch(monkeypatch):
     torch.testing.assert_close(layer.float()(x), torch_linear(x, layer), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_nan_stays_nan_through_the_relu(precision):
+    """A kernel that takes it for 0 would hide a divergence."""
+    layer, x = Linear(7, 4, relu=True, precision=precision), torch.full((3, 7), torch.nan)
+    assert layer(x).isnan().all()
+
+
 def test_bfloat16_rounds_the_products_and_nothing_else():
     torch.manual_seed(0)
     layer, x = Linear(784, 64, relu=True, precision="bfloat16"), torch.rand(16, 784, requires_grad=True)
