@@ -6,6 +6,7 @@ temperature is then a tensor, which changes without compiling again.
 """
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -76,6 +77,8 @@ class CompiledLosses:
     def __init__(self, losses: Losses, device: torch.device) -> None:
         import torch._dynamo
         import torch._inductor.config
+
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA that is not there
 
         torch._dynamo.reset()  # what was compiled for former runs of this process counts against a limit
         torch._inductor.config.fallback_random = True  # the same noise from the same seed

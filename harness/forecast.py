@@ -9,6 +9,9 @@ from harness.config import RunConfig
 from harness.datasets.catalogue import lookup
 from harness.diagnostics import Diagnostics
 
+COMPILE_S = 5.0
+"""Seconds that compiling a step takes, once another run has left it on the disk; the first one takes 10 to 25."""
+
 
 class Cost(NamedTuple):
     """Seconds of one update and of decoding one code, measured or in units of one's own."""
@@ -47,7 +50,8 @@ def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimato
     n_decoded = split * (run.training.epochs // run.evaluation.validation_every)
     n_decoded += info.n_test * (run.evaluation.test_samples + 1 + run.evaluation.bound_samples)
     n_decoded += n_diagnosed(run, registry)
-    return n_steps * cost.step_s + n_decoded * 2 * cost.decode_s  # decoding and its likelihood
+    compile_s = COMPILE_S if run.training.compile == "on" else 0.0
+    return n_steps * cost.step_s + n_decoded * 2 * cost.decode_s + compile_s  # decoding and its likelihood
 
 
 def n_diagnosed(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> int:

@@ -17,7 +17,15 @@ from harness import axes
 from harness.axes import MAX_RUNS, Placed
 from harness.config import DEVICE, RunConfig
 from harness.grid_diagnostics import check_basket, read_diagnostics
-from harness.grid_estimators import Built, Candidate, build_all, check_shapes, read_estimators, schedules_for
+from harness.grid_estimators import (
+    Built,
+    Candidate,
+    build_all,
+    check_compiles,
+    check_shapes,
+    read_estimators,
+    schedules_for,
+)
 from harness.grid_sections import SECTIONS, expand, read_factors, varying
 from harness.problems import GridError, Problems
 from harness.schedules import Constant, NoSchedule
@@ -97,6 +105,8 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
     shapes = {(s["model"].n_latents, s["model"].n_categories): None for s in settings}
     check_shapes(built, shapes, problems)
     check_basket(basket, shapes, problems)
+    if any(setting["training"].compile == "on" for setting in settings):
+        check_compiles(built, schedules, next(iter(shapes)), problems)
     problems.stop_if_any()
 
     varies = (*varying(settings), *(["device"] if len(devices) > 1 else []))
@@ -106,6 +116,8 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
         for seed, device, setting, (estimator, schedule) in product(_values(seeds), _values(devices), settings, pairs)
     )
     notes = (*_notes(candidates, schedules, registry), *_dear(built, shapes))
+    if "cpu" in _values(devices) and any(setting["model"].precision == "tf32" for setting in settings):
+        notes = (*notes, "precision tf32 changes nothing on the CPU: it is a setting of NVIDIA GPUs")
     return Grid(runs=runs, text=text, notes=notes, **words)
 
 

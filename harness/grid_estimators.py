@@ -195,6 +195,19 @@ def check_shapes(built: Built, shapes: Iterable[tuple[int, int]], problems: Prob
                 _refuse(candidate, error, problems)
 
 
+def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, int], problems: Problems) -> None:
+    """Refuse what `training.compile: on` cannot have: parameters of an estimator's own, and a learned temperature."""
+    for candidate, estimator in built:
+        prepared = copy.deepcopy(estimator)
+        prepared.prepare(*shape, n_context=1)
+        if next(prepared.parameters(), None) is not None:
+            rule = "an estimator without parameters of its own where training.compile is on"
+            problems.expected(candidate, rule, candidate.value.name, hint="Use compile: auto.")
+    for schedule in schedules:
+        if isinstance(schedule.value, Learned):
+            problems.expected(schedule, "no learned schedule where training.compile is on", "one", hint="Use auto.")
+
+
 def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
     """The estimator with these first temperatures; None and a problem where that cannot be."""
     from estimators import build

@@ -140,6 +140,8 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
             executor.close()
             progress.close()
         progress.finish(sweep, store.lost)
+        if interrupted:
+            progress.say("next: the same command again does what is left")
         progress.say(f"next: {next_command(grid.name, options)}")
     return code
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.grid import Grid, load_grid
+from harness.grid import Grid, GridError, load_grid
 from harness.plugins import load_registry
 from harness.schedules import Constant, Exponential, NoSchedule
 
@@ -257,3 +257,25 @@ def test_the_number_of_runs_is_the_product_of_the_axes(tmp_path_factory, lrs, ta
     grid = load_grid(path, REGISTRY)
     assert len(grid.runs) == len(lrs) * (len(samples) + len(taus)) * n_seeds
     assert len({run.key for run in grid.runs}) == len({run.name for run in grid.runs}) == len(grid.runs)
+
+
+@pytest.mark.parametrize("name", ["nvil", "rebar", "relax", "double_cv"])
+def test_what_cannot_be_compiled_is_refused_before_the_first_run(load, name):
+    text = f"estimators: [{name}]\nseeds: [0]\ntraining: {{compile: VALUE}}"
+    with pytest.raises(GridError, match=rf"grid.yaml:1:14: .*where training.compile is on, got '{name}'. Use compile"):
+        load(text.replace("VALUE", "on"))
+    assert load(text.replace("VALUE", "auto")).runs
+
+
+def test_a_learned_schedule_cannot_be_compiled(load):
+    text = "estimators: [gumbel_softmax]\nschedules: [{kind: learned}]\nseeds: [0]\ntraining: {compile: on}"
+    with pytest.raises(GridError, match=r"expected no learned schedule where training\.compile is on"):
+        load(text)
+
+
+def test_tf32_on_the_cpu_is_noted(load):
+    text = MINIMAL + "model: {precision: tf32}\ndevices: "
+    assert load(text + "[cpu, cuda]").notes == (
+        "precision tf32 changes nothing on the CPU: it is a setting of NVIDIA GPUs",
+    )
+    assert load(text + "[cuda]").notes == ()
