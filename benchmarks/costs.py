@@ -11,7 +11,6 @@ import argparse
 import record
 import torch
 from memory import apart
-from notebook import Loop
 from step import SHAPES, harness_loop
 
 from estimators import REGISTRY, build
@@ -38,17 +37,6 @@ def label(name: str, params: dict[str, int]) -> str:
     return f"`{name}`" + "".join(f" {key}={value}" for key, value in params.items())
 
 
-def measure(loops: dict[str, Loop], rounds: int, n_steps: int) -> dict[str, list[float]]:
-    """Return milliseconds a step of every loop in every round."""
-    for loop in loops.values():
-        loop(n_steps)
-    found: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(rounds):
-        for name, loop in loops.items():
-            found[name].append(1e3 * loop(n_steps) / n_steps)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -60,14 +48,19 @@ def main() -> None:
         label(name, params): harness_loop(options.steps, SHAPES[0], estimator=name, params=params)
         for name, params in cases()
     }
-    times = measure(loops, options.rounds, options.steps)
+    times = record.interleaved(loops, options.rounds, options.steps)
     rows, figures = [], {}
     for name, params in cases():
         key = label(name, params)
         ratio = record.ratios(times[key], times["`straight_through`"])
         evaluations = build(name, **params).n_cost_evals(*SHAPES[0])
         memory = "–" if options.no_memory or params else apart(name, *SHAPES[0], 128)
-        figures[key] = {"ms": times[key], "ratio": ratio, "evaluations": evaluations, "peak_mb": memory}
+        figures[key] = {
+            "ms": [1e3 * each for each in times[key]],
+            "ratio": ratio,
+            "evaluations": evaluations,
+            "peak_mb": memory,
+        }
         rows.append([key, record.spread(ratio), str(evaluations), memory])
     rows.sort(key=lambda row: float(row[1].split()[0]))
     lines = [

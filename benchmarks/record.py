@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,20 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
     """Return the ratios of figures of the same round: a slow moment of a shared machine hits both."""
     return [above / below for above, below in zip(numerators, denominators, strict=True)]
+
+
+def interleaved(loops: Mapping[str, Callable[[int], float]], rounds: int, n_steps: int) -> dict[str, list[float]]:
+    """Return the seconds a step of every loop in every round, after a round that does not count.
+
+    A loop makes so many steps and returns the seconds that they took. In each round all of them take their turn.
+    """
+    for loop in loops.values():
+        loop(n_steps)
+    found: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(rounds):
+        for name, loop in loops.items():
+            found[name].append(loop(n_steps) / n_steps)
+    return found
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

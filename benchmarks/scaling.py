@@ -32,17 +32,11 @@ def slope(sizes: tuple[int, ...], values: list[float]) -> float:
     return statistics.linear_regression([math.log(n) for n in sizes], [math.log(v) for v in values]).slope
 
 
-def series(name: str, rounds: int) -> dict[int, list[float]]:
+def series(name: str, rounds: int) -> list[list[float]]:
     """Return milliseconds a step at every size, a value for each round."""
     sizes, settings = SERIES[name]
-    loops = {n: harness_loop(STEPS, **settings(n)) for n in sizes}
-    for loop in loops.values():
-        loop(STEPS)
-    found: dict[int, list[float]] = {n: [] for n in sizes}
-    for _ in range(rounds):
-        for n, loop in loops.items():
-            found[n].append(1e3 * loop(STEPS) / STEPS)
-    return found
+    loops = {str(n): harness_loop(STEPS, **settings(n)) for n in sizes}
+    return [[1e3 * each for each in values] for values in record.interleaved(loops, rounds, STEPS).values()]
 
 
 def main() -> None:
@@ -53,11 +47,16 @@ def main() -> None:
     rows, figures = [], {}
     for name, (sizes, _) in SERIES.items():
         times = series(name, options.rounds)
-        medians = [statistics.median(times[n]) for n in sizes]
+        medians = [statistics.median(each) for each in times]
         upper = slope(sizes[-3:], medians[-3:])
         shown = " ".join(f"{n}: {ms:.1f}" for n, ms in zip(sizes, medians, strict=True))
         rows.append([name, shown, f"{slope(sizes, medians):.2f}", f"{upper:.2f}"])
-        figures[name] = {"ms": times, "slope": slope(sizes, medians), "slope_of_the_largest_three": upper}
+        figures[name] = {
+            "sizes": sizes,
+            "ms": times,
+            "slope": slope(sizes, medians),
+            "slope_of_the_largest_three": upper,
+        }
         print(f"{name}: done", flush=True)
     lines = [
         "`gumbel_softmax`, 20 latents × 10 classes, 784–512–256, batch 128, one thread, unless the row says otherwise;"

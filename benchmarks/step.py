@@ -89,13 +89,8 @@ def floor_loop(shape: tuple[int, int], *, fastest: bool) -> Loop:
 
 def measure(loops: dict[str, Loop], rounds: int, n_steps: int) -> dict[str, list[float]]:
     """Return images per second of every loop in every round."""
-    for loop in loops.values():
-        loop(n_steps)
-    found: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(rounds):
-        for name, loop in loops.items():
-            found[name].append(n_steps * BATCH / loop(n_steps))
-    return found
+    seconds = record.interleaved(loops, rounds, n_steps)
+    return {name: [BATCH / each for each in values] for name, values in seconds.items()}
 
 
 def contenders(shape: tuple[int, int], n_steps: int) -> dict[str, Loop]:
