@@ -386,6 +386,7 @@ def serve(folder: Path | None) -> socketserver.TCPServer:
 
     class Silence(socketserver.BaseRequestHandler):
         def handle(self) -> None:
+            self.request.settimeout(None)  # the client's is a default of this process, and must end before
             self.request.recv(10_000)
             self.request.recv(10_000)
 
