@@ -67,7 +67,7 @@ def setting(run: RunConfig) -> Setting:
 def budget(run: RunConfig) -> tuple[str, ...]:
     """Return what else the time of a run depends on: how much it trains, evaluates and diagnoses."""
     diagnosed = run.diagnostics.canonical if run.diagnostics else ""
-    return run.data.canonical, str(run.training.epochs), run.evaluation.canonical, diagnosed
+    return run.data.canonical, str(run.training.epochs), run.training.compile, run.evaluation.canonical, diagnosed
 
 
 def calibrate(distinct: Mapping[Setting, RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[Setting, Cost]:
