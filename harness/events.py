@@ -8,7 +8,7 @@ journal.
 import base64
 import json
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 
@@ -42,6 +42,15 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """All that the run needs to go on after that epoch (`harness.checkpoint`). It is carried and kept, not journaled."""
+
+    kind: ClassVar[str] = "checkpoint"
+    epoch: int
+    content: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run is complete, with its final metrics."""
 
@@ -52,7 +61,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Diverged:
-    """A loss or a final metric was not finite; `step` is the first such update."""
+    """A loss, a gradient or a final metric was not finite; `step` is the first such update."""
 
     kind: ClassVar[str] = "diverged"
     step: int
@@ -61,11 +70,12 @@ class Diverged:
 
 @dataclass(frozen=True)
 class Failed:
-    """An exception, or a worker that died."""
+    """An exception; or, `crashed`, a process that died or ran out of memory or time, which may go on another time."""
 
     kind: ClassVar[str] = "failed"
     error: str
     traceback: str = ""
+    crashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,17 +88,24 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The sweep was stopped while this run was under way."""
+    """The run was cut short and may go on: the sweep was stopped, or (`retrying`) it crashed and is tried again."""
 
     kind: ClassVar[str] = "interrupted"
     error: str
+    retrying: bool = False
 
 
-Event = Started | EpochDone | Image | Finished | Diverged | Failed | Skipped | Interrupted
+Event = Started | EpochDone | Image | Checkpoint | Finished | Diverged | Failed | Skipped | Interrupted
 TERMINAL = (Finished, Diverged, Failed, Skipped, Interrupted)
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Started, EpochDone, Image, Finished, Diverged, Failed, Skipped, Interrupted)
+    cls.kind: cls
+    for cls in (Started, EpochDone, Image, Checkpoint, Finished, Diverged, Failed, Skipped, Interrupted)
 }
+
+
+def is_cut_short(end: Event | None) -> bool:
+    """Return whether an attempt that ended so may go on where it was."""
+    return isinstance(end, Interrupted | Skipped) or (isinstance(end, Failed) and end.crashed)
 
 
 @dataclass(frozen=True)
@@ -104,9 +121,12 @@ class Record:
         return cls(run_key, time.time_ns() // 1_000_000, event)
 
     def to_json(self) -> str:
+        """Return the record as one line of text, pictures in it, but not what a checkpoint holds."""
         body = asdict(self.event)
         if isinstance(self.event, Image):
             body["png"] = base64.b64encode(self.event.png).decode()
+        elif isinstance(self.event, Checkpoint):
+            del body["content"]
         return json.dumps(
             {"run_key": self.run_key, "time_ms": self.time_ms, "kind": self.event.kind, **body}, allow_nan=False
         )
@@ -116,7 +136,22 @@ class Record:
         """Parse what `to_json` wrote. Raises ValueError (KeyError, TypeError) for anything else."""
         data = json.loads(text)
         kind = _KINDS[data["kind"]]
-        body = {f.name: data[f.name] for f in fields(kind)}
+        body = {f.name: data[f.name] for f in fields(kind) if f.name in data}
         if kind is Image:
             body["png"] = base64.b64decode(body["png"], validate=True)
         return cls(data["run_key"], data["time_ms"], kind(**body))
+
+    def to_bytes(self) -> bytes:
+        """Return the record as a message: its JSON, and after a newline what a checkpoint holds."""
+        if isinstance(self.event, Checkpoint):
+            return self.to_json().encode() + b"\n" + self.event.content
+        return self.to_json().encode()
+
+    @classmethod
+    def from_bytes(cls, message: bytes) -> "Record":
+        """Parse what `to_bytes` wrote."""
+        text, _, content = message.partition(b"\n")
+        record = cls.from_json(text.decode())
+        if isinstance(record.event, Checkpoint):
+            return replace(record, event=replace(record.event, content=content))
+        return record

@@ -1,82 +1,176 @@
-"""Where runs are computed. An executor only carries records: it knows nothing of journals, MLflow or terminals."""
+"""Where runs are computed. An executor only carries records: it knows nothing of journals, MLflow or terminals.
+
+What is done about runs that get lost, and in which order they come, is decided in `harness.dispatch`, for all alike.
+"""
 
 import gc
 import multiprocessing
 import os
 import signal
+import threading
+import time
 import traceback
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from harness.config import RunConfig
+from harness.devices import missing_reason
 from harness.events import TERMINAL, Failed, Record
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from estimators import Estimator
+    from harness.checkpoint import Pace
+
+
+class Job(NamedTuple):
+    """A run to compute, from its beginning or from a checkpoint."""
+
+    run: RunConfig
+    checkpoint: bytes | None = None
+
+    def to_bytes(self) -> bytes:
+        return self.run.to_json().encode() + b"\n" + (self.checkpoint or b"")
+
+    @classmethod
+    def from_bytes(cls, message: bytes) -> "Job":
+        text, _, checkpoint = message.partition(b"\n")
+        return cls(RunConfig.from_json(text.decode()), checkpoint or None)
+
+
+class Lost(NamedTuple):
+    """A run whose process or machine is gone, and what is known of why. It may be submitted again."""
+
+    run_key: str
+    why: str
+
+
+class SavingEvery(NamedTuple):
+    """How often a run saves its state: after so many seconds, or epochs; after neither if both are None."""
+
+    seconds: float | None = None
+    epochs: int | None = None
 
 
 class Executor(ABC):
-    """Computes runs and yields their records as they happen; each run ends in exactly one terminal event."""
+    """Computes jobs and brings their records, those of one run in the order in which they happened.
+
+    The records of a run end with exactly one terminal event or with `Lost`, unless it is killed.
+    """
 
     @abstractmethod
-    def execute(self, runs: Sequence[RunConfig]) -> Iterator[Record]:
-        """Yield the records of all runs. Closing the generator stops whatever is under way."""
+    def start(self, n_runs: int) -> None:
+        """Start what computes, while the caller prepares the rest."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many runs are computed at once."""
+
+    @abstractmethod
+    def n_free(self) -> int:
+        """Return how many more jobs are wanted at present."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Begin a job."""
+
+    @abstractmethod
+    def poll(self, timeout_s: float) -> list[Record | Lost]:
+        """Return what has come, waiting at most so long for the first of it."""
+
+    @abstractmethod
+    def kill(self, run_key: str) -> None:
+        """Stop a run at once; nothing more comes from it."""
+
+    @abstractmethod
+    def ask_to_stop(self) -> None:
+        """Let the runs under way finish their epoch, save their state and end as interrupted."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop everything at once."""
+
+    def missing_reason(self, device: str) -> str | None:
+        """Return why no run can be computed on that device, or None."""
+        return missing_reason(device)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Return the memory that each run under way uses on this machine, by run key."""
+        return {}
+
+
+STOP = b"stop"
 
 
 @dataclass
 class _Worker:
     process: "BaseProcess"
     connection: Connection
-    run: RunConfig | None = None
+    run_key: str | None = None
 
 
 @final
 class LocalExecutor(Executor):
     """Spawned worker processes that are reused from run to run; one thread each by default.
 
-    A worker that dies takes only its own run with it: that run is recorded as failed and a new worker goes on.
+    A worker that dies takes only its own run with it; a new one takes its place.
     """
 
-    def __init__(self, *, workers: int, threads: int = 1, plugins: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, *, workers: int, threads: int = 1, plugins: Sequence[Path] = (), saving: SavingEvery = SavingEvery()
+    ) -> None:
         if workers < 1 or threads < 1:
             raise ValueError(f"executor: expected workers and threads >= 1, got {workers} and {threads}.")
         self.workers, self.threads = workers, threads
-        self._plugins = [str(path.absolute()) for path in plugins]
+        self._arguments = (threads, [str(path.absolute()) for path in plugins], saving)
         self._pool: list[_Worker] = []
 
     def start(self, n_runs: int) -> None:
-        """Start the workers; they import torch while the caller prepares the rest."""
         while len(self._pool) < min(self.workers, n_runs):
             self._pool.append(self._spawn())
 
     def __len__(self) -> int:
         return len(self._pool)
 
-    def execute(self, runs: Sequence[RunConfig]) -> Iterator[Record]:
-        pending = deque(runs)
-        self.start(len(pending))
+    def n_free(self) -> int:
+        return sum(worker.run_key is None for worker in self._pool)
+
+    def submit(self, job: Job) -> None:
+        worker = next(worker for worker in self._pool if worker.run_key is None)
+        if not worker.process.is_alive():  # it died while idle, which no run needs to suffer for
+            self._replace(worker)
+        worker.run_key = job.run.key
         try:
-            for worker in self._pool:
-                self._next_run(worker, pending)
-            while busy := [worker for worker in self._pool if worker.run is not None]:
-                for ready in wait([worker.connection for worker in busy]):
-                    worker = next(w for w in busy if w.connection is ready)
-                    record = self._receive(worker)
-                    yield record
-                    if isinstance(record.event, TERMINAL):
-                        self._next_run(worker, pending)
-        finally:
-            self.close()
+            worker.connection.send_bytes(job.to_bytes())
+        except OSError:  # it died just now: what receives next sees the closed pipe and says so
+            return
+
+    def poll(self, timeout_s: float) -> list[Record | Lost]:
+        busy = {worker.connection: worker for worker in self._pool if worker.run_key is not None}
+        if not busy:
+            time.sleep(timeout_s)
+        ready = wait(list(busy), timeout_s)
+        return [self._receive(busy[connection]) for connection in ready if isinstance(connection, Connection)]
+
+    def kill(self, run_key: str) -> None:
+        for worker in self._pool:
+            if worker.run_key == run_key:
+                self._replace(worker)
+
+    def ask_to_stop(self) -> None:
+        for worker in self._pool:
+            if worker.run_key is not None:
+                try:
+                    worker.connection.send_bytes(STOP)
+                except OSError:  # it died: what receives next says so
+                    continue
 
     def close(self) -> None:
-        """Stop every worker at once."""
         for worker in self._pool:
             worker.connection.close()
             worker.process.terminate()
@@ -84,10 +178,22 @@ class LocalExecutor(Executor):
             worker.process.join()
         self._pool.clear()
 
+    def memory_bytes(self) -> dict[str, int]:
+        import psutil
+
+        found = {}
+        for worker in self._pool:
+            if worker.run_key is not None and worker.process.pid is not None:
+                try:
+                    found[worker.run_key] = int(psutil.Process(worker.process.pid).memory_info().rss)
+                except psutil.Error:  # it has just died
+                    continue
+        return found
+
     def _spawn(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, self.threads, self._plugins), daemon=True)
+        process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         # numerical libraries read these when they are loaded, which in the child is before our first line runs
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         before = {name: os.environ.get(name) for name in names}
@@ -100,26 +206,26 @@ class LocalExecutor(Executor):
         theirs.close()
         return _Worker(process, ours)
 
-    def _next_run(self, worker: _Worker, pending: deque[RunConfig]) -> None:
-        worker.run = pending.popleft() if pending else None
-        if worker.run is None:
-            return
-        try:
-            worker.connection.send_bytes(worker.run.to_json().encode())
-        except OSError:  # it died while idle; the next receive sees the closed pipe and says so
-            return
+    def _replace(self, worker: _Worker) -> None:
+        worker.connection.close()
+        worker.process.kill()
+        worker.process.join()
+        fresh = self._spawn()
+        worker.process, worker.connection, worker.run_key = fresh.process, fresh.connection, None
 
-    def _receive(self, worker: _Worker) -> Record:
-        assert worker.run is not None  # noqa: S101 only busy workers are waited for
+    def _receive(self, worker: _Worker) -> Record | Lost:
+        run_key = worker.run_key
+        assert run_key is not None  # noqa: S101 only busy workers are waited for
         try:
-            return Record.from_json(worker.connection.recv_bytes().decode())
+            record = Record.from_bytes(worker.connection.recv_bytes())
         except (EOFError, OSError):
             worker.process.join()
-            died = Failed(f"worker process died ({_exit_reason(worker.process.exitcode)})")
-            record = Record.now(worker.run.key, died)
-            fresh = self._spawn()
-            worker.process, worker.connection = fresh.process, fresh.connection
-            return record
+            why = f"worker process died ({_exit_reason(worker.process.exitcode)})"
+            self._replace(worker)
+            return Lost(run_key, why)
+        if isinstance(record.event, TERMINAL):
+            worker.run_key = None
+        return record
 
 
 def _exit_reason(code: int | None) -> str:
@@ -129,36 +235,66 @@ def _exit_reason(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _work(connection: Connection, threads: int, plugins: Sequence[str]) -> None:
-    """Run in a worker process: receive runs, send their records, until the pipe closes."""
+def _work(connection: Connection, threads: int, plugins: Sequence[str], saving: SavingEvery) -> None:
+    """Run in a worker process: receive jobs, send their records, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
-    import torch
-
-    from harness.devices import keep_freed_memory
+    threading.Thread(target=_die_with_the_driver, daemon=True).start()
+    prepare_process(threads)
+    from harness.checkpoint import Pace
     from harness.plugins import load_registry
 
-    torch.set_num_threads(threads)
-    keep_freed_memory()
     registry = load_registry([Path(path) for path in plugins])
     gc.freeze()  # what is imported stays: collections during training need not look at it
     try:
         while True:
-            run = RunConfig.from_json(connection.recv_bytes().decode())
-            for record in records_of(run, registry):
-                connection.send_bytes(record.to_json().encode())
+            message = connection.recv_bytes()
+            if message == STOP:  # it came when the run had ended already
+                continue
+            pace = Pace(saving.seconds, saving.epochs, is_stopping=connection.poll)  # nothing but STOP comes meanwhile
+            for record in records_of(Job.from_bytes(message), registry, pace):
+                connection.send_bytes(record.to_bytes())
     except (EOFError, ConnectionError):  # the driver closed the pipe, or is gone
         return
 
 
-def records_of(run: RunConfig, registry: "Mapping[str, type[Estimator]]") -> Iterator[Record]:
+def _die_with_the_driver() -> None:
+    """End this process when the driver is gone, in whatever way: its run goes on elsewhere, from its checkpoint."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def prepare_process(threads: int) -> None:
+    """Make torch in this process what every run is promised, whichever executor it belongs to."""
+    import torch
+
+    from harness.devices import keep_freed_memory
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
+def records_of(job: Job, registry: "Mapping[str, type[Estimator]]", pace: "Pace | None" = None) -> Iterator[Record]:
     """Train one run; turn an exception into a `Failed` record with its traceback, so that the sweep goes on."""
     from harness.train import train
 
+    run = job.run
     try:
-        for event in train(run, registry):
+        for event in train(run, registry, job.checkpoint, pace):
             yield Record.now(run.key, event)
     except Exception as error:  # noqa: BLE001 whatever a user's estimator raises is that run's failure, and is recorded
         where = traceback.extract_tb(error.__traceback__)[-1]
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         text = "".join(traceback.format_exception(error))
-        yield Record.now(run.key, Failed(f"{line} ({Path(where.filename).name}:{where.lineno})", text))
+        line = f"{line} ({Path(where.filename).name}:{where.lineno})"
+        yield Record.now(run.key, Failed(line, text, crashed=is_out_of_memory(error)))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out: that depends on what else runs, so it may go well another time."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )

@@ -10,12 +10,13 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from harness.events import TERMINAL, EpochDone, Event, Image, Record, Started
+from harness.events import TERMINAL, EpochDone, Event, Image, Record, Started, is_cut_short
+from harness.provenance import maker
 
 
 class JournalError(Exception):
@@ -32,27 +33,50 @@ class Journal:
     def __enter__(self) -> Self:
         self._images = self.folder / "images"
         self._images.mkdir(parents=True, exist_ok=True)
-        self._drop_torn_line()
-        self._file = self.path.open("ab")
+        self.cut_bytes = self._drop_torn_line()
+        self._file = self.path.open("ab", buffering=0)
+        self._size = self._file.tell()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def append(self, record: Record) -> None:
-        """Write one record and hand it to the operating system, so that it survives the death of this process."""
+        """Write one record and hand it to the operating system, so that it survives the death of this process.
+
+        Raises JournalError where that fails, with everything before it intact and nothing of it written.
+        """
         text = record.to_json()
-        if isinstance(record.event, Image):
-            text = self._move_picture_out(text, record.event.png)
-        line = text.encode()
         try:
-            self._file.write(f"{zlib.crc32(line):08x} ".encode() + line + b"\n")
-            self._file.flush()
+            if isinstance(record.event, Image):
+                text = self._move_picture_out(text, record.event.png)
+            self._write(line_of(text))
         except OSError as error:
-            raise JournalError(f"{self.path}: expected to append a record, got: {error.strerror}.") from error
+            raise JournalError(
+                f"{self.path}: expected to append a record, got: {error.strerror}. Everything before it is stored;"
+                " mend that, and the same command goes on."
+            ) from error
+
+    def sync(self) -> None:
+        """Wait until the disk has everything: then it survives the machine too."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise JournalError(f"{self.path}: expected the disk to keep what was written, got: {error.strerror}.") from error
+
+    def _write(self, line: bytes) -> None:
+        """Write a line, whole or not at all: a disk may fill up in the middle of it."""
+        done = 0
+        try:
+            while done < len(line):
+                done += self._file.write(line[done:]) or 0
+        except OSError:
+            os.ftruncate(self._file.fileno(), self._size)
+            raise
+        self._size += len(line)
 
     def read(self, *, pictures: bool = True) -> Iterator[Record]:
-        """Yield every whole record in order, without the pictures if so asked (they are most of the bytes).
+        """Yield every whole record in order; pictures, most of the bytes, are left empty if so asked.
 
         Raises JournalError, with the line number, where the file is damaged.
         """
@@ -62,10 +86,9 @@ class Journal:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     return
-                if (record := self._parse(line[:-1], number, pictures)) is not None:
-                    yield record
+                yield self._parse(line[:-1], number, pictures)
 
-    def _parse(self, line: bytes, number: int, pictures: bool) -> Record | None:
+    def _parse(self, line: bytes, number: int, pictures: bool) -> Record:
         where = f"{self.path}:{number}"
         checksum, _, body = line.partition(b" ")
         if checksum != f"{zlib.crc32(body):08x}".encode():
@@ -75,9 +98,8 @@ class Journal:
             )
         data = json.loads(body)
         if "sha256" in data:
-            if not pictures:
-                return None
-            data["png"] = base64.b64encode(self._read_picture(data.pop("sha256"), where)).decode()
+            png = self._read_picture(data.pop("sha256"), where) if pictures else b""
+            data["png"] = base64.b64encode(png).decode()
         return Record.from_json(json.dumps(data))
 
     def _move_picture_out(self, text: str, png: bytes) -> str:
@@ -100,24 +122,43 @@ class Journal:
             )
         return png
 
-    def _drop_torn_line(self) -> None:
+    def _drop_torn_line(self) -> int:
+        """Cut what was being written when the machine stopped; return its size in bytes."""
         if not self.path.exists():
-            return
+            return 0
         with self.path.open("rb+") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+            size = end = file.seek(0, os.SEEK_END)
+            newline = -1
+            while newline < 0 < end:
+                start = max(0, end - _BLOCK)
+                file.seek(start)
+                newline, end = file.read(end - start).rfind(b"\n"), start
+            whole = end + newline + 1
+            if whole < size:
+                file.truncate(whole)
+            return size - whole
+
+
+_BLOCK = 1 << 16
+
+
+def line_of(text: str) -> bytes:
+    """Return the line of the journal for a record's JSON: its checksum first."""
+    body = text.encode()
+    return f"{zlib.crc32(body):08x} ".encode() + body + b"\n"
 
 
 @dataclass
 class Attempt:
-    """The newest attempt at one run: what its records add up to."""
+    """One attempt at a run, from its first start on: cut short and gone on with, it stays the same attempt."""
 
     records: list[Record] = field(default_factory=list)
 
     @property
     def end(self) -> Event | None:
         """The event that ended the attempt, or None while it is under way (or was killed)."""
-        return next((r.event for r in reversed(self.records) if isinstance(r.event, TERMINAL)), None)
+        last = self.records[-1].event if self.records else None
+        return last if isinstance(last, TERMINAL) else None
 
     @property
     def status(self) -> str:
@@ -127,12 +168,43 @@ class Attempt:
     def epochs(self) -> list[EpochDone]:
         return [r.event for r in self.records if isinstance(r.event, EpochDone)]
 
+    @property
+    def begun_ms(self) -> int:
+        """When it began; this identifies the attempt among those at the same run."""
+        return self.records[0].time_ms
 
-def attempts(records: Iterator[Record]) -> dict[str, Attempt]:
-    """Return the newest attempt of every run that the journal knows. A `Started` begins a new attempt."""
+    def goes_on_with(self, event: Event) -> bool:
+        """Return whether an event belongs to this attempt: not if it starts another one.
+
+        A start goes on with an attempt that was cut short, if the same code made both; all others begin a new one.
+        """
+        first = self.records[0].event
+        if not isinstance(event, Started) or not isinstance(first, Started):
+            return not isinstance(event, Started)
+        source, _ = made_by = maker(first.provenance)
+        return is_cut_short(self.end) and source is not None and maker(event.provenance) == made_by
+
+    def is_repeat(self, event: Event) -> bool:
+        """Return whether the attempt has this already: it went on from a checkpoint before it."""
+        if isinstance(event, EpochDone):
+            return any(known.epoch == event.epoch for known in self.epochs)
+        return isinstance(event, Image) and any(
+            isinstance(r.event, Image) and r.event.name == event.name for r in self.records
+        )
+
+
+def attempts(records: Iterable[Record]) -> dict[str, Attempt]:
+    """Return the newest attempt of every run that the journal knows."""
     newest: dict[str, Attempt] = {}
     for record in records:
-        if isinstance(record.event, Started) or record.run_key not in newest:
-            newest[record.run_key] = Attempt()
-        newest[record.run_key].records.append(record)
+        add(record, newest)
     return newest
+
+
+def add(record: Record, newest: MutableMapping[str, Attempt]) -> Attempt:
+    """Add a record to the newest attempt at its run, or begin a new one with it; return that attempt."""
+    attempt = newest.get(record.run_key)
+    if attempt is None or not attempt.goes_on_with(record.event):
+        attempt = newest[record.run_key] = Attempt()
+    attempt.records.append(record)
+    return attempt

@@ -1,9 +1,11 @@
 """Where a number comes from: code, packages, hardware, threads."""
 
+import hashlib
 import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +21,7 @@ def provenance() -> dict[str, Any]:
 
     return {
         **git_state(Path(__file__).parent),
+        "source_sha256": source_sha256(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: package_version(name) for name in PACKAGES},
@@ -29,6 +32,21 @@ def provenance() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "hostname": platform.node(),
     }
+
+
+def maker(facts: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return what the bits of a run depend on besides its configuration and machine: this source code, and torch."""
+    return facts.get("source_sha256"), facts.get("packages", {}).get("torch")
+
+
+@lru_cache(maxsize=1)
+def source_sha256() -> str:
+    """Return a hash of the source code that runs are computed with: of `harness` and `estimators`."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted([*folder.rglob("*.py"), *(folder.parent / "estimators").rglob("*.py")]):
+        digest.update(str(path.relative_to(folder.parent)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def git_state(folder: Path) -> dict[str, Any]:

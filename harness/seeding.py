@@ -48,6 +48,12 @@ def noise_state(device: torch.device) -> list[Tensor]:
     return [state for _, state in _states(device)]
 
 
+def restore_noise(states: list[Tensor], device: torch.device) -> None:
+    """Put the generators of the CPU and of a device where `noise_state` found them."""
+    for (restore, _), state in zip(_states(device), states, strict=True):
+        restore(state)
+
+
 def _states(device: torch.device) -> list[tuple[Callable[[Tensor], None], Tensor]]:
     """Return the state of the CPU's generator and of the device's, each with the function that puts it back."""
     states: list[tuple[Callable[[Tensor], None], Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]

@@ -1,0 +1,88 @@
+"""What is known of a sweep: the state of each of its runs, folded from the records of its journal."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.config import RunConfig
+from harness.events import TERMINAL, EpochDone, Event, Finished, Record, Started, is_cut_short
+from harness.grid import Grid
+from harness.journal import Attempt, Journal, add
+
+
+def is_measured(metric: str) -> bool:
+    """Return whether a metric is a time or a size of memory. All others are the same whenever a run is computed."""
+    return metric.startswith(("time/", "memory/")) or metric.endswith("/seconds")
+
+
+@dataclass
+class Sweep:
+    """One grid and what is known of its runs: `ends` has the event that ended the newest attempt at a run, if any did.
+
+    `attempts` are those under way and those that may go on; of the others only what follows is kept.
+    """
+
+    grid: Grid
+    folder: Path
+    selected: tuple[RunConfig, ...]
+    ends: dict[str, Event] = field(default_factory=dict)
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)  # the code that finished runs were made with
+
+    def add(self, record: Record) -> Attempt:
+        """Take note of a record; return its attempt, with it and all records of the same attempt before it."""
+        attempt = add(record, self.attempts)
+        key, event = record.run_key, record.event
+        self.ends.pop(key, None)
+        if isinstance(event, TERMINAL):
+            self.ends[key] = event
+            if isinstance(event, Finished) and isinstance(first := attempt.records[0].event, Started):
+                self.origins[key] = origin(first.provenance)
+            if not is_cut_short(event):
+                del self.attempts[key]
+        return attempt
+
+    def status(self, run: RunConfig) -> str:
+        if (end := self.ends.get(run.key)) is not None:
+            return end.kind
+        return "running" if run.key in self.attempts else "planned"
+
+    def live(self) -> list[str]:
+        """Return the keys of the runs under way, or left so by a driver that was killed."""
+        return [key for key in self.attempts if key not in self.ends]
+
+    def counts(self) -> Counter[str]:
+        return Counter(self.status(run) for run in self.grid.runs)
+
+    def to_do(self, *, retry_failed: bool) -> list[RunConfig]:
+        """Return the selected runs that are not finished; failed or diverged ones only if so asked."""
+        done = {"finished"} if retry_failed else {"finished", "failed", "diverged"}
+        return [run for run in self.selected if self.status(run) not in done]
+
+
+def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = None) -> Sweep:
+    """Return what the journal of this grid says; `selected` are the runs to work on (None: all).
+
+    Raises JournalError if the journal is damaged.
+    """
+    sweep = Sweep(grid, out / grid.name, tuple(grid.runs if selected is None else selected))
+    for record in Journal(sweep.folder).read(pictures=False):
+        sweep.add(record)
+    return sweep
+
+
+def origin(facts: Mapping[str, Any]) -> str:
+    """Return what numbers depend on besides the configuration, for a person: the code and torch."""
+    code = (facts["git_commit"] or facts["packages"]["argmax-harness"] or "unknown")[:12]
+    return f"{code}{' with changes' if facts['git_dirty'] else ''}, torch {facts['packages']['torch']}"
+
+
+def differing_metric(repeat: EpochDone, attempt: Attempt) -> str | None:
+    """Return a metric that came out otherwise when an epoch was computed again, or None."""
+    for known in attempt.epochs:
+        if known.epoch == repeat.epoch:
+            names = [name for name in known.metrics if not is_measured(name)]
+            return next((name for name in names if repeat.metrics.get(name) != known.metrics[name]), None)
+    return None
