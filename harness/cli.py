@@ -43,6 +43,7 @@ def user_errors() -> tuple[type[Exception], ...]:
         "harness.plugins": "PluginError",
         "harness.datasets.catalogue": "DataError",
         "harness.journal": "JournalError",
+        "harness.lease": "LeaseError",
         "harness.runner": "SweepError",
         "harness.tracking": "TrackingError",
         "reports.load": "ReportError",

@@ -171,7 +171,7 @@ def test_a_killed_writer_never_leaves_what_was_never_written(tmp_path: Path) -> 
 def test_two_writers_at_the_same_time_never_mix(tmp_path: Path) -> None:
     path = tmp_path / "state"
     writers = [start(WRITER, path, first) for first in (0, 1)]
-    seen = set()
+    seen: set[int] = set()
     try:
         deadline = time.monotonic() + 20
         while len(seen) < 2 and time.monotonic() < deadline:
