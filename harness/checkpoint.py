@@ -1,8 +1,8 @@
 """Checkpoints: all that a run needs to go on after an epoch, and to end with the same bits as if nothing had happened.
 
-A checkpoint is a message: what it belongs to, as one line of JSON, then the state as torch saves it. It travels from the
-worker to the driver, which keeps the newest one of each run in a sealed file; no disk need be shared. The curves are in
-the journal, which has every epoch before the checkpoint after it.
+A checkpoint is a message: what it belongs to, as one line of JSON, then the state as torch saves it. It travels from
+the worker to the driver, which keeps the newest one of each run in a sealed file; no disk need be shared. The curves
+are in the journal, which has every epoch before the checkpoint after it.
 """
 
 import io

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.command_line import Refused, grid_option, load, make_console, out_option, plugin_option, uri_option
+from harness.quantities import DURATION, SAVING, SIZE
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
+    from harness.quantities import SavingEvery
 
 
 @click.command()
@@ -21,6 +23,24 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: one per core.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Torch threads per worker.")
 @click.option("--retry", type=click.Choice(["failed"]), help="Run failed and diverged runs again.")
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Further tries of a run whose process dies or runs out of memory. Exceptions are not tried again.",
+)
+@click.option("--time-limit", type=DURATION, metavar="TIME", help="Stop a run that takes longer: 90s, 30m, 2h.")
+@click.option("--memory-limit", type=SIZE, metavar="SIZE", help="Stop a run that uses more memory: 800MB, 4GB.")
+@click.option(
+    "--checkpoint-every",
+    "saving",
+    type=SAVING,
+    default="60s",
+    show_default=True,
+    metavar="TIME|EPOCHS",
+    help="How often a run saves its state: 30s, 5m, 3epochs, never.",
+)
 @click.option("--fail-fast", is_flag=True, help="Stop the sweep at the first run that fails or diverges.")
 @click.option(
     "--only",
@@ -37,6 +57,10 @@ def run(
     workers: int | None,
     threads: int,
     retry: str | None,
+    retries: int,
+    time_limit: float | None,
+    memory_limit: float | None,
+    saving: "SavingEvery",
     fail_fast: bool,
     only: Sequence[str],
     plugins: Sequence[Path],
@@ -45,11 +69,15 @@ def run(
 ) -> None:
     """Run a grid: estimators × schedules × devices × seeds. Finished runs are skipped.
 
+    Ctrl-C lets the epochs under way end and saves their state; a second one stops at once. The same command goes on.
+
     Exit code: 0 all finished, 1 some run failed or diverged, 2 the input was refused, 130 interrupted.
     """
+    from harness.dispatch import Policy
     from harness.plugins import load_registry
     from harness.provenance import without_passwords
-    from harness.runner import Options, read_sweep, run_sweep
+    from harness.runner import Options, run_sweep
+    from harness.sweep import read_sweep
 
     registry = load_registry(plugins)
     grid = load(grid_path, registry)
@@ -58,6 +86,8 @@ def run(
         out=out,
         workers=workers or os.cpu_count() or 1,
         threads=threads,
+        policy=Policy(retries=retries, time_limit_s=time_limit, memory_limit=memory_limit),
+        saving=saving,
         tracking_uri=tracking_uri,
         retry_failed=retry == "failed",
         fail_fast=fail_fast,
@@ -124,8 +154,9 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness import tracking
     from harness.plugins import load_registry
     from harness.provenance import without_passwords
-    from harness.runner import Options, read_sweep
+    from harness.runner import Options
     from harness.store import open_store
+    from harness.sweep import read_sweep
 
     grid = load(grid_path, load_registry(plugins))
     uri = tracking_uri or tracking.default_uri(out)
@@ -146,6 +177,6 @@ def status(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
     """Say what is done, running and failed of a grid."""
     from harness.plugins import load_registry
     from harness.progress import PlainProgress
-    from harness.runner import read_sweep
+    from harness.sweep import read_sweep
 
     PlainProgress(make_console()).finish(read_sweep(load(grid_path, load_registry(plugins)), out), None)

@@ -29,7 +29,10 @@ class Policy:
     retries: int = 2
     pause_s: float = 1.0
     time_limit_s: float | None = None
-    memory_limit: int | None = None  # bytes
+    memory_limit: float | None = None  # bytes
+
+
+DEFAULT = Policy()
 
 
 @final

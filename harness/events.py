@@ -43,7 +43,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that the run needs to go on after that epoch (`harness.checkpoint`). It is carried and kept, not journaled."""
+    """All that the run needs to go on after that epoch (`harness.checkpoint`). Kept, not journaled."""
 
     kind: ClassVar[str] = "checkpoint"
     epoch: int
@@ -98,8 +98,7 @@ class Interrupted:
 Event = Started | EpochDone | Image | Checkpoint | Finished | Diverged | Failed | Skipped | Interrupted
 TERMINAL = (Finished, Diverged, Failed, Skipped, Interrupted)
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls
-    for cls in (Started, EpochDone, Image, Checkpoint, Finished, Diverged, Failed, Skipped, Interrupted)
+    cls.kind: cls for cls in (Started, EpochDone, Image, Checkpoint, Finished, Diverged, Failed, Skipped, Interrupted)
 }
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from harness.config import RunConfig
 from harness.devices import missing_reason
 from harness.events import TERMINAL, Failed, Record
+from harness.quantities import NEVER, SavingEvery
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -48,13 +49,6 @@ class Lost(NamedTuple):
 
     run_key: str
     why: str
-
-
-class SavingEvery(NamedTuple):
-    """How often a run saves its state: after so many seconds, or epochs; after neither if both are None."""
-
-    seconds: float | None = None
-    epochs: int | None = None
 
 
 class Executor(ABC):
@@ -122,7 +116,7 @@ class LocalExecutor(Executor):
     """
 
     def __init__(
-        self, *, workers: int, threads: int = 1, plugins: Sequence[Path] = (), saving: SavingEvery = SavingEvery()
+        self, *, workers: int, threads: int = 1, plugins: Sequence[Path] = (), saving: SavingEvery = NEVER
     ) -> None:
         if workers < 1 or threads < 1:
             raise ValueError(f"executor: expected workers and threads >= 1, got {workers} and {threads}.")

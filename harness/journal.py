@@ -62,7 +62,9 @@ class Journal:
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise JournalError(f"{self.path}: expected the disk to keep what was written, got: {error.strerror}.") from error
+            raise JournalError(
+                f"{self.path}: expected the disk to keep what was written, got: {error.strerror}."
+            ) from error
 
     def _write(self, line: bytes) -> None:
         """Write a line, whole or not at all: a disk may fill up in the middle of it."""

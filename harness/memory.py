@@ -20,7 +20,7 @@ Used = Callable[[], Mapping[str, int]]
 class MemoryGuard:
     """Says which run to stop: one above the limit, or the largest once the machine is short of memory."""
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: float | None) -> None:
         self._limit = limit
         self._looked_at_limit = self._looked_at_machine = time.monotonic()
 
@@ -66,5 +66,5 @@ def available() -> int:
         return free
 
 
-def megabytes(size: int) -> str:
+def megabytes(size: float) -> str:
     return f"{size / 1e6:,.0f} MB"

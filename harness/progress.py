@@ -18,7 +18,7 @@ from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Finished, Record, Started
 
 if TYPE_CHECKING:
-    from harness.runner import Sweep
+    from harness.sweep import Sweep
 
 
 class Progress(ABC):

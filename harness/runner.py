@@ -3,30 +3,31 @@
 The driver is the only writer.
 """
 
-import fcntl
 import gc
-import os
-import platform
 import shlex
-import time
+import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
+from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
-from harness.devices import missing_reason
-from harness.events import TERMINAL, Event, Interrupted, Record, Skipped, Started
-from harness.executors import LocalExecutor
+from harness.dispatch import DEFAULT, Dispatch, Policy
+from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, is_cut_short
+from harness.executors import Executor, Job, LocalExecutor
 from harness.forecast import longest_first
 from harness.grid import Grid
-from harness.journal import Attempt, Journal, attempts
+from harness.journal import Journal
+from harness.lease import Lease
 from harness.plugins import load_registry
 from harness.progress import Progress
 from harness.provenance import provenance, without_passwords
+from harness.quantities import NEVER, SavingEvery
 from harness.store import Store
+from harness.sweep import Sweep, differing_metric, origin, read_sweep
 
 
 class SweepError(Exception):
@@ -40,60 +41,13 @@ class Options:
     out: Path
     workers: int
     threads: int = 1
+    policy: Policy = DEFAULT
+    saving: SavingEvery = NEVER
     tracking_uri: str | None = None
     retry_failed: bool = False
     fail_fast: bool = False
     plugins: Sequence[Path] = ()
     command: str = ""
-
-
-@dataclass
-class Sweep:
-    """One grid and what is known of its runs: `ends` has the terminal event of every run that ended."""
-
-    grid: Grid
-    folder: Path
-    selected: tuple[RunConfig, ...]
-    ends: dict[str, Event] = field(default_factory=dict)
-    live: dict[str, Attempt] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)  # the code that finished runs were made with
-
-    def status(self, run: RunConfig) -> str:
-        if run.key in self.live:
-            return "running"
-        end = self.ends.get(run.key)
-        return end.kind if end is not None else "planned"
-
-    def counts(self) -> Counter[str]:
-        return Counter(self.status(run) for run in self.grid.runs)
-
-    def to_do(self, *, retry_failed: bool) -> list[RunConfig]:
-        """Return the selected runs that are not finished; failed or diverged ones only if so asked."""
-        done = {"finished"} if retry_failed else {"finished", "failed", "diverged"}
-        return [run for run in self.selected if self.status(run) not in done]
-
-
-def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = None) -> Sweep:
-    """Return what the journal of this grid says; `selected` are the runs to work on (None: all).
-
-    Raises JournalError if the journal is damaged.
-    """
-    sweep = Sweep(grid, out / grid.name, tuple(grid.runs if selected is None else selected))
-    for key, attempt in attempts(Journal(sweep.folder).read(pictures=False)).items():
-        if attempt.end is not None:
-            sweep.ends[key] = attempt.end
-            first = attempt.records[0].event
-            if attempt.status == "finished" and isinstance(first, Started):
-                sweep.origins[key] = origin(first.provenance)
-        else:
-            sweep.live[key] = attempt
-    return sweep
-
-
-def origin(facts: Mapping[str, Any]) -> str:
-    """Return what numbers depend on besides the configuration: the code and torch, as text."""
-    code = (facts["git_commit"] or facts["packages"]["argmax-harness"] or "unknown")[:12]
-    return f"{code}{' with changes' if facts['git_dirty'] else ''}, torch {facts['packages']['torch']}"
 
 
 def warn_of_other_origins(sweep: Sweep, progress: Progress) -> None:
@@ -110,29 +64,31 @@ def warn_of_other_origins(sweep: Sweep, progress: Progress) -> None:
 def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequence[RunConfig] | None = None) -> int:
     """Run what is not finished yet; return the exit code: 0 all finished, 1 some failed or diverged, 130 interrupted.
 
-    Raises SweepError, JournalError or TrackingError, one line each, before any run starts.
+    Raises SweepError, LeaseError, JournalError or TrackingError, one line each. All but those of the journal and the
+    lease come before any run starts.
     """
     from harness import tracking
 
-    sweep_folder = _writable(options.out / grid.name)
-    with _locked(sweep_folder), Journal(sweep_folder) as journal:
+    with Lease(_made(options.out / grid.name)) as lease, Journal(lease.folder) as journal:
+        for note in filter(None, [lease.note, cut_note(journal)]):
+            progress.say(f"note: {note}")
         sweep = read_sweep(grid, options.out, selected)
         close_abandoned(sweep, journal)
         warn_of_other_origins(sweep, progress)
-        runs = sweep.to_do(retry_failed=options.retry_failed)
-        runs = list(skip_missing_devices(runs, sweep, journal))
-        executor = LocalExecutor(workers=options.workers, threads=options.threads, plugins=options.plugins)
+        executor = make_executor(options)
+        runs = list(skip_missing_devices(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
         executor.start(len(runs))
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
             starting = f"{len(executor)} workers start; " if len(executor) else ""
             progress.say(f"{starting}runs are stored in {without_passwords(uri)}")
-            with Store(tracking.Tracker(uri, out=options.out.absolute()), progress) as store:
+            with Store(lambda: tracking.Tracker(uri, out=options.out.absolute()), progress) as store:
                 store.open(sweep, options)
                 gc.freeze()  # what is imported stays: neither collections nor the exit need to look at it
                 progress.start(sweep, runs)
+                driver = Driver(sweep, journal, store, progress, lease)
                 ordered = longest_first(runs, load_registry(options.plugins))
-                interrupted = execute(ordered, executor, sweep, journal, store, progress, fail_fast=options.fail_fast)
+                interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
                 counts = sweep.counts()
                 code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
                 store.close("KILLED" if interrupted else "FAILED" if code else "FINISHED", counts)
@@ -141,9 +97,16 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
             progress.close()
         progress.finish(sweep, store.lost)
         if interrupted:
-            progress.say("next: the same command again does what is left")
+            progress.say("next: the same command again goes on where this stopped")
         progress.say(f"next: {next_command(grid.name, options)}")
     return code
+
+
+def make_executor(options: Options) -> Executor:
+    """Return what computes the runs."""
+    return LocalExecutor(
+        workers=options.workers, threads=options.threads, plugins=options.plugins, saving=options.saving
+    )
 
 
 def next_command(name: str, options: Options) -> str:
@@ -156,97 +119,121 @@ def next_command(name: str, options: Options) -> str:
     return without_passwords(shlex.join(command))
 
 
-def execute(
-    runs: Sequence[RunConfig],
-    executor: LocalExecutor,
-    sweep: Sweep,
-    journal: Journal,
-    store: Store,
-    progress: Progress,
-    *,
-    fail_fast: bool,
-) -> bool:
-    """Carry every record to journal, store and terminal, in that order. Return whether the user interrupted."""
-    records = executor.execute(runs)
-    try:
-        for record in records:
-            carry(record, sweep, journal, store, progress)
-            if fail_fast and record.event.kind in ("failed", "diverged"):
-                stop(sweep, journal, store, progress, "stopped by --fail-fast")
-                return False
-    except KeyboardInterrupt:
-        executor.close()
-        stop(sweep, journal, store, progress, "interrupted by the user")
-        return True
-    return False
+@dataclass
+class Driver:
+    """Carries every record of a sweep to its journal, its store and the terminal, in that order."""
+
+    sweep: Sweep
+    journal: Journal
+    store: Store
+    progress: Progress
+    lease: Lease
+
+    def __post_init__(self) -> None:
+        self._checkpoints = Checkpoints(self.sweep.folder, self.progress.say)
+
+    def execute(self, runs: Sequence[RunConfig], executor: Executor, policy: Policy, *, fail_fast: bool) -> bool:
+        """Compute the runs. Return whether the user interrupted.
+
+        The first Ctrl-C (or SIGTERM) lets the epochs under way end and saves their state, the second stops at once.
+        """
+        dispatch = Dispatch(executor, policy, self.job_of)
+        try:
+            with self._stopped_by_signals(dispatch):
+                for record in dispatch.records(runs):
+                    self.carry(record)
+                    if fail_fast and record.event.kind in ("failed", "diverged"):
+                        self.stop("stopped by --fail-fast")
+                        return False
+        except KeyboardInterrupt:
+            executor.close()
+            self.stop("interrupted by the user")
+            return True
+        return dispatch.is_stopping
+
+    def job_of(self, run: RunConfig) -> Job:
+        """Return the run with the checkpoint from which it may go on, if there is one."""
+        attempt = self.sweep.attempts.get(run.key)
+        if attempt is None:
+            self._checkpoints.discard(run.key)
+            return Job(run)
+        return Job(run, self._checkpoints.load(run.key, n_epochs=len(attempt.epochs)))
+
+    def carry(self, record: Record) -> None:
+        """Store one record and show it. What a run repeats since it went on from before it is compared, and dropped."""
+        self.lease.check()
+        event, key = record.event, record.run_key
+        if isinstance(event, Checkpoint):
+            self.journal.sync()
+            self._checkpoints.save(key, event)
+            return
+        attempt = self.sweep.attempts.get(key)
+        if attempt is not None and attempt.is_repeat(event):
+            if isinstance(event, EpochDone) and (name := differing_metric(event, attempt)) is not None:
+                self.progress.say(f"note: {key}: {name} of epoch {event.epoch} came out otherwise when it was repeated")
+            return
+        self.journal.append(record)
+        self.store.write(record, self.sweep.add(record))
+        if key in self.sweep.ends and not is_cut_short(event):
+            self._checkpoints.discard(key)
+        self.progress.show(record)
+
+    def stop(self, why: str) -> None:
+        """Record that the runs under way were interrupted."""
+        for key in self.sweep.live():
+            self.carry(Record.now(key, Interrupted(why)))
+
+    @contextmanager
+    def _stopped_by_signals(self, dispatch: Dispatch) -> Iterator[None]:
+        def stop(number: int, frame: FrameType | None) -> None:
+            if dispatch.is_stopping:
+                raise KeyboardInterrupt
+            dispatch.stop()
+            self.progress.say("stopping: the epochs under way are finished and saved. Ctrl-C again stops at once.")
+
+        former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
 
 
-def carry(record: Record, sweep: Sweep, journal: Journal, store: Store, progress: Progress) -> None:
-    """Store one record and show it."""
-    journal.append(record)
-    attempt = sweep.live.setdefault(record.run_key, Attempt())
-    attempt.records.append(record)
-    if isinstance(record.event, TERMINAL):
-        del sweep.live[record.run_key]
-        sweep.ends[record.run_key] = record.event
-    store.write(record, attempt)
-    progress.show(record)
-
-
-def stop(sweep: Sweep, journal: Journal, store: Store, progress: Progress, why: str) -> None:
-    """Record that the runs under way were interrupted."""
-    for key in list(sweep.live):
-        carry(Record.now(key, Interrupted(why)), sweep, journal, store, progress)
+def cut_note(journal: Journal) -> str:
+    """Say so where the journal ended in the middle of a record."""
+    if not journal.cut_bytes:
+        return ""
+    return f"the last {journal.cut_bytes} bytes of {journal.path} were no whole record; what they told is done again"
 
 
 def close_abandoned(sweep: Sweep, journal: Journal) -> None:
-    """Record as interrupted what a killed driver left running; such runs start again."""
-    for key in list(sweep.live):
-        event = Interrupted("the driver of this run was killed")
-        journal.append(Record.now(key, event))
-        del sweep.live[key]
-        sweep.ends[key] = event
+    """Record as interrupted what a killed driver left running; such runs go on."""
+    for key in sweep.live():
+        record = Record.now(key, Interrupted("the driver of this run was killed"))
+        journal.append(record)
+        sweep.add(record)
 
 
-def skip_missing_devices(runs: Sequence[RunConfig], sweep: Sweep, journal: Journal) -> Iterator[RunConfig]:
-    """Yield the runs whose device this machine has; record the others as skipped, with the reason."""
-    reasons = {device: missing_reason(device) for device in {run.device for run in runs}}
+def skip_missing_devices(
+    runs: Sequence[RunConfig], executor: Executor, sweep: Sweep, journal: Journal
+) -> Iterator[RunConfig]:
+    """Yield the runs whose device is there; record the others as skipped, with the reason."""
+    reasons = {device: executor.missing_reason(device) for device in {run.device for run in runs}}
     for run in runs:
         reason = reasons[run.device]
         if reason is None:
             yield run
         elif sweep.ends.get(run.key) != Skipped(reason):
-            journal.append(Record.now(run.key, Skipped(reason)))
-            sweep.ends[run.key] = Skipped(reason)
+            record = Record.now(run.key, Skipped(reason))
+            journal.append(record)
+            sweep.add(record)
 
 
-def _writable(folder: Path) -> Path:
+def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise SweepError(
             f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another with --out."
         ) from error
     return folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Refuse a second driver on the same sweep. The lock goes with the process that holds it."""
-    with (folder / "driver.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise SweepError(
-                f"{folder}: expected no other driver on this sweep, got one ({file.read().strip() or 'unknown'}). "
-                "Wait for it, or choose another --out."
-            ) from None
-        file.truncate(0)
-        file.write(f"{platform.node()}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield
-        file.truncate(0)

@@ -6,21 +6,23 @@ The journal has every record before it comes here, so what the store loses can b
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from functools import cached_property
 from pathlib import Path
 from queue import Queue
 from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from harness.events import Record
+from harness.events import TERMINAL, Record, is_cut_short
 from harness.grid import Grid
-from harness.journal import Attempt, Journal, attempts
+from harness.journal import Attempt, Journal, add
 from harness.progress import Progress
 from harness.provenance import provenance
 
 if TYPE_CHECKING:
-    from harness.runner import Options, Sweep
+    from harness.runner import Options
+    from harness.sweep import Sweep
     from harness.tracking import Tracker
 
 QUEUED = 256
@@ -36,12 +38,14 @@ class Store:
     """Hands records to a thread that writes them, so that neither driver nor workers wait for a database.
 
     What has gathered while the thread was writing is written together: a short run in a handful of calls. Once the
-    store fails, the sweep goes on from the journal alone and says so once. Any other exception of the thread is raised
-    in the driver, at its next call. Leaving the context writes what is queued, unless Ctrl-C leaves it.
+    store fails, the sweep goes on from the journal alone and says so once; at the end the store is tried once more. Any
+    other exception of the thread is raised in the driver, at its next call. Leaving the context writes what is queued,
+    unless Ctrl-C leaves it.
     """
 
-    def __init__(self, tracker: "Tracker", progress: Progress) -> None:
-        self._tracker, self._progress = tracker, progress
+    def __init__(self, connect: Callable[[], "Tracker"], progress: Progress) -> None:
+        self._connect, self._progress = connect, progress
+        self._opened: tuple[Sweep, Options] | None = None
         self._queue: Queue[_Item | None] = Queue(QUEUED)  # None: nothing comes any more
         self._thread = Thread(target=self._work, name="store", daemon=True)
         self._mistake: Exception | None = None
@@ -59,7 +63,13 @@ class Store:
 
     def open(self, sweep: "Sweep", options: "Options") -> None:
         """Open the sweep in the store and replay what is missing, before anything is written."""
+        self._opened = sweep, options
         self._guarded(lambda: open_store(self._tracker, sweep, options))
+
+    @cached_property
+    def _tracker(self) -> "Tracker":
+        """The connection, made at its first use: the store may be down then, too."""
+        return self._connect()
 
     def write(self, record: Record, attempt: Attempt) -> None:
         """Queue one record; `attempt` holds it and all records of the same run before it."""
@@ -71,7 +81,23 @@ class Store:
         """Write what is queued, then the end of the sweep."""
         self._drain()
         self._raise_mistake()
+        if self.lost is not None:
+            self._catch_up()
         self._guarded(lambda: self._tracker.close_sweep(status, counts))
+
+    def _catch_up(self) -> None:
+        """Try a lost store once more, and replay what it lacks."""
+        from harness.tracking import STORE_ERRORS
+
+        if self._opened is None:
+            return
+        self.__dict__.pop("_tracker", None)  # a new connection
+        try:
+            replayed = open_store(self._tracker, *self._opened)
+        except STORE_ERRORS:  # it was said when it was lost, and `lost` is said at the end
+            return
+        self.lost = None
+        self._progress.say(f"tracking: the store answers again; {replayed} runs were replayed into it.")
 
     def _drain(self) -> None:
         if self._thread.is_alive():
@@ -140,14 +166,27 @@ def open_store(tracker: "Tracker", sweep: "Sweep", options: "Options") -> int:
             "provenance.json": json.dumps(described, indent=1),
         },
     )
-    journal = Journal(sweep.folder)
-    ended = {key: a for key, a in attempts(journal.read(pictures=False)).items() if a.end is not None}
-    missing = tracker.missing(ended)
-    if missing:  # only now are the pictures read
-        for key, attempt in attempts(journal.read()).items():
-            if key in missing:
-                tracker.write(attempt.records, attempt)
+    missing = tracker.missing({key: sweep.spans[key] for key in sweep.ends})
+    if missing:
+        _replay(tracker, sweep, missing)
     return len(missing)
+
+
+def _replay(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> None:
+    """Write the newest attempts at some runs again, one after the other, so that few are held at once."""
+    newest: dict[str, Attempt] = {}
+    written: dict[str, int] = {}
+    for record in Journal(sweep.folder).read():
+        key = record.run_key
+        if key not in missing:
+            continue
+        attempt = add(record, newest)
+        if attempt.begun_ms != sweep.spans[key].begun_ms or not isinstance(record.event, TERMINAL):
+            continue
+        tracker.write(attempt.records[written.get(key, 0) :], attempt)
+        written[key] = len(attempt.records)
+        if record.time_ms == sweep.spans[key].last_ms and not is_cut_short(record.event):
+            del newest[key]
 
 
 def plan(grid: Grid) -> list[dict[str, Any]]:

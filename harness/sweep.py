@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Record, Started, is_cut_short
@@ -17,11 +17,18 @@ def is_measured(metric: str) -> bool:
     return metric.startswith(("time/", "memory/")) or metric.endswith("/seconds")
 
 
+class Span(NamedTuple):
+    """When the newest attempt at a run began, and when it was heard of last: it tells what a store lacks."""
+
+    begun_ms: int
+    last_ms: int
+
+
 @dataclass
 class Sweep:
     """One grid and what is known of its runs: `ends` has the event that ended the newest attempt at a run, if any did.
 
-    `attempts` are those under way and those that may go on; of the others only what follows is kept.
+    `attempts` are those under way and those that may go on; of the others only `ends`, `spans` and `origins` are kept.
     """
 
     grid: Grid
@@ -29,12 +36,14 @@ class Sweep:
     selected: tuple[RunConfig, ...]
     ends: dict[str, Event] = field(default_factory=dict)
     attempts: dict[str, Attempt] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)  # the code that finished runs were made with
 
     def add(self, record: Record) -> Attempt:
         """Take note of a record; return its attempt, with it and all records of the same attempt before it."""
         attempt = add(record, self.attempts)
         key, event = record.run_key, record.event
+        self.spans[key] = Span(attempt.begun_ms, record.time_ms)
         self.ends.pop(key, None)
         if isinstance(event, TERMINAL):
             self.ends[key] = event

@@ -29,6 +29,7 @@ from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
 from harness.journal import Attempt
 from harness.provenance import without_passwords
+from harness.sweep import Span
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the traceback of what it raises
@@ -53,6 +54,10 @@ class TrackingError(Exception):
     """The store cannot be used; the message is one line."""
 
 
+class Down(OSError):  # noqa: N818 what the store is
+    """The store may well be one, but does not answer now; the message is one line."""
+
+
 def default_uri(out: Path) -> str:
     """Return the tracking URI that is used when none is given: $MLFLOW_TRACKING_URI, else SQLite in `out`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.absolute() / 'mlflow.db'}"
@@ -62,7 +67,7 @@ class Tracker:
     """Writes the sweep's parent run and one child run per run, live."""
 
     def __init__(self, uri: str, *, out: Path) -> None:
-        """Open (or create) the store. Raises TrackingError with one line if it does not answer."""
+        """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is none."""
         self.uri = uri
         self._artifacts = (out / "artifacts").absolute()
         _check_server_listens(uri)
@@ -70,11 +75,13 @@ class Tracker:
             self._client = MlflowClient(tracking_uri=uri)
             self._client.search_experiments(max_results=1)
         except STORE_ERRORS as error:
-            raise TrackingError(
+            kind = Down if is_outage(uri, error) else TrackingError
+            raise kind(
                 f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {_first_line(error)}. "
                 "Start it, or give another --tracking-uri."
             ) from error
-        self._children: dict[str, str] = {}
+        self._children: dict[str, tuple[int, str]] = {}  # by run key: the attempt's begin, and its run id
+        self._stored: dict[str, Span | None] = {}  # by run id, of those there at the opening; None if they had no end
         self._runs: dict[str, RunConfig] = {}
         self.experiment_id = self.parent_id = ""
 
@@ -95,7 +102,7 @@ class Tracker:
         found = self._client.search_runs([self.experiment_id], filter_string=filter_string, max_results=1)
         if found:
             self.parent_id = found[0].info.run_id
-            self._children = self._existing_children()
+            self._read_children()
         else:
             all_tags = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name, **tags}
             self.parent_id = self._client.create_run(
@@ -115,21 +122,30 @@ class Tracker:
             return
         entities: list[Entity] = []
         files: dict[str, bytes] = {}
-        child = self._children.get(run.key)
-        if child is None or isinstance(records[0].event, Started):
-            child = self._create(run, records[0])
-            entities += [Param(key, str(value)) for key, value in {**run.flat(), **self._identity(run)}.items()]
+        child = self._child(run, attempt)
+        if records[0] is attempt.records[0]:
+            entities += [Param(name, str(value)) for name, value in {**run.flat(), **self._identity(run)}.items()]
             files["config.json"] = run.to_json().encode()
         for record in records:
             entities += entities_of(record, attempt)
             files |= files_of(record, attempt)
         self._log_files(child, files)
-        self._log_batches(child, entities)
+        self._log_batches(child, newest_tags(entities))
         for record in records:
-            if isinstance(record.event, Image):
+            if isinstance(record.event, Image) and not (child in self._stored and self._has_picture(child, record)):
                 self._chart_picture(child, record.event, record.time_ms)
-            elif isinstance(record.event, TERMINAL):
+        self._set_status(child, records, attempt)
+
+    def _set_status(self, child: str, records: Sequence[Record], attempt: Attempt) -> None:
+        """Set MLflow's own status by the last of the records that decides it."""
+        for record in reversed(records):
+            if isinstance(record.event, TERMINAL):
                 self._client.set_terminated(child, MLFLOW_STATUS[record.event.kind], record.time_ms)
+                return
+            if isinstance(record.event, Started):
+                if record is not attempt.records[0]:
+                    self._client.update_run(child, status="RUNNING")
+                return
 
     def close_sweep(self, status: str, counts: Mapping[str, int]) -> None:
         """Set the parent's status and its summary counts."""
@@ -137,14 +153,10 @@ class Tracker:
         self._log_batches(self.parent_id, tags)
         self._client.set_terminated(self.parent_id, status=status)
 
-    def missing(self, attempts: Mapping[str, Attempt]) -> set[str]:
-        """Return the keys of the attempts that the store does not have from beginning to end."""
-        stored = self._ended_attempts()
-        return {
-            key
-            for key, attempt in attempts.items()
-            if key in self._runs and str(attempt.records[0].time_ms) != stored.get(key)
-        }
+    def missing(self, spans: Mapping[str, Span]) -> set[str]:
+        """Return the keys of the runs whose newest attempt, which has ended, the store did not have to its end."""
+        stored = {key: self._stored.get(run_id) for key, (_, run_id) in self._children.items()}
+        return {key for key, span in spans.items() if key in self._runs and stored.get(key) != span}
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -156,12 +168,14 @@ class Tracker:
         location = None if remote else (self._artifacts / name).as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
 
-    def _existing_children(self) -> dict[str, str]:
-        return {run.data.tags["run_key"]: run.info.run_id for run in self._search_children()}
-
-    def _ended_attempts(self) -> dict[str, str]:
-        ended = (run.data.tags for run in self._search_children() if run.info.status != "RUNNING")
-        return {tags["run_key"]: tags["harness.attempt"] for tags in ended}
+    def _read_children(self) -> None:
+        """Take note of the attempts that the store has, and until when it has those that have ended."""
+        for run in self._search_children():
+            tags = run.data.tags
+            begun_ms = int(tags["harness.attempt"])
+            ended = run.info.status != "RUNNING" and "harness.end" in tags
+            self._children[tags["run_key"]] = begun_ms, run.info.run_id
+            self._stored[run.info.run_id] = Span(begun_ms, int(tags["harness.end"])) if ended else None
 
     def _search_children(self) -> Iterable[Any]:
         token: str | None = None
@@ -187,10 +201,17 @@ class Tracker:
             "grid": self._grid,
         }
 
-    def _create(self, run: RunConfig, first: Record) -> str:
-        """Create the child run of an attempt that begins with `first`; one of an older attempt is deleted."""
-        if (old := self._children.pop(run.key, None)) is not None:
-            self._client.delete_run(old)
+    def _child(self, run: RunConfig, attempt: Attempt) -> str:
+        """Return the id of the child run of an attempt, made if there is none; one of an older attempt is deleted."""
+        begun_ms, child = self._children.get(run.key, (0, ""))
+        if child and begun_ms != attempt.begun_ms:
+            self._client.delete_run(child)
+        if not child or begun_ms != attempt.begun_ms:
+            child = self._create(run, attempt)
+            self._children[run.key] = attempt.begun_ms, child
+        return child
+
+    def _create(self, run: RunConfig, attempt: Attempt) -> str:
         tags = {
             **self._identity(run),
             "mlflow.parentRunId": self.parent_id,
@@ -199,11 +220,9 @@ class Tracker:
             "harness.label": run.label,
             "harness.estimator_label": run.estimator.label,
             "harness.status": "running",
-            "harness.attempt": str(first.time_ms),
+            "harness.attempt": str(attempt.begun_ms),
         }
-        child = self._client.create_run(self.experiment_id, first.time_ms, tags, run_name=run.name).info.run_id
-        self._children[run.key] = str(child)
-        return str(child)
+        return str(self._client.create_run(self.experiment_id, attempt.begun_ms, tags, run_name=run.name).info.run_id)
 
     def _log_batches(self, run_id: str, entities: Sequence[Entity]) -> None:
         """Log metrics, params and tags together; a call takes so many of each, and so many in all."""
@@ -232,9 +251,22 @@ class Tracker:
         picture = PILImage.open(io.BytesIO(image.png))
         self._client.log_image(child, picture, key=image.name, step=image.step, timestamp=time_ms)
 
+    def _has_picture(self, child: str, record: Record) -> bool:
+        """Return whether the charts have this picture already, from before an outage."""
+        image = record.event
+        assert isinstance(image, Image)  # noqa: S101
+        name = f"{image.name}%step%{image.step}%timestamp%{record.time_ms}%"
+        return any(name in file.path for file in self._client.list_artifacts(child, "images"))
+
+
+def newest_tags(entities: Sequence[Entity]) -> list[Entity]:
+    """Return the entities with each tag once, as it was set last: a call takes no tag twice."""
+    tags = {entity.key: entity for entity in entities if isinstance(entity, RunTag)}
+    return [*(entity for entity in entities if not isinstance(entity, RunTag)), *tags.values()]
+
 
 def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
-    """Return the metrics of a record, and the tags if it ends its attempt."""
+    """Return the metrics of a record, and the tags if it ends its attempt or goes on with it."""
     event: Event = record.event
     entities: list[Entity] = []
     if isinstance(event, EpochDone):
@@ -245,8 +277,12 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
             entities.append(Metric(name, value, record.time_ms, event.step if name in curves else 0))
     elif isinstance(event, TERMINAL):
         entities.append(RunTag("harness.error", getattr(event, "error", "")[:5000]))
+    elif isinstance(event, Started) and record is not attempt.records[0]:
+        starts = sum(isinstance(each.event, Started) for each in attempt.records)
+        entities += [RunTag("harness.starts", str(starts)), RunTag("harness.error", "")]
+        entities.append(RunTag("harness.status", "running"))
     if isinstance(event, TERMINAL):
-        entities.append(RunTag("harness.status", event.kind))
+        entities += [RunTag("harness.status", event.kind), RunTag("harness.end", str(record.time_ms))]
     return entities
 
 
@@ -289,10 +325,18 @@ def _check_server_listens(uri: str) -> None:
     try:
         socket.create_connection((parts.hostname or "", port), timeout=5).close()
     except OSError as error:
-        raise TrackingError(
+        raise Down(
             f"tracking: expected an MLflow server at {without_passwords(uri)}, got: {error}. "
             "Start it, or give another --tracking-uri."
         ) from error
+
+
+def is_outage(uri: str, error: BaseException) -> bool:
+    """Return whether a store that failed may be there another time: a server without an answer, a locked database."""
+    reason = str(error)
+    if urlsplit(uri).scheme in ("http", "https"):
+        return True
+    return "OperationalError" in reason and "unable to open database file" not in reason
 
 
 def _first_line(error: BaseException) -> str:

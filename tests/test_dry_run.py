@@ -12,7 +12,8 @@ from harness import dry_run
 from harness.config import DiagnosticsConfig, RunConfig, TrainingConfig
 from harness.dry_run import BUDGET_S, CALIBRATED_SETTINGS, N_TIMED, Cost
 from harness.grid import Grid
-from harness.runner import Options, Sweep
+from harness.runner import Options
+from harness.sweep import Sweep
 
 Make = Callable[..., RunConfig]
 

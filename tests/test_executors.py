@@ -8,8 +8,9 @@ import pytest
 
 from estimators import REGISTRY
 from harness.config import RunConfig
+from harness.dispatch import Dispatch, Policy
 from harness.events import EpochDone, Failed, Finished, Record, Started
-from harness.executors import LocalExecutor, records_of
+from harness.executors import Job, LocalExecutor, records_of
 from harness.train import train
 
 Make = Callable[..., RunConfig]
@@ -51,6 +52,17 @@ def plugin(tmp_path: Path) -> Path:
     return path
 
 
+ONCE = Policy(retries=0)
+
+
+def compute(executor: LocalExecutor, runs: list[RunConfig], policy: Policy = ONCE) -> list[Record]:
+    executor.start(len(runs))
+    try:
+        return list(Dispatch(executor, policy, Job).records(runs))
+    finally:
+        executor.close()
+
+
 def renamed(run: RunConfig, name: str) -> RunConfig:
     return run.model_copy(update={"estimator": run.estimator.model_copy(update={"name": name})})
 
@@ -65,7 +77,7 @@ def test_a_failure_and_a_death_cost_only_their_own_runs(tiny_run: Make, plugin: 
     good = [tiny_run(seed=seed) for seed in range(3)]
     raises, dies = renamed(tiny_run("reinforce"), "raises"), renamed(tiny_run("rloo"), "dies")
     executor = LocalExecutor(workers=2, plugins=[plugin])
-    records = list(executor.execute([good[0], raises, dies, good[1], good[2]]))
+    records = compute(executor, [good[0], raises, dies, good[1], good[2]])
 
     ends = {r.run_key: r.event for r in records if isinstance(r.event, Finished | Failed)}
     assert len(ends) == 5
@@ -76,28 +88,29 @@ def test_a_failure_and_a_death_cost_only_their_own_runs(tiny_run: Make, plugin: 
     assert "in two lines" in failed.traceback
     assert isinstance(died, Failed)
     assert died.error == "worker process died (SIGKILL, out of memory?)"
+    assert (failed.crashed, died.crashed) == (False, True)
 
     here = [Record.now(good[1].key, event) for event in train(good[1], REGISTRY)]
     assert metrics(records, good[1]) == metrics(here, good[1])  # the same numbers, whatever the process
 
 
 def test_threads_are_set_in_the_workers(tiny_run: Make) -> None:
-    records = list(LocalExecutor(workers=1, threads=1).execute([tiny_run()]))
+    records = compute(LocalExecutor(workers=1, threads=1), [tiny_run()])
     started = next(r.event for r in records if isinstance(r.event, Started))
     assert started.provenance["threads"] == 1
 
 
 def test_closing_stops_the_workers(tiny_run: Make) -> None:
     executor = LocalExecutor(workers=1)
-    records = executor.execute([tiny_run(seed=seed) for seed in range(50)])
-    next(records)
+    executor.start(1)
+    executor.submit(Job(tiny_run()))
     process = executor._pool[0].process
-    records.close()
+    executor.close()
     assert not process.is_alive()
 
 
 def test_an_exception_becomes_a_record(tiny_run: Make) -> None:
-    records = list(records_of(renamed(tiny_run(), "unknown"), REGISTRY))
+    records = list(records_of(Job(renamed(tiny_run(), "unknown")), REGISTRY))
     end = records[-1].event
     assert isinstance(end, Failed)
     assert "got 'unknown'" in end.error

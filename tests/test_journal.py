@@ -57,7 +57,7 @@ def test_records_are_read_back_in_order_across_openings(tmp_path: Path) -> None:
 def test_pictures_are_left_out_on_request_and_stored_once(tmp_path: Path) -> None:
     write(tmp_path)
     write(tmp_path)
-    assert not any(isinstance(r.event, Image) for r in Journal(tmp_path).read(pictures=False))
+    assert [r.event.png for r in Journal(tmp_path).read(pictures=False) if isinstance(r.event, Image)] == [b"", b""]
     assert len(list((tmp_path / "images").iterdir())) == 1
 
 

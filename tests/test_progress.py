@@ -12,7 +12,8 @@ from harness.events import EpochDone, Event, Failed, Finished, Record, Skipped, 
 from harness.grid import Grid
 from harness.progress import LiveProgress, PlainProgress, duration, not_finished
 from harness.provenance import provenance
-from harness.runner import Sweep, origin, warn_of_other_origins
+from harness.runner import warn_of_other_origins
+from harness.sweep import Sweep, origin
 
 Make = Callable[..., RunConfig]
 

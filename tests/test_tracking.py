@@ -14,7 +14,8 @@ from harness import tracking
 from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Record, Skipped, Started
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt
-from harness.tracking import Tracker, TrackingError
+from harness.sweep import Span
+from harness.tracking import Down, Tracker, TrackingError
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
@@ -147,7 +148,7 @@ def test_replaying_stores_nothing_twice(tracker: Tracker, grid: Grid, out: Path)
     for expected in (len(grid.runs) - 1, 0):
         again = Tracker(tracker.uri, out=out)
         open_sweep(again, grid)
-        missing = again.missing(attempts)
+        missing = again.missing({key: Span(a.begun_ms, a.records[-1].time_ms) for key, a in attempts.items()})
         assert len(missing) == expected
         for key in missing:
             again.write(attempts[key].records, attempts[key])
@@ -171,9 +172,7 @@ def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(
-        TrackingError, match=r"^tracking: expected an MLflow server at http://127.*another --tracking-uri\.$"
-    ):
+    with pytest.raises(Down, match=r"^tracking: expected an MLflow server at http://127.*another --tracking-uri\.$"):
         Tracker(f"http://127.0.0.1:{port}", out=out)
 
 
