@@ -46,6 +46,9 @@ MLFLOW_STATUS = {
 }
 
 
+PER_RUN = "time/"
+"""Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
+
 STORE_ERRORS = (MlflowException, OSError)
 """What a store raises that stops answering: its own exception, or one of the network, the disk or the database."""
 
@@ -270,11 +273,10 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
     event: Event = record.event
     entities: list[Entity] = []
     if isinstance(event, EpochDone):
-        entities = [Metric(name, value, record.time_ms, event.step) for name, value in event.metrics.items()]
+        values = {name: value for name, value in event.metrics.items() if not name.startswith(PER_RUN)}
+        entities = [Metric(name, value, record.time_ms, event.step) for name, value in values.items()]
     elif isinstance(event, Finished):
-        curves = {name for epoch in attempt.epochs for name in epoch.metrics}
-        for name, value in event.metrics.items():  # the UI draws bars for what has only step 0
-            entities.append(Metric(name, value, record.time_ms, event.step if name in curves else 0))
+        entities = [Metric(name, value, record.time_ms, 0) for name, value in event.metrics.items()]  # drawn as bars
     elif isinstance(event, TERMINAL):
         entities.append(RunTag("harness.error", getattr(event, "error", "")[:5000]))
     elif isinstance(event, Started) and record is not attempt.records[0]:
