@@ -148,7 +148,7 @@ def _check_count(factors: Iterable[Sized], tree: Node, problems: Problems) -> No
 
 def _words(entries: Mapping[str, Node], path: Path, problems: Problems) -> dict[str, str]:
     """The texts about the grid. Without a name it is called like its file."""
-    words = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.")[:64] or "grid"}
+    words = {"name": default_name(path)}
     for key in ("name", "question", "description"):
         if key in entries:
             words[key] = entries[key].value
@@ -158,6 +158,11 @@ def _words(entries: Mapping[str, Node], path: Path, problems: Problems) -> dict[
         rule = "1 to 64 letters, digits, '-', '_' and '.', of which the first is a letter or digit"
         problems.expected(axes.at(entries["name"], "name"), rule, words["name"])
     return words
+
+
+def default_name(path: Path) -> str:
+    """What the grid of a file is called unless it says so itself."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.")[:64] or "grid"
 
 
 def _devices(node: Node, problems: Problems) -> list[Placed]:

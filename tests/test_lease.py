@@ -344,7 +344,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(
 
 
 def test_a_folder_of_somebody_else_is_read_all_the_same(tmp_path: Path) -> None:
-    """What `harness status` needs works where nothing can be written. (Root may write anywhere: then by its id.)"""
+    """What `harness status` needs does not take a folder that can be written to."""
     leave_behind(tmp_path, age_s=5)
     os.chmod(tmp_path, stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
     try:

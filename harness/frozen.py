@@ -1,0 +1,139 @@
+"""The grid of a sweep as it was when the sweep last started: what a grid that was edited since adds, removes, changes.
+
+frozen.json has the text, and of every run its key, name and settings; former versions stay beside it as
+frozen-0001.json and so on. With it stands what decided the runs besides the text (`made_by`), so that whoever reads the
+same text in the same place knows the runs without building the grid, which takes torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import sealed
+from harness.frozen_file import Frozen, Planned, encode, load, snapshot
+from harness.grid_changes import changes, describe
+from harness.sealed import Damaged
+
+if TYPE_CHECKING:
+    from harness.grid import Grid
+
+
+def freeze(folder: Path, grid: Grid, made_by: str | None = None) -> list[str]:
+    """Store the grid if it is not stored yet; return what the user should know, line by line.
+
+    Nothing is raised: a sweep can do without. `made_by` is what the function of this name returned before the registry
+    was loaded.
+    """
+    path, lines = folder / "frozen.json", list[str]()
+    try:
+        old = _former(path, lines)
+        if old is None:
+            sealed.write(path, encode(snapshot(grid, made_by)))
+        elif not _is(old, grid, made_by):
+            new = snapshot(grid, made_by)
+            found = changes(old, new)
+            lines += describe(found)
+            if found.any:
+                sealed.write(_next_version(folder), sealed.read(path))
+            sealed.write(path, encode(new if found.any else replace(new, since=old.since)))
+    except OSError as error:
+        lines.append(
+            f"{path}: expected to store the grid, got: {error.strerror}. Later changes of it will not be told."
+        )
+    return lines
+
+
+def names(folder: Path, text: str, plugins: Sequence[Path] = ()) -> tuple[Planned, ...] | None:
+    """Return the runs of a grid by its text alone, or None where the grid must be built to know them."""
+    try:
+        stored = load(folder / "frozen.json")
+    except (OSError, Damaged):
+        return None
+    known = stored.made_by is not None and stored.text == text and stored.name == folder.name
+    return stored.runs if known and stored.made_by == made_by(plugins) else None
+
+
+def folder_of(out: Path, grid_path: Path, text: str) -> Path | None:
+    """Return the folder of the sweep of a grid file, without building the grid; None where the name is not clear."""
+    from harness.grid import NAME, default_name
+    from harness.source import SourceError, parse
+
+    try:
+        entries = parse(text).value
+    except SourceError:
+        return None
+    if not isinstance(entries, dict):
+        return None
+    name = entries["name"].value if "name" in entries else default_name(grid_path)
+    return out / name if isinstance(name, str) and NAME.fullmatch(name) else None
+
+
+def made_by(plugins: Sequence[Path] = ()) -> str | None:
+    """Return a hash of all that makes runs of a text, or None where that cannot be known.
+
+    It is of the sources of `harness` and `estimators`, the packages they read and check settings with, and the plugins.
+    An installed plugin, and one that imports other code, can depend on anything.
+    """
+    if entry_points(group="harness.estimators"):
+        return None
+    try:
+        texts = [path.read_bytes() for path in plugins]
+        sources = [path for package in ("harness", "estimators") for path in sorted(_folder(package).rglob("*.py"))]
+        parts = [part for path in sources for part in (path.name.encode(), path.read_bytes())]
+    except OSError:
+        return None
+    if not all(map(_stands_alone, texts)):
+        return None
+    parts += [sys.version.encode(), *(version(name).encode() for name in ("torch", "pydantic", "pyyaml"))]
+    digests = [hashlib.sha256(part).digest() for part in parts]
+    return hashlib.sha256(b"".join([*digests, *sorted(hashlib.sha256(text).digest() for text in texts)])).hexdigest()
+
+
+def _former(path: Path, lines: list[str]) -> Frozen | None:
+    """Return the stored grid, if there is one to be read; one that is damaged is set aside, with a line about it."""
+    try:
+        return load(path)
+    except FileNotFoundError:
+        return None
+    except Damaged as damaged:
+        kept = sealed.set_aside(path)
+        lines.append(f"{damaged} It is kept as {kept.name}; what changed in the grid before now is not known.")
+        return None
+
+
+def _next_version(folder: Path) -> Path:
+    """Return where the version that is replaced now is kept."""
+    numbers = [int(path.stem[7:]) for path in folder.glob("frozen-*.json") if path.stem[7:].isdecimal()]
+    return folder / f"frozen-{max(numbers, default=0) + 1:04d}.json"
+
+
+def _is(old: Frozen, grid: Grid, made_by: str | None) -> bool:
+    """Return whether this is the stored grid, without looking at settings: the keys are made of them."""
+    same_words = (old.name, old.text, old.made_by) == (grid.name, grid.text, made_by)
+    return same_words and [(r.key, r.name) for r in old.runs] == [(r.key, r.name) for r in grid.runs]
+
+
+def _folder(package: str) -> Path:
+    """Return the folder of a package, without importing it."""
+    spec = find_spec(package)
+    assert spec is not None and spec.origin is not None  # noqa: S101, PT018  # it is installed with this package
+    return Path(spec.origin).parent
+
+
+def _stands_alone(text: bytes) -> bool:
+    """Return whether a plugin imports nothing but what is hashed and the standard library."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return False
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in found} <= sys.stdlib_module_names | {"torch", "estimators", "harness"}
