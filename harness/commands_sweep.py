@@ -73,12 +73,14 @@ def run(
 
     Exit code: 0 all finished, 1 some run failed or diverged, 2 the input was refused, 130 interrupted.
     """
+    from harness import frozen
     from harness.dispatch import Policy
     from harness.plugins import load_registry
     from harness.provenance import without_passwords
     from harness.runner import Options, run_sweep
     from harness.sweep import read_sweep
 
+    made_by = frozen.made_by(plugins)  # before the classes load: an edit meanwhile then shows
     registry = load_registry(plugins)
     grid = load(grid_path, registry)
     selected = select(grid.runs, only)
@@ -88,6 +90,7 @@ def run(
         threads=threads,
         policy=Policy(retries=retries, time_limit_s=time_limit, memory_limit=memory_limit),
         saving=saving,
+        made_by=made_by,
         tracking_uri=tracking_uri,
         retry_failed=retry == "failed",
         fail_fast=fail_fast,
@@ -175,8 +178,13 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
 @out_option
 def status(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
     """Say what is done, running and failed of a grid."""
+    from harness import lease
     from harness.plugins import load_registry
     from harness.progress import PlainProgress
-    from harness.sweep import read_sweep
+    from harness.sweep import read_status, read_sweep
 
-    PlainProgress(make_console()).finish(read_sweep(load(grid_path, load_registry(plugins)), out), None)
+    progress = PlainProgress(make_console())
+    sweep = read_status(grid_path, out, plugins) or read_sweep(load(grid_path, load_registry(plugins)), out)
+    if (who := lease.holder(sweep.folder)) is not None:
+        progress.say(f"{'last driven' if who.expired else 'driven'} by {who}")
+    progress.finish(sweep, None)

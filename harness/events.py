@@ -133,7 +133,11 @@ class Record:
     @classmethod
     def from_json(cls, text: str) -> "Record":
         """Parse what `to_json` wrote. Raises ValueError (KeyError, TypeError) for anything else."""
-        data = json.loads(text)
+        return cls.from_data(json.loads(text))
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Record":
+        """Make a record of its JSON."""
         kind = _KINDS[data["kind"]]
         body = {f.name: data[f.name] for f in fields(kind) if f.name in data}
         if kind is Image:

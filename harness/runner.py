@@ -19,6 +19,7 @@ from harness.dispatch import DEFAULT, Dispatch, Policy
 from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, is_cut_short
 from harness.executors import Executor, Job, LocalExecutor
 from harness.forecast import longest_first
+from harness.frozen import freeze
 from harness.grid import Grid
 from harness.journal import Journal
 from harness.lease import Lease
@@ -48,6 +49,7 @@ class Options:
     fail_fast: bool = False
     plugins: Sequence[Path] = ()
     command: str = ""
+    made_by: str | None = None  # by which code the grid was read (harness.frozen)
 
 
 def warn_of_other_origins(sweep: Sweep, progress: Progress) -> None:
@@ -72,6 +74,8 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
     with Lease(_made(options.out / grid.name)) as lease, Journal(lease.folder) as journal:
         for note in filter(None, [lease.note, cut_note(journal)]):
             progress.say(f"note: {note}")
+        for line in freeze(lease.folder, grid, options.made_by):
+            progress.say(line)
         sweep = read_sweep(grid, options.out, selected)
         close_abandoned(sweep, journal)
         warn_of_other_origins(sweep, progress)

@@ -4,17 +4,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from harness import frozen
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Record, Started, is_cut_short
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, add
+from harness.source import SourceError, read_text
 
 
 def is_measured(metric: str) -> bool:
     """Return whether a metric is a time or a size of memory. All others are the same whenever a run is computed."""
     return metric.startswith(("time/", "memory/")) or metric.endswith("/seconds")
+
+
+SHOWN = ("test/neg_elbo", "time/total_s")
+"""The final metrics that the terminal shows. The others are in journal and store, not in the driver's memory."""
 
 
 class Span(NamedTuple):
@@ -47,6 +53,8 @@ class Sweep:
         self.ends.pop(key, None)
         if isinstance(event, TERMINAL):
             self.ends[key] = event
+            if isinstance(event, Finished):
+                self.ends[key] = Finished(event.step, {k: event.metrics[k] for k in SHOWN if k in event.metrics})
             if isinstance(event, Finished) and isinstance(first := attempt.records[0].event, Started):
                 self.origins[key] = origin(first.provenance)
             if not is_cut_short(event):
@@ -78,6 +86,23 @@ def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = Non
     """
     sweep = Sweep(grid, out / grid.name, tuple(grid.runs if selected is None else selected))
     for record in Journal(sweep.folder).read(pictures=False):
+        sweep.add(record)
+    return sweep
+
+
+def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | None:
+    """Return what is known of a sweep without building its grid, in a moment; None where the grid must be built."""
+    try:
+        text = read_text(grid_path)
+    except SourceError:  # building the grid says what is wrong with it
+        return None
+    folder = frozen.folder_of(out, grid_path, text)
+    runs = frozen.names(folder, text, plugins) if folder else None
+    if folder is None or runs is None:
+        return None
+    known = cast(tuple[RunConfig, ...], runs)  # their keys, names and labels are all that is asked for
+    sweep = Sweep(Grid(folder.name, known, text), folder, known)
+    for record in Journal(folder).read(pictures=False, epochs=False):
         sweep.add(record)
     return sweep
 
