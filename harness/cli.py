@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -
         if "--debug" in arguments or not isinstance(error, user_errors()):
             raise
         click.echo(str(error), err=True)
-        sys.exit(REFUSED)
+        sys.exit(getattr(error, "exit_code", REFUSED))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ class JournalError(Exception):
     """The journal cannot be read or written; the message is one line."""
 
 
+class AppendError(JournalError):
+    """The disk takes no more: the sweep stops, and goes on where it was when the disk does."""
+
+    exit_code = 1
+
+
 class Journal:
     """Appends records to `folder`/journal.jsonl and reads them back. One writer at a time (the driver)."""
 
@@ -44,7 +50,7 @@ class Journal:
     def append(self, record: Record) -> None:
         """Write one record and hand it to the operating system, so that it survives the death of this process.
 
-        Raises JournalError where that fails, with everything before it intact and nothing of it written.
+        Raises AppendError where that fails, with everything before it intact and nothing of it written.
         """
         text = record.to_json()
         try:
@@ -52,7 +58,7 @@ class Journal:
                 text = self._move_picture_out(text, record.event.png)
             self._write(line_of(text))
         except OSError as error:
-            raise JournalError(
+            raise AppendError(
                 f"{self.path}: expected to append a record, got: {error.strerror}. Everything before it is stored;"
                 " mend that, and the same command goes on."
             ) from error
@@ -62,7 +68,7 @@ class Journal:
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise JournalError(
+            raise AppendError(
                 f"{self.path}: expected the disk to keep what was written, got: {error.strerror}."
             ) from error
 
