@@ -4,6 +4,7 @@ Every metric is logged with the time of its event, so that replaying a journal s
 answering does not stop the sweep: the journal has everything, and `harness sync` replays it.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -29,6 +30,7 @@ from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
 from harness.journal import Attempt
 from harness.provenance import without_passwords
+from reports.visible import visible
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the traceback of what it raises
@@ -103,7 +105,9 @@ class Tracker:
             ).info.run_id
         self._client.update_run(self.parent_id, status="RUNNING")
         self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
-        self._log_files(self.parent_id, {name: text.encode() for name, text in files.items()})
+        contents = {name: text.encode() for name, text in files.items()}
+        self._log_files(self.parent_id, contents)
+        self._log_batches(self.parent_id, [checksum_tag(contents)])
 
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
         """Forward records of one attempt, in as few calls as their kinds allow.
@@ -124,6 +128,8 @@ class Tracker:
             entities += entities_of(record, attempt)
             files |= files_of(record, attempt)
         self._log_files(child, files)
+        if files:
+            entities.append(checksum_tag({"config.json": run.to_json().encode(), **files_until(records[-1], attempt)}))
         self._log_batches(child, entities)
         for record in records:
             if isinstance(record.event, Image):
@@ -221,6 +227,8 @@ class Tracker:
         with TemporaryDirectory(prefix="harness-") as folder:
             for name, content in files.items():
                 path = Path(folder, name)
+                if not path.resolve().is_relative_to(Path(folder).resolve()):  # the name may be a journal's
+                    raise TrackingError(f"tracking: expected the name of a file below its run, got {name!r}.")
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
             self._client.log_artifacts(run_id, folder)
@@ -244,7 +252,7 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
         for name, value in event.metrics.items():  # the UI draws bars for what has only step 0
             entities.append(Metric(name, value, record.time_ms, event.step if name in curves else 0))
     elif isinstance(event, TERMINAL):
-        entities.append(RunTag("harness.error", getattr(event, "error", "")[:5000]))
+        entities.append(RunTag("harness.error", visible(getattr(event, "error", ""), 4900)))
     if isinstance(event, TERMINAL):
         entities.append(RunTag("harness.status", event.kind))
     return entities
@@ -264,6 +272,22 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     if traceback := getattr(event, "traceback", ""):
         files["error.txt"] = traceback.encode(errors="backslashreplace")
     return files
+
+
+def files_until(last: Record, attempt: Attempt) -> dict[str, bytes]:
+    """Return all artifacts that the records of an attempt make, by name, up to and with the record `last`."""
+    files: dict[str, bytes] = {}
+    for record in attempt.records:
+        files |= files_of(record, attempt)
+        if record is last:
+            break
+    return files
+
+
+def checksum_tag(files: Mapping[str, bytes]) -> RunTag:
+    """Return the tag that a reader verifies a run's files by: their SHA-256 by name, as JSON."""
+    found = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return RunTag("harness.sha256", json.dumps(found))
 
 
 def batches(entities: Sequence[Entity]) -> Iterator[list[Entity]]:
