@@ -9,6 +9,7 @@ from harness.command_line import REFUSED, Refused
 from harness.commands_lists import data, doctor, list_
 from harness.commands_pages import gradients, report, ui
 from harness.commands_sweep import run, status, sync
+from reports.visible import FILE, visible_lines
 
 __all__ = ["Refused", "cli", "main"]
 
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -
     except Exception as error:
         if "--debug" in arguments or not isinstance(error, user_errors()):
             raise
-        click.echo(str(error), err=True)
+        click.echo(visible_lines(str(error), FILE), err=True)
         sys.exit(getattr(error, "exit_code", REFUSED))
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reports.visible import visible_lines
+
 if TYPE_CHECKING:
     from harness.grid import Grid
 
@@ -51,7 +53,7 @@ class Refused(click.ClickException):
     exit_code = REFUSED
 
     def show(self, file: Any = None) -> None:
-        click.echo(self.message, err=True)
+        click.echo(visible_lines(self.message), err=True)
 
 
 def unwritable(folder: Path, error: OSError) -> Refused:

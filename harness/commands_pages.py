@@ -10,6 +10,7 @@ import click
 
 from harness.command_line import (
     DEFAULT_OUT,
+    Refused,
     default_out,
     grid_option,
     load,
@@ -54,12 +55,23 @@ def report(
     from reports.load import load
 
     runs = load(experiment, tracking_uri or store_uri(results))
-    folder = out or results / runs.experiment / "report"
+    folder = out or results / folder_name(runs.experiment) / "report"
     try:
         path = build_report(runs, folder, baseline=baseline, title=title)
     except OSError as error:
         raise unwritable(folder, error) from error
     click.echo(f"report: {path.absolute()}")
+
+
+def folder_name(experiment: str) -> str:
+    """Return the experiment's name if it may be that of a folder. Raises Refused: the store is not ours alone."""
+    from harness.grid import NAME, NAME_RULE
+
+    if not NAME.fullmatch(experiment):
+        raise Refused(
+            f"experiment: expected {NAME_RULE}, to name a folder, got {experiment!r}. Give the folder: --out."
+        )
+    return experiment
 
 
 @click.command()

@@ -6,6 +6,7 @@ journal.
 """
 
 import base64
+import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -33,12 +34,17 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture as PNG bytes: `originals`, `reconstructions`, `prior_samples`."""
+    """A picture as PNG bytes: `originals`, `reconstructions`, `prior_samples`. Its bytes may be left on the disk."""
 
     kind: ClassVar[str] = "image"
     name: str
     step: int
     png: bytes = field(repr=False)
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.sha256:
+            object.__setattr__(self, "sha256", hashlib.sha256(self.png).hexdigest())
 
 
 @dataclass(frozen=True)

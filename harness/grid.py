@@ -42,6 +42,7 @@ KEYS = (
     *("diagnostics", "estimators", "schedules", "devices", "seeds", "zip"),
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME_RULE = "1 to 64 letters, digits, '-', '_' and '.', of which the first is a letter or digit"
 EXAMPLES = {"estimators": "[straight_through]", "seeds": "[0, 1, 2]"}
 
 
@@ -155,8 +156,7 @@ def _words(entries: Mapping[str, Node], path: Path, problems: Problems) -> dict[
             if not isinstance(words[key], str):
                 problems.expected(axes.at(entries[key], key), "text", entries[key].plain())
     if isinstance(words["name"], str) and not NAME.fullmatch(words["name"]):
-        rule = "1 to 64 letters, digits, '-', '_' and '.', of which the first is a letter or digit"
-        problems.expected(axes.at(entries["name"], "name"), rule, words["name"])
+        problems.expected(axes.at(entries["name"], "name"), NAME_RULE, words["name"])
     return words
 
 

@@ -114,14 +114,13 @@ class Journal:
         where = f"{self.path}:{number}"
         data = json.loads(body)
         if "sha256" in data:
-            png = self._read_picture(data.pop("sha256"), where) if pictures else b""
+            png = self._read_picture(data["sha256"], where) if pictures else b""
             data["png"] = base64.b64encode(png).decode()
         return Record.from_data(data)
 
     def _move_picture_out(self, text: str, png: bytes) -> str:
         data = json.loads(text)
         del data["png"]
-        data["sha256"] = hashlib.sha256(png).hexdigest()
         target = self._images / f"{data['sha256']}.png"
         if not target.exists():
             partial = target.with_suffix(".partial")

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Finished, Record, Started
+from reports.visible import visible
 
 if TYPE_CHECKING:
     from harness.sweep import Sweep
@@ -46,7 +47,7 @@ class Progress(ABC):
 
     def say(self, line: str) -> None:
         """Print one line above whatever is live."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:  # noqa: B027 only what is live has something to close
         """Give the terminal back, whatever happened."""

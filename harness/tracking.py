@@ -4,6 +4,7 @@ Every metric is logged with the time of its event, so that replaying a journal s
 answering does not stop the sweep: the journal has everything, and `harness sync` replays it.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -30,6 +31,7 @@ from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, 
 from harness.journal import Attempt
 from harness.provenance import without_passwords
 from harness.sweep import Span
+from reports.visible import visible
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the traceback of what it raises
@@ -113,7 +115,9 @@ class Tracker:
             ).info.run_id
         self._client.update_run(self.parent_id, status="RUNNING")
         self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
-        self._log_files(self.parent_id, {name: text.encode() for name, text in files.items()})
+        contents = {name: text.encode() for name, text in files.items()}
+        self._log_files(self.parent_id, contents)
+        self._log_batches(self.parent_id, [checksum_tag({name: sha256(content) for name, content in contents.items()})])
 
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
         """Forward records of one attempt, in as few calls as their kinds allow.
@@ -133,6 +137,8 @@ class Tracker:
             entities += entities_of(record, attempt)
             files |= files_of(record, attempt)
         self._log_files(child, files)
+        if files:
+            entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(records[-1], attempt)}))
         self._log_batches(child, newest_tags(entities))
         for record in records:
             if isinstance(record.event, Image) and not (child in self._stored and self._has_picture(child, record)):
@@ -243,6 +249,8 @@ class Tracker:
         with TemporaryDirectory(prefix="harness-") as folder:
             for name, content in files.items():
                 path = Path(folder, name)
+                if not path.resolve().is_relative_to(Path(folder).resolve()):  # the name may be a journal's
+                    raise TrackingError(f"tracking: expected the name of a file below its run, got {name!r}.")
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
             self._client.log_artifacts(run_id, folder)
@@ -278,7 +286,7 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
     elif isinstance(event, Finished):
         entities = [Metric(name, value, record.time_ms, 0) for name, value in event.metrics.items()]  # drawn as bars
     elif isinstance(event, TERMINAL):
-        entities.append(RunTag("harness.error", getattr(event, "error", "")[:5000]))
+        entities.append(RunTag("harness.error", visible(getattr(event, "error", ""), 4900)))
     elif isinstance(event, Started) and record is not attempt.records[0]:
         starts = sum(isinstance(each.event, Started) for each in attempt.records)
         entities += [RunTag("harness.starts", str(starts)), RunTag("harness.error", "")]
@@ -302,6 +310,28 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     if traceback := getattr(event, "traceback", ""):
         files["error.txt"] = traceback.encode(errors="backslashreplace")
     return files
+
+
+def sums(last: Record, attempt: Attempt) -> dict[str, str]:
+    """Return the SHA-256 of all artifacts of an attempt, by name, up to and with the record `last`."""
+    found: dict[str, str] = {}
+    for record in attempt.records:
+        if isinstance(record.event, Image):  # whose bytes may have been left in the journal
+            found[f"images/{record.event.name}.png"] = record.event.sha256
+        else:
+            found |= {name: sha256(content) for name, content in files_of(record, attempt).items()}
+        if record is last:
+            break
+    return found
+
+
+def checksum_tag(checksums: Mapping[str, str]) -> RunTag:
+    """Return the tag that a reader verifies a run's files by: their SHA-256 by name, as JSON."""
+    return RunTag("harness.sha256", json.dumps(checksums))
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def batches(entities: Sequence[Entity]) -> Iterator[list[Entity]]:

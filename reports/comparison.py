@@ -42,7 +42,8 @@ def bound_samples(runs: pd.DataFrame) -> str:
     """k of the importance-weighted bound, from the configuration; several if the runs differ."""
     if "evaluation.bound_samples" not in runs:
         return "?"
-    return ", ".join(f"{k:g}" for k in sorted(set(runs["evaluation.bound_samples"].dropna()))) or "?"
+    numbers = pd.to_numeric(runs["evaluation.bound_samples"], errors="coerce")
+    return ", ".join(f"{k:g}" for k in sorted(set(numbers.dropna()))) or "?"
 
 
 def levels(runs: pd.DataFrame, metric: str, *, bad_is_worst: bool = True) -> pd.DataFrame:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +20,25 @@ _LATEX = {
 }  # fmt: skip
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
+_STALE_S = 3_600.0
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, never half of one."""
+    """Write beside the target and rename: a reader sees the old file or the new one, never half of one.
+
+    What a killed writer left of the same file, an hour ago or earlier, is removed.
+    """
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # its writer has just finished
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                left.unlink()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
@@ -32,7 +47,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")
+    """The frame; a text that a spreadsheet would calculate gets an apostrophe before it, as spreadsheets mean text."""
+    texts = frame.select_dtypes(["object", "string"]).columns
+    return frame.assign(**{name: frame[name].map(_no_formula) for name in texts}).to_csv(
+        index=False, lineterminator="\n"
+    )
+
+
+def _no_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -41,15 +64,18 @@ def markdown(tables: Sequence[Table]) -> str:
 
 def _markdown(table: Table) -> str:
     def line(texts: Sequence[str]) -> str:
-        return (
-            "| "
-            + " | ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for text in texts)
-            + " |"
-        )
+        return "| " + " | ".join(_plain(text).replace("|", "\\|") for text in texts) + " |"
 
     rule = "|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|"
     rows = [line([cell.text for cell in row]) for row in table.rows]
-    return "\n".join([f"**{table.caption}**", "", line([column.title for column in table.columns]), rule, *rows, ""])
+    head = line([column.title for column in table.columns])
+    return "\n".join([f"**{_plain(table.caption)}**", "", head, rule, *rows, ""])
+
+
+def _plain(text: str) -> str:
+    """Markdown that shows the text: no line breaks, no HTML, no links."""
+    text = text.replace("\\", "\\\\").replace("\n", " ").replace("`", "\\`")
+    return text.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def latex(tables: Sequence[Table]) -> str:
@@ -65,15 +91,21 @@ def _latex(table: Table) -> str:
         rf"  \caption{{{_escaped(table.caption)}}}",
         rf"  \begin{{tabular}}{{{align}}}",
         r"    \toprule",
-        "    " + " & ".join(_escaped(column.title) for column in table.columns) + r" \\",
+        _latex_row([column.title for column in table.columns]),
         r"    \midrule",
-        *("    " + " & ".join(_escaped(cell.text) for cell in row) + r" \\" for row in table.rows),
+        *(_latex_row([cell.text for cell in row]) for row in table.rows),
         r"    \bottomrule",
         r"  \end{tabular}",
         r"\end{table}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _latex_row(texts: Sequence[str]) -> str:
+    r"""A row. A bracket or star at its beginning would be an argument of the \\\\ before it."""
+    row = " & ".join(map(_escaped, texts)) + r" \\"
+    return "    " + ("{}" if row.startswith(("[", "*")) else "") + row
 
 
 def _escaped(text: str) -> str:

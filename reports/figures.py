@@ -147,7 +147,9 @@ def _median_curve(group: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
 
 def _end_label(axes: Axes, group: pd.DataFrame, metric: str, x: str, text: str) -> None:
     last = group.sort_values(x).iloc[-1]
-    axes.annotate(text, (last[x], last[metric]), xytext=(-2, 5), textcoords="offset points", ha="right", fontsize=8)
+    axes.annotate(
+        _short(text, 44), (last[x], last[metric]), xytext=(-2, 5), textcoords="offset points", ha="right", fontsize=8
+    )
 
 
 def _spoken(part: pd.DataFrame, metric: str) -> str:
@@ -156,7 +158,7 @@ def _spoken(part: pd.DataFrame, metric: str) -> str:
 
 
 def _finish(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, pad=9)
+    axes.set_title(_short(title, 100), pad=9)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(axis="y")
@@ -179,7 +181,9 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
             marker = "o" if len(line) < 2 else None
             shade = (palette.INK, palette.MUTED)[number // len(palette.DASHES) % 2]
             dash = palette.line(number)
-            axes.plot(line.index, line, color=shade, linewidth=1.8, marker=marker, label=name, linestyle=dash)
+            axes.plot(
+                line.index, line, color=shade, linewidth=1.8, marker=marker, label=_short(name, 60), linestyle=dash
+            )
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         _finish(axes, "Temperature", "training step", "τ at the end of the epoch")

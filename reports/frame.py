@@ -47,6 +47,9 @@ CORE = (
 )
 
 
+_LAST_SEED = 2**32 - 1
+
+
 class ReportError(Exception):
     """Why there is nothing to report: one line for the terminal."""
 
@@ -91,7 +94,7 @@ def typed(text: Any) -> Any:
     if text[:1] in "[{":
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
     return text
 
@@ -119,7 +122,7 @@ def planned_but_missing(plan: Iterable[Mapping[str, Any]], known: set[str]) -> l
         key = str(entry.get("run_key", ""))
         if key and key not in known:
             fields = {
-                name: entry.get(name, "") for name in ("name", "label", "estimator", "schedule", "device", "seed")
+                name: str(entry.get(name, "")) for name in ("name", "label", "estimator", "schedule", "device", "seed")
             }
             missing[key] = {**fields, "run_id": "", "run_key": key, "status": "missing", "error": ""}
     return list(missing.values())
@@ -145,7 +148,8 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     ):
         frame[name] = frame[name].fillna("").astype(str)
     frame["schedule"] = frame["schedule"].replace("", NO_TEMPERATURE)
-    frame["seed"] = pd.to_numeric(frame["seed"], errors="coerce").astype("Int64")
+    seeds = pd.to_numeric(frame["seed"], errors="coerce").astype("Float64")
+    frame["seed"] = seeds.where(seeds.between(0, _LAST_SEED) & (seeds % 1 == 0)).astype("Int64")
     frame["start"] = pd.to_datetime(frame["start"], utc=True)
     frame["end"] = pd.to_datetime(frame["end"], utc=True)
     frame["shared_machine"] = frame["shared_machine"].eq(True)

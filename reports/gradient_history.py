@@ -45,7 +45,7 @@ def sections(runs: Runs) -> list[Section]:
 
 def _labels(runs: pd.DataFrame) -> dict[str, str]:
     """What a basket's estimator is called, by its name among the metrics, in the order of the basket."""
-    listed = runs["diagnostics.basket"].dropna().unique() if "diagnostics.basket" in runs else []
+    listed = runs["diagnostics.basket"].dropna().map(str).unique() if "diagnostics.basket" in runs else []
     labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]
     return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
 

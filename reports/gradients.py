@@ -6,6 +6,7 @@ seconds, and the reason why it was not measured, or an empty text.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,7 +200,9 @@ def write(sections: Sequence[Section], folder: Path, *, title: str, command: str
     export.write_atomically(folder / "gradients.md", export.markdown(tables))
     for section in sections:
         drawn = figure(section.frame)
-        drawn.savefig(folder / "figures" / f"{section.title}.svg", bbox_inches="tight", facecolor="white")
+        picture = io.StringIO()
+        drawn.savefig(picture, format="svg", bbox_inches="tight", facecolor="white")
+        export.write_atomically(folder / "figures" / f"{section.title}.svg", picture.getvalue())
     page = (
         environment()
         .get_template("gradients.html.j2")

@@ -6,27 +6,39 @@ MLflow is imported inside the functions: it costs two seconds, and nothing else 
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
+from urllib.parse import urlsplit
 
 import pandas as pd
 
-from reports.frame import CORE, ReportError, Runs, Sweep, history_frame, newest, planned_but_missing, tidy, typed
+from reports.artifacts import Artifacts
+from reports.frame import (
+    CORE,
+    IDENTITY,
+    ReportError,
+    Runs,
+    Sweep,
+    history_frame,
+    newest,
+    planned_but_missing,
+    tidy,
+    typed,
+)
+from reports.visible import FILE, NAME, visible, visible_lines
 
-IMAGES = ("originals", "reconstructions", "prior_samples")
 _FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
 _TIMEOUT_S = 5.0
 _PAGE = 1000
+_HUGE = 1e100
 
 __all__ = ["ReportError", "Runs", "load"]
 
@@ -44,9 +56,9 @@ def load(experiment: str | None, tracking_uri: str) -> Runs:
     try:
         return _load(experiment, tracking_uri)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = visible((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
         raise ReportError(
-            f"tracking URI: expected an MLflow store, got '{_without_password(tracking_uri)}' ({reason[:200]}). "
+            f"tracking URI: expected an MLflow store, got '{_without_password(tracking_uri)}' ({reason}). "
             "Check --tracking-uri."
         ) from error
 
@@ -66,13 +78,13 @@ def _load(experiment: str | None, tracking_uri: str) -> Runs:
         raise ReportError(f"experiment '{experiment}': expected at least one run, got none. Run the grid first.")
 
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
-        read = _Artifacts(client, Path(folder))
+        read = Artifacts(tracking_uri, Path(folder))
         sweeps = tuple(
             sorted((_sweep(run, read) for run in parents), key=lambda sweep: (str(sweep.start), sweep.run_id))
         )
         contended = {sweep.run_id: _workers(sweep.provenance) > 1 for sweep in sweeps}
         records = newest(_record(run, contended) for run in children)
-        by_id = {run.info.run_id: run for run in children}
+        by_id = {_id(run): run for run in children}
         records += planned_but_missing(
             (entry for sweep in sweeps for entry in sweep.plan), {str(record["run_key"]) for record in records}
         )
@@ -81,13 +93,13 @@ def _load(experiment: str | None, tracking_uri: str) -> Runs:
         runs = tidy(records)
         present = [by_id[run_id] for run_id in runs["run_id"] if run_id]
         keys = dict(zip(runs["run_id"], runs["run_key"], strict=True))
-        histories = {keys[run.info.run_id]: read.json(run, "history.json", list) for run in present}
-        images = {keys[run.info.run_id]: read.images(run) for run in _pictured(runs, by_id)}
+        histories = {keys[_id(run)]: _history(run, read) for run in present}
+        images = {keys[_id(run)]: read.images(run) for run in _pictured(runs, by_id)}
         if sweeps and not any(sweep.provenance for sweep in sweeps) and present:
             sweeps = (*sweeps[:-1], _with_provenance(sweeps[-1], read.json(present[-1], "provenance.json", dict)))
-    notes = _notes(runs, histories)
+    notes = (*read.notes, *_notes(runs, histories))
     images = {key: found_images for key, found_images in images.items() if found_images}
-    return Runs(experiment, runs, history_frame(runs, histories), images, sweeps, notes)
+    return Runs(visible(experiment, NAME), runs, history_frame(runs, histories), images, sweeps, notes)
 
 
 def _search(client: Any, experiment_id: str) -> Iterable[Any]:
@@ -104,39 +116,51 @@ def _names(client: Any) -> list[str]:
     return sorted(found.name for found in client.search_experiments() if found.name != "Default")
 
 
+def _there(names: list[str]) -> str:
+    """The names as an error lists them."""
+    if not names:
+        return "none yet; run a grid first"
+    return ", ".join(visible(name, NAME) for name in names[:20]) + (", …" if len(names) > 20 else "")
+
+
 def _only(client: Any) -> str:
     names = _names(client)
     if len(names) != 1:
-        there = ", ".join(names[:20]) + (", …" if len(names) > 20 else "") if names else "none yet; run a grid first"
-        raise ReportError(f"experiment: expected a name, as there is not just one. There is: {there}.")
+        raise ReportError(f"experiment: expected a name, as there is not just one. There is: {_there(names)}.")
     return names[0]
 
 
 def _unknown(experiment: str, client: Any) -> str:
-    names = _names(client)
-    there = ", ".join(names[:20]) + (", …" if len(names) > 20 else "") if names else "none yet; run a grid first"
+    there = _there(_names(client))
     return f"experiment: expected the name of a stored experiment, got '{experiment}'. There is: {there}."
 
 
+def _id(run: Any) -> str:
+    return visible(run.info.run_id, NAME)
+
+
 def _record(run: Any, contended: Mapping[str, bool]) -> dict[str, Any]:
-    """One flat record of a child run: tags, typed params, last metrics."""
-    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
-    record: dict[str, Any] = {name: typed(value) for name, value in params.items() if name not in CORE}
-    record |= {name: float(value) for name, value in metrics.items()}
-    for name in ("run_key", "estimator", "schedule", "device", "seed"):
-        record[name] = tags.get(name, params.get(name))
-    record["run_key"] = record["run_key"] or run.info.run_id
-    record["estimator"] = record["estimator"] or "unknown"
+    """One flat record of a child run: tags, typed params, last metrics. Every text is made visible here."""
+    tags = {name: visible(value) for name, value in run.data.tags.items()}
+    params = {visible(name, NAME): visible(value) for name, value in run.data.params.items()}
+    metrics = {visible(name, NAME): float(value) for name, value in run.data.metrics.items()}
+    named = ("run_key", "estimator", "schedule", "device", "seed")
+    identity = {name: tags.get(name, params.get(name)) for name in named}
     shared = typed(tags.get("time/shared_machine", params.get("time/shared_machine")))
-    shared = record.pop("time/shared_machine", None) if shared is None else shared
+    shared = metrics.pop("time/shared_machine", None) if shared is None else shared
     sweep = tags.get("harness.sweep", tags.get("mlflow.parentRunId", ""))
+    record = {name: typed(value) for name, value in params.items() if "/" not in name}  # only metrics have a slash
+    record = {name: value for name, value in (record | metrics).items() if name not in (*CORE, *IDENTITY)}
     return record | {
-        "run_id": run.info.run_id,
-        "name": run.info.run_name or "",
-        "label": tags.get("harness.label", ""),
-        "estimator_label": tags.get("harness.estimator_label", ""),
+        **identity,
+        "run_key": identity["run_key"] or _id(run),
+        "estimator": visible(identity["estimator"] or "unknown", NAME),
+        "run_id": _id(run),
+        "name": visible(run.info.run_name or "", NAME),
+        "label": visible(tags.get("harness.label", ""), NAME),
+        "estimator_label": visible(tags.get("harness.estimator_label", ""), NAME),
         "status": tags.get("harness.status") or _FROM_MLFLOW.get(run.info.status, "running"),
-        "error": tags.get("harness.error", ""),
+        "error": visible(run.data.tags.get("harness.error", "").partition("\n")[0]),
         "sweep": sweep,
         "start": _utc(run.info.start_time),
         "end": _utc(run.info.end_time),
@@ -144,12 +168,24 @@ def _record(run: Any, contended: Mapping[str, bool]) -> dict[str, Any]:
     }
 
 
-def _sweep(run: Any, read: _Artifacts) -> Sweep:
+def _history(run: Any, read: Artifacts) -> list[dict[str, float]]:
+    """The numbers of every epoch; nothing where an epoch does not say when it was."""
+    rows = [_numbers(row) for row in read.json(run, "history.json", list)]
+    return rows if all({"epoch", "step", "elapsed_s"} <= row.keys() for row in rows) else []
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """What is a number that can be drawn, and no part of the run's identity; a loss may be nan or infinite."""
+    numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name not in IDENTITY}
+    return {name: value for name, value in numbers.items() if not _HUGE < abs(value) < math.inf}
+
+
+def _sweep(run: Any, read: Artifacts) -> Sweep:
     return Sweep(
-        run_id=run.info.run_id,
-        command=run.data.tags.get("harness.command", ""),
-        question=run.data.tags.get("harness.question", ""),
-        grid=read.text(run, "grid.yaml"),
+        run_id=_id(run),
+        command=visible(run.data.tags.get("harness.command", "")),
+        question=visible_lines(run.data.tags.get("harness.question", "")),
+        grid=visible_lines(read.text(run, "grid.yaml"), FILE),
         provenance=read.json(run, "provenance.json", dict),
         plan=read.json(run, "plan.json", list),
         start=_utc(run.info.start_time),
@@ -185,60 +221,11 @@ def _notes(runs: pd.DataFrame, histories: Mapping[str, list[Any]]) -> tuple[str,
 
 
 def _utc(milliseconds: int | None) -> pd.Timestamp | None:
-    return None if not milliseconds else pd.Timestamp(milliseconds, unit="ms", tz="UTC")
-
-
-class _Artifacts:
-    """Artifacts of a run, read in place where they lie on this machine, else downloaded; absent ones are empty."""
-
-    def __init__(self, client: Any, folder: Path) -> None:
-        self._client = client
-        self._folder = folder
-
-    def content(self, run: Any, name: str) -> bytes:
-        root = _local_path(run.info.artifact_uri)
-        path = self._download(run.info.run_id, name) if root is None else root / name
-        try:
-            return path.read_bytes()
-        except OSError:
-            return b""
-
-    def _download(self, run_id: str, name: str) -> Path:
-        from mlflow.exceptions import MlflowException
-        from requests.exceptions import RequestException
-
-        target = self._folder / run_id
-        target.mkdir(exist_ok=True)
-        try:
-            return Path(self._client.download_artifacts(run_id, name, str(target)))
-        except (MlflowException, RequestException, OSError):
-            return target / "absent"
-
-    def text(self, run: Any, name: str) -> str:
-        return self.content(run, name).decode("utf-8", errors="replace")
-
-    def json(self, run: Any, name: str, kind: Callable[[], Any]) -> Any:
-        """The parsed file, or an empty ``kind`` where it is absent, damaged or something else."""
-        try:
-            value = json.loads(self.text(run, name))
-        except ValueError:
-            return kind()
-        if kind is list:
-            return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-        return value if isinstance(value, type(kind())) else kind()
-
-    def images(self, run: Any) -> dict[str, bytes]:
-        found = {kind: self.content(run, f"images/{kind}.png") for kind in IMAGES}
-        return {kind: png for kind, png in found.items() if png.startswith(b"\x89PNG\r\n\x1a\n")}
-
-
-def _local_path(artifact_uri: str) -> Path | None:
-    parts = urlsplit(artifact_uri)
-    if parts.scheme == "file":
-        return Path(url2pathname(unquote(parts.path)))
-    if not parts.scheme or len(parts.scheme) == 1:  # a plain path; one letter is a Windows drive
-        return Path(artifact_uri)
-    return None
+    """The time; None where there is none, or one that no clock can show."""
+    try:
+        return pd.Timestamp(milliseconds, unit="ms", tz="UTC") if milliseconds else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _checked_uri(tracking_uri: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ _HERE = Path(__file__).parent
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this folder, escaped, strict about what they are not given; `css` and `js` are known to all."""
+    """Templates of this folder, escaped, strict about what they are not given; all know `css`, `js` and `policy`."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -24,8 +26,19 @@ def environment() -> jinja2.Environment:
     )
     made.filters["svg"] = lambda panel: Markup(panel.svg)  # noqa: S704 made by matplotlib, which escapes its texts
     made.globals["css"] = Markup(_css())  # noqa: S704 our own file
-    made.globals["js"] = Markup((_HERE / "report.js").read_text(encoding="utf-8"))  # noqa: S704 our own file
+    js = (_HERE / "report.js").read_text(encoding="utf-8")
+    made.globals["js"] = Markup(js)  # noqa: S704 our own file
+    made.globals["policy"] = _policy(js)
     return made
+
+
+def _policy(js: str) -> str:
+    """What a browser may do with the page: show its own style and pictures, and run this one script."""
+    digest = base64.b64encode(hashlib.sha256(js.encode("utf-8")).digest()).decode("ascii")
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _css() -> str:

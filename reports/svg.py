@@ -78,18 +78,27 @@ def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :]
     markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
-    used = set(re.findall(r'(?:xlink:href="|url\()#([\w.]+)', markup))  # the others would be doubled on the page
-    markup = re.sub(r' id="([\w.]+)"', lambda found: found.group(0) if found.group(1) in used else "", markup)
-    markup = re.sub(r"font: (?:(bold|700) )?([\d.]+)px [^;\"]*", _font, markup)
-    markup = re.sub(r"; font-family: [^;\"]*", "", markup)
     markup = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", markup)  # it would hold for the whole page
-    markup = re.sub(r' d="[^"]*"', _rounded, markup)
-    for hex_colour, variable in _COLOURS.items():
-        markup = markup.replace(hex_colour, variable)
+    used = set(re.findall(r'(?:xlink:href="|url\()#([\w.]+)', "".join(_TAG.findall(markup))))
+    markup = _TAG.sub(lambda tag: _page_tag(tag.group(), used), markup)  # a text between tags stays as it is
     box = re.search(r'viewBox="([^"]+)"', markup)
     viewbox = box.group(1) if box else "0 0 400 300"
     head = f'<svg role="img" aria-label="{escape(alt, quote=True)}" viewBox="{viewbox}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     return Panel(head + re.sub(r"^<svg[^>]*>", "", markup).rstrip(), alt, wide)
+
+
+_TAG = re.compile(r"<[^<>]*>")  # matplotlib escapes both letters within texts and attributes
+
+
+def _page_tag(tag: str, used: set[str]) -> str:
+    """A tag in the page's colours and font, and with its id only where something refers to it."""
+    tag = re.sub(r' id="([\w.]+)"', lambda found: found.group(0) if found.group(1) in used else "", tag)
+    tag = re.sub(r"font: (?:(bold|700) )?([\d.]+)px [^;\"]*", _font, tag)
+    tag = re.sub(r"; font-family: [^;\"]*", "", tag)
+    tag = re.sub(r' d="[^"]*"', _rounded, tag)
+    for hex_colour, variable in _COLOURS.items():
+        tag = tag.replace(hex_colour, variable)
+    return tag
 
 
 def _rounded(path: re.Match[str]) -> str:

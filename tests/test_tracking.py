@@ -1,5 +1,6 @@
 """Events in MLflow: complete, once each, and no obstacle to the sweep."""
 
+import hashlib
 import json
 import socket
 from pathlib import Path
@@ -187,3 +188,53 @@ def test_default_store_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert tracking.default_uri(Path("results")) == f"sqlite:///{tmp_path}/results/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there")
     assert tracking.default_uri(Path("results")) == "http://there"
+
+
+def stated(run) -> dict[str, str]:
+    return json.loads(run.data.tags["harness.sha256"])
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_every_file_of_a_run_has_its_checksum(tracker: Tracker, grid: Grid, together: bool) -> None:
+    attempt = finished_attempt(grid.runs[0].key)
+    tracker.write(attempt.records, attempt) if together else write(tracker, attempt)
+    (child,) = children(tracker)
+    names = ["config.json", "provenance.json", "images/originals.png", "history.json"]
+    assert stated(child) == {name: sha256(artifact(child, name)) for name in names}
+    parent = MlflowClient(tracking_uri=tracker.uri).get_run(tracker.parent_id)
+    assert stated(parent) == {"grid.yaml": sha256(artifact(parent, "grid.yaml"))}
+
+
+def test_checksums_are_of_the_files_that_are_there(tracker: Tracker, grid: Grid) -> None:
+    """The driver is ahead of the store: an attempt may hold records that are not written yet."""
+    attempt = finished_attempt(grid.runs[0].key)
+    tracker.write(attempt.records[:1], attempt)
+    assert sorted(stated(children(tracker)[0])) == ["config.json", "provenance.json"]
+    tracker.write(attempt.records[1:], attempt)
+    assert len(stated(children(tracker)[0])) == 4
+
+
+def test_a_failed_run_has_the_checksum_of_its_traceback(tracker: Tracker, grid: Grid) -> None:
+    write(tracker, Attempt([Record(grid.runs[0].key, 1, Failed("ValueError: \udcff", "Traceback \udcff"))]))
+    (child,) = children(tracker)
+    assert child.data.tags["harness.error"] == r"ValueError: \udcff"  # one such text must not lose the whole store
+    assert stated(child)["error.txt"] == sha256(artifact(child, "error.txt"))
+
+
+def test_the_checksums_fit_into_a_tag() -> None:
+    names = ["config.json", "provenance.json", "history.json", "error.txt"]
+    names += [f"images/{name}.png" for name in ("originals", "reconstructions", "prior_samples")]
+    assert len(tracking.checksum_tag(dict.fromkeys(names, tracking.sha256(b""))).value) < 1000
+
+
+def test_a_picture_cannot_leave_its_folder(tracker: Tracker, grid: Grid, tmp_path: Path) -> None:
+    """A journal on a shared disk may have been written by somebody else."""
+    for name in ("../../escaped", "../../../../escaped"):
+        attempt = Attempt([Record(grid.runs[0].key, 1, Image(name, 1, PNG))])
+        with pytest.raises(TrackingError, match=r"^tracking: expected the name of a file below its run, got [^\n]*\.$"):
+            tracker.write(attempt.records, attempt)
+    assert not list(tmp_path.rglob("escaped*"))

@@ -1,0 +1,51 @@
+"""Text that somebody else wrote, made fit to be shown: every character visible, and no longer than a reader reads.
+
+A store is shared, so its names, labels and errors may hold what moves a terminal's cursor, turns the direction of
+writing or ends a C string. Each such character becomes its escape (`\\x1b`); different texts stay different.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+NAME = 300
+"""As many characters of a name or label are shown."""
+TEXT = 4_000
+"""The same of a text: an error, a question, a command."""
+FILE = 1_000_000
+"""The same of a whole file: a grid."""
+_DEPTH = 20
+_LAYOUT = "\n\t"
+
+
+def visible(text: str, limit: int = TEXT, *, keep: str = "") -> str:
+    """The text with every character that does not print as its escape, except those of `keep`, and cut at `limit`."""
+    shown = text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters, {_digest(text)})"
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in shown)
+
+
+def visible_lines(text: str, limit: int = TEXT) -> str:
+    """The same of a text of several lines: line breaks and tabulators stay."""
+    return visible(text.replace("\r\n", "\n"), limit, keep=_LAYOUT)
+
+
+def visible_json(value: Any, depth: int = _DEPTH) -> Any:
+    """The same of every text and key within a parsed JSON value; what lies deeper than `depth` is left out."""
+    if isinstance(value, str):
+        return visible(value)
+    if depth == 0 and isinstance(value, dict | list):
+        return "…"
+    if isinstance(value, dict):
+        return {visible(key, NAME): visible_json(inner, depth - 1) for key, inner in value.items()}
+    return [visible_json(inner, depth - 1) for inner in value] if isinstance(value, list) else value
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", errors="backslashreplace")).hexdigest()[:8]

@@ -1,0 +1,285 @@
+"""A report about a store that somebody else filled: nothing runs, nothing lies outside its folder, nothing moves a
+terminal. `tests/test_report_in_browser.py` asks a browser the same."""
+
+import csv
+import http.server
+import json
+import os
+import re
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hostile_store import PAYLOADS, UNSEEN, hostile_store
+from test_reports_html import Page
+
+from harness.cli import main
+from reports import artifacts, export
+from reports.artifacts import Artifacts
+from reports.html import build_report
+from reports.load import load
+from reports.tables import Cell, Column, Table
+from reports.visible import visible, visible_json, visible_lines
+
+FILES = [
+    "report.html",
+    *(f"{name}.{kind}" for name in ("differences", "gradients", "quality") for kind in ("csv", "md", "tex")),
+]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory) -> str:
+    return hostile_store(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="module")
+def folder(uri, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "inner" / "report"
+    build_report(load(None, uri), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(folder) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def run(capfd, *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    captured = capfd.readouterr()
+    return int(ended.value.code or 0), captured.out + captured.err
+
+
+def test_the_report_has_no_script_but_its_own(page):
+    assert page.tags.count("script") == 1
+    assert not {"iframe", "object", "embed", "form", "base"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    links = [value for name, value in page.attributes if name in ("href", "src", "xlink:href", "action")]
+    assert not [link for link in links if not link.startswith(("#", "data:image/png;base64,", "data:,"))]
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_the_store_says_is_there_as_text(page):
+    for payload in PAYLOADS:
+        shown = re.sub(r"\s+", " ", visible(payload, 100)[:100]).strip()
+        assert shown in page.text, shown
+    assert "{{ 7*7 }}" in page.text
+
+
+def test_a_browser_is_told_what_the_page_may_do(page):
+    (policy,) = (value for name, value in page.attributes if name == "content" and "default-src" in value)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+
+
+def test_no_character_is_unseen_and_no_file_elsewhere(folder):
+    written = [path for path in folder.parents[1].rglob("*") if path.is_file()]
+    assert sorted(path.name for path in written) == sorted(FILES)
+    assert all(path.is_relative_to(folder) for path in written)
+    for path in written:
+        found = re.search(UNSEEN, path.read_text(encoding="utf-8"))
+        assert found is None, (path.name, found)
+
+
+def test_a_spreadsheet_calculates_nothing(folder):
+    with (folder / "tables" / "quality.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    texts = [row[name] for row in rows for name in ("setting", "device", "estimator", "estimator_label", "axes")]
+    assert any(text.startswith("'=cmd") for text in texts)
+    assert not [text for text in texts if text.startswith(("=", "+", "-", "@"))]
+    assert any(row["mean"].startswith("-") or float(row["mean"] or 0) > 0 for row in rows)  # numbers stay numbers
+
+
+def test_markdown_and_latex_show_labels_as_text():
+    table = Table("<b> [x](y)", [Column("a", numeric=False), Column("b")], [[Cell("[1cm] | <i>"), Cell("*")]])
+    assert export.markdown([table]).splitlines()[0] == "**&lt;b> [x]\\(y)**"
+    assert "| [1cm] \\| &lt;i> | * |" in export.markdown([table])
+    assert r"    {}[1cm] | $<$i$>$ & * \\" in export.latex([table])
+
+
+def test_the_name_of_an_experiment_makes_no_path(uri, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    code, said = run(capfd, "report", "--tracking-uri", uri, "--from", str(tmp_path / "a" / "b"))
+    assert code == 2
+    assert said.count("\n") == 1
+    assert said.startswith("experiment: expected 1 to 64 letters")
+    assert not re.search(UNSEEN, said)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b"]
+    code, _ = run(capfd, "report", "--tracking-uri", uri, "--out", str(tmp_path / "a" / "b"))
+    assert code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a"}
+
+
+def test_names_in_an_error_do_not_move_the_cursor(uri, capfd):
+    code, said = run(capfd, "report", "--tracking-uri", uri, "--experiment", "other")
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "<script>" in said
+    assert not re.search(UNSEEN, said)
+
+
+def test_what_a_plugin_raises_does_not_move_the_cursor(tmp_path, capfd):
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text("raise ValueError('\\x1b[2J\\x1b]0;x\\x07 \\u202e')\n")
+    code, said = run(capfd, "list", "estimators", "--plugin", str(plugin))
+    assert code == 2
+    assert said.count("\n") == 1
+    assert r"\x1b[2J" in said
+    assert not re.search(UNSEEN, said)
+
+
+def test_different_texts_stay_different():
+    assert visible("a\x00") != visible("a\x01")
+    assert visible("x" * 400 + "a", 300) != visible("x" * 400 + "b", 300)
+    assert visible("plain · τ → λ") == "plain · τ → λ"
+    assert visible_lines("a\r\nb\tc\x1b") == "a\nb\tc\\x1b"
+    assert visible_json({"\x1b": ["\ud800", 1, None]}) == {"\\x1b": ["\\ud800", 1, None]}
+
+
+# --- where files are read from --------------------------------------------------------------------------------------
+
+
+def stored(artifact_uri: str, **tags: str) -> SimpleNamespace:
+    info = SimpleNamespace(run_id="r", run_name="my run", artifact_uri=artifact_uri)
+    return SimpleNamespace(info=info, data=SimpleNamespace(tags=tags))
+
+
+@pytest.fixture
+def secret(tmp_path) -> Path:
+    folder = tmp_path / "private"
+    folder.mkdir()
+    (folder / "history.json").write_text('[{"epoch": 1}]')
+    return folder
+
+
+@pytest.mark.parametrize("form", ["{path}", "file://{path}", "file:{path}", "FILE://{path}", "file://host{path}"])
+def test_a_server_cannot_name_a_file_of_this_machine(secret, tmp_path, form):
+    read = Artifacts("http://127.0.0.1:5000", tmp_path)
+    assert read.content(stored(form.format(path=secret)), "history.json") == b""
+    (note,) = read.notes
+    assert note.startswith(
+        "my run: the stored file history.json is not used: the server says that it lies on this mach"
+    )
+    local = Artifacts(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    assert local.content(stored(str(secret)), "history.json") == b'[{"epoch": 1}]'
+    assert local.notes == ()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://169.254.169.254/x",
+        "ftp://there/x",
+        "mlflow-artifacts://elsewhere:80/x",
+        "runs:/abc",
+        "file+x:///etc",
+        "x://[",
+    ],
+)
+def test_a_server_cannot_send_the_reader_elsewhere(tmp_path, place):
+    read = Artifacts("http://127.0.0.1:5000", tmp_path)
+    assert read.content(stored(place), "history.json") == b""
+    assert len(read.notes) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_does_not_lead_out_of_a_run(secret, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "history.json").symlink_to(secret / "history.json")
+    (folder / "images").symlink_to(secret)
+    os.mkfifo(folder / "plan.json")
+    (folder / "grid.yaml").symlink_to("grid.yaml")
+    read = Artifacts(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    run = stored(str(folder))
+    names = ("history.json", "images/history.json", "plan.json", "grid.yaml", "absent")
+    assert [read.content(run, name) for name in names] == [b""] * 5
+    assert [note.partition("not used: ")[2] for note in read.notes] == ["a link leads out of the run's folder."] * 2
+    assert Artifacts("sqlite:///x", tmp_path).content(stored("/\x00"), "a") == b""
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "MAX_BYTES", 10)
+    (tmp_path / "a").write_bytes(bytes(10))
+    (tmp_path / "b").write_bytes(bytes(11))
+    read = Artifacts("sqlite:///x", tmp_path)
+    assert [len(read.content(stored(str(tmp_path)), name)) for name in "ab"] == [10, 0]
+    assert read.notes == ("my run: the stored file b is not used: it has more than 10 bytes.",)
+
+
+class Liar(http.server.BaseHTTPRequestHandler):
+    """A tracking server whose every run keeps its files where the server says, and whose files are a listing."""
+
+    place = ""
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if "experiments/get-by-name" in self.path:
+            self.answer({"experiment": {"experiment_id": "1", "name": "demo", "lifecycle_stage": "active"}})
+        elif "mlflow-artifacts/artifacts?" in self.path:
+            names = ["../../../../escaped", "/tmp/escaped", "x/../../escaped"]  # noqa: S108
+            self.answer({"files": [{"path": name, "is_dir": False, "file_size": 3} for name in names]})
+        elif "mlflow-artifacts/artifacts/" in self.path:
+            self.answer({"not": "a list"})
+        else:
+            self.answer({})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        info = {"run_id": "../../escaped", "run_uuid": "../../escaped", "experiment_id": "1", "status": "FINISHED"}
+        info |= {"artifact_uri": self.place, "start_time": 2**62, "end_time": -(2**62), "lifecycle_stage": "active"}
+        tags = {"harness.kind": "run", "run_key": "k", "harness.status": "finished", "estimator": "e", "seed": "1.5"}
+        sweep = {"info": info | {"run_id": "p", "run_uuid": "p"}, "data": {"tags": [_pair("harness.kind", "sweep")]}}
+        run = {"info": info, "data": {"tags": [_pair(*each) for each in tags.items()]}}
+        self.answer({"runs": [run, sweep]})
+
+    def answer(self, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _pair(key: str, value: str) -> dict[str, str]:
+    return {"key": key, "value": value}
+
+
+@pytest.mark.parametrize("place", ["file://{secret}", "mlflow-artifacts:/1/r/artifacts"])
+def test_a_server_that_lies_writes_and_reads_nothing_elsewhere(secret, tmp_path, monkeypatch, place):
+    (secret / "plan.json").write_text('[{"run_key": "private"}]')
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(Liar, "place", place.format(secret=secret))
+    monkeypatch.setattr(Liar, "asked", [], raising=False)
+    before = sorted(tmp_path.rglob("*"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            runs = load("demo", f"http://127.0.0.1:{server.server_address[1]}")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/escaped").exists()  # noqa: S108
+    assert list(runs.runs["run_key"]) == ["k"]
+    assert runs.history.empty
+    assert runs.runs["seed"].isna().all()
+    build_report(runs, tmp_path / "report")
+
+
+def test_a_percent_sign_in_the_name_of_a_folder_is_decoded_once(tmp_path):
+    folder = tmp_path / "100%25 mine"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"x")
+    assert Artifacts("sqlite:///x", tmp_path).content(stored(folder.as_uri()), "a") == b"x"
