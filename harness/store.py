@@ -87,14 +87,14 @@ class Store:
 
     def _catch_up(self) -> None:
         """Try a lost store once more, and replay what it lacks."""
-        from harness.tracking import STORE_ERRORS
+        from harness.tracking import STORE_ERRORS, TrackingError
 
         if self._opened is None:
             return
         self.__dict__.pop("_tracker", None)  # a new connection
         try:
             replayed = open_store(self._tracker, *self._opened)
-        except STORE_ERRORS:  # it was said when it was lost, and `lost` is said at the end
+        except (*STORE_ERRORS, TrackingError):  # it was said when it was lost, and `lost` is said at the end
             return
         self.lost = None
         self._progress.say(f"tracking: the store answers again; {replayed} runs were replayed into it.")
@@ -145,7 +145,7 @@ class Store:
         try:
             action()
         except STORE_ERRORS as error:
-            self.lost = (str(error).splitlines() or [type(error).__name__])[0]
+            self.lost = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("tracking: ")
             self._progress.say(
                 f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything."
             )

@@ -8,23 +8,27 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 import logging
 
+import requests
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.multimedia import compress_image_size
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
@@ -51,8 +55,13 @@ MLFLOW_STATUS = {
 PER_RUN = "time/"
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
-STORE_ERRORS = (MlflowException, OSError)
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 """What a store raises that stops answering: its own exception, or one of the network, the disk or the database."""
+
+ANSWER_S = 10.0
+"""A server that has not answered a simple question for so long is down."""
+
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class TrackingError(Exception):
@@ -75,7 +84,7 @@ class Tracker:
         """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is none."""
         self.uri = uri
         self._artifacts = (out / "artifacts").absolute()
-        _check_server_listens(uri)
+        check_server(uri)
         try:
             self._client = MlflowClient(tracking_uri=uri)
             self._client.search_experiments(max_results=1)
@@ -101,12 +110,10 @@ class Tracker:
     ) -> None:
         """Find or create experiment and parent run of a sweep; `files` become the parent's artifacts, by name."""
         self._runs = {run.key: run for run in runs}
-        self._grid = name
+        self._grid, self._sweep_id = name, sweep_id
         self.experiment_id = self._experiment(name)
-        filter_string = f"tags.`harness.sweep_id` = '{sweep_id}'"
-        found = self._client.search_runs([self.experiment_id], filter_string=filter_string, max_results=1)
-        if found:
-            self.parent_id = found[0].info.run_id
+        if found := self._parents():
+            self.parent_id = self._only_parent(found)
             self._read_children()
         else:
             all_tags = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name, **tags}
@@ -130,6 +137,8 @@ class Tracker:
         entities: list[Entity] = []
         files: dict[str, bytes] = {}
         child = self._child(run, attempt)
+        if any(goes_on(record, attempt) for record in records):  # before its tags say that it has ended
+            self._client.update_run(child, status="RUNNING")
         if records[0] is attempt.records[0]:
             entities += [Param(name, str(value)) for name, value in {**run.flat(), **self._identity(run)}.items()]
             files["config.json"] = run.to_json().encode()
@@ -141,23 +150,15 @@ class Tracker:
             entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(records[-1], attempt)}))
         self._log_batches(child, newest_tags(entities))
         for record in records:
-            if isinstance(record.event, Image) and not (child in self._stored and self._has_picture(child, record)):
+            if isinstance(record.event, Image):
                 self._chart_picture(child, record.event, record.time_ms)
-        self._set_status(child, records, attempt)
-
-    def _set_status(self, child: str, records: Sequence[Record], attempt: Attempt) -> None:
-        """Set MLflow's own status by the last of the records that decides it."""
-        for record in reversed(records):
-            if isinstance(record.event, TERMINAL):
-                self._client.set_terminated(child, MLFLOW_STATUS[record.event.kind], record.time_ms)
-                return
-            if isinstance(record.event, Started):
-                if record is not attempt.records[0]:
-                    self._client.update_run(child, status="RUNNING")
-                return
+        last = next((r for r in reversed(records) if isinstance(r.event, (Started, *TERMINAL))), None)
+        if last is not None and isinstance(last.event, TERMINAL):
+            self._client.set_terminated(child, MLFLOW_STATUS[last.event.kind], last.time_ms)
 
     def close_sweep(self, status: str, counts: Mapping[str, int]) -> None:
         """Set the parent's status and its summary counts."""
+        self._delete_doubles()
         tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
         self._log_batches(self.parent_id, tags)
         self._client.set_terminated(self.parent_id, status=status)
@@ -177,28 +178,56 @@ class Tracker:
         location = None if remote else (self._artifacts / name).as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
 
+    def _parents(self) -> list[str]:
+        """Return the ids of the sweep's parent runs; there may be two where the answer to a creation was lost."""
+        return [run.info.run_id for run in self._search(f"tags.`harness.sweep_id` = '{self._sweep_id}'")]
+
+    def _only_parent(self, found: Sequence[str]) -> str:
+        """Return the parent that has children, if any has; the others are deleted."""
+        kept = found[0]
+        if len(found) > 1:
+            kept = next((each for each in found if any(self._search(children_of(each), 1))), kept)
+        for each in found:
+            if each != kept:
+                self._client.delete_run(each)
+        return kept
+
     def _read_children(self) -> None:
-        """Take note of the attempts that the store has, and until when it has those that have ended."""
-        for run in self._search_children():
-            tags = run.data.tags
+        """Take note of the attempts that the store has, and until when it has those that have ended.
+
+        Of several runs with one key, left by an answer that was lost, the newest attempt stays, the ended one first.
+        """
+        for run in self._search(children_of(self.parent_id)):
+            tags, run_id = run.data.tags, run.info.run_id
             begun_ms = int(tags["harness.attempt"])
             ended = run.info.status != "RUNNING" and "harness.end" in tags
-            self._children[tags["run_key"]] = begun_ms, run.info.run_id
-            self._stored[run.info.run_id] = Span(begun_ms, int(tags["harness.end"])) if ended else None
+            self._stored[run_id] = Span(begun_ms, int(tags["harness.end"])) if ended else None
+            mine = begun_ms, run_id
+            other = self._children.setdefault(tags["run_key"], mine)
+            if other != mine:
+                worse, better = sorted((other, mine), key=lambda each: (each[0], self._stored[each[1]] is not None))
+                self._children[tags["run_key"]] = better
+                self._client.delete_run(worse[1])
 
-    def _search_children(self) -> Iterable[Any]:
+    def _delete_doubles(self) -> None:
+        """Delete what the store created though its answer was lost, so that MLflow asked it a second time."""
+        known = {self.parent_id, *(run_id for _, run_id in self._children.values())}
+        running = self._search(f"{children_of(self.parent_id)} AND tags.`harness.status` = 'running'")
+        for run_id in [*self._parents(), *(run.info.run_id for run in running)]:
+            if run_id not in known:
+                self._client.delete_run(run_id)
+
+    def _search(self, filter_string: str, page: int = 1000) -> list[Any]:
+        """Return all runs of the experiment that the filter finds, asked for by so many at a time."""
+        found: list[Any] = []
         token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [self.experiment_id],
-                filter_string=f"tags.`harness.sweep` = '{self.parent_id}'",
-                max_results=1000,
-                page_token=token,
+        while token is None or token:
+            some = self._client.search_runs(
+                [self.experiment_id], filter_string=filter_string, max_results=page, page_token=token
             )
-            yield from page
-            token = page.token
-            if not token:
-                return
+            found += some
+            token = some.token or ""
+        return found
 
     def _identity(self, run: RunConfig) -> dict[str, str]:
         return {
@@ -256,18 +285,39 @@ class Tracker:
             self._client.log_artifacts(run_id, folder)
 
     def _chart_picture(self, child: str, image: Image, time_ms: int) -> None:
-        """Log a picture once more, with its step, for the charts of the UI."""
+        """Log a picture once more, with its step, for the charts of the UI: over what they had before an outage."""
         from PIL import Image as PILImage
 
         picture = PILImage.open(io.BytesIO(image.png))
-        self._client.log_image(child, picture, key=image.name, step=image.step, timestamp=time_ms)
+        found = self._chart_file(child, image, time_ms) if child in self._stored else None
+        if found is None:
+            self._client.log_image(child, picture, key=image.name, step=image.step, timestamp=time_ms)
+            return
+        small = io.BytesIO()
+        compress_image_size(picture).save(small, "webp")
+        name, separator = found
+        self._log_files(child, {f"{name}.png": image.png, f"{name}{separator}compressed.webp": small.getvalue()})
+        self._client.set_tag(child, "mlflow.loggedImages", True)
 
-    def _has_picture(self, child: str, record: Record) -> bool:
-        """Return whether the charts have this picture already, from before an outage."""
-        image = record.event
-        assert isinstance(image, Image)  # noqa: S101
-        name = f"{image.name}%step%{image.step}%timestamp%{record.time_ms}%"
-        return any(name in file.path for file in self._client.list_artifacts(child, "images"))
+    def _chart_file(self, child: str, image: Image, time_ms: int) -> tuple[str, str] | None:
+        """Return the name, without its ending, and the separator in it that the charts' picture has, or None."""
+        parts = (re.escape(image.name), "step", str(image.step), "timestamp", str(time_ms), "[^+%.]+")
+        for separator in "+%":  # older MLflow has the second
+            pattern = re.compile("(images/" + re.escape(separator).join(parts) + ").*")
+            for file in self._client.list_artifacts(child, "images"):
+                if match := pattern.fullmatch(file.path):
+                    return match[1], separator
+        return None
+
+
+def children_of(parent_id: str) -> str:
+    """Return the filter that finds the child runs of a sweep."""
+    return f"tags.`harness.sweep` = '{parent_id}'"
+
+
+def goes_on(record: Record, attempt: Attempt) -> bool:
+    """Return whether a record is a further start of its attempt, after it was cut short."""
+    return isinstance(record.event, Started) and record is not attempt.records[0]
 
 
 def newest_tags(entities: Sequence[Entity]) -> list[Entity]:
@@ -287,7 +337,7 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
         entities = [Metric(name, value, record.time_ms, 0) for name, value in event.metrics.items()]  # drawn as bars
     elif isinstance(event, TERMINAL):
         entities.append(RunTag("harness.error", visible(getattr(event, "error", ""), 4900)))
-    elif isinstance(event, Started) and record is not attempt.records[0]:
+    elif goes_on(record, attempt):
         starts = sum(isinstance(each.event, Started) for each in attempt.records)
         entities += [RunTag("harness.starts", str(starts)), RunTag("harness.error", "")]
         entities.append(RunTag("harness.status", "running"))
@@ -348,27 +398,42 @@ def batches(entities: Sequence[Entity]) -> Iterator[list[Entity]]:
         yield batch
 
 
-def _check_server_listens(uri: str) -> None:
-    """Fail within seconds, not minutes, when nothing answers at an http address."""
+def check_server(uri: str) -> None:
+    """Raise Down within seconds, not minutes, where nothing listens at the address or a web server does not answer."""
     parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
+    scheme = parts.scheme.partition("+")[0]
+    if scheme not in PORTS or not parts.hostname:
         return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    what = "server" if scheme in ("http", "https") else "store"
     try:
-        socket.create_connection((parts.hostname or "", port), timeout=5).close()
+        socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), timeout=ANSWER_S / 2).close()
+        if what == "server":
+            _check_answer(uri)
     except OSError as error:
         raise Down(
-            f"tracking: expected an MLflow server at {without_passwords(uri)}, got: {error}. "
+            f"tracking: expected an MLflow {what} at {without_passwords(uri)}, got: {error}. "
             "Start it, or give another --tracking-uri."
         ) from error
 
 
+def _check_answer(uri: str) -> None:
+    """Raise OSError where a web server gives no answer at all. What it answers is not this function's business."""
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_S, allow_redirects=False).close()
+    except requests.exceptions.SSLError:
+        return
+    except requests.exceptions.Timeout as error:
+        raise OSError(f"no answer within {ANSWER_S:.0f} s") from error
+    except requests.exceptions.ConnectionError as error:
+        raise OSError("a connection that ended without an answer") from error
+
+
 def is_outage(uri: str, error: BaseException) -> bool:
     """Return whether a store that failed may be there another time: a server without an answer, a locked database."""
-    reason = str(error)
     if urlsplit(uri).scheme in ("http", "https"):
         return True
-    return "OperationalError" in reason and "unable to open database file" not in reason
+    causes = (error, error.__cause__, error.__context__)
+    return any(isinstance(e, OperationalError) for e in causes) and "unable to open database file" not in str(error)
 
 
 def _first_line(error: BaseException) -> str:
