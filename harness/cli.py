@@ -45,6 +45,7 @@ def user_errors() -> tuple[type[Exception], ...]:
         "harness.datasets.catalogue": "DataError",
         "harness.journal": "JournalError",
         "harness.lease": "LeaseError",
+        "harness.ray_executor": "ClusterError",
         "harness.runner": "SweepError",
         "harness.tracking": "TrackingError",
         "reports.load": "ReportError",

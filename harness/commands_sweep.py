@@ -15,6 +15,7 @@ from harness.quantities import DURATION, SAVING, SIZE
 if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.quantities import SavingEvery
+    from harness.ray_executor import RayOptions
 
 
 @click.command()
@@ -48,6 +49,21 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="Only runs with this setting: estimator=rloo, seed=0, training.lr=0.001.",
 )
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who computes the runs: processes of this machine, or a Ray cluster.",
+)
+@click.option("--address", metavar="HOST:PORT", help="The Ray cluster. Default: one of this machine, for this sweep.")
+@click.option(
+    "--gpus-per-run",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="FRACTION",
+    help="Share of a GPU that a run on cuda takes on Ray. Default: 1.",
+)
+@click.option("--env", multiple=True, metavar="NAME", help="An environment variable to carry to the workers of Ray.")
 @plugin_option
 @out_option
 @uri_option
@@ -63,6 +79,10 @@ def run(
     saving: "SavingEvery",
     fail_fast: bool,
     only: Sequence[str],
+    executor: str,
+    address: str | None,
+    gpus_per_run: float | None,
+    env: Sequence[str],
     plugins: Sequence[Path],
     out: Path,
     tracking_uri: str | None,
@@ -80,6 +100,9 @@ def run(
     from harness.runner import Options, run_sweep
     from harness.sweep import read_sweep
 
+    ray = ray_options(executor, address, workers, gpus_per_run, env)
+    if ray is not None and memory_limit is not None:
+        raise Refused("--memory-limit: expected none with --executor ray, where each node's Ray guards its own memory.")
     made_by = frozen.made_by(plugins)  # before the classes load: an edit meanwhile then shows
     registry = load_registry(plugins)
     grid = load(grid_path, registry)
@@ -95,6 +118,7 @@ def run(
         retry_failed=retry == "failed",
         fail_fast=fail_fast,
         plugins=plugins,
+        ray=ray,
         command=without_passwords(shlex.join(["harness", *sys.argv[1:]])),
     )
     if dry_run:
@@ -107,6 +131,20 @@ def run(
     for note in grid.notes:
         progress.say(f"note: {note}")
     sys.exit(run_sweep(grid, options, progress, selected))
+
+
+def ray_options(
+    executor: str, address: str | None, workers: int | None, gpus_per_run: float | None, env: Sequence[str]
+) -> "RayOptions | None":
+    """Return what the command line says of Ray. Raises Refused where it says something without asking for Ray."""
+    if executor == "local":
+        given = {"--address": address, "--gpus-per-run": gpus_per_run, "--env": env}
+        if name := next((name for name, value in given.items() if value), None):
+            raise Refused(f"{name}: expected --executor ray with it, got --executor local.")
+        return None
+    from harness.ray_executor import RayOptions
+
+    return RayOptions(address, workers, gpus_per_run or 1.0, env)
 
 
 def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
@@ -29,6 +30,9 @@ from harness.provenance import provenance, without_passwords
 from harness.quantities import NEVER, SavingEvery
 from harness.store import Store
 from harness.sweep import Sweep, differing_metric, origin, read_sweep
+
+if TYPE_CHECKING:
+    from harness.ray_executor import RayOptions
 
 
 class SweepError(Exception):
@@ -48,6 +52,7 @@ class Options:
     retry_failed: bool = False
     fail_fast: bool = False
     plugins: Sequence[Path] = ()
+    ray: "RayOptions | None" = None
     command: str = ""
     made_by: str | None = None  # by which code the grid was read (harness.frozen)
 
@@ -108,6 +113,10 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
 
 def make_executor(options: Options) -> Executor:
     """Return what computes the runs."""
+    if options.ray is not None:
+        from harness.ray_executor import RayExecutor
+
+        return RayExecutor(options.ray, threads=options.threads, plugins=options.plugins, saving=options.saving)
     return LocalExecutor(
         workers=options.workers, threads=options.threads, plugins=options.plugins, saving=options.saving
     )

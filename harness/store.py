@@ -4,7 +4,7 @@ The journal has every record before it comes here, so what the store loses can b
 """
 
 import json
-import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Set
 from functools import cached_property
@@ -14,9 +14,10 @@ from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from harness import sealed
 from harness.events import TERMINAL, Record, is_cut_short
 from harness.grid import Grid
-from harness.journal import Attempt, Journal, add
+from harness.journal import Attempt, Journal, JournalError, add
 from harness.progress import Progress
 from harness.provenance import provenance
 
@@ -206,10 +207,20 @@ def plan(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _sweep_id(folder: Path) -> str:
-    """Return the identity of the sweep in this folder: made once, kept beside the journal."""
+    """Return the identity of the sweep in this folder: made once, kept beside the journal.
+
+    Raises JournalError if it is damaged: with another one, the store would get every run a second time.
+    """
     path = folder / "sweep_id"
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(uuid.uuid4().hex)
-        os.replace(partial, path)
-    return path.read_text().strip()
+        sealed.write(path, uuid.uuid4().hex.encode())
+    content = path.read_bytes()
+    if re.fullmatch(rb"[0-9a-f]{32}", content):  # of a version that did not seal it
+        return content.decode()
+    try:
+        return sealed.unseal(content, str(path)).decode()
+    except sealed.Damaged as error:
+        raise JournalError(
+            f"{error} Write the tag harness.sweep_id of the sweep's parent run in MLflow into it, or move it away: then"
+            " the store gets every run a second time."
+        ) from None

@@ -1,0 +1,122 @@
+"""What runs in the processes of a Ray cluster: one run a task, and the flag that asks runs to stop.
+
+Everything comes and goes as messages; no disk need be shared. Torch is loaded by the first run of a process only.
+"""
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from harness.provenance import package_version, source_sha256
+from harness.quantities import SavingEvery
+
+if TYPE_CHECKING:
+    from harness.plugins import Registry
+
+ASK_EVERY_S = 1.0
+ASK_AGAIN_S = 30.0
+"""So long a run goes on without asking once the flag could not be reached."""
+PATIENCE_S = 0.2
+
+
+class Code(NamedTuple):
+    """What the bits of a run depend on besides its configuration and machine."""
+
+    source_sha256: str
+    torch: str | None
+
+
+class Setup(NamedTuple):
+    """What every run of a sweep is promised. Plugins travel as (file name, content)."""
+
+    code: Code
+    git: dict[str, Any]
+    threads: int
+    saving: SavingEvery
+    plugins: tuple[tuple[str, bytes], ...]
+
+
+def code_here() -> Code:
+    """Return the code that this process would compute runs with."""
+    return Code(source_sha256(), package_version("torch"))
+
+
+def difference(expected: Code) -> str | None:
+    """Return in one line how the code here differs from the driver's, or None."""
+    here = code_here()
+    if here == expected:
+        return None
+    wanted, found = (f"source {code.source_sha256[:12]} and torch {code.torch}" for code in (expected, here))
+    return f"{platform.node()}: expected {wanted} as the driver has, got {found}"
+
+
+@final
+class StopFlag:
+    """An actor of no CPU that every run asks after its epochs."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+
+@final
+class Asking:
+    """Whether the flag is set, asked for at most once in a while. Where it cannot be reached, the run goes on."""
+
+    def __init__(self, flag: Any) -> None:
+        self._flag = flag
+        self._next_s = time.monotonic() + ASK_EVERY_S
+        self._known = False
+
+    def __call__(self) -> bool:
+        import ray
+
+        if self._known or time.monotonic() < self._next_s:
+            return self._known
+        pause_s = ASK_EVERY_S
+        try:
+            self._known = bool(ray.get(self._flag.is_set.remote(), timeout=PATIENCE_S))
+        except ray.exceptions.RayError:
+            pause_s = ASK_AGAIN_S
+        self._next_s = time.monotonic() + pause_s
+        return self._known
+
+
+def compute(setup: Setup, message: bytes, flag: Any) -> Iterator[bytes]:
+    """Train one run and yield its records as messages. Raises RuntimeError or PluginError where no run can be."""
+    if (why := difference(setup.code)) is not None:
+        raise RuntimeError(f"{why}. Install the same on every node.")
+    from harness.checkpoint import Pace
+    from harness.events import Started
+    from harness.executors import Job, prepare_process, records_of
+
+    prepare_process(setup.threads)
+    pace = Pace(setup.saving.seconds, setup.saving.epochs, is_stopping=Asking(flag))
+    for record in records_of(Job.from_bytes(message), registry_of(setup.plugins), pace):
+        if isinstance(record.event, Started):  # the code is the driver's, though it lies in no checkout here
+            record = replace(record, event=Started({**record.event.provenance, **setup.git}))
+        yield record.to_bytes()
+
+
+@lru_cache(maxsize=1)
+def registry_of(plugins: tuple[tuple[str, bytes], ...]) -> "Registry":
+    """Write the plugins to files of this process and load them."""
+    from harness.plugins import load_registry
+
+    folder = Path(tempfile.mkdtemp(prefix=f"harness-plugins-{os.getpid()}-")) if plugins else Path()
+    paths = [folder / str(index) / name for index, (name, _) in enumerate(plugins)]
+    for path, (_, content) in zip(paths, plugins, strict=True):
+        path.parent.mkdir()
+        path.write_bytes(content)
+    return load_registry(paths)
