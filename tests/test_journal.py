@@ -113,3 +113,63 @@ def test_the_newest_attempt_counts() -> None:
     assert attempt.status == "running"
     assert [e.epoch for e in attempt.epochs] == [1, 2]
     assert attempt.records[0].time_ms == 3
+
+
+def long_journal(folder: Path) -> tuple[list[Record], bytes]:
+    records = write(
+        folder, [*EVENTS, *(EpochDone(i, 10 * i, 0.5, {"train/loss": 1.5 * i}) for i in range(40)), *EVENTS]
+    )
+    return records, (folder / "journal.jsonl").read_bytes()
+
+
+def test_a_journal_cut_at_any_of_100_places_keeps_its_whole_records(tmp_path: Path) -> None:
+    records, whole = long_journal(tmp_path)
+    path = tmp_path / "journal.jsonl"
+    for place in range(0, len(whole), len(whole) // 100):
+        path.write_bytes(whole[:place])
+        n_whole = whole[:place].count(b"\n")
+        assert list(Journal(tmp_path).read()) == records[:n_whole]
+        with Journal(tmp_path) as journal:  # the next driver cuts the rest, and can say how much it was
+            assert journal.cut_bytes == place - (whole[:place].rfind(b"\n") + 1)
+            journal.append(records[-1])
+        assert list(Journal(tmp_path).read()) == [*records[:n_whole], records[-1]]
+
+
+def test_a_bit_flipped_at_any_of_100_places_is_noticed(tmp_path: Path) -> None:
+    records, whole = long_journal(tmp_path)
+    path = tmp_path / "journal.jsonl"
+    for place in range(0, len(whole), len(whole) // 100):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << (place % 8)
+        path.write_bytes(broken)
+        if place == len(whole) - 1:  # the newline at the very end: a torn line, which is dropped and done again
+            assert list(Journal(tmp_path).read()) == records[:-1]
+            continue
+        with pytest.raises(JournalError, match="the journal is damaged"):
+            list(Journal(tmp_path).read())
+
+
+def test_a_status_is_read_without_its_epochs(tmp_path: Path) -> None:
+    records, _ = long_journal(tmp_path)
+    found = list(Journal(tmp_path).read(epochs=False))
+    assert found == [record for record in records if not isinstance(record.event, EpochDone)]
+
+
+def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) -> None:
+    ours = {"source_sha256": "ab", "packages": {"torch": "2.5"}}
+    theirs = ours | {"packages": {"torch": "2.6"}}
+    cut: list[Event] = [Started(ours), EpochDone(1, 10, 0.5, {}), Interrupted("killed")]
+    for end, start, same in [
+        (Interrupted("killed"), ours, True),
+        (Failed("worker died", crashed=True), ours, True),
+        (Skipped("no cuda here"), ours, True),
+        (Interrupted("killed"), theirs, False),
+        (Failed("ValueError: no"), ours, False),
+        (Diverged(3, "loss is nan"), ours, False),
+    ]:
+        history: list[Event] = [*cut[:2], end, Started(start), EpochDone(2, 20, 1.0, {})]
+        attempt = attempts(Record("a", i, event) for i, event in enumerate(history))["a"]
+        assert ([e.epoch for e in attempt.epochs] == [1, 2]) is same, end
+        assert attempt.status == "running"
+        assert attempt.is_repeat(EpochDone(1, 10, 0.7, {})) is same
+        assert not attempt.is_repeat(EpochDone(3, 30, 0.7, {}))
