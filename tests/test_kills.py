@@ -93,9 +93,9 @@ def test_the_driver_is_killed_again_and_again(tmp_path: Path, out: Path, kills: 
     codes = []
     for _ in range(kills):
         process = subprocess.Popen(command(tmp_path, out), stdout=subprocess.DEVNULL, env=environment())
-        if chance.random() < 0.8:  # else also while it starts
-            wait_for_growth(out / "killed" / "journal.jsonl", process)
-        time.sleep(chance.uniform(0, 2.5))
+        if chance.random() < 0.8:  # while it trains; else while it starts
+            wait_for_epoch(out / "killed" / "journal.jsonl", process)
+        time.sleep(chance.uniform(0, 2))
         process.send_signal(signal.SIGKILL)
         codes.append(process.wait())
     assert codes.count(-signal.SIGKILL) > kills / 2  # it had not ended before
@@ -106,10 +106,15 @@ def test_the_driver_is_killed_again_and_again(tmp_path: Path, out: Path, kills: 
     print(f"{codes.count(-9)} kills, {sum(resumed.values())} starts of {len(resumed)} runs")
 
 
-def wait_for_growth(path: Path, process: "subprocess.Popen[bytes]") -> None:
-    before = path.stat().st_size if path.exists() else 0
-    while process.poll() is None and (not path.exists() or path.stat().st_size <= before + 300):
+def wait_for_epoch(path: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the journal has an epoch more, or the process ends."""
+    before = n_epochs(path)
+    while process.poll() is None and n_epochs(path) <= before:
         time.sleep(0.02)
+
+
+def n_epochs(path: Path) -> int:
+    return path.read_bytes().count(b'"kind": "epoch"') if path.exists() else 0
 
 
 def assert_no_workers_left() -> None:
@@ -143,7 +148,7 @@ def test_workers_are_killed_again_and_again(tmp_path: Path, out: Path, kills: in
         )
         killed = 0
         while killed < kills and process.poll() is None:
-            wait_for_growth(out / "killed" / "journal.jsonl", process)
+            wait_for_epoch(out / "killed" / "journal.jsonl", process)
             time.sleep(chance.uniform(0, 1))
             workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
             if workers:

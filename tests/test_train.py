@@ -13,7 +13,7 @@ from harness import data, train
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
 from harness.events import Diverged, EpochDone, Event, Finished, Image, Started
 from harness.grid import load_grid
-from harness.schedules import Exponential
+from harness.schedules import Exponential, NoSchedule
 
 Make = Callable[..., RunConfig]
 TIMES = ("time/", "memory/")
@@ -167,6 +167,33 @@ def test_divergence_ends_the_run_and_names_the_step(tiny_run: Make) -> None:
     assert events[-1].step == 6
     assert "loss is nan at step 6 (epoch 2)" in events[-1].error
     assert sum(isinstance(e, EpochDone) for e in events) == 1
+
+
+class BadSlope(Estimator):
+    """Costs what it costs, but from its third call on its gradient is not finite."""
+
+    name, reference, unbiased, relaxes = "bad_slope", "none", False, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
+        self.calls += self.training
+        z_SBLK = logits_BLK.softmax(-1).unsqueeze(0)
+        if self.calls >= 3:
+            z_SBLK.register_hook(lambda gradient: gradient * float("inf"))
+        return Estimate(cost(z_SBLK).mean(0))
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_at_its_own_step(tiny_run: Make) -> None:
+    config = tiny_run(schedule=NoSchedule())
+    config = config.model_copy(update={"estimator": config.estimator.model_copy(update={"name": "bad_slope"})})
+    *_, end = run(config, {"bad_slope": BadSlope})
+    assert isinstance(end, Diverged)
+    assert end.step == 3
+    assert end.error.startswith("bad_slope: gradient is ")
+    assert "at step 3 (epoch 1)" in end.error
 
 
 class LearnedBaseline(Estimator):
