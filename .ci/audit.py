@@ -60,7 +60,7 @@ def ignored() -> list[str]:
 
 def judge(audited: list[dict[str, Any]], n_unknown: int, service: str) -> int:
     lines = [
-        f"{package['name']} {package['version']}: {one['id']}, mended in {', '.join(one['fix_versions']) or 'nothing yet'}"
+        f"{package['name']} {package['version']}: {one['id']}, mended in {', '.join(one['fix_versions']) or 'none'}"
         for package in audited
         for one in package["vulns"]
     ]
