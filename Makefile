@@ -4,7 +4,7 @@ BIN := .venv/bin
 DONE := .venv/.installed
 OUT ?= results
 
-.PHONY: install quickstart test test-slow check bench format clean
+.PHONY: install quickstart test test-slow check audit bench format clean
 
 install: $(DONE)
 
@@ -29,7 +29,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MAKE) audit
 	$(MAKE) test
+
+audit: install
+	$(BIN)/python .ci/audit.py
 
 bench: install
 	for name in step costs scaling orchestration sweep start report; do $(BIN)/python benchmarks/$$name.py || exit; done

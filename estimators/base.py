@@ -77,6 +77,13 @@ def check_number(name: str, key: str, value: object, *, above: float) -> float:
     return float(value)
 
 
+def more_codes(than: int, n_latents: int, n_categories: int) -> bool:
+    """Whether n_categories^n_latents > `than`, without a power of millions of digits."""
+    if n_categories > 1 and n_latents > than.bit_length():
+        return True
+    return bool(n_categories**n_latents > than)
+
+
 def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int:
     """Return a whole number of at least `at_least`; ValueError otherwise (a bool or 2.0 is no whole number)."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:

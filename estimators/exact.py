@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from estimators import base
-from estimators.base import Cost, Estimate, Estimator, check_count, samples_per_call
+from estimators.base import Cost, Estimate, Estimator, check_count, more_codes, samples_per_call
 from estimators.gumbel import log_prob, one_hot
 
 
@@ -56,9 +56,9 @@ class Exact(Estimator):
 
 def check_n_codes(name: str, max_codes: int, n_latents: int, n_categories: int) -> None:
     """Raise ValueError if there are more than `max_codes` codes."""
-    n_codes = n_categories**n_latents
-    if n_codes > max_codes:
-        count = f"{n_categories}^{n_latents}" + (f" = {n_codes}" if n_codes < 10**15 else "")
+    if more_codes(max_codes, n_latents, n_categories):
+        small = not more_codes(10**15, n_latents, n_categories)
+        count = f"{n_categories}^{n_latents}" + (f" = {n_categories**n_latents}" if small else "")
         raise ValueError(
             f"{name}: expected n_categories^n_latents <= max_codes = {max_codes}, got {count}."
             " Use fewer latents or classes, or raise max_codes."

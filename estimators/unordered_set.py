@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
+from estimators.base import Cost, Estimate, Estimator, check_count, more_codes, replace_gradient
 from estimators.gumbel import LOWEST, log_prob, one_hot, perturb, wide
 from estimators.simplex import log_softmax
 
@@ -49,7 +49,7 @@ class UnorderedSet(Estimator):
 
     def check_shape(self, n_latents: int, n_categories: int) -> None:
         """Raise ValueError if there are fewer than `n_samples` codes to draw."""
-        if n_categories**n_latents < self.n_samples:
+        if not more_codes(self.n_samples - 1, n_latents, n_categories):
             raise ValueError(
                 f"{self.name}: expected n_samples <= n_categories^n_latents, got {self.n_samples} samples of"
                 f" {n_categories}^{n_latents} = {n_categories**n_latents} codes."

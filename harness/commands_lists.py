@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from harness.command_line import Refused, make_console, plugin_option
+from reports.visible import visible
 
 
 @click.command("list")
@@ -55,7 +56,10 @@ def fetch(name: str, data_dir: Path | None) -> None:
     from harness.datasets.store import default_data_dir
     from harness.fetch import fetch as fetch_files
 
-    fetch_files(name, source_dir=data_dir, data_dir=default_data_dir(), say=click.echo)
+    def say(line: str) -> None:
+        click.echo(visible(line))  # it may hold what a mirror or npm said
+
+    fetch_files(name, source_dir=data_dir, data_dir=default_data_dir(), say=say)
 
 
 @click.command()

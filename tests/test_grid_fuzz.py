@@ -1,13 +1,16 @@
 """Whatever a file holds, it is a Grid or a GridError with a place in every line; never another exception."""
 
 import re
+import resource
+import time
+from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from estimators import REGISTRY
+from estimators import REGISTRY, build
 from harness.config import RunConfig
 from harness.grid import KEYS, GridError, load_grid
 from harness.grid_sections import PATHS
@@ -125,3 +128,116 @@ plain = st.recursive(
 def test_any_values_are_a_grid_or_are_refused(path, values):
     path.write_text(yaml.safe_dump({"estimators": ["rloo"], "seeds": [0], **values}))
     outcome(path)
+
+
+# --- 2,000 grids: valid, mutated and hostile, each in bounded time and memory ----------------------------------------
+
+SECONDS = 10.0
+"""More than any text of a megabyte takes; a grid that hangs takes more."""
+MEGABYTES = 300
+
+
+def fits(name: str) -> bool:
+    """Whether an estimator works on the model of a grid that does not say another."""
+    try:
+        build(name).check_shape(20, 10)
+    except ValueError:
+        return False
+    return True
+
+
+FREE = list(filter(fits, REGISTRY))
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+rates = st.sampled_from([1e-2, 1e-3, 3e-4])
+good = st.fixed_dictionaries(
+    {
+        "estimators": st.lists(st.sampled_from(FREE), min_size=1, max_size=4, unique=True),
+        "seeds": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4, unique=True),
+    },
+    optional={
+        "name": names,
+        "question": st.text("abc <>&'\"$\\{}é…", max_size=30),
+        "training": st.fixed_dictionaries({"lr": st.lists(rates, min_size=1, max_size=3, unique=True)}),
+        "schedules": st.lists(st.sampled_from([0.1, 0.5, 1.0]), min_size=1, max_size=3, unique=True).map(
+            lambda taus: [{"kind": "constant", "tau": tau} for tau in taus]
+        ),
+        "devices": st.lists(st.sampled_from(["cpu", "cuda", "cuda:3", "mps"]), min_size=1, max_size=2, unique=True),
+    },
+)
+
+
+def doubled(n: int) -> str:
+    """Aliases that double a list `n` times."""
+    return "a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(n))
+
+
+huge = st.integers(10**5, 10**18)
+texts = st.text(st.characters(), max_size=40)
+sizes = "estimators: [{}]\nseeds: [0]\nmodel: {{n_latents: {}, n_categories: {}}}\n"
+rest = "estimators: [rloo]\nseeds: [0]\n"
+signs = st.sampled_from([*"[{-?:&*!|>'\"#%@` \n\t", "- ", "{a: ", "[["])
+paths = st.sampled_from(["../x", "/etc/passwd", ".", "a/b", "~", "mnist/", "..\\x"])
+hostile_texts = st.one_of(
+    st.builds(f"name: {{}}\n{rest}".format, paths),
+    st.builds(f"data: {{{{name: {{!r}}}}}}\n{rest}".format, paths),
+    st.builds(sizes.format, st.sampled_from(sorted(REGISTRY)), huge, huge),
+    st.builds("estimators: [{{name: rloo, n_samples: {}}}]\nseeds: {{count: {}}}\n".format, huge, huge),
+    st.builds(lambda n, sign: sign * n, st.integers(1, 200_000), signs),
+    st.integers(2, 60).map(doubled),
+    st.integers(1, 30_000).map(lambda n: "".join(f"k{i}: &a{i} 1\n" for i in range(n))),
+    st.builds("estimators: [rloo]\nseeds: [{}]\n".format, st.integers(1, 100_000).map(lambda n: "9" * n)),
+    st.builds("estimators: [{{name: rloo, label: {!r}}}]\nseeds: [0]\n".format, texts),
+    st.builds("? {}\n: !!python/object/apply:os.system [touch /tmp/escaped]\n".format, texts),
+    st.binary(max_size=2000).map(lambda raw: raw.decode("latin-1")),
+)
+generated = st.one_of(
+    good.map(lambda values: (yaml.safe_dump(values), True)),
+    edits.map(lambda changes: (mutated(changes).replace("  - exact\n", ""), False)),
+    hostile_texts.map(lambda text: (text, False)),
+)
+
+
+def check_generated(path, case: tuple[str, bool]) -> None:
+    text, is_good = case
+    path.write_bytes(text.encode("utf-8", "surrogateescape" if max(text, default="") >= "\udc80" else "replace"))
+    begun = time.process_time()
+    n_runs = outcome(path)
+    assert time.process_time() - begun < SECONDS
+    assert n_runs or not is_good, path.read_text()
+
+
+def check_many(path, n_grids: int) -> None:
+    load_grid_once(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = settings(max_examples=n_grids, deadline=None, suppress_health_check=list(HealthCheck))(
+        given(generated)(lambda case: check_generated(path, case))
+    )
+    run()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < MEGABYTES, f"{grown:.0f} MB more"
+    assert not Path("/tmp/escaped").exists()  # noqa: S108
+
+
+def load_grid_once(path) -> None:
+    """What the first grid loads is not the grids' own."""
+    path.write_text("estimators: [rloo]\nseeds: [0]\n")
+    assert outcome(path) == 1
+
+
+def test_300_grids_take_bounded_time_and_memory(path):
+    check_many(path, 300)
+
+
+@pytest.mark.slow
+def test_2000_grids_take_bounded_time_and_memory(path):
+    check_many(path, 2000)
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_a_model_of_any_size_is_a_grid_or_is_refused_at_once(path, name):
+    """3,000,000 latents of 1,000,000 classes: the number of codes has 18 million digits and is not to be computed."""
+    for size in (10**6, 3 * 10**6, 10**9):
+        path.write_text(f"estimators: [{name}]\nseeds: [0]\nmodel: {{n_latents: {size}, n_categories: {10**6}}}\n")
+        begun = time.process_time()
+        outcome(path)
+        assert time.process_time() - begun < 1

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,9 @@ import pytest
 from hostile_store import PAYLOADS, UNSEEN, hostile_store
 from test_reports_html import Page
 
+from harness import fetch
 from harness.cli import main
+from harness.datasets.catalogue import DataError
 from reports import artifacts, export
 from reports.artifacts import Artifacts
 from reports.html import build_report
@@ -130,6 +133,49 @@ def test_what_a_plugin_raises_does_not_move_the_cursor(tmp_path, capfd):
     assert said.count("\n") == 1
     assert r"\x1b[2J" in said
     assert not re.search(UNSEEN, said)
+
+
+def test_what_a_mirror_says_does_not_move_the_cursor(tmp_path, capfd, monkeypatch):
+    def lying(info: object, scratch: Path) -> list[Path]:
+        raise DataError("HTTPError: \x1b[2J\x1b]0;x\x07")
+
+    monkeypatch.setattr(fetch, "_from_mirrors", lying)
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path))
+    code, said = run(capfd, "data", "fetch", "fashion-mnist")
+    assert code == 2
+    assert said.count(r"\x1b[2J") == 2
+    assert not re.search(UNSEEN, said)
+
+
+@pytest.mark.parametrize("name", ["../mnist", "/etc", ".", "mnist/../../x", "\x1b[2J"])
+def test_the_name_of_a_data_set_is_one_of_the_catalogue(tmp_path, capfd, monkeypatch, name):
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path / "data"))
+    code, said = run(capfd, "data", "fetch", name)
+    assert code == 2
+    assert said.startswith("data.name: expected one of mnist-mini, ")
+    assert not re.search(UNSEEN, said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_interface_of_mlflow_is_on_loopback(monkeypatch, tmp_path):
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, arguments: started.append(arguments))
+    with pytest.raises(SystemExit):
+        main(["ui", "--tracking-uri", f"sqlite:///{tmp_path}/x.db"])
+    (arguments,) = started
+    assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
+
+
+def test_a_plugin_beside_a_grid_runs_only_when_it_is_named(tmp_path, capfd, monkeypatch):
+    (tmp_path / "plugin.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for name in ("sitecustomize.py", "conftest.py", "estimators.py", "harness_plugin.py"):
+        shutil.copy(tmp_path / "plugin.py", tmp_path / name)
+    (tmp_path / "grid.yaml").write_text("estimators: [plugin]\nseeds: [0]\n")
+    monkeypatch.chdir(tmp_path)
+    assert run(capfd, "run", "--grid", "grid.yaml", "--dry-run")[0] == 2
+    assert not (tmp_path / "ran").exists()
+    assert run(capfd, "run", "--grid", "grid.yaml", "--plugin", "plugin.py", "--dry-run")[0] == 2
+    assert (tmp_path / "ran").exists()
 
 
 def test_different_texts_stay_different():
