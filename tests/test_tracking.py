@@ -148,7 +148,9 @@ def test_replaying_stores_nothing_twice(tracker: Tracker, grid: Grid, out: Path)
     for expected in (len(grid.runs) - 1, 0):
         again = Tracker(tracker.uri, out=out)
         open_sweep(again, grid)
-        missing = again.missing({key: Span(a.begun_ms, a.records[-1].time_ms) for key, a in attempts.items()})
+        missing = again.missing(
+            {key: Span(a.begun_ms, a.records[-1].time_ms) for key, a in attempts.items()}, thorough=True
+        )
         assert len(missing) == expected
         for key in missing:
             again.write(attempts[key].records, attempts[key])
