@@ -141,14 +141,14 @@ class Store:
             self._tracker.write(records, attempt)
 
     def _guarded(self, action: Callable[[], object]) -> None:
-        from harness.tracking import STORE_ERRORS
+        from harness.tracking import STORE_ERRORS, first_line
 
         if self.lost is not None:
             return
         try:
             action()
         except STORE_ERRORS as error:
-            self.lost = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("tracking: ")
+            self.lost = first_line(error).removeprefix("tracking: ")
             self._progress.say(
                 f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything."
             )

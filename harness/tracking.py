@@ -28,7 +28,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.multimedia import compress_image_size
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
@@ -87,7 +87,7 @@ class Tracker:
         except STORE_ERRORS as error:
             kind = Down if is_outage(uri, error) else TrackingError
             raise kind(
-                f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {_first_line(error)}. "
+                f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {first_line(error)}. "
                 "Start it, or give another --tracking-uri."
             ) from error
         self._children: dict[str, tuple[int, str]] = {}  # by run key: the attempt's begin, and its run id
@@ -422,9 +422,13 @@ def is_outage(uri: str, error: BaseException) -> bool:
 
 def in_one_line(error: BaseException) -> str:
     """Return what a store raised as one line for the user."""
-    line = _first_line(error)
+    line = first_line(error)
     return line if isinstance(error, Down) else f"tracking: expected the store to answer, got: {line}."
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a store raised, in the words of the database itself where it was one."""
+    cause = error.__cause__ if isinstance(error, MlflowException) else error
+    if isinstance(cause, DBAPIError) and cause.orig is not None:
+        error = cause.orig
     return (str(error).splitlines() or [type(error).__name__])[0]
