@@ -84,6 +84,11 @@ class Tracker:
         try:
             self._client = MlflowClient(tracking_uri=uri)
             self._client.search_experiments(max_results=1)
+        except ImportError as error:
+            raise TrackingError(
+                f"tracking: expected the driver of the database at {without_passwords(uri)}, got: {error}. Install it; "
+                "for PostgreSQL: pip install 'argmax-harness[postgres]', and postgresql+psycopg2://… as the URI."
+            ) from error
         except STORE_ERRORS as error:
             kind = Down if is_outage(uri, error) else TrackingError
             raise kind(

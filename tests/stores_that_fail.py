@@ -62,6 +62,7 @@ class Service:
     def __init__(self, command: Sequence[str], port: int, log: Path, **how: Any) -> None:
         self._command, self._port, self._log, self._how = command, port, log, how
         self._process: subprocess.Popen[bytes] | None = None
+        self.answers: Callable[[], bool] = lambda: listens(port)
 
     def start(self) -> None:
         with self._log.open("ab") as log:
@@ -71,7 +72,7 @@ class Service:
     def _is_up(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self._log.read_text()
-        return listens(self._port)
+        return self.answers()
 
     def tell(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -94,6 +95,17 @@ def mlflow_server(folder: Path) -> tuple[Service, str]:
     return service, f"http://127.0.0.1:{port}"
 
 
+def lets_in(uri: str) -> bool:
+    """Return whether PostgreSQL takes a connection: it listens before it has recovered from a crash."""
+    import psycopg2
+
+    try:
+        psycopg2.connect(uri).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
 @contextmanager
 def postgres() -> Iterator[tuple[Service, str]]:
     """Yield a PostgreSQL that runs, and the URI of its database. It refuses root: then it runs as nobody."""
@@ -111,8 +123,10 @@ def postgres() -> Iterator[tuple[Service, str]]:
         )
         command = ["postgres", "-D", str(data / "pg"), "-p", str(port), "-h", "127.0.0.1", "-k", str(data), "-F"]
         service = Service(command, port, data / "log", user=user, cwd=data)
+        address = f"harness@127.0.0.1:{port}/postgres"
+        service.answers = lambda: lets_in(f"postgresql://{address}")
         service.start()
         try:
-            yield service, f"postgresql://harness@127.0.0.1:{port}/postgres"
+            yield service, f"postgresql+psycopg2://{address}"
         finally:
             service.stop(signal.SIGQUIT)  # PostgreSQL's immediate shutdown

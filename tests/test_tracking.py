@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -182,6 +183,13 @@ def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
 def test_a_store_that_cannot_be_is_one_line(out: Path, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"^tracking: expected an MLflow store at [^\n]*$"):
         Tracker(uri, out=out)
+
+
+def test_a_database_without_its_driver_is_one_line(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    monkeypatch.setattr(tracking, "check_server", lambda uri: None)
+    with pytest.raises(TrackingError, match=r"^tracking: expected the driver of .*a:\*+@h.*psycopg2[^\n]*$"):
+        Tracker("postgresql+psycopg2://a:secret@h/d", out=out)
 
 
 def test_default_store_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
