@@ -191,21 +191,30 @@ def make_progress() -> Any:
 @out_option
 @uri_option
 def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str | None) -> None:
-    """Replay the journal of a grid into MLflow, storing nothing twice."""
+    """Replay the journal of a grid into MLflow, storing nothing twice. Not while the grid is running."""
     from harness import tracking
+    from harness.journal import Journal
+    from harness.lease import Lease
     from harness.plugins import load_registry
     from harness.provenance import without_passwords
     from harness.runner import Options
-    from harness.store import open_store
+    from harness.store import sync_store
     from harness.sweep import read_sweep
 
     grid = load(grid_path, load_registry(plugins))
     uri = tracking_uri or tracking.default_uri(out)
-    sweep = read_sweep(grid, out)
-    tracker = tracking.Tracker(uri, out=out.absolute())
-    replayed = open_store(tracker, sweep, Options(out=out, workers=1, command=f"harness sync --grid {grid_path}"))
-    counts = sweep.counts()
-    tracker.close_sweep("FINISHED" if counts["finished"] == len(grid.runs) else "FAILED", counts)
+    journal = Journal(out / grid.name)
+    if not journal.path.exists():
+        raise Refused(
+            f"{journal.path}: expected the journal of a sweep, got none. Run the grid first, or give its --out."
+        )
+    with Lease(journal.folder):
+        sweep = read_sweep(grid, out)
+        options = Options(out=out, workers=1, tracking_uri=uri, command=f"harness sync --grid {grid_path}")
+        try:
+            replayed = sync_store(tracking.Tracker(uri, out=out.absolute()), sweep, options)
+        except tracking.STORE_ERRORS as error:
+            raise Refused(f"{tracking.in_one_line(error)} The same command goes on.") from error
     there = len(sweep.ends) - replayed
     click.echo(f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {there} were there already.")
 

@@ -23,7 +23,7 @@ from harness.provenance import provenance
 
 if TYPE_CHECKING:
     from harness.runner import Options
-    from harness.sweep import Sweep
+    from harness.sweep import Span, Sweep
     from harness.tracking import Tracker
 
 QUEUED = 256
@@ -84,7 +84,10 @@ class Store:
         self._raise_mistake()
         if self.lost is not None:
             self._catch_up()
-        self._guarded(lambda: self._tracker.close_sweep(status, counts))
+        self._guarded(lambda: self._tracker.close_sweep(status, counts, self._spans()))
+
+    def _spans(self) -> dict[str, "Span"]:
+        return self._opened[0].ended_spans() if self._opened is not None else {}
 
     def _catch_up(self) -> None:
         """Try a lost store once more, and replay what it lacks."""
@@ -139,21 +142,24 @@ class Store:
             self._tracker.write(records, attempt)
 
     def _guarded(self, action: Callable[[], object]) -> None:
-        from harness.tracking import STORE_ERRORS
+        from harness.tracking import STORE_ERRORS, first_line
 
         if self.lost is not None:
             return
         try:
             action()
         except STORE_ERRORS as error:
-            self.lost = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("tracking: ")
+            self.lost = first_line(error).removeprefix("tracking: ")
             self._progress.say(
                 f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything."
             )
 
 
-def open_store(tracker: "Tracker", sweep: "Sweep", options: "Options") -> int:
-    """Open the sweep in the store and replay what the journal has and the store has not. Return the number replayed."""
+def open_store(tracker: "Tracker", sweep: "Sweep", options: "Options", *, thorough: bool = False) -> int:
+    """Open the sweep in the store and replay what the journal has and the store has not. Return the number replayed.
+
+    `thorough`: look at every run in the store, also if the last sweep there closed and nothing has happened since.
+    """
     grid = sweep.grid
     described = {**provenance(), "workers": options.workers, "threads": options.threads}
     tracker.open_sweep(
@@ -167,10 +173,19 @@ def open_store(tracker: "Tracker", sweep: "Sweep", options: "Options") -> int:
             "provenance.json": json.dumps(described, indent=1),
         },
     )
-    missing = tracker.missing({key: sweep.spans[key] for key in sweep.ends})
+    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
     if missing:
         _replay(tracker, sweep, missing)
     return len(missing)
+
+
+def sync_store(tracker: "Tracker", sweep: "Sweep", options: "Options") -> int:
+    """Replay whatever the store lacks, and close the sweep there. Return the number of runs replayed."""
+    replayed = open_store(tracker, sweep, options, thorough=True)
+    counts = sweep.counts()
+    status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
+    tracker.close_sweep(status, counts, sweep.ended_spans())
+    return replayed
 
 
 def _replay(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> None:

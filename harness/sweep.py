@@ -66,6 +66,10 @@ class Sweep:
             return end.kind
         return "running" if run.key in self.attempts else "planned"
 
+    def ended_spans(self) -> dict[str, Span]:
+        """Return the spans of the newest attempts at the runs whose newest attempt has ended."""
+        return {key: self.spans[key] for key in self.ends}
+
     def live(self) -> list[str]:
         """Return the keys of the runs under way, or left so by a driver that was killed."""
         return [key for key in self.attempts if key not in self.ends]

@@ -28,7 +28,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.multimedia import compress_image_size
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
@@ -88,14 +88,20 @@ class Tracker:
         try:
             self._client = MlflowClient(tracking_uri=uri)
             self._client.search_experiments(max_results=1)
+        except ImportError as error:
+            raise TrackingError(
+                f"tracking: expected the driver of the database at {without_passwords(uri)}, got: {error}. Install it; "
+                "for PostgreSQL: pip install 'argmax-harness[postgres]', and postgresql+psycopg2://… as the URI."
+            ) from error
         except STORE_ERRORS as error:
             kind = Down if is_outage(uri, error) else TrackingError
             raise kind(
-                f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {_first_line(error)}. "
+                f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {first_line(error)}. "
                 "Start it, or give another --tracking-uri."
             ) from error
         self._children: dict[str, tuple[int, str]] = {}  # by run key: the attempt's begin, and its run id
         self._stored: dict[str, Span | None] = {}  # by run id, of those there at the opening; None if they had no end
+        self._unread: set[str] = set()  # keys of runs that the store has, but of which this tracker has not asked yet
         self._runs: dict[str, RunConfig] = {}
         self.experiment_id = self.parent_id = ""
 
@@ -114,7 +120,6 @@ class Tracker:
         self.experiment_id = self._experiment(name)
         if found := self._parents():
             self.parent_id = self._only_parent(found)
-            self._read_children()
         else:
             all_tags = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name, **tags}
             self.parent_id = self._client.create_run(
@@ -156,17 +161,29 @@ class Tracker:
         if last is not None and isinstance(last.event, TERMINAL):
             self._client.set_terminated(child, MLFLOW_STATUS[last.event.kind], last.time_ms)
 
-    def close_sweep(self, status: str, counts: Mapping[str, int]) -> None:
-        """Set the parent's status and its summary counts."""
+    def close_sweep(self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span]) -> None:
+        """Set the parent's status, its summary counts, and that the store has these attempts to their ends."""
         self._delete_doubles()
         tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
-        self._log_batches(self.parent_id, tags)
+        self._log_batches(self.parent_id, [*tags, RunTag("harness.stored", self._digest(spans))])
         self._client.set_terminated(self.parent_id, status=status)
 
-    def missing(self, spans: Mapping[str, Span]) -> set[str]:
-        """Return the keys of the runs whose newest attempt, which has ended, the store did not have to its end."""
+    def missing(self, spans: Mapping[str, Span], *, thorough: bool) -> set[str]:
+        """Return the keys of the runs whose newest attempt, which has ended, the store did not have to its end.
+
+        Reading 10,000 runs from MLflow takes half a minute. So, unless asked to be thorough, this believes the tag of
+        the last sweep that closed, if nothing has happened since.
+        """
+        if not thorough and self._client.get_run(self.parent_id).data.tags.get("harness.stored") == self._digest(spans):
+            self._unread = set(spans)
+            return set()
+        self._read_children(children_of(self.parent_id))
         stored = {key: self._stored.get(run_id) for key, (_, run_id) in self._children.items()}
         return {key for key, span in spans.items() if key in self._runs and stored.get(key) != span}
+
+    def _digest(self, spans: Mapping[str, Span]) -> str:
+        mine = sorted((key, *span) for key, span in spans.items() if key in self._runs)
+        return hashlib.sha256(json.dumps(mine).encode()).hexdigest()
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -192,42 +209,42 @@ class Tracker:
                 self._client.delete_run(each)
         return kept
 
-    def _read_children(self) -> None:
+    def _read_children(self, filter_string: str) -> None:
         """Take note of the attempts that the store has, and until when it has those that have ended.
 
         Of several runs with one key, left by an answer that was lost, the newest attempt stays, the ended one first.
         """
-        for run in self._search(children_of(self.parent_id)):
+        doubles = []
+        for run in self._search(filter_string):
             tags, run_id = run.data.tags, run.info.run_id
             begun_ms = int(tags["harness.attempt"])
             ended = run.info.status != "RUNNING" and "harness.end" in tags
             self._stored[run_id] = Span(begun_ms, int(tags["harness.end"])) if ended else None
             mine = begun_ms, run_id
-            other = self._children.setdefault(tags["run_key"], mine)
-            if other != mine:
-                worse, better = sorted((other, mine), key=lambda each: (each[0], self._stored[each[1]] is not None))
-                self._children[tags["run_key"]] = better
-                self._client.delete_run(worse[1])
+            other = self._children.get(tags["run_key"], mine)
+            worse, better = sorted((other, mine), key=lambda each: (each[0], self._stored[each[1]] is not None))
+            self._children[tags["run_key"]] = better
+            if worse != better:
+                doubles.append(worse[1])
+        for run_id in doubles:
+            self._client.delete_run(run_id)
 
     def _delete_doubles(self) -> None:
         """Delete what the store created though its answer was lost, so that MLflow asked it a second time."""
         known = {self.parent_id, *(run_id for _, run_id in self._children.values())}
         running = self._search(f"{children_of(self.parent_id)} AND tags.`harness.status` = 'running'")
-        for run_id in [*self._parents(), *(run.info.run_id for run in running)]:
-            if run_id not in known:
-                self._client.delete_run(run_id)
+        for run_id in {*self._parents(), *(run.info.run_id for run in running)} - known:
+            self._client.delete_run(run_id)
 
-    def _search(self, filter_string: str, page: int = 1000) -> list[Any]:
-        """Return all runs of the experiment that the filter finds, asked for by so many at a time."""
-        found: list[Any] = []
+    def _search(self, filter_string: str, page: int = 1000) -> Iterator[Any]:
+        """Yield all runs of the experiment that the filter finds, asked for by so many at a time."""
         token: str | None = None
         while token is None or token:
-            some = self._client.search_runs(
+            found = self._client.search_runs(
                 [self.experiment_id], filter_string=filter_string, max_results=page, page_token=token
             )
-            found += some
-            token = some.token or ""
-        return found
+            yield from found
+            token = found.token or ""
 
     def _identity(self, run: RunConfig) -> dict[str, str]:
         return {
@@ -241,6 +258,9 @@ class Tracker:
 
     def _child(self, run: RunConfig, attempt: Attempt) -> str:
         """Return the id of the child run of an attempt, made if there is none; one of an older attempt is deleted."""
+        if run.key in self._unread:
+            self._read_children(f"{children_of(self.parent_id)} AND tags.run_key = '{run.key}'")
+            self._unread.remove(run.key)
         begun_ms, child = self._children.get(run.key, (0, ""))
         if child and begun_ms != attempt.begun_ms:
             self._client.delete_run(child)
@@ -436,5 +456,15 @@ def is_outage(uri: str, error: BaseException) -> bool:
     return any(isinstance(e, OperationalError) for e in causes) and "unable to open database file" not in str(error)
 
 
-def _first_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
+    """Return what a store raised as one line for the user."""
+    line = first_line(error)
+    return line if isinstance(error, Down) else f"tracking: expected the store to answer, got: {line}."
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a store raised, in the words of the database itself where it was one."""
+    cause = error.__cause__ if isinstance(error, MlflowException) else error
+    if isinstance(cause, DBAPIError) and cause.orig is not None:
+        error = cause.orig
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,7 +16,7 @@ from harness.events import Diverged, EpochDone, Event, Failed, Finished, Image, 
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt, Journal
 from harness.runner import Options
-from harness.store import Store, _Item, open_store
+from harness.store import Store, _Item, sync_store
 from harness.sweep import read_sweep
 from harness.tracking import Tracker
 
@@ -139,11 +139,8 @@ def play(
 
 def replay(grid: Grid, out: Path, uri: str) -> int:
     """What `harness sync` does."""
-    sweep = read_sweep(grid, out)
-    tracker = Tracker(uri, out=out)
-    replayed = open_store(tracker, sweep, Options(out=out, workers=1))
-    tracker.close_sweep("FAILED", sweep.counts())
-    return replayed
+    options = Options(out=out, workers=1)
+    return sync_store(Tracker(uri, out=out), read_sweep(grid, out), options)
 
 
 def check(grid: Grid, out: Path, uri: str) -> None:

@@ -18,7 +18,7 @@ from harness.journal import Attempt
 from harness.progress import PlainProgress
 from harness.runner import Options, run_sweep
 from harness.store import QUEUED, Store, open_store
-from harness.sweep import read_sweep
+from harness.sweep import Span, read_sweep
 from harness.tracking import MlflowException, Tracker
 
 Gate = threading.Event
@@ -41,7 +41,7 @@ class FakeTracker:
             raise self.error
         self.written.append(records)
 
-    def close_sweep(self, status: str, counts: dict[str, int]) -> None:
+    def close_sweep(self, status: str, counts: dict[str, int], spans: dict[str, Span]) -> None:
         self.closed.append(status)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import socket
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -149,7 +150,9 @@ def test_replaying_stores_nothing_twice(tracker: Tracker, grid: Grid, out: Path)
     for expected in (len(grid.runs) - 1, 0):
         again = Tracker(tracker.uri, out=out)
         open_sweep(again, grid)
-        missing = again.missing({key: Span(a.begun_ms, a.records[-1].time_ms) for key, a in attempts.items()})
+        missing = again.missing(
+            {key: Span(a.begun_ms, a.records[-1].time_ms) for key, a in attempts.items()}, thorough=True
+        )
         assert len(missing) == expected
         for key in missing:
             again.write(attempts[key].records, attempts[key])
@@ -181,6 +184,13 @@ def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
 def test_a_store_that_cannot_be_is_one_line(out: Path, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"^tracking: expected an MLflow store at [^\n]*$"):
         Tracker(uri, out=out)
+
+
+def test_a_database_without_its_driver_is_one_line(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    monkeypatch.setattr(tracking, "check_server", lambda uri: None)
+    with pytest.raises(TrackingError, match=r"^tracking: expected the driver of .*a:\*+@h.*psycopg2[^\n]*$"):
+        Tracker("postgresql+psycopg2://a:secret@h/d", out=out)
 
 
 def test_default_store_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

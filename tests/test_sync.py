@@ -1,0 +1,185 @@
+"""`harness sync` and `harness run` as a user meets them when the store was away."""
+
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from outages import check, made_up_records, play, replay, small_grid, whole
+from stores_that_fail import Lock
+from test_cli import assert_refused, grid_file, harness
+
+from estimators import REGISTRY
+from harness.events import Interrupted, Record
+from harness.grid import load_grid
+from harness.journal import Journal
+from harness.lease import Lease
+from harness.runner import Options
+from harness.store import open_store
+from harness.sweep import read_sweep
+from harness.tracking import Tracker
+
+
+def uri_of(out: Path) -> str:
+    return f"sqlite:///{out / 'mlflow.db'}"
+
+
+def synced_sweep(out: Path, seeds: int = 4):
+    grid = small_grid(out.parent, seeds)
+    play(grid, out, lambda: Tracker(uri_of(out), out=out), size=3)
+    return grid
+
+
+def children(out: Path) -> list:
+    client = MlflowClient(tracking_uri=uri_of(out))
+    experiment = client.get_experiment_by_name("away").experiment_id
+    return list(client.search_runs([experiment], filter_string="tags.`harness.kind` = 'run'"))
+
+
+def opened(out: Path, grid) -> tuple[Tracker, int]:
+    tracker = Tracker(uri_of(out), out=out)
+    return tracker, open_store(tracker, read_sweep(grid, out), Options(out=out, workers=1))
+
+
+def test_sync_is_refused_while_the_sweep_has_a_driver(tmp_path: Path, out: Path) -> None:
+    grid = synced_sweep(out)
+    with Lease(out / grid.name):
+        done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out)
+    assert_refused(done, "expected no other driver on this sweep, got one")
+
+
+def test_sync_without_a_journal_or_a_store_is_one_line(tmp_path: Path, out: Path) -> None:
+    file = grid_file(tmp_path)
+    assert_refused(harness("sync", "--grid", file, "--out", out), "expected the journal of a sweep, got none. Run the")
+    assert not (out / "tiny").exists()
+    synced_sweep(out)
+    done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out, "--tracking-uri", "http://127.0.0.1:9")
+    assert_refused(done, "^tracking: expected an MLflow server at .*The same command goes on")
+
+
+def test_a_store_that_has_everything_is_opened_without_reading_its_runs(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = synced_sweep(out)
+    asked: list[str] = []
+    search = MlflowClient.search_runs
+
+    def recorded(client: MlflowClient, experiments: list[str], filter_string: str = "", **named: object):
+        asked.append(filter_string)
+        return search(client, experiments, filter_string, **named)
+
+    monkeypatch.setattr(MlflowClient, "search_runs", recorded)
+    tracker, replayed = opened(out, grid)
+    assert replayed == 0
+    assert not any("harness.sweep`" in each for each in asked)
+    sweep = read_sweep(grid, out)
+    tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans())
+    monkeypatch.undo()
+    check(grid, out, uri_of(out))
+
+
+def test_a_run_that_is_tried_again_replaces_the_one_that_was_not_read(out: Path) -> None:
+    """The store's runs are looked up one by one where nothing had happened since it closed."""
+    grid = synced_sweep(out)
+    run = grid.runs[2]  # the diverged one
+    tracker, _ = opened(out, grid)
+    sweep = read_sweep(grid, out)
+    with Journal(sweep.folder) as journal:
+        for i, event in enumerate(whole(run)):
+            record = Record(run.key, 2_000_000 + i, event)
+            journal.append(record)
+            tracker.write([record], sweep.add(record))
+    tracker.close_sweep("FAILED", sweep.counts(), sweep.ended_spans())
+    check(grid, out, uri_of(out))
+    assert replay(grid, out, uri_of(out)) == 0
+
+
+def test_a_run_that_goes_on_stays_the_same_run(out: Path) -> None:
+    grid = small_grid(out.parent, 1)
+    (run,) = grid.runs
+    records = made_up_records([run])
+    assert isinstance(records[1].event, Interrupted)
+    seen = []
+    for part in (records[:2], records[2:5], records[5:]):
+        sweep = read_sweep(grid, out)
+        sweep.folder.mkdir(exist_ok=True)
+        tracker, replayed = opened(out, grid)
+        assert replayed == 0
+        with Journal(sweep.folder) as journal:
+            for record in part:
+                journal.append(record)
+                tracker.write([record], sweep.add(record))
+        tracker.close_sweep("KILLED", sweep.counts(), sweep.ended_spans())
+        (child,) = children(out)
+        seen.append((child.info.run_id, child.info.status, child.data.tags.get("harness.error")))
+    assert len({run_id for run_id, *_ in seen}) == 1
+    assert [rest for _, *rest in seen] == [["KILLED", "stopped"], ["KILLED", "killed"], ["FINISHED", ""]]
+    check(grid, out, uri_of(out))
+
+
+@pytest.mark.parametrize("told", [2, 5])
+def test_a_run_that_went_on_and_finished_while_the_store_was_away(out: Path, told: int) -> None:
+    """The store has the run up to one of its two interruptions."""
+    grid = small_grid(out.parent, 1)
+    (run,) = grid.runs
+    tracker, _ = opened_new(out, grid)
+    sweep = read_sweep(grid, out)
+    with Journal(sweep.folder) as journal:
+        for i, record in enumerate(made_up_records([run])):
+            journal.append(record)
+            attempt = sweep.add(record)
+            if i < told:
+                tracker.write([record], attempt)
+    (before,) = children(out)
+    assert (before.info.status, replay(grid, out, uri_of(out))) == ("KILLED", 1)
+    (after,) = children(out)
+    assert before.info.run_id == after.info.run_id
+    check(grid, out, uri_of(out))
+    assert replay(grid, out, uri_of(out)) == 0
+
+
+def opened_new(out: Path, grid) -> tuple[Tracker, int]:
+    (out / grid.name).mkdir()
+    return opened(out, grid)
+
+
+def test_sync_brings_back_what_was_deleted_in_mlflow(out: Path) -> None:
+    grid = synced_sweep(out)
+    MlflowClient(tracking_uri=uri_of(out)).delete_run(children(out)[0].info.run_id)
+    assert opened(out, grid)[1] == 0  # a sweep does not look
+    assert replay(grid, out, uri_of(out)) == 1
+    check(grid, out, uri_of(out))
+
+
+def test_doubles_of_a_creation_without_an_answer_are_deleted(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow asks a second time by itself, and never tells that there are two."""
+    create = MlflowClient.create_run
+
+    def twice(client: MlflowClient, *given: object, **named: object) -> object:
+        create(client, *given, **named)
+        return create(client, *given, **named)
+
+    monkeypatch.setattr(MlflowClient, "create_run", twice)
+    grid = synced_sweep(out)
+    check(grid, out, uri_of(out))
+    monkeypatch.undo()
+    assert replay(grid, out, uri_of(out)) == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_path: Path, out: Path) -> None:
+    file, lock = grid_file(tmp_path), Lock(out / "mlflow.db")
+    lock.take()
+    begun = time.monotonic()
+    done = harness("run", "--grid", file, "--out", out, "--workers", 1)
+    took_s = time.monotonic() - begun
+    lock.release()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("database is locked") == 1
+    assert "4 finished." in done.stdout
+    assert "`harness sync` replays them" in done.stdout
+    assert took_s < 120
+    for replayed in (4, 0):
+        done = harness("sync", "--grid", file, "--out", out)
+        assert f"tiny: {replayed} runs replayed" in done.stdout, done.stderr
+    check(load_grid(file, REGISTRY), out, uri_of(out))
