@@ -6,6 +6,7 @@ node may be lost, and its runs go on elsewhere from the checkpoints that the dri
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ LOOK_EVERY_S = 5.0
 """A node that joined or left is noticed within so many seconds."""
 STORE_BYTES = 200_000_000
 CHECK_S = 120.0
+REACH_S = 10.0
 MESSAGES_AHEAD = 16
 """A run waits once so many of its messages have not been read by the driver."""
 CARRIED = ("HARNESS_",)
@@ -215,6 +217,7 @@ def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:
         n_cpus = options.workers and max(options.workers * threads, os.cpu_count() or 1)
         arguments |= {"include_dashboard": False, "num_cpus": n_cpus, "object_store_memory": STORE_BYTES}
     else:
+        check_reachable(options.address)
         packages = Path(__file__).parent, Path(__file__).parent.parent / "estimators"
         arguments["runtime_env"]["py_modules"] = [str(path) for path in packages]
     try:
@@ -225,6 +228,21 @@ def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:
             f"{in_one_line(error)} Start one: ray start --head, or ray start --address HOST:PORT."
         ) from error
     return ray
+
+
+def check_reachable(address: str) -> None:
+    """Refuse an address where nothing listens: Ray would try for minutes. Raises ClusterError."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise ClusterError(
+            f"--address: expected HOST:PORT of a Ray cluster's head, such as 10.0.0.1:6379, got {address!r}."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"--address {address}: expected the head of a Ray cluster, got: {error}. Start one: ray start --head."
+        ) from error
 
 
 def check_code(ray: Any, nodes: Sequence[str], code: Code) -> None:
