@@ -23,6 +23,7 @@ LOOK_EVERY_S = 5.0
 """A node that joined or left is noticed within so many seconds."""
 STORE_BYTES = 200_000_000
 CHECK_S = 120.0
+"""A node that says nothing for so long, though it should, is taken for lost."""
 REACH_S = 10.0
 MESSAGES_AHEAD = 16
 """A run waits once so many of its messages have not been read by the driver."""
@@ -149,7 +150,7 @@ class RayExecutor(Executor):
 
     def _receive(self, run_key: str) -> Record | Lost:
         try:
-            record = Record.from_bytes(self._ray.get(next(self._tasks[run_key].stream)))
+            record = Record.from_bytes(self._ray.get(next(self._tasks[run_key].stream), timeout=CHECK_S))
         except StopIteration:
             return self._forgotten(run_key, "its task ended without a result")
         except self._ray.exceptions.RayError as error:
@@ -160,7 +161,7 @@ class RayExecutor(Executor):
         return record
 
     def _forgotten(self, run_key: str, why: str) -> Lost:
-        del self._tasks[run_key]
+        self.kill(run_key)  # it may live where nothing is heard of it
         return Lost(run_key, why)
 
     def _connected(self) -> Any:

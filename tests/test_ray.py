@@ -293,6 +293,20 @@ def test_a_driver_that_ends_leaves_no_process_and_the_sweep_goes_on(number: int,
     assert results(out) == results(reference)
 
 
+@pytest.mark.slow
+def test_a_node_short_of_memory_costs_no_more_tries_than_said(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # Ray finds every run too large
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    options = ("--executor", "ray", "--workers", 1, "--retries", 1, "--only", "seed=0")
+    code, said, err = finished(harness("run", "--grid", grid_file(tmp_path, 200), "--out", out, *options))
+    assert code == 1, said + err
+    ends = [event for event in events(out) if event["kind"] in ("failed", "interrupted")]
+    assert Counter(event["kind"] for event in ends) == {"failed": 2, "interrupted": 2}
+    assert all(event["error"].startswith("Ray stopped it, since its node was short of memory") for event in ends)
+
+
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
 
