@@ -6,6 +6,7 @@ node may be lost, and its runs go on elsewhere from the checkpoints that the dri
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ LOOK_EVERY_S = 5.0
 """A node that joined or left is noticed within so many seconds."""
 STORE_BYTES = 200_000_000
 CHECK_S = 120.0
+"""A node that says nothing for so long, though it should, is taken for lost."""
+REACH_S = 10.0
 MESSAGES_AHEAD = 16
 """A run waits once so many of its messages have not been read by the driver."""
 CARRIED = ("HARNESS_",)
@@ -147,7 +150,7 @@ class RayExecutor(Executor):
 
     def _receive(self, run_key: str) -> Record | Lost:
         try:
-            record = Record.from_bytes(self._ray.get(next(self._tasks[run_key].stream)))
+            record = Record.from_bytes(self._ray.get(next(self._tasks[run_key].stream), timeout=CHECK_S))
         except StopIteration:
             return self._forgotten(run_key, "its task ended without a result")
         except self._ray.exceptions.RayError as error:
@@ -158,7 +161,7 @@ class RayExecutor(Executor):
         return record
 
     def _forgotten(self, run_key: str, why: str) -> Lost:
-        del self._tasks[run_key]
+        self.kill(run_key)  # it may live where nothing is heard of it
         return Lost(run_key, why)
 
     def _connected(self) -> Any:
@@ -215,6 +218,7 @@ def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:
         n_cpus = options.workers and max(options.workers * threads, os.cpu_count() or 1)
         arguments |= {"include_dashboard": False, "num_cpus": n_cpus, "object_store_memory": STORE_BYTES}
     else:
+        check_reachable(options.address)
         packages = Path(__file__).parent, Path(__file__).parent.parent / "estimators"
         arguments["runtime_env"]["py_modules"] = [str(path) for path in packages]
     try:
@@ -225,6 +229,21 @@ def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:
             f"{in_one_line(error)} Start one: ray start --head, or ray start --address HOST:PORT."
         ) from error
     return ray
+
+
+def check_reachable(address: str) -> None:
+    """Refuse an address where nothing listens: Ray would try for minutes. Raises ClusterError."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise ClusterError(
+            f"--address: expected HOST:PORT of a Ray cluster's head, such as 10.0.0.1:6379, got {address!r}."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"--address {address}: expected the head of a Ray cluster, got: {error}. Start one: ray start --head."
+        ) from error
 
 
 def check_code(ray: Any, nodes: Sequence[str], code: Code) -> None:

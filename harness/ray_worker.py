@@ -3,8 +3,10 @@
 Everything comes and goes as messages; no disk need be shared. Torch is loaded by the first run of a process only.
 """
 
+import hashlib
 import os
 import platform
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -111,12 +113,20 @@ def compute(setup: Setup, message: bytes, flag: Any) -> Iterator[bytes]:
 
 @lru_cache(maxsize=1)
 def registry_of(plugins: tuple[tuple[str, bytes], ...]) -> "Registry":
-    """Write the plugins to files of this process and load them."""
+    """Write the plugins to files of this machine and load them."""
     from harness.plugins import load_registry
 
-    folder = Path(tempfile.mkdtemp(prefix=f"harness-plugins-{os.getpid()}-")) if plugins else Path()
-    paths = [folder / str(index) / name for index, (name, _) in enumerate(plugins)]
-    for path, (_, content) in zip(paths, plugins, strict=True):
-        path.parent.mkdir()
-        path.write_bytes(content)
-    return load_registry(paths)
+    return load_registry([written(name, content) for name, content in plugins])
+
+
+def written(name: str, content: bytes) -> Path:
+    """Return the file of a plugin in this user's temporary folder, one for all processes that have the same."""
+    own = Path(tempfile.gettempdir()) / f"harness-plugins-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    if not stat.S_ISDIR(own.lstat().st_mode) or own.lstat().st_uid != os.getuid():
+        raise RuntimeError(f"{own}: expected a folder of this user's own, got another's. Remove it.")
+    folder = own / hashlib.sha256(content).hexdigest()[:16]
+    folder.mkdir(exist_ok=True)
+    partly = folder / f"{name}.{os.getpid()}"
+    partly.write_bytes(content)
+    return partly.replace(folder / name)
