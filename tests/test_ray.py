@@ -275,7 +275,7 @@ def test_a_grid_on_a_cluster_of_this_machine_is_stored(tmp_path: Path, out: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_a_driver_that_ends_leaves_no_process_and_the_sweep_goes_on(number: int, tmp_path: Path, out: Path) -> None:
     import psutil
 
