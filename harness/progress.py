@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from harness.config import RunConfig
-from harness.events import TERMINAL, EpochDone, Finished, Record, Started
+from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started
 from reports.visible import visible
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class PlainProgress(Progress):
         run = self._runs[record.run_key]
         if isinstance(record.event, EpochDone):
             self._epochs_done += 1
+        elif is_retrying(record.event):
+            self.say(f"crashed: {run.name}{_outcome(record)}")
         elif isinstance(record.event, TERMINAL):
             self._ended += 1
             self.say(f"[{self._ended}/{len(self._runs)}] {record.event.kind}: {run.name}{_outcome(record)}")
@@ -116,9 +118,11 @@ class LiveProgress(Progress):
             self._epochs_done += 1
         elif isinstance(record.event, TERMINAL):
             self._running.pop(record.run_key, None)
-            self._bar.advance(self._task)
+            if not is_retrying(record.event):
+                self._bar.advance(self._task)
             if not isinstance(record.event, Finished):
-                self.say(f"{record.event.kind}: {self._runs[record.run_key].name}{_outcome(record)}")
+                kind = "crashed" if is_retrying(record.event) else record.event.kind
+                self.say(f"{kind}: {self._runs[record.run_key].name}{_outcome(record)}")
         self._bar.update(self._task, description=f"{self.remaining()} left")
 
     def close(self) -> None:
@@ -177,6 +181,11 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def is_retrying(event: Event) -> bool:
+    """Return whether a run has crashed and is going to be tried again: it has not come to its end."""
+    return isinstance(event, Interrupted) and event.retrying
 
 
 def _outcome(record: Record) -> str:
