@@ -83,7 +83,7 @@ def stored(out: Path) -> Iterator[tuple[object, ...]]:
 
 @pytest.mark.parametrize(
     ("kills", "seeds", "epochs"),
-    [pytest.param(3, 1, 40, id="3"), pytest.param(50, 4, 150, id="50", marks=pytest.mark.slow)],
+    [pytest.param(3, 1, 40, id="3"), pytest.param(50, 4, 400, id="50", marks=pytest.mark.slow)],
 )
 def test_the_driver_is_killed_again_and_again(tmp_path: Path, out: Path, kills: int, seeds: int, epochs: int) -> None:
     (tmp_path / "killed.yaml").write_text(GRID.format(epochs=epochs, seeds=seeds))
