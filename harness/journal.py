@@ -112,11 +112,17 @@ class Journal:
 
     def _parse(self, body: bytes, number: int, pictures: bool) -> Record:
         where = f"{self.path}:{number}"
-        data = json.loads(body)
-        if "sha256" in data:
-            png = self._read_picture(data["sha256"], where) if pictures else b""
-            data["png"] = base64.b64encode(png).decode()
-        return Record.from_data(data)
+        try:
+            data = json.loads(body)
+            if "sha256" in data:
+                png = self._read_picture(data["sha256"], where) if pictures else b""
+                data["png"] = base64.b64encode(png).decode()
+            return Record.from_data(data)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise JournalError(
+                f"{where}: expected a record of this version, got: {type(error).__name__}: {error}. "
+                "Move the folder away and run the grid again."
+            ) from error
 
     def _move_picture_out(self, text: str, png: bytes) -> str:
         data = json.loads(text)

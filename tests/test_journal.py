@@ -16,7 +16,7 @@ from harness.events import (
     Skipped,
     Started,
 )
-from harness.journal import Journal, JournalError, attempts
+from harness.journal import Journal, JournalError, attempts, line_of
 
 EVENTS: list[Event] = [
     Started({"torch": "2"}),
@@ -173,3 +173,12 @@ def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) ->
         assert attempt.status == "running"
         assert attempt.is_repeat(EpochDone(1, 10, 0.7, {})) is same
         assert not attempt.is_repeat(EpochDone(3, 30, 0.7, {}))
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", '{"kind": "started"}', '{"run_key": "a", "time_ms": 1, "kind": "other"}', "[" * 10_000, "no json"]
+)
+def test_a_line_of_something_else_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "journal.jsonl").write_bytes(line_of(text))
+    with pytest.raises(JournalError, match=r"journal\.jsonl:1: expected a record of this version, got: [^\n]*$"):
+        list(Journal(tmp_path).read())
