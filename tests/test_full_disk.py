@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from test_kills import GRID, assert_whole, command, environment, journal_of, run_quietly
+from test_kills import GRID, assert_no_workers_left, assert_whole, command, environment, journal_of, run_quietly
 
 from harness.events import EpochDone, Record
 from harness.journal import AppendError, Journal
@@ -95,8 +94,7 @@ def test_a_read_only_disk_is_one_clear_line_and_the_sweep_goes_on_later(tmp_path
     process = start(tmp_path, there)
     process.kill()  # no disk turns read-only in peace while files are open on it
     process.communicate()
-    while psutil.Process().children():
-        time.sleep(0.05)
+    assert_no_workers_left()
     before = (there / "killed" / "journal.jsonl").read_bytes()
     for mode, code in (("ro", 2), ("rw", 0)):
         subprocess.run(["mount", "-o", f"remount,{mode}", str(small_disk)], check=True, capture_output=True)
