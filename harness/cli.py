@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -
         sys.exit(command.main(args=list(arguments), prog_name="harness", standalone_mode=False))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except click.BadParameter as error:  # click would print its usage first
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

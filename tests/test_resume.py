@@ -101,7 +101,7 @@ SLOW = """
         "Takes long."
         name, relaxes = "slow", True
         def sample(self, logits_BLK):
-            time.sleep(0.05)
+            time.sleep(0.2)
             return logits_BLK.softmax(-1).unsqueeze(0)
 """
 
@@ -113,16 +113,16 @@ def test_a_run_beyond_its_time_limit_fails_and_goes_on_with_a_larger_one(tmp_pat
         "[straight_through, gumbel_softmax, rloo]", "[straight_through, slow]"
     )
     (tmp_path / "killed.yaml").write_text(text.replace("train_size: 500", "train_size: 40"))
-    done = run(tmp_path, out, "--plugin", str(plugin), "--time-limit", "1s")
+    done = run(tmp_path, out, "--plugin", str(plugin), "--time-limit", "5s")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 finished, 1 failed." in done.stdout
-    assert "took longer than the time limit of 1 s" in done.stdout
+    assert "took longer than the time limit of 5 s" in done.stdout
     before = [event["epoch"] for event in journal_of(out) if event["kind"] == "epoch"]
     again = run(tmp_path, out, "--plugin", str(plugin), "--retry", "failed", "--time-limit", "100s")
     assert again.returncode == 0, again.stdout + again.stderr
     epochs = [event["epoch"] for event in journal_of(out) if event["kind"] == "epoch"]
-    assert len(epochs) == 60  # none twice
-    assert len(before) > 30
+    assert len(epochs) == 120  # none twice
+    assert len(before) > 60
 
 
 @pytest.mark.parametrize(
