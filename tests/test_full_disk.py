@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(folder: Path) -> None:
     """Leave no byte."""
     with (folder / "ballast").open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-        except OSError:
-            pass
-        try:
-            while True:
-                file.write(b"0")
-        except OSError:
-            return
+        for size in (1 << 16, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
 
 
 def start(folder: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
