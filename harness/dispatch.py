@@ -37,10 +37,19 @@ DEFAULT = Policy()
 
 @final
 class Dispatch:
-    """Gives runs to an executor and yields their records; `stop` may be called at any time, by a signal for one."""
+    """Gives runs to an executor and yields their records.
 
-    def __init__(self, executor: Executor, policy: Policy, job_of: Callable[[RunConfig], Job]) -> None:
-        self._executor, self._policy, self._job_of = executor, policy, job_of
+    `stop` may be called at any time, by a signal for one; `on_stop` is called once, when that has been noticed.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        policy: Policy,
+        job_of: Callable[[RunConfig], Job],
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._executor, self._policy, self._job_of, self._on_stop = executor, policy, job_of, on_stop
         self._waiting: list[tuple[float, int, RunConfig]] = []  # by the time from which on they may be submitted
         self._order = count()
         self._running: dict[str, RunConfig] = {}
@@ -60,8 +69,9 @@ class Dispatch:
         while self._running or (self._waiting and not self.is_stopping):
             self._submit()
             if self.is_stopping and not self._has_asked:
-                self._executor.ask_to_stop()
                 self._has_asked = True
+                self._on_stop()
+                self._executor.ask_to_stop()
             for item in self._executor.poll(self._patience()):
                 yield self._lost(item) if isinstance(item, Lost) else self._received(item)
             yield from self._over_limits()

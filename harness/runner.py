@@ -5,13 +5,10 @@ The driver is the only writer.
 
 import gc
 import shlex
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from harness.checkpoint import Checkpoints
@@ -28,6 +25,7 @@ from harness.plugins import load_registry
 from harness.progress import Progress
 from harness.provenance import provenance, without_passwords
 from harness.quantities import NEVER, SavingEvery
+from harness.signals import Signals
 from harness.store import Store
 from harness.sweep import Sweep, differing_metric, origin, read_sweep
 
@@ -144,15 +142,17 @@ class Driver:
 
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.sweep.folder, self.progress.say)
+        self._signals = Signals(first=lambda: None)
 
     def execute(self, runs: Sequence[RunConfig], executor: Executor, policy: Policy, *, fail_fast: bool) -> bool:
         """Compute the runs. Return whether the user interrupted.
 
         The first Ctrl-C (or SIGTERM) lets the epochs under way end and saves their state, the second stops at once.
         """
-        dispatch = Dispatch(executor, policy, self.job_of)
+        dispatch = Dispatch(executor, policy, self.job_of, self._say_that_it_stops)
+        self._signals = Signals(first=dispatch.stop)
         try:
-            with self._stopped_by_signals(dispatch):
+            with self._signals:
                 for record in dispatch.records(runs):
                     self.carry(record)
                     if fail_fast and record.event.kind in ("failed", "diverged"):
@@ -163,6 +163,9 @@ class Driver:
             self.stop("interrupted by the user")
             return True
         return dispatch.is_stopping
+
+    def _say_that_it_stops(self) -> None:
+        self.progress.say("stopping: the epochs under way are finished and saved. Ctrl-C again stops at once.")
 
     def job_of(self, run: RunConfig) -> Job:
         """Return the run with the checkpoint from which it may go on, if there is one."""
@@ -185,8 +188,9 @@ class Driver:
             if isinstance(event, EpochDone) and (name := differing_metric(event, attempt)) is not None:
                 self.progress.say(f"note: {key}: {name} of epoch {event.epoch} came out otherwise when it was repeated")
             return
-        self.journal.append(record)
-        self.store.write(record, self.sweep.add(record))
+        with self._signals.held():  # what is in the journal is known to the sweep and comes to the store
+            self.journal.append(record)
+            self.store.write(record, self.sweep.add(record))
         if key in self.sweep.ends and not is_cut_short(event):
             self._checkpoints.discard(key)
         self.progress.show(record)
@@ -195,21 +199,6 @@ class Driver:
         """Record that the runs under way were interrupted."""
         for key in self.sweep.live():
             self.carry(Record.now(key, Interrupted(why)))
-
-    @contextmanager
-    def _stopped_by_signals(self, dispatch: Dispatch) -> Iterator[None]:
-        def stop(number: int, frame: FrameType | None) -> None:
-            if dispatch.is_stopping:
-                raise KeyboardInterrupt
-            dispatch.stop()
-            self.progress.say("stopping: the epochs under way are finished and saved. Ctrl-C again stops at once.")
-
-        former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
 
 
 def cut_note(journal: Journal) -> str:
