@@ -1,13 +1,13 @@
 """What the harness costs besides training: seconds and driver memory per run whose training does nothing.
 
-    python benchmarks/orchestration.py [--rounds 3] [--runs 64 1000] [--others PYTHON]
+    python benchmarks/orchestration.py [--rounds 3] [--runs 64 1000 10000] [--others PYTHON]
 
 Each figure is of the whole pipeline by the command line: two worker processes, pipes, journal, MLflow on SQLite,
 terminal. Only `harness.train.train` is replaced (noop_plugin.py): a run starts, ends one epoch and finishes. *Per run*
 is the time from the start of the first run to the exit of the command, over the number of runs; *start-up* is what
 comes before. The smallest real runs (100 images, pictures included) are measured in the same way. Beside them, if
 PYTHON (this one by default) has them: Hydra's basic launcher and Ray tasks, doing nothing and tracking nothing. The
-largest number of runs is measured once, everything else in every round. Writes results/orchestration.md and .json.
+larger numbers of runs are measured once, everything else in every round. Writes results/orchestration.md and .json.
 """
 
 import argparse
@@ -80,12 +80,17 @@ def rows(ours: dict[str, list[Timed]], theirs: dict[str, list[dict]], small: int
         memory = [
             record.spread([s.peak_mb for s in sweeps], ".0f"),
             record.spread([s.growth_kb for s in sweeps], ".0f") if len(sweeps[0].starts_s) >= SETTLED else "–",
+            paces(sweeps[-1]) if len(sweeps[0].starts_s) >= SETTLED else "–",
         ]
         found.append([name, *texts, f"{inside:.3f}", *memory])
     for name, results in theirs.items():
         texts = [record.spread([result[key] for result in results], ".3f") for key in ("per_run_s", "startup_s")]
-        found.append([f"{name} × {small}, nothing tracked", *texts, *"––––"])
+        found.append([f"{name} × {small}, nothing tracked", *texts, *"–––––"])
     return found
+
+
+def paces(sweep: Timed) -> str:
+    return ", ".join(f"{sweep.pace_s(tenth):.3f}" for tenth in (1, 2, 6, 10))
 
 
 def further_run_s(ours: dict[str, list[Timed]]) -> float:
@@ -99,18 +104,27 @@ def further_run_s(ours: dict[str, list[Timed]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--runs", type=int, nargs="+", default=[64, 1000])
+    parser.add_argument("--runs", type=int, nargs="+", default=[64, 1000, 10_000])
     parser.add_argument("--others", default=sys.executable, help="a Python that has hydra-core, ray or both")
     given = parser.parse_args()
     ours, theirs = measure(given.rounds, given.runs, given.others)
     further_s = further_run_s(ours)
-    headings = ["sweep", "s per run", "start-up, s", "wall, s", "s inside a run", "driver, MB", "kB per run"]
+    headings = [
+        "sweep",
+        "s per run",
+        "start-up, s",
+        "wall, s",
+        "s inside a run",
+        "driver, MB",
+        "kB per run",
+        "s a run, by tenths",
+    ]
     lines = [
         *record.table(headings, rows(ours, theirs, min(given.runs))),
         "",
-        f"Two workers; median (least – greatest) of {given.rounds} rounds, one round of the largest sweep."
+        f"Two workers; median (least – greatest) of {given.rounds} rounds, one round of the larger sweeps."
         f" Each further no-op run: {further_s:.3f} s. Memory of the driver until the last run ends: its peak, and its"
-        " growth after the first tenth of the runs.",
+        " growth after the first tenth of the runs. By tenths: seconds a run in the first, second, sixth and last.",
     ]
     figures = {
         "per_run_s": {name: [per_run_s(s) for s in sweeps] for name, sweeps in ours.items()},
@@ -119,6 +133,9 @@ def main() -> None:
         "peak_mb": {name: [s.peak_mb for s in sweeps] for name, sweeps in ours.items()},
         "further_run_s": further_s,
         "growth_kb_per_run": {name: [s.growth_kb for s in sweeps] for name, sweeps in ours.items()},
+        "pace_s_by_tenths": {
+            name: [[s.pace_s(tenth) for tenth in range(1, 11)] for s in sweeps] for name, sweeps in ours.items()
+        },
         "others": theirs,
     }
     record.write("orchestration", "Orchestration per run", lines, figures)

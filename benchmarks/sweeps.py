@@ -45,6 +45,12 @@ class Timed:
         samples = [mb for when, mb in self._while_running() if when >= self.starts_s[tenth]]
         return (samples[-1] - samples[0]) * 1024 / (len(self.starts_s) - tenth) if samples else 0.0
 
+    def pace_s(self, tenth: int) -> float:
+        """Return the seconds between starts in one tenth of the runs, counted from 1."""
+        n = len(self.starts_s) // 10
+        first, last = (tenth - 1) * n, tenth * n - 1
+        return (self.starts_s[last] - self.starts_s[first]) / max(last - first, 1)
+
     def _while_running(self) -> list[tuple[float, float]]:
         return [(when, mb) for when, mb in self.memory_mb if when <= self.ends_s[-1]]
 
