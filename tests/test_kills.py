@@ -81,14 +81,19 @@ def stored(out: Path) -> Iterator[tuple[object, ...]]:
             yield (key, name, step) if is_measured(name) else (key, name, step, value)
 
 
+def undisturbed(folder: Path, *, seeds: int, epochs: int) -> Path:
+    """Write the grid; return where it was run without a kill."""
+    (folder / "killed.yaml").write_text(GRID.format(epochs=epochs, seeds=seeds))
+    run_quietly(folder, folder / "reference")
+    return folder / "reference"
+
+
 @pytest.mark.parametrize(
     ("kills", "seeds", "epochs"),
     [pytest.param(3, 1, 40, id="3"), pytest.param(50, 4, 400, id="50", marks=pytest.mark.slow)],
 )
 def test_the_driver_is_killed_again_and_again(tmp_path: Path, out: Path, kills: int, seeds: int, epochs: int) -> None:
-    (tmp_path / "killed.yaml").write_text(GRID.format(epochs=epochs, seeds=seeds))
-    reference = tmp_path / "reference"
-    run_quietly(tmp_path, reference)
+    reference = undisturbed(tmp_path, seeds=seeds, epochs=epochs)
     chance = random.Random(0)  # noqa: S311
     codes = []
     for _ in range(kills):
@@ -132,14 +137,19 @@ def assert_no_workers_left() -> None:
     pytest.fail(f"workers outlived their driver: {left}")
 
 
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Return the workers of a driver that are alive: the last one killed may not have been waited for yet."""
+    found = psutil.process_iter(["cmdline", "ppid", "status"])
+    mine = [process for process in found if process.info["ppid"] == pid and process.info["status"] != "zombie"]
+    return [process for process in mine if "spawn_main" in str(process.info["cmdline"])]
+
+
 @pytest.mark.parametrize(
     ("kills", "seeds", "epochs"),
     [pytest.param(2, 1, 40, id="2"), pytest.param(20, 4, 150, id="20", marks=pytest.mark.slow)],
 )
 def test_workers_are_killed_again_and_again(tmp_path: Path, out: Path, kills: int, seeds: int, epochs: int) -> None:
-    (tmp_path / "killed.yaml").write_text(GRID.format(epochs=epochs, seeds=seeds))
-    reference = tmp_path / "reference"
-    run_quietly(tmp_path, reference)
+    reference = undisturbed(tmp_path, seeds=seeds, epochs=epochs)
     chance = random.Random(0)  # noqa: S311
     log = tmp_path / "log"
     with log.open("w") as stdout:
@@ -150,8 +160,7 @@ def test_workers_are_killed_again_and_again(tmp_path: Path, out: Path, kills: in
         while killed < kills and process.poll() is None:
             wait_for_epoch(out / "killed" / "journal.jsonl", process)
             time.sleep(chance.uniform(0, 1))
-            workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
-            if workers:
+            if workers := workers_of(process.pid):
                 chance.choice(workers).kill()
                 killed += 1
         assert process.wait(timeout=600) == 0, log.read_text()
