@@ -23,6 +23,10 @@ def away(message: str) -> MlflowException:
     return error
 
 
+class UploadError(Exception):
+    """What the library of an artifact store raises, such as boto3: MLflow lets it pass."""
+
+
 class Client:
     """Numbers the calls of MLflow's client, those that its methods make of each other too, and fails as it is told."""
 
@@ -39,6 +43,8 @@ class Client:
             how = self.fails(len(self.calls))
             if how == "before":
                 raise away(f"no answer to {name}")
+            if how == "upload":
+                raise UploadError("the bucket is gone\nand more")
             result = method(*given, **named)
             if how == "after":
                 raise away(f"the answer to {name} was lost")
@@ -113,6 +119,20 @@ def fail_each_call(
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_a_call_that_fails_once_leaves_everything_once(client: Client, new_out: Iterator[Path], how: str) -> None:
     fail_each_call(client, new_out, lambda k: once(k, how), 3, range(1 if how == "before" else 4, 1000, 7))
+
+
+@pytest.mark.parametrize("call", ["log_artifacts", "log_image"])
+def test_an_artifact_store_with_exceptions_of_its_own_is_away_as_any_other(
+    client: Client, new_out: Iterator[Path], call: str
+) -> None:
+    def fails(number: int) -> str:
+        return "upload" if client.calls[-1] == call and client.calls.count(call) == 2 else ""
+
+    out, said, uri = fresh(client, new_out, fails, 1)
+    lost, found = said.lines
+    assert "the store stopped answering (UploadError: the bucket is gone). The sweep goes on" in lost
+    assert "the store answers again" in found
+    check(small_grid(out), out, uri)
 
 
 @pytest.mark.slow

@@ -17,10 +17,9 @@ import sqlalchemy.sql
 from outages import Said, check, play, replay, small_grid
 from stores_that_fail import Lock, Service, mlflow_server, postgres, wait_for
 
-from harness import tracking
 from harness.grid import Grid
 from harness.store import Store
-from harness.tracking import Tracker
+from harness.tracking import Tracker, errors
 
 
 @pytest.fixture
@@ -149,7 +148,7 @@ def test_a_server_that_hangs_and_then_does_what_it_was_asked(
 def test_a_server_that_never_answers_does_not_hold_the_sweep_up(
     grid: Grid, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "ANSWER_S", 1.0)
+    monkeypatch.setattr(errors, "ANSWER_S", 1.0)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()

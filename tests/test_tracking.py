@@ -17,7 +17,7 @@ from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interru
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt
 from harness.sweep import Span
-from harness.tracking import Down, Tracker, TrackingError
+from harness.tracking import Down, Tracker, TrackingError, records
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
@@ -116,12 +116,12 @@ def test_what_is_written_together_takes_few_calls(
 def test_batches_keep_the_order_and_the_limits_of_mlflow() -> None:
     entities = [Metric(f"m{i}", 0.0, 1, 1) for i in range(950)] + [Param(f"p{i}", "") for i in range(120)]
     entities += [RunTag("t", "")] * 30
-    found = list(tracking.batches(entities))
+    found = list(records.batches(entities))
     assert [entity for batch in found for entity in batch] == entities
     assert [len(batch) for batch in found] == [1000, 100]
     assert sum(isinstance(entity, Param) for entity in found[1]) == 70
-    assert list(tracking.batches([])) == []
-    assert [len(batch) for batch in tracking.batches([Param(f"p{i}", "") for i in range(120)])] == [100, 20]
+    assert list(records.batches([])) == []
+    assert [len(batch) for batch in records.batches([Param(f"p{i}", "") for i in range(120)])] == [100, 20]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_store_that_cannot_be_is_one_line(out: Path, uri: str) -> None:
 
 def test_a_database_without_its_driver_is_one_line(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
-    monkeypatch.setattr(tracking, "check_server", lambda uri: None)
+    monkeypatch.setattr("harness.tracking.tracker.check_server", lambda uri: None)
     with pytest.raises(TrackingError, match=r"^tracking: expected the driver of .*a:\*+@h.*psycopg2[^\n]*$"):
         Tracker("postgresql+psycopg2://a:secret@h/d", out=out)
 
@@ -238,7 +238,7 @@ def test_a_failed_run_has_the_checksum_of_its_traceback(tracker: Tracker, grid: 
 def test_the_checksums_fit_into_a_tag() -> None:
     names = ["config.json", "provenance.json", "history.json", "error.txt"]
     names += [f"images/{name}.png" for name in ("originals", "reconstructions", "prior_samples")]
-    assert len(tracking.checksum_tag(dict.fromkeys(names, tracking.sha256(b""))).value) < 1000
+    assert len(records.checksum_tag(dict.fromkeys(names, records.sha256(b""))).value) < 1000
 
 
 def test_a_picture_cannot_leave_its_folder(tracker: Tracker, grid: Grid, tmp_path: Path) -> None:

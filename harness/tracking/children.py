@@ -1,0 +1,129 @@
+"""Which child run of MLflow holds which run of a sweep: found, made, and those deleted that are there twice.
+
+The answer to a creation may be lost; MLflow then asks for it again, and the store has the run a second time.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, final
+
+from mlflow.tracking import MlflowClient
+
+from harness.config import RunConfig
+from harness.journal import Attempt
+from harness.sweep import Span
+
+
+def children_of(parent_id: str) -> str:
+    """Return the filter that finds the child runs of a sweep."""
+    return f"tags.`harness.sweep` = '{parent_id}'"
+
+
+@final
+class Runs:
+    """The runs of one experiment."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
+        self._client, self._experiment_id = client, experiment_id
+
+    def search(self, filter_string: str, page: int = 1000) -> Iterator[Any]:
+        """Yield all that the filter finds, asked for by so many at a time."""
+        token: str | None = None
+        while token is None or token:
+            found = self._client.search_runs(
+                [self._experiment_id], filter_string=filter_string, max_results=page, page_token=token
+            )
+            yield from found
+            token = found.token or ""
+
+    def create(self, name: str, tags: Mapping[str, str], begun_ms: int | None = None) -> str:
+        """Return the id of a new run."""
+        return str(self._client.create_run(self._experiment_id, begun_ms, dict(tags), run_name=name).info.run_id)
+
+    def parents(self, sweep_id: str) -> list[str]:
+        """Return the ids of the parent runs of a sweep; there may be two where the answer to a creation was lost."""
+        return [run.info.run_id for run in self.search(f"tags.`harness.sweep_id` = '{sweep_id}'")]
+
+    def only_parent(self, found: Sequence[str]) -> str:
+        """Return the parent that has children, if any has; the others are deleted."""
+        kept = found[0]
+        if len(found) > 1:
+            kept = next((each for each in found if any(self.search(children_of(each), 1))), kept)
+        self.delete(each for each in found if each != kept)
+        return kept
+
+    def delete(self, run_ids: Iterable[str]) -> None:
+        for run_id in run_ids:
+            self._client.delete_run(run_id)
+
+
+@final
+class Children:
+    """The child runs of one parent: the newest attempt at each run of the sweep."""
+
+    def __init__(self, runs: Runs, parent_id: str) -> None:
+        self._runs, self._parent_id = runs, parent_id
+        self._newest: dict[str, tuple[int, str]] = {}  # by run key: the attempt's begin, and its run id
+        self._ended: dict[str, Span | None] = {}  # by run id, of those that were read; None if they had no end
+        self._unread: set[str] = set()  # keys of runs that the store has, but of which was not asked yet
+
+    def read_later(self, keys: set[str]) -> None:
+        """Ask for each of these runs when it is written to."""
+        self._unread = keys
+
+    def read(self, more: str = "") -> None:
+        """Take note of the attempts that the store has, and until when it has those that have ended.
+
+        Of several runs with one key, left by an answer that was lost, the newest attempt stays, the ended one first.
+        """
+        doubles = []
+        for run in self._runs.search(children_of(self._parent_id) + more):
+            tags, run_id = run.data.tags, run.info.run_id
+            begun_ms = int(tags["harness.attempt"])
+            ended = run.info.status != "RUNNING" and "harness.end" in tags
+            self._ended[run_id] = Span(begun_ms, int(tags["harness.end"])) if ended else None
+            mine = begun_ms, run_id
+            other = self._newest.get(tags["run_key"], mine)
+            worse, better = sorted((other, mine), key=lambda each: (each[0], self._ended[each[1]] is not None))
+            self._newest[tags["run_key"]] = better
+            if worse != better:
+                doubles.append(worse[1])
+        self._runs.delete(doubles)
+
+    def spans(self) -> dict[str, Span | None]:
+        """Return what was read of each run, by key."""
+        return {key: self._ended.get(run_id) for key, (_, run_id) in self._newest.items()}
+
+    def was_read(self, run_id: str) -> bool:
+        """Return whether the store had this run before."""
+        return run_id in self._ended
+
+    def of(self, run: RunConfig, attempt: Attempt, tags: Mapping[str, str]) -> str:
+        """Return the id of the child run of an attempt, made if there is none; one of an older attempt is deleted."""
+        if run.key in self._unread:
+            self.read(f" AND tags.run_key = '{run.key}'")
+            self._unread.remove(run.key)
+        begun_ms, child = self._newest.get(run.key, (0, ""))
+        if child and begun_ms != attempt.begun_ms:
+            self._runs.delete([child])
+        if not child or begun_ms != attempt.begun_ms:
+            child = self._create(run, attempt, tags)
+            self._newest[run.key] = attempt.begun_ms, child
+        return child
+
+    def _create(self, run: RunConfig, attempt: Attempt, tags: Mapping[str, str]) -> str:
+        own = {
+            "mlflow.parentRunId": self._parent_id,
+            "harness.kind": "run",
+            "harness.sweep": self._parent_id,
+            "harness.label": run.label,
+            "harness.estimator_label": run.estimator.label,
+            "harness.status": "running",
+            "harness.attempt": str(attempt.begun_ms),
+        }
+        return self._runs.create(run.name, {**tags, **own}, attempt.begun_ms)
+
+    def delete_doubles(self) -> None:
+        """Delete what the store created though its answer was lost, so that MLflow asked it a second time."""
+        known = {run_id for _, run_id in self._newest.values()}
+        running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`harness.status` = 'running'")
+        self._runs.delete({run.info.run_id for run in running} - known)

@@ -1,0 +1,109 @@
+"""What becomes of a record in MLflow: metrics, params, tags, files and their checksums, and calls of the right size."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from mlflow.entities import Metric, Param, RunTag
+
+from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
+from harness.journal import Attempt
+from reports.visible import visible
+
+Entity = Metric | Param | RunTag
+A_CALL: dict[type, int] = {Metric: 1000, Param: 100, RunTag: 100}
+ENTITIES_A_CALL = 1000
+MLFLOW_STATUS = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "diverged": "FAILED",
+    "skipped": "KILLED",
+    "interrupted": "KILLED",
+}
+
+
+PER_RUN = "time/"
+"""Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
+
+
+def goes_on(record: Record, attempt: Attempt) -> bool:
+    """Return whether a record is a further start of its attempt, after it was cut short."""
+    return isinstance(record.event, Started) and record is not attempt.records[0]
+
+
+def newest_tags(entities: Sequence[Entity]) -> list[Entity]:
+    """Return the entities with each tag once, as it was set last: a call takes no tag twice."""
+    tags = {entity.key: entity for entity in entities if isinstance(entity, RunTag)}
+    return [*(entity for entity in entities if not isinstance(entity, RunTag)), *tags.values()]
+
+
+def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
+    """Return the metrics of a record, and the tags if it ends its attempt or goes on with it."""
+    event: Event = record.event
+    entities: list[Entity] = []
+    if isinstance(event, EpochDone):
+        values = {name: value for name, value in event.metrics.items() if not name.startswith(PER_RUN)}
+        entities = [Metric(name, value, record.time_ms, event.step) for name, value in values.items()]
+    elif isinstance(event, Finished):
+        entities = [Metric(name, value, record.time_ms, 0) for name, value in event.metrics.items()]  # drawn as bars
+    elif isinstance(event, TERMINAL):
+        entities.append(RunTag("harness.error", visible(getattr(event, "error", ""), 4900)))
+    elif goes_on(record, attempt):
+        starts = sum(isinstance(each.event, Started) for each in attempt.records)
+        entities += [RunTag("harness.starts", str(starts)), RunTag("harness.error", "")]
+        entities.append(RunTag("harness.status", "running"))
+    if isinstance(event, TERMINAL):
+        entities += [RunTag("harness.status", event.kind), RunTag("harness.end", str(record.time_ms))]
+    return entities
+
+
+def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
+    """Return the artifacts that a record makes, by name."""
+    event: Event = record.event
+    if isinstance(event, Started):
+        return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
+    if isinstance(event, Image):
+        return {f"images/{event.name}.png": event.png}
+    if not isinstance(event, TERMINAL):
+        return {}
+    rows = [{"epoch": e.epoch, "step": e.step, "elapsed_s": e.elapsed_s, **e.metrics} for e in attempt.epochs]
+    files = {"history.json": json.dumps(rows).encode()}
+    if traceback := getattr(event, "traceback", ""):
+        files["error.txt"] = traceback.encode(errors="backslashreplace")
+    return files
+
+
+def sums(last: Record, attempt: Attempt) -> dict[str, str]:
+    """Return the SHA-256 of all artifacts of an attempt, by name, up to and with the record `last`."""
+    found: dict[str, str] = {}
+    for record in attempt.records:
+        if isinstance(record.event, Image):  # whose bytes may have been left in the journal
+            found[f"images/{record.event.name}.png"] = record.event.sha256
+        else:
+            found |= {name: sha256(content) for name, content in files_of(record, attempt).items()}
+        if record is last:
+            break
+    return found
+
+
+def checksum_tag(checksums: Mapping[str, str]) -> RunTag:
+    """Return the tag that a reader verifies a run's files by: their SHA-256 by name, as JSON."""
+    return RunTag("harness.sha256", json.dumps(checksums))
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def batches(entities: Sequence[Entity]) -> Iterator[list[Entity]]:
+    """Cut what is to be logged into calls that MLflow takes, in order."""
+    batch: list[Entity] = []
+    room = dict(A_CALL)
+    for entity in entities:
+        if not room[type(entity)] or len(batch) == ENTITIES_A_CALL:
+            yield batch
+            batch, room = [], dict(A_CALL)
+        batch.append(entity)
+        room[type(entity)] -= 1
+    if batch:
+        yield batch

@@ -1,0 +1,176 @@
+"""One sweep's writer of MLflow: a parent run, and a child run for each of its runs, live."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from harness.config import RunConfig
+from harness.events import TERMINAL, Image, Record, Started
+from harness.journal import Attempt
+from harness.provenance import without_passwords
+from harness.sweep import Span
+from harness.tracking.children import Children, Runs
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, check_server, first_line, is_outage
+from harness.tracking.files import Files
+from harness.tracking.records import (
+    MLFLOW_STATUS,
+    Entity,
+    batches,
+    checksum_tag,
+    entities_of,
+    files_of,
+    goes_on,
+    newest_tags,
+    sha256,
+    sums,
+)
+
+
+def default_uri(out: Path) -> str:
+    """Return the tracking URI that is used when none is given: $MLFLOW_TRACKING_URI, else SQLite in `out`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+class Tracker:
+    """Writes the sweep's parent run and one child run per run, live."""
+
+    def __init__(self, uri: str, *, out: Path) -> None:
+        """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is none."""
+        self.uri = uri
+        self._artifacts = (out / "artifacts").absolute()
+        check_server(uri)
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            self._client.search_experiments(max_results=1)
+        except ImportError as error:
+            raise TrackingError(
+                f"tracking: expected the driver of the database at {without_passwords(uri)}, got: {error}. Install it; "
+                "for PostgreSQL: pip install 'argmax-harness[postgres]', and postgresql+psycopg2://… as the URI."
+            ) from error
+        except STORE_ERRORS as error:
+            kind = Down if is_outage(uri, error) else TrackingError
+            raise kind(
+                f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {first_line(error)}. "
+                "Start it, or give another --tracking-uri."
+            ) from error
+        self._files = Files(self._client)
+        self._planned: dict[str, RunConfig] = {}
+        self.experiment_id = self.parent_id = ""
+
+    def open_sweep(
+        self,
+        *,
+        name: str,
+        sweep_id: str,
+        runs: Sequence[RunConfig],
+        tags: Mapping[str, str],
+        files: Mapping[str, str],
+    ) -> None:
+        """Find or create experiment and parent run of a sweep; `files` become the parent's artifacts, by name."""
+        self._planned = {run.key: run for run in runs}
+        self._grid, self._sweep_id = name, sweep_id
+        self.experiment_id = self._experiment(name)
+        self._runs = Runs(self._client, self.experiment_id)
+        if found := self._runs.parents(sweep_id):
+            self.parent_id = self._runs.only_parent(found)
+        else:
+            own = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name}
+            self.parent_id = self._runs.create(f"sweep {name}", {**own, **tags})
+        self._children = Children(self._runs, self.parent_id)
+        self._client.update_run(self.parent_id, status="RUNNING")
+        self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
+        contents = {name: text.encode() for name, text in files.items()}
+        self._files.log(self.parent_id, contents)
+        self._log_batches(self.parent_id, [checksum_tag({name: sha256(content) for name, content in contents.items()})])
+
+    def write(self, records: Sequence[Record], attempt: Attempt) -> None:
+        """Forward records of one attempt, in as few calls as their kinds allow.
+
+        They follow each other; `attempt` holds them and all records of the same attempt before them.
+        """
+        run = self._planned.get(records[0].run_key)
+        if run is None:  # a run that a former version of the grid had
+            return
+        entities: list[Entity] = []
+        files: dict[str, bytes] = {}
+        child = self._children.of(run, attempt, self._identity(run))
+        if any(goes_on(record, attempt) for record in records):  # before its tags say that it has ended
+            self._client.update_run(child, status="RUNNING")
+        if records[0] is attempt.records[0]:
+            entities += [Param(name, str(value)) for name, value in {**run.flat(), **self._identity(run)}.items()]
+            files["config.json"] = run.to_json().encode()
+        for record in records:
+            entities += entities_of(record, attempt)
+            files |= files_of(record, attempt)
+        self._files.log(child, files)
+        if files:
+            entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(records[-1], attempt)}))
+        self._log_batches(child, newest_tags(entities))
+        for record in records:
+            if isinstance(record.event, Image):
+                again = self._children.was_read(child)
+                self._files.log_for_charts(child, record.event, record.time_ms, again=again)
+        last = next((r for r in reversed(records) if isinstance(r.event, (Started, *TERMINAL))), None)
+        if last is not None and isinstance(last.event, TERMINAL):
+            self._client.set_terminated(child, MLFLOW_STATUS[last.event.kind], last.time_ms)
+
+    def close_sweep(self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span]) -> None:
+        """Set the parent's status, its summary counts, and that the store has these attempts to their ends."""
+        self._children.delete_doubles()
+        self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
+        tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
+        self._log_batches(self.parent_id, [*tags, RunTag("harness.stored", self._digest(spans))])
+        self._client.set_terminated(self.parent_id, status=status)
+
+    def missing(self, spans: Mapping[str, Span], *, thorough: bool) -> set[str]:
+        """Return the keys of the runs whose newest attempt, which has ended, the store did not have to its end.
+
+        Reading 10,000 runs from MLflow takes half a minute. So, unless asked to be thorough, this believes the tag of
+        the last sweep that closed, if nothing has happened since.
+        """
+        if not thorough and self._client.get_run(self.parent_id).data.tags.get("harness.stored") == self._digest(spans):
+            self._children.read_later(set(spans))
+            return set()
+        self._children.read()
+        stored = self._children.spans()
+        return {key for key, span in spans.items() if key in self._planned and stored.get(key) != span}
+
+    def _digest(self, spans: Mapping[str, Span]) -> str:
+        mine = sorted((key, *span) for key, span in spans.items() if key in self._planned)
+        return hashlib.sha256(json.dumps(mine).encode()).hexdigest()
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        if found is not None:
+            return str(found.experiment_id)
+        remote = urlsplit(self.uri).scheme in ("http", "https")
+        location = None if remote else (self._artifacts / name).as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def _identity(self, run: RunConfig) -> dict[str, str]:
+        return {
+            "estimator": run.estimator.name,
+            "schedule": run.schedule.label,
+            "device": run.device,
+            "seed": str(run.seed),
+            "run_key": run.key,
+            "grid": self._grid,
+        }
+
+    def _log_batches(self, run_id: str, entities: Sequence[Entity]) -> None:
+        """Log metrics, params and tags together; a call takes so many of each, and so many in all."""
+        for batch in batches(entities):
+            self._client.log_batch(
+                run_id,
+                metrics=[entity for entity in batch if isinstance(entity, Metric)],
+                params=[entity for entity in batch if isinstance(entity, Param)],
+                tags=[entity for entity in batch if isinstance(entity, RunTag)],
+            )
