@@ -83,6 +83,7 @@ def test_a_full_disk_is_one_clear_line_and_the_sweep_goes_on_later(tmp_path: Pat
     assert_whole(there, reference, 80)
 
 
+@pytest.mark.slow
 def test_a_read_only_disk_is_one_clear_line_and_the_sweep_goes_on_later(tmp_path: Path, small_disk: Path) -> None:
     (tmp_path / "killed.yaml").write_text(GRID.format(epochs=80, seeds=1))
     there = small_disk / "out"

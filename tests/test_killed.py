@@ -82,7 +82,7 @@ def moments(seconds: float, n: int) -> list[float]:
     return [seconds * (i + chosen.random()) / n for i in range(n)]
 
 
-COUNTS = [5, pytest.param(25, marks=pytest.mark.slow)]
+COUNTS = [3, pytest.param(25, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")

@@ -227,8 +227,10 @@ def other_out(out: Path, name: str) -> Path:
     return folder
 
 
-def survives_lost_nodes(cluster: Any, folder: Path, out: Path, n_losses: int, epochs: int) -> None:
-    grid = grid_file(folder, epochs)
+@pytest.mark.slow
+def test_the_runs_of_lost_nodes_go_on_elsewhere_with_the_same_bits(cluster: Any, tmp_path: Path, out: Path) -> None:
+    n_losses, epochs = 2, 100
+    grid = grid_file(tmp_path, epochs)
     here = compute(LocalExecutor(workers=2), list(load_grid(grid, REGISTRY).runs))
     options = ("--executor", "ray", "--address", cluster.address, "--checkpoint-every", "1epochs", "--retries", 5)
     process = harness("run", "--grid", grid, "--out", out, *options)
@@ -251,15 +253,6 @@ def survives_lost_nodes(cluster: Any, folder: Path, out: Path, n_losses: int, ep
     code, said, err = finished(harness("run", "--grid", grid, "--out", out, *options))
     assert code == 0, err
     assert "0 runs to do, 4 already done" in said
-
-
-def test_the_runs_of_a_lost_node_go_on_elsewhere_with_the_same_bits(cluster: Any, tmp_path: Path, out: Path) -> None:
-    survives_lost_nodes(cluster, tmp_path, out, 1, epochs=40)
-
-
-@pytest.mark.slow
-def test_nodes_may_be_lost_again_and_again(cluster: Any, tmp_path: Path, out: Path) -> None:
-    survives_lost_nodes(cluster, tmp_path, out, 2, epochs=100)
 
 
 def test_a_grid_on_a_cluster_of_this_machine_is_stored(tmp_path: Path, out: Path) -> None:
