@@ -8,7 +8,8 @@ are in the journal, which has every epoch before the checkpoint after it.
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -19,6 +20,7 @@ from harness import sealed, seeding
 from harness.config import RunConfig
 from harness.devices import peak_memory_mb
 from harness.events import Checkpoint
+from harness.journal import Attempt
 from harness.provenance import maker, provenance
 
 if TYPE_CHECKING:
@@ -105,6 +107,14 @@ def label_of(content: bytes) -> tuple[Label, bytes]:
     return Label(**json.loads(line)), body
 
 
+def _set_aside(path: Path) -> str:
+    """Rename a file that is no checkpoint; say so."""
+    try:
+        return f"It is kept as {sealed.set_aside(path).name}"
+    except OSError as error:
+        return f"It could not be renamed ({error.strerror})"
+
+
 @final
 class Checkpoints:
     """The newest checkpoint of each unfinished run, as files of the sweep's folder, written by the driver alone."""
@@ -124,10 +134,10 @@ class Checkpoints:
                 self._say(f"checkpoints: {self._folder} could not be written to ({error.strerror}); the sweep goes on.")
             self._is_failing = True
 
-    def load(self, run_key: str, *, n_epochs: int) -> bytes | None:
-        """Return the checkpoint to go on from, if there is one whose epochs are all among the `n_epochs` journaled.
+    def load(self, run_key: str, attempt: Attempt) -> bytes | None:
+        """Return the checkpoint from which an attempt may go on: of the same code, all its epochs in the journal.
 
-        A damaged one is set aside, said, and no more taken for one: the run starts over.
+        One that is damaged or cannot be read is set aside, said, and no more taken for one: the run starts over.
         """
         path = self._path(run_key)
         try:
@@ -135,13 +145,26 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except sealed.Damaged as error:
-            self._say(f"{error} It is kept as {sealed.set_aside(path).name}; the run starts over.")
+            self._say(f"{error} {_set_aside(path)}; the run starts over.")
             return None
-        return content if label_of(content)[0].epoch <= n_epochs else None
+        except OSError as error:
+            self._say(f"{path}: expected a checkpoint, got: {error.strerror}. {_set_aside(path)}; the run starts over.")
+            return None
+        label, _ = label_of(content)
+        fits = label.epoch <= len(attempt.epochs) and tuple(label.made_by) == attempt.made_by
+        return content if fits else None
 
     def discard(self, run_key: str) -> None:
         """Forget the checkpoint of a run that needs it no more."""
-        self._path(run_key).unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that was made read-only; the next sweep tries again
+            self._path(run_key).unlink(missing_ok=True)
+
+    def keep_only(self, run_keys: Container[str]) -> None:
+        """Forget the checkpoints of all other runs, and what killed drivers have written half."""
+        sealed.remove_partials(self._folder)
+        for path in self._folder.glob("*.ckpt"):
+            if path.stem not in run_keys:
+                self.discard(path.stem)
 
     def _path(self, run_key: str) -> Path:
         return self._folder / f"{run_key}.ckpt"

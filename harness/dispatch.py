@@ -134,9 +134,16 @@ class Dispatch:
                 yield self._killed(key, f"took longer than the time limit of {limit_s:g} s")
         if (greedy := self._guard.over_limit(self._executor.memory_bytes)) is not None:
             yield self._killed(*greedy)
-        elif (victim := self._guard.victim(self._executor.memory_bytes)) is not None:
-            self._executor.kill(victim[0])
-            yield self._lost(Lost(*victim))
+        elif len(self._running) > 1 and (victim := self._guard.victim(self._executor.memory_bytes)) is not None:
+            yield self._put_off(*victim)
+
+    def _put_off(self, key: str, why: str) -> Record:
+        """Stop a run that is not to blame: it goes on once there is room, and that costs it no try."""
+        self._executor.kill(key)
+        if not self.is_stopping:
+            self._push(self._running[key], time.monotonic() + self._policy.pause_s)
+        self._forget(key)
+        return Record.now(key, Interrupted(f"{why}; it goes on once there is room", retrying=not self.is_stopping))
 
     def _killed(self, key: str, why: str) -> Record:
         self._executor.kill(key)

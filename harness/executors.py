@@ -13,6 +13,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
@@ -192,9 +193,12 @@ class LocalExecutor(Executor):
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         before = {name: os.environ.get(name) for name in names}
         os.environ.update(dict.fromkeys(names, str(self.threads)))
+        resource_tracker.ensure_running()  # its own start would let SIGINT through again
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child ignores it
         try:
             process.start()
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
         theirs.close()
@@ -232,6 +236,7 @@ def _exit_reason(code: int | None) -> str:
 def _work(connection: Connection, threads: int, plugins: Sequence[str], saving: SavingEvery) -> None:
     """Run in a worker process: receive jobs, send their records, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_die_with_the_driver, daemon=True).start()
     prepare_process(threads)
     from harness.checkpoint import Pace

@@ -7,13 +7,14 @@ refused. Pictures lie beside the journal, named by their own SHA-256, so that th
 
 import base64
 import hashlib
+import io
 import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from harness.events import TERMINAL, EpochDone, Event, Image, Record, Started, is_cut_short
 from harness.provenance import maker
@@ -38,9 +39,15 @@ class Journal:
 
     def __enter__(self) -> Self:
         self._images = self.folder / "images"
-        self._images.mkdir(parents=True, exist_ok=True)
-        self.cut_bytes = self._drop_torn_line()
-        self._file = self.path.open("ab", buffering=0)
+        try:
+            self._images.mkdir(parents=True, exist_ok=True)
+            self.cut_bytes = self._drop_torn_line()
+            self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise JournalError(
+                f"{self.path}: expected a journal to write to, got: {error.strerror}. Mend that, or choose another"
+                " --out."
+            ) from error
         self._size = self._file.tell()
         return self
 
@@ -90,15 +97,21 @@ class Journal:
 
         Raises JournalError, with the line number, where the file is damaged.
         """
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as lines:
+        with self._opened() as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     return
                 body = self._checked(line[:-1], number)
                 if epochs or _EPOCH not in body[:_HEAD]:
                     yield self._parse(body, number, pictures)
+
+    def _opened(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except FileNotFoundError:
+            return io.BytesIO()
+        except OSError as error:
+            raise JournalError(f"{self.path}: expected a journal that can be read, got: {error.strerror}.") from error
 
     def _checked(self, line: bytes, number: int) -> bytes:
         checksum, _, body = line.partition(b" ")
@@ -127,19 +140,29 @@ class Journal:
     def _move_picture_out(self, text: str, png: bytes) -> str:
         data = json.loads(text)
         del data["png"]
-        target = self._images / f"{data['sha256']}.png"
-        if not target.exists():
+        if self.picture(data["sha256"]) is None:
+            target = self._images / f"{data['sha256']}.png"
             partial = target.with_suffix(".partial")
-            partial.write_bytes(png)
+            with partial.open("wb") as file:
+                file.write(png)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(partial, target)
         return json.dumps(data)
 
+    def picture(self, sha256: str) -> bytes | None:
+        """Return the picture with this checksum, or None if its file is missing or damaged."""
+        try:
+            png = (self.folder / "images" / f"{sha256}.png").read_bytes()
+        except OSError:
+            return None
+        return png if hashlib.sha256(png).hexdigest() == sha256 else None
+
     def _read_picture(self, sha256: str, where: str) -> bytes:
-        path = self.folder / "images" / f"{sha256}.png"
-        png = path.read_bytes() if path.exists() else b""
-        if hashlib.sha256(png).hexdigest() != sha256:
+        png = self.picture(sha256)
+        if png is None:
             raise JournalError(
-                f"{where}: expected the picture {path.name} with its own checksum, got a damaged or missing file."
+                f"{where}: expected the picture {sha256}.png with its own checksum, got a damaged or missing file."
             )
         return png
 
@@ -192,6 +215,12 @@ class Attempt:
         return [r.event for r in self.records if isinstance(r.event, EpochDone)]
 
     @property
+    def made_by(self) -> tuple[str | None, str | None] | None:
+        """The code that computes it, as `maker` tells; None if it never started."""
+        first = self.records[0].event
+        return maker(first.provenance) if isinstance(first, Started) else None
+
+    @property
     def begun_ms(self) -> int:
         """When it began; this identifies the attempt among those at the same run."""
         return self.records[0].time_ms
@@ -201,11 +230,9 @@ class Attempt:
 
         A start goes on with an attempt that was cut short, if the same code made both; all others begin a new one.
         """
-        first = self.records[0].event
-        if not isinstance(event, Started) or not isinstance(first, Started):
+        if not isinstance(event, Started) or self.made_by is None:
             return not isinstance(event, Started)
-        source, _ = made_by = maker(first.provenance)
-        return is_cut_short(self.end) and source is not None and maker(event.provenance) == made_by
+        return is_cut_short(self.end) and self.made_by[0] is not None and maker(event.provenance) == self.made_by
 
     def is_repeat(self, event: Event) -> bool:
         """Return whether the attempt has this already: it went on from a checkpoint before it."""

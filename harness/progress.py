@@ -38,7 +38,8 @@ class Progress(ABC):
     def start(self, sweep: "Sweep", runs: Sequence[RunConfig]) -> None:
         """Say what is going to happen; the clock of the remaining time starts here."""
         self._runs = {run.key: run for run in runs}
-        self._epochs = sum(run.training.epochs for run in runs)
+        done_epochs = {key: len(attempt.epochs) for key, attempt in sweep.attempts.items()}
+        self._epochs = sum(run.training.epochs - done_epochs.get(run.key, 0) for run in runs)
         self._begun = time.monotonic()
         done = len(sweep.selected) - len(runs)
         self.say(
@@ -98,7 +99,7 @@ class LiveProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._running: dict[str, list[Record]] = {}  # its start and its latest epoch
+        self._running: dict[str, list[Record]] = {}  # its start, its first epoch since then, its latest
         self._bar = Bar(
             TextColumn("runs"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.description}"), console=console
@@ -114,7 +115,8 @@ class LiveProgress(Progress):
         if isinstance(record.event, Started):
             self._running[record.run_key] = [record]
         elif isinstance(record.event, EpochDone):
-            self._running[record.run_key][1:] = [record]
+            seen = self._running[record.run_key]
+            seen[2:] = [record] if len(seen) > 1 else [record, record]
             self._epochs_done += 1
         elif isinstance(record.event, TERMINAL):
             self._running.pop(record.run_key, None)
@@ -135,15 +137,21 @@ class LiveProgress(Progress):
             table.add_column(title, justify="right", no_wrap=True)
         for key, (started, *latest) in list(self._running.items()):
             run = self._runs[key]
-            event = latest[0].event if latest else None
+            event = latest[-1].event if latest else None
             if isinstance(event, EpochDone):
                 shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in ("train/loss", "val/loss")]
-                epoch_s = (latest[0].time_ms - started.time_ms) / 1e3 / event.epoch
-                left = duration(epoch_s * (run.training.epochs - event.epoch))
+                left = duration(epoch_s(started, *latest) * (run.training.epochs - event.epoch))
                 table.add_row(escape(run.name), f"{event.epoch}/{run.training.epochs}", *shown, left)
             else:
                 table.add_row(escape(run.name), f"0/{run.training.epochs}", "–", "–", "…")
         return Group(table, self._bar)
+
+
+def epoch_s(started: Record, first: Record, latest: Record) -> float:
+    """Return the seconds an epoch takes: between the first and the latest since the start, which may be one."""
+    epochs = [record.event.epoch for record in (first, latest) if isinstance(record.event, EpochDone)]
+    n = epochs[-1] - epochs[0]
+    return (latest.time_ms - first.time_ms) / 1e3 / n if n else (first.time_ms - started.time_ms) / 1e3
 
 
 def ranking(sweep: "Sweep") -> Table:

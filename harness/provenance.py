@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,20 @@ def maker(facts: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 @lru_cache(maxsize=1)
 def source_sha256() -> str:
-    """Return a hash of the source code that runs are computed with: of `harness` and `estimators`."""
-    folder = Path(__file__).parent
+    """Return a hash of the source code that runs are computed with: of `harness` and `estimators`.
+
+    It is the same wherever the two lie: side by side in a checkout, or each in a folder of its own, as Ray puts them.
+    """
+    sources: dict[str, Path] = {}
+    for package in ("harness", "estimators"):
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"{package}: expected a package of this project that can be imported")
+        folder = Path(spec.origin).parent
+        sources |= {f"{package}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.py")}
     digest = hashlib.sha256()
-    for path in sorted([*folder.rglob("*.py"), *(folder.parent / "estimators").rglob("*.py")]):
-        digest.update(
-            str(path.relative_to(folder.parent)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest()
-        )
+    for name, path in sorted(sources.items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

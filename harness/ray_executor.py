@@ -27,8 +27,8 @@ CHECK_S = 120.0
 REACH_S = 10.0
 MESSAGES_AHEAD = 16
 """A run waits once so many of its messages have not been read by the driver."""
-CARRIED = ("HARNESS_",)
-"""Environment variables that begin so reach every worker; OMP_NUM_THREADS and MKL_NUM_THREADS are the threads."""
+CARRIED, OWN = "HARNESS_", frozenset({"HARNESS_CACHE_DIR", "HARNESS_DATA_DIR", "HARNESS_OUT"})
+"""Environment variables that begin so reach every worker, but for those that name folders: each node has its own."""
 
 
 class ClusterError(Exception):
@@ -268,7 +268,8 @@ def environment(threads: int, names: Sequence[str]) -> dict[str, str]:
     for name in names:
         if name not in os.environ:
             raise ClusterError(f"--env: expected the name of a variable that is set, got {name!r}.")
-    carried = {name: value for name, value in os.environ.items() if name in names or name.startswith(CARRIED)}
+    shared = {name for name in os.environ if name.startswith(CARRIED) and name not in OWN}
+    carried = {name: os.environ[name] for name in sorted(shared.union(names))}
     return carried | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
 
 

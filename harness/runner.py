@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
-from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, is_cut_short
+from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, Started, is_cut_short
 from harness.executors import Executor, Job, LocalExecutor
 from harness.forecast import longest_first
 from harness.frozen import freeze
@@ -142,6 +142,7 @@ class Driver:
 
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.sweep.folder, self.progress.say)
+        self._checkpoints.keep_only(self.sweep.attempts)
         self._signals = Signals(first=lambda: None)
 
     def execute(self, runs: Sequence[RunConfig], executor: Executor, policy: Policy, *, fail_fast: bool) -> bool:
@@ -173,7 +174,7 @@ class Driver:
         if attempt is None:
             self._checkpoints.discard(run.key)
             return Job(run)
-        return Job(run, self._checkpoints.load(run.key, n_epochs=len(attempt.epochs)))
+        return Job(run, self._checkpoints.load(run.key, attempt))
 
     def carry(self, record: Record) -> None:
         """Store one record and show it. What a run repeats since it went on from before it is compared, and dropped."""
@@ -188,10 +189,13 @@ class Driver:
             if isinstance(event, EpochDone) and (name := differing_metric(event, attempt)) is not None:
                 self.progress.say(f"note: {key}: {name} of epoch {event.epoch} came out otherwise when it was repeated")
             return
+        self.store.wait_for_room()
         with self._signals.held():  # what is in the journal is known to the sweep and comes to the store
             self.journal.append(record)
-            self.store.write(record, self.sweep.add(record))
-        if key in self.sweep.ends and not is_cut_short(event):
+            attempt = self.sweep.add(record)
+            self.store.write(record, attempt)
+        is_new = isinstance(event, Started) and attempt.records[0] is record
+        if is_new or (key in self.sweep.ends and not is_cut_short(event)):
             self._checkpoints.discard(key)
         self.progress.show(record)
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import uuid
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def set_aside(path: Path) -> Path:
 def remove_partials(folder: Path) -> None:
     """Remove what killed writers left in the folder. Only for who is alone in it."""
     for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that was made read-only
+            partial.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,8 +5,10 @@ The journal has every record before it comes here, so what the store loses can b
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from queue import Queue
@@ -15,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from harness import sealed
-from harness.events import TERMINAL, Record, is_cut_short
+from harness.events import TERMINAL, Image, Record, is_cut_short
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, JournalError, add
 from harness.progress import Progress
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from harness.sweep import Span, Sweep
     from harness.tracking import Tracker
 
+PATIENCE_S = 300.0
+"""A store that has finished nothing for so long counts as lost. Most say so themselves, in seconds."""
 QUEUED = 256
 """At most so many records wait for the store; then the driver waits too, so that its memory is bounded."""
 
@@ -39,9 +43,9 @@ class Store:
     """Hands records to a thread that writes them, so that neither driver nor workers wait for a database.
 
     What has gathered while the thread was writing is written together: a short run in a handful of calls. Once the
-    store fails, the sweep goes on from the journal alone and says so once; at the end the store is tried once more. Any
-    other exception of the thread is raised in the driver, at its next call. Leaving the context writes what is queued,
-    unless Ctrl-C leaves it.
+    store fails, or is silent for PATIENCE_S, the sweep goes on from the journal alone and says so once; at the end the
+    store is tried once more. Any other exception of the thread is raised in the driver, at its next call. Leaving the
+    context writes what is queued, unless Ctrl-C leaves it. The driver hears Ctrl-C in all that waits for the store.
     """
 
     def __init__(self, connect: Callable[[], "Tracker"], progress: Progress) -> None:
@@ -50,6 +54,8 @@ class Store:
         self._queue: Queue[_Item | None] = Queue(QUEUED)  # None: nothing comes any more
         self._thread = Thread(target=self._work, name="store", daemon=True)
         self._mistake: Exception | None = None
+        self._beat = time.monotonic()  # when the store began or finished something
+        self._is_silent = False
         self.lost: str | None = None
 
     def __enter__(self) -> Self:
@@ -65,12 +71,18 @@ class Store:
     def open(self, sweep: "Sweep", options: "Options") -> None:
         """Open the sweep in the store and replay what is missing, before anything is written."""
         self._opened = sweep, options
-        self._guarded(lambda: open_store(self._tracker, sweep, options))
+        self._patiently(lambda: self._guarded(lambda: open_store(self._tracker, sweep, options)))
 
     @cached_property
     def _tracker(self) -> "Tracker":
         """The connection, made at its first use: the store may be down then, too."""
         return self._connect()
+
+    def wait_for_room(self) -> None:
+        """Wait until `write` will not."""
+        while self.lost is None and self._queue.full():
+            self._lose_if_silent()
+            time.sleep(0.02)
 
     def write(self, record: Record, attempt: Attempt) -> None:
         """Queue one record; `attempt` holds it and all records of the same run before it."""
@@ -82,9 +94,9 @@ class Store:
         """Write what is queued, then the end of the sweep."""
         self._drain()
         self._raise_mistake()
-        if self.lost is not None:
-            self._catch_up()
-        self._guarded(lambda: self._tracker.close_sweep(status, counts, self._spans()))
+        if self.lost is not None and not self._is_silent:
+            self._patiently(self._catch_up)
+        self._patiently(lambda: self._guarded(lambda: self._tracker.close_sweep(status, counts, self._spans())))
 
     def _spans(self) -> dict[str, "Span"]:
         return self._opened[0].ended_spans() if self._opened is not None else {}
@@ -105,8 +117,38 @@ class Store:
 
     def _drain(self) -> None:
         if self._thread.is_alive():
+            self.wait_for_room()
+        if self._thread.is_alive() and not self._is_silent:
             self._queue.put(None)
-            self._thread.join()
+            self._wait_for(self._thread)
+
+    def _patiently(self, action: Callable[[], None]) -> None:
+        """Do it in a thread of its own: a database that is silent keeps the main thread deaf for Ctrl-C."""
+        errors: list[Exception] = []
+
+        def act() -> None:
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001 it is raised again, where the driver is
+                errors.append(error)
+
+        thread = Thread(target=act, name="store", daemon=True)
+        thread.start()
+        self._wait_for(thread)
+        for error in errors:
+            raise error
+
+    def _wait_for(self, thread: Thread) -> None:
+        """Wait until the thread has ended, or the store has been silent for too long."""
+        self._beat = time.monotonic()  # it may have had nothing to do until now
+        while thread.is_alive() and not self._lose_if_silent():
+            thread.join(0.2)
+
+    def _lose_if_silent(self) -> bool:
+        if time.monotonic() - self._beat > PATIENCE_S:
+            self._is_silent = True
+            self._lose(f"no answer for {PATIENCE_S:g} s")
+        return self._is_silent
 
     def _raise_mistake(self) -> None:
         if self._mistake is not None:
@@ -130,6 +172,7 @@ class Store:
                 items.append(self._queue.get())
             batch = [item for item in items if item is not None]
             more = len(batch) == len(items)
+            self._beat = time.monotonic()
             if batch:
                 yield batch
 
@@ -140,6 +183,7 @@ class Store:
             together.setdefault(id(attempt), (attempt, []))[1].append(record)
         for attempt, records in together.values():
             self._tracker.write(records, attempt)
+            self._beat = time.monotonic()
 
     def _guarded(self, action: Callable[[], object]) -> None:
         from harness.tracking import STORE_ERRORS, first_line
@@ -149,9 +193,13 @@ class Store:
         try:
             action()
         except STORE_ERRORS as error:
-            self.lost = first_line(error).removeprefix("tracking: ")
+            self._lose(first_line(error).removeprefix("tracking: "))
+
+    def _lose(self, why: str) -> None:
+        if self.lost is None:
+            self.lost = why
             self._progress.say(
-                f"tracking: the store stopped answering ({self.lost}). The sweep goes on; its journal has everything."
+                f"tracking: the store stopped answering ({why}). The sweep goes on; its journal has everything."
             )
 
 
@@ -192,17 +240,30 @@ def _replay(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> None:
     """Write the newest attempts at some runs again, one after the other, so that few are held at once."""
     newest: dict[str, Attempt] = {}
     written: dict[str, int] = {}
-    for record in Journal(sweep.folder).read():
+    journal = Journal(sweep.folder)
+    for record in journal.read(pictures=False):
         key = record.run_key
         if key not in missing:
             continue
-        attempt = add(record, newest)
+        attempt = add(with_picture(record, journal), newest)
         if attempt.begun_ms != sweep.spans[key].begun_ms or not isinstance(record.event, TERMINAL):
             continue
-        tracker.write(attempt.records[written.get(key, 0) :], attempt)
+        tracker.write([each for each in attempt.records[written.get(key, 0) :] if not is_lost(each)], attempt)
         written[key] = len(attempt.records)
         if record.time_ms == sweep.spans[key].last_ms and not is_cut_short(record.event):
             del newest[key]
+
+
+def with_picture(record: Record, journal: Journal) -> Record:
+    """Return a record that was read without its picture with it, unless that is lost."""
+    if not isinstance(event := record.event, Image):
+        return record
+    return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
+
+
+def is_lost(record: Record) -> bool:
+    """Return whether a record has lost its picture. The store does without; its checksum there tells the reader."""
+    return isinstance(record.event, Image) and not record.event.png
 
 
 def plan(grid: Grid) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Checkpoints: a run that was cut short ends with the bits of one that was not."""
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from estimators import REGISTRY
+from harness import sealed
 from harness.checkpoint import Checkpoints, Pace, label_of
 from harness.config import DiagnosticsConfig, ModelConfig, RunConfig, TrainingConfig
-from harness.events import Checkpoint, EpochDone, Event, Finished, Image, Interrupted
+from harness.events import Checkpoint, EpochDone, Event, Finished, Image, Interrupted, Record, Started
+from harness.journal import Attempt
 from harness.schedules import Exponential, Learned
 from harness.sweep import is_measured
 from harness.train import train
@@ -162,20 +165,58 @@ def kept(tmp_path: Path, said: list[str]) -> Checkpoints:
 CONTENT = b'{"format": 1, "run_key": "abc", "epoch": 3, "made_by": ["x", "2"]}\nstate of the run' + bytes(range(256))
 
 
+def attempt(n_epochs: int, source: str = "x") -> Attempt:
+    events: list[Event] = [Started({"source_sha256": source, "packages": {"torch": "2"}})]
+    events += [EpochDone(epoch, epoch, 0.0, {}) for epoch in range(1, n_epochs + 1)]
+    return Attempt([Record("abc", 1, event) for event in events])
+
+
 def test_the_newest_is_kept_until_it_is_discarded(kept: Checkpoints, said: list[str]) -> None:
-    assert kept.load("abc", n_epochs=9) is None
+    assert kept.load("abc", attempt(9)) is None
     kept.save("abc", Checkpoint(2, CONTENT.replace(b"3", b"2")))
     kept.save("abc", Checkpoint(3, CONTENT))
-    assert kept.load("abc", n_epochs=3) == CONTENT
+    assert kept.load("abc", attempt(3)) == CONTENT
     kept.discard("abc")
     kept.discard("abc")
-    assert kept.load("abc", n_epochs=3) is None
+    assert kept.load("abc", attempt(3)) is None
     assert said == []
 
 
 def test_one_that_is_ahead_of_the_journal_is_not_used(kept: Checkpoints) -> None:
     kept.save("abc", Checkpoint(3, CONTENT))
-    assert kept.load("abc", n_epochs=2) is None
+    assert kept.load("abc", attempt(2)) is None
+
+
+def test_one_of_other_code_is_not_used(kept: Checkpoints) -> None:
+    kept.save("abc", Checkpoint(3, CONTENT))
+    assert kept.load("abc", attempt(9, source="y")) is None
+    assert kept.load("abc", Attempt([Record("abc", 1, Interrupted("before it began"))])) is None
+
+
+def test_one_that_cannot_be_read_is_set_aside_as_a_damaged_one_is(
+    kept: Checkpoints, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad_sector(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    kept.save("abc", Checkpoint(3, CONTENT))
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed, "read", bad_sector)
+        assert kept.load("abc", attempt(3)) is None
+    (line,) = said
+    assert line.endswith("got: Input/output error. It is kept as abc.ckpt.damaged-1; the run starts over.")
+    assert kept.load("abc", attempt(3)) is None
+    assert len(said) == 1
+
+
+def test_what_no_run_needs_is_removed_and_what_was_damaged_is_kept(kept: Checkpoints, tmp_path: Path) -> None:
+    for key in ("abc", "done"):
+        kept.save(key, Checkpoint(3, CONTENT))
+    folder = tmp_path / "checkpoints"
+    (folder / ".abc.ckpt.0123.partial").write_bytes(b"half")
+    (folder / "done.ckpt.damaged-1").write_bytes(b"?")
+    kept.keep_only({"abc"})
+    assert sorted(path.name for path in folder.iterdir()) == ["abc.ckpt", "done.ckpt.damaged-1"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
@@ -189,7 +230,7 @@ def test_damage_at_any_place_is_noticed_and_set_aside(
         broken = bytearray(whole)
         broken[place] ^= 1 << (place % 8)
         path.write_bytes(whole[:place] if damage == "cut" else broken)
-        assert kept.load("abc", n_epochs=3) is None
+        assert kept.load("abc", attempt(3)) is None
         assert not path.exists()
     assert len(said) == len(whole)
     assert all("expected" in line and "the run starts over" in line for line in said)

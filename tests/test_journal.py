@@ -100,6 +100,23 @@ def test_a_damaged_picture_is_noticed(tmp_path: Path) -> None:
         list(Journal(tmp_path).read())
 
 
+def test_a_damaged_picture_is_written_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    (path,) = (tmp_path / "images").iterdir()
+    png = path.read_bytes()
+    path.write_bytes(b"")
+    write(tmp_path)
+    assert path.read_bytes() == png
+
+
+def test_a_journal_that_may_not_be_opened_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").mkdir()
+    with pytest.raises(JournalError, match=r"^.*journal.jsonl: expected a journal that can be read, got: [^\n]*$"):
+        list(Journal(tmp_path).read())
+    with pytest.raises(JournalError, match=r"^.*journal.jsonl: expected a journal to write to, got: [^\n]*$"):
+        Journal(tmp_path).__enter__()
+
+
 def test_the_newest_attempt_counts() -> None:
     history: list[Event] = [
         Started({}),

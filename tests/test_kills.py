@@ -95,16 +95,18 @@ def undisturbed(folder: Path, *, seeds: int, epochs: int) -> Path:
 def test_the_driver_is_killed_again_and_again(tmp_path: Path, out: Path, kills: int, seeds: int, epochs: int) -> None:
     reference = undisturbed(tmp_path, seeds=seeds, epochs=epochs)
     chance = random.Random(0)  # noqa: S311
-    codes = []
+    codes, orphans = [], list[psutil.Process]()
     for _ in range(kills):
         process = subprocess.Popen(command(tmp_path, out), stdout=subprocess.DEVNULL, env=environment())
         if chance.random() < 0.8:  # while it trains; else while it starts
             wait_for_epoch(out / "killed" / "journal.jsonl", process)
         time.sleep(chance.uniform(0, 2))
+        orphans += workers_of(process.pid)
         process.send_signal(signal.SIGKILL)
         codes.append(process.wait())
     assert codes.count(-signal.SIGKILL) > kills / 2  # it had not ended before
-    assert_no_workers_left()
+    assert orphans
+    assert not psutil.wait_procs(orphans, timeout=20)[1]  # the workers of a driver that was killed end with it
     run_quietly(tmp_path, out)
     assert_whole(out, reference, epochs)
     resumed = Counter(e["run_key"] for e in journal_of(out) if e["kind"] == "started")
@@ -120,21 +122,6 @@ def wait_for_epoch(path: Path, process: "subprocess.Popen[bytes]") -> None:
 
 def n_epochs(path: Path) -> int:
     return path.read_bytes().count(b'"kind": "epoch"') if path.exists() else 0
-
-
-def assert_no_workers_left() -> None:
-    """The workers of a driver that was killed end with it."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        left = [
-            p
-            for p in psutil.process_iter(["cmdline", "ppid"])
-            if p.info["ppid"] == 1 and "spawn_main" in str(p.info["cmdline"])
-        ]
-        if not left:
-            return
-        time.sleep(0.1)
-    pytest.fail(f"workers outlived their driver: {left}")
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

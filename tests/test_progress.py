@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.config import RunConfig
-from harness.events import EpochDone, Event, Failed, Finished, Record, Skipped, Started
+from harness.config import RunConfig, TrainingConfig
+from harness.events import EpochDone, Event, Failed, Finished, Interrupted, Record, Skipped, Started
 from harness.grid import Grid
 from harness.progress import LiveProgress, PlainProgress, duration, not_finished
 from harness.provenance import provenance
@@ -72,6 +72,23 @@ def test_live_table_fits_and_shows_epoch_loss_and_time_left(runs: list[RunConfig
     assert "0/2" in shown
     assert "0/6" in shown
     progress.finish(sweep, None)
+
+
+def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunConfig]) -> None:
+    run = runs[0].model_copy(update={"training": TrainingConfig(epochs=100)})
+    sweep = sweep_of([run])
+    for event in (Started({}), *(EpochDone(epoch, epoch, 0.0, {}) for epoch in range(1, 91)), Interrupted("killed")):
+        sweep.add(Record(run.key, 1_000, event))
+    progress = LiveProgress(Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None))
+    progress.start(sweep, [run])
+    assert progress._epochs == 10
+    progress.show(Record(run.key, 10_000, Started({})))
+    for epoch, row in ((91, "91/100      –    –  45 s"), (92, "92/100      –    –  40 s")):
+        progress.show(Record(run.key, (epoch - 90) * 5_000 + 10_000, EpochDone(epoch, epoch, 0.0, {})))
+        with progress.console.capture() as capture:
+            progress.console.print(progress._render())
+        assert row in capture.get()
+    progress.close()
 
 
 def test_finished_runs_of_other_code_are_pointed_out(runs: list[RunConfig]) -> None:

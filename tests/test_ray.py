@@ -117,8 +117,11 @@ def told(records: list[Record], run: RunConfig) -> list[object]:
     return list(found.items())
 
 
-def test_the_numbers_are_those_of_local_workers(cluster: Any, tiny_run: Make, plugin: Path, tmp_path: Path) -> None:
+def test_the_numbers_are_those_of_local_workers(
+    cluster: Any, tiny_run: Make, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a plugin that is carried, and a process that is killed in the second epoch and goes on from the first."""
+    monkeypatch.chdir(tmp_path)  # Ray looks for modules where the driver was started
     dying = tiny_run("rloo", training=TrainingConfig(epochs=3, batch_size=50))
     params = {"marker": str(tmp_path / "has-died")}
     dying = dying.model_copy(
@@ -191,8 +194,10 @@ def grid_file(folder: Path, epochs: int) -> Path:
 
 
 def harness(*arguments: object) -> "subprocess.Popen[str]":
+    """Start the command in a folder that has nothing to do with the checkout: Ray looks there for modules."""
     command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, text=True, stdout=pipe, stderr=pipe, start_new_session=True, cwd="/")
 
 
 def finished(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
@@ -325,6 +330,11 @@ def test_variables_that_reach_the_workers(monkeypatch: pytest.MonkeyPatch) -> No
     carried = environment(2, ["MY_SETTING"])
     assert (carried["MY_SETTING"], carried["OMP_NUM_THREADS"], carried["MKL_NUM_THREADS"]) == ("7", "2", "2")
     assert all(name.startswith(("HARNESS_", "OMP", "MKL", "MY_SETTING")) for name in carried)
+    monkeypatch.setenv("HARNESS_OTHER", "8")
+    monkeypatch.setenv("HARNESS_DATA_DIR", "/here")
+    assert environment(1, [])["HARNESS_OTHER"] == "8"
+    assert not {"HARNESS_DATA_DIR", "HARNESS_CACHE_DIR", "HARNESS_OUT"} & environment(1, []).keys()  # each node's own
+    assert environment(1, ["HARNESS_DATA_DIR"])["HARNESS_DATA_DIR"] == "/here"
     with pytest.raises(ClusterError, match="--env: expected the name of a variable that is set, got 'NOBODYS'"):
         environment(1, ["NOBODYS"])
 

@@ -1,9 +1,11 @@
 """Stopping and going on as a user does it: signals, limits, a changed grid, a damaged checkpoint."""
 
+import os
 import re
 import signal
 import subprocess
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,25 @@ def test_the_second_signal_stops_at_once(folder: Path, out: Path) -> None:
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 130, output + errors
     assert "interrupted by the user" in output
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("delay_s", [0.2, pytest.param(0.6, marks=pytest.mark.slow)])
+def test_ctrl_c_while_the_workers_start_is_quiet(folder: Path, out: Path, delay_s: float) -> None:
+    process = subprocess.Popen(
+        command(folder, out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+    while "workers start" not in (process.stdout.readline() if process.stdout else ""):
+        assert process.poll() is None
+    time.sleep(delay_s)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
     assert "Traceback" not in errors
 
 

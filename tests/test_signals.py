@@ -86,7 +86,11 @@ def interrupted_at(k: int, folder: Path, run: RunConfig) -> tuple[int, Sweep, li
 
     progress = Interrupting(k)
     with Journal(folder) as journal:
-        others: Any = (SimpleNamespace(write=write), progress, SimpleNamespace(check=lambda: None))
+        others: Any = (
+            SimpleNamespace(write=write, wait_for_room=lambda: None),
+            progress,
+            SimpleNamespace(check=lambda: None),
+        )
         try:
             assert Driver(sweep, journal, *others).execute([run], executor, SOON, fail_fast=False)
         finally:

@@ -1,6 +1,7 @@
 """The thread that writes the store: together what has gathered, never a record lost in silence, bounded in memory."""
 
 import io
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
+import harness.store
 from estimators import REGISTRY
 from harness.events import EpochDone, Event, Finished, Record, Started
 from harness.grid import load_grid
@@ -19,7 +22,7 @@ from harness.progress import PlainProgress
 from harness.runner import Options, run_sweep
 from harness.store import QUEUED, Store, open_store
 from harness.sweep import Span, read_sweep
-from harness.tracking import MlflowException, Tracker
+from harness.tracking import Tracker
 
 Gate = threading.Event
 
@@ -199,6 +202,57 @@ def test_ctrl_c_does_not_wait_for_a_store_that_hangs() -> None:
     with pytest.raises(KeyboardInterrupt):
         sweep(tracker, error=KeyboardInterrupt())
     assert time.monotonic() - begun < 5
+    tracker.gate.set()
+
+
+def full_store(tracker: FakeTracker, said: Said) -> Store:
+    """A store whose queue is full, since its tracker hangs."""
+    tracker.gate.clear()
+    store = new_store(tracker, said).__enter__()
+    attempt = attempt_of("run")
+    store.write(attempt.records[0], attempt)
+    assert tracker.entered.wait(10)
+    for _ in range(QUEUED):
+        store.write(attempt.records[1], attempt)
+    return store
+
+
+def test_ctrl_c_is_heard_while_a_full_queue_waits_for_a_store_that_hangs() -> None:
+    tracker = FakeTracker()
+    store = full_store(tracker, Said())
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        store.wait_for_room()
+    assert time.monotonic() - begun < 5
+    tracker.gate.set()
+    store.wait_for_room()
+
+
+def test_ctrl_c_is_heard_while_a_store_that_hangs_is_opened_or_closed() -> None:
+    tracker = FakeTracker()
+    tracker.gate.clear()
+    tracker.close_sweep = lambda *_: tracker.gate.wait(10)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), new_store(tracker) as store:  # noqa: PT012
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        store.close("KILLED", {})
+    tracker.gate.set()
+
+
+def test_a_store_that_is_silent_for_too_long_is_lost_and_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.store, "PATIENCE_S", 0.3)
+    tracker, said = FakeTracker(), Said()
+    store = full_store(tracker, said)
+    begun = time.monotonic()
+    store.wait_for_room()
+    store.write(attempt_of("other").records[0], attempt_of("other"))
+    store.close("FINISHED", {})
+    store.__exit__(None, None, None)
+    assert time.monotonic() - begun < 5
+    assert store.lost == "no answer for 0.3 s"
+    assert [line for line in said.lines if "stopped answering (no answer for 0.3 s)" in line] == said.lines
+    assert len(said.lines) == 1
+    assert tracker.closed == []
     tracker.gate.set()
 
 

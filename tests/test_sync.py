@@ -41,6 +41,27 @@ def opened(out: Path, grid) -> tuple[Tracker, int]:
     return tracker, open_store(tracker, read_sweep(grid, out), Options(out=out, workers=1))
 
 
+def test_a_lost_picture_is_all_that_a_replay_leaves_out(out: Path) -> None:
+    grid = synced_sweep(out)
+    lost, *others = sorted((out / "away" / "images").iterdir())
+    lost.write_bytes(lost.read_bytes()[:20])
+    before = pictures(out)
+    for child in children(out):
+        MlflowClient(tracking_uri=uri_of(out)).delete_run(child.info.run_id)
+    assert replay(grid, out, uri_of(out)) == 4
+    after = pictures(out)
+    assert others
+    assert after.keys() == before.keys()
+    assert sum(len(files) for files in before.values()) - sum(len(files) for files in after.values()) == 1
+
+
+def pictures(out: Path) -> dict[str, list[str]]:
+    """The pictures of each run, by key, but not those for charts."""
+    client = MlflowClient(tracking_uri=uri_of(out))
+    files = {run.data.tags["run_key"]: client.list_artifacts(run.info.run_id, "images") for run in children(out)}
+    return {key: [file.path for file in found if "+" not in file.path] for key, found in files.items()}
+
+
 def test_sync_is_refused_while_the_sweep_has_a_driver(tmp_path: Path, out: Path) -> None:
     grid = synced_sweep(out)
     with Lease(out / grid.name):
