@@ -36,6 +36,7 @@ from estimators.yardstick import (
 )
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
+N_CALLS = 20
 Check = Callable[[Estimator], str]
 
 
@@ -149,6 +150,25 @@ def check_determinism(estimator: Estimator) -> str:
     return "same seed, same bits"
 
 
+def check_state(estimator: Estimator) -> str:
+    """Its state dict has all that its calls change: a checkpoint has no more, and runs go on from checkpoints."""
+    old, new = (copy.deepcopy(estimator).train() for _ in range(2))
+    for each in (old, new):
+        each.prepare(*shapes(estimator)[0], n_context=0)
+    for seed in range(N_CALLS):
+        logits_BLK = logits_for(estimator).requires_grad_()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            cost_B = old(logits_BLK, cost_for(estimator)).cost_B
+        torch.autograd.grad(cost_B.sum(), logits_BLK)  # some change in the backward pass
+    new.load_state_dict(old.state_dict())
+    results = (run(each, logits_for(estimator), cost_for(estimator), seed=N_CALLS) for each in (old, new))
+    for one, other in zip(*results, strict=True):
+        same = "the bits that a new object with its state dict gives; keep what changes in buffers (register_buffer)"
+        _require(estimator, torch.equal(one, other), same, f"a difference of {(one - other).abs().max():.1e}")
+    return f"a new object with its state dict gives the same bits after {N_CALLS} calls"
+
+
 def check_counts(estimator: Estimator) -> str:
     """No more codes are evaluated than `n_cost_evals` says, and no fewer than `min_samples`."""
     for n_latents, n_categories in shapes(estimator):
@@ -229,6 +249,7 @@ CHECKS: tuple[Check, ...] = (
     check_decoder_gradient,
     check_constant_cost,
     check_determinism,
+    check_state,
     check_counts,
     check_black_box,
     check_cost_shape,

@@ -12,7 +12,7 @@ from estimator_cases import ALL, CASES, IDS, make
 from estimator_families import REFUSED as FAMILY_REFUSED
 
 from estimators import REGISTRY, Estimate, Estimator, Pathwise, build, parameters, replace_gradient
-from estimators.conformance import CHECKS
+from estimators.conformance import CHECKS, check_state
 from estimators.yardstick import cost_for, cubic_cost, example_logits, example_weights, logits_for, run, shapes
 
 
@@ -86,6 +86,36 @@ def test_the_state_dict_is_all_that_a_checkpoint_needs(name):
         results.append(torch.autograd.grad(cost_B.sum(), leaf_BLH)[0])
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[2], results[3])
+
+
+class Counter(Pathwise):
+    """Gets sharper with every call, and keeps the count where no checkpoint looks."""
+
+    name, relaxes = "counter", True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = self.new_count()
+
+    def new_count(self):
+        return torch.zeros(())
+
+    def sample(self, logits_BLK):
+        self.count += self.training
+        return ((1 + self.count) * logits_BLK).softmax(-1).unsqueeze(0)
+
+
+class BufferedCounter(Counter):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.count
+        self.register_buffer("count", self.new_count())
+
+
+def test_a_state_that_no_checkpoint_has_is_found():
+    with pytest.raises(AssertionError, match=r"^counter: expected the bits .*register_buffer\), got a difference of"):
+        check_state(Counter())
+    assert "same bits after 20 calls" in check_state(BufferedCounter())
 
 
 def test_estimators_with_a_state_are_known():
