@@ -37,8 +37,11 @@ def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]
         click.echo(f"note: {note}")
     to_do = sweep.to_do(retry_failed=options.retry_failed)
     reasons = {device: missing_reason(device) for device in {run.device for run in to_do}}
+    on_cluster = options.ray is not None
+    if on_cluster:
+        click.echo("note: times are those of this machine; which devices the cluster has is seen when it runs")
     for reason in filter(None, reasons.values()):
-        click.echo(f"to be skipped: {reason}")
+        click.echo(f"{'not timed here' if on_cluster else 'to be skipped'}: {reason}")
     here = [run for run in to_do if reasons[run.device] is None]
     click.echo(f"{len(sweep.selected)} runs, {len(here)} to do here{estimate(here, options, registry)}.")
 

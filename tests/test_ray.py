@@ -364,6 +364,16 @@ def test_a_mistake_is_one_line(
     assert re.search(pattern, err)
 
 
+def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, out: Path) -> None:
+    grid = grid_file(tmp_path, epochs=2)
+    text = grid.read_text().replace("seeds:", "devices: [cpu, mps]\nseeds:")
+    grid.write_text(text)
+    code, said, err = finished(harness("run", "--grid", grid, "--out", out, "--executor", "ray", "--dry-run"))
+    assert (code, err) == (0, "")
+    assert "note: times are those of this machine; which devices the cluster has is seen when it runs" in said
+    assert "to be skipped" not in said
+
+
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"expected ray to be installed.*pip install 'argmax-harness\[ray\]'"):
