@@ -7,7 +7,6 @@ MLflow is imported inside the functions: it costs two seconds, and nothing else 
 from __future__ import annotations
 
 import math
-import os
 import socket
 import sqlite3
 import tempfile
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from reports import mlflow_environment
 from reports.artifacts import Artifacts
 from reports.frame import (
     CORE,
@@ -48,7 +48,7 @@ def load(experiment: str | None, tracking_uri: str) -> Runs:
 
     Raises ReportError, one line, where the store does not answer or has no such experiment or no runs in it.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    mlflow_environment.prepare()
     tracking_uri = _checked_uri(tracking_uri)
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

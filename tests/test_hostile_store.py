@@ -7,7 +7,11 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +25,7 @@ from harness.datasets.catalogue import DataError
 from reports import artifacts, export
 from reports.artifacts import Artifacts
 from reports.html import build_report
-from reports.load import load
+from reports.load import ReportError, load
 from reports.tables import Cell, Column, Table
 from reports.visible import visible, visible_json, visible_lines
 
@@ -261,14 +265,22 @@ class Liar(http.server.BaseHTTPRequestHandler):
     """A tracking server whose every run keeps its files where the server says, and whose files are a listing."""
 
     place = ""
+    elsewhere = ""  # the address of another server, to which this one sends whoever asks for a file
+    how = ""  # it does so: redirect or presigned
     asked: list[str]
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        if "experiments/get-by-name" in self.path:
+        if self.how == "redirect" and "mlflow-artifacts/artifacts/" in self.path:
+            self.redirect()
+        elif self.how == "presigned" and "server-info" in self.path:
+            self.answer({"multipart_downloads_enabled": True, "multipart_uploads_enabled": True})
+        elif self.how == "presigned" and "presigned" in self.path:
+            self.answer({"url": self.elsewhere, "headers": {"Metadata-Flavor": "Google"}, "file_size": 24})
+        elif "experiments/get-by-name" in self.path:
             self.answer({"experiment": {"experiment_id": "1", "name": "demo", "lifecycle_stage": "active"}})
         elif "mlflow-artifacts/artifacts?" in self.path:
-            names = ["../../../../escaped", "/tmp/escaped", "x/../../escaped"]  # noqa: S108
+            names = [] if self.how else ["../../../../escaped", "/tmp/escaped", "x/../../escaped"]  # noqa: S108
             self.answer({"files": [{"path": name, "is_dir": False, "file_size": 3} for name in names]})
         elif "mlflow-artifacts/artifacts/" in self.path:
             self.answer({"not": "a list"})
@@ -277,12 +289,21 @@ class Liar(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
+        if self.how == "redirect everything":
+            self.redirect()
+            return
         info = {"run_id": "../../escaped", "run_uuid": "../../escaped", "experiment_id": "1", "status": "FINISHED"}
         info |= {"artifact_uri": self.place, "start_time": 2**62, "end_time": -(2**62), "lifecycle_stage": "active"}
         tags = {"harness.kind": "run", "run_key": "k", "harness.status": "finished", "estimator": "e", "seed": "1.5"}
         sweep = {"info": info | {"run_id": "p", "run_uuid": "p"}, "data": {"tags": [_pair("harness.kind", "sweep")]}}
         run = {"info": info, "data": {"tags": [_pair(*each) for each in tags.items()]}}
         self.answer({"runs": [run, sweep]})
+
+    def redirect(self) -> None:
+        self.send_response(307)
+        self.send_header("Location", self.elsewhere)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def answer(self, value: object) -> None:
         body = json.dumps(value).encode()
@@ -294,6 +315,38 @@ class Liar(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Intranet(http.server.BaseHTTPRequestHandler):
+    """A server that only this machine reaches."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Length", "24")
+        self.end_headers()
+        self.wfile.write(b"TOP SECRET INTRANET PAGE")
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Yield the address of a server."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _pair(key: str, value: str) -> dict[str, str]:
@@ -308,20 +361,43 @@ def test_a_server_that_lies_writes_and_reads_nothing_elsewhere(secret, tmp_path,
     monkeypatch.setattr(Liar, "place", place.format(secret=secret))
     monkeypatch.setattr(Liar, "asked", [], raising=False)
     before = sorted(tmp_path.rglob("*"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            runs = load("demo", f"http://127.0.0.1:{server.server_address[1]}")
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Liar) as uri:
+        runs = load("demo", uri)
     assert sorted(tmp_path.rglob("*")) == before
     assert not Path("/tmp/escaped").exists()  # noqa: S108
     assert list(runs.runs["run_key"]) == ["k"]
     assert runs.history.empty
     assert runs.runs["seed"].isna().all()
     build_report(runs, tmp_path / "report")
+
+
+@pytest.mark.parametrize("how", ["redirect", "redirect everything", "presigned"])
+def test_a_server_cannot_make_a_report_ask_another_one(tmp_path, monkeypatch, how):
+    """Nor where the user's environment has the ways open, for another program."""
+    monkeypatch.setenv("MLFLOW_ALLOW_HTTP_REDIRECTS", "true")
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", str(how == "presigned").lower())
+    monkeypatch.setattr(Intranet, "asked", [], raising=False)
+    monkeypatch.setattr(Liar, "asked", [], raising=False)
+    monkeypatch.setattr(Liar, "place", "mlflow-artifacts:/1/r/artifacts")
+    monkeypatch.setattr(Liar, "how", how)
+    with served(Intranet) as elsewhere, served(Liar) as uri:
+        monkeypatch.setattr(Liar, "elsewhere", f"{elsewhere}/latest/meta-data")
+        if how == "redirect everything":
+            with pytest.raises(ReportError, match=r"^tracking URI: expected an MLflow store[^\n]*$"):
+                load("demo", uri)
+        else:
+            assert "SECRET" not in load("demo", uri).sweeps[0].grid
+    assert Liar.asked
+    assert Intranet.asked == []
+
+
+def test_a_server_cannot_make_a_sweep_write_to_another_one(tmp_path, monkeypatch):
+    """What is logged stays here too: the same settings hold in a process that only writes."""
+    code = "import os, harness.tracking; print(*(os.environ[name] for name in os.environ if 'MULTIPART' in name or "
+    code += "'REDIRECTS' in name))"
+    monkeypatch.setenv("MLFLOW_ALLOW_HTTP_REDIRECTS", "true")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["false"] * 3
 
 
 def test_a_percent_sign_in_the_name_of_a_folder_is_decoded_once(tmp_path):
