@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
@@ -19,7 +20,7 @@ from harness.progress import PlainProgress
 from harness.runner import Options, run_sweep
 from harness.store import QUEUED, Store, open_store
 from harness.sweep import Span, read_sweep
-from harness.tracking import MlflowException, Tracker
+from harness.tracking import Tracker
 
 Gate = threading.Event
 
