@@ -197,7 +197,6 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness.lease import Lease
     from harness.plugins import load_registry
     from harness.provenance import without_passwords
-    from harness.runner import Options
     from harness.store import sync_store
     from harness.sweep import read_sweep
 
@@ -210,9 +209,8 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
         )
     with Lease(journal.folder):
         sweep = read_sweep(grid, out)
-        options = Options(out=out, workers=1, tracking_uri=uri, command=f"harness sync --grid {grid_path}")
         try:
-            replayed = sync_store(tracking.Tracker(uri, out=out.absolute()), sweep, options)
+            replayed = sync_store(tracking.Tracker(uri, out=out.absolute()), sweep)
         except tracking.STORE_ERRORS as error:
             raise Refused(f"{tracking.in_one_line(error)} The same command goes on.") from error
     there = len(sweep.ends) - replayed

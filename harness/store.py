@@ -14,12 +14,12 @@ from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from harness import sealed
+from harness import origin, sealed
 from harness.events import TERMINAL, Record, is_cut_short
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, JournalError, add
+from harness.origin import Origin
 from harness.progress import Progress
-from harness.provenance import provenance
 
 if TYPE_CHECKING:
     from harness.runner import Options
@@ -65,6 +65,10 @@ class Store:
     def open(self, sweep: "Sweep", options: "Options") -> None:
         """Open the sweep in the store and replay what is missing, before anything is written."""
         self._opened = sweep, options
+        try:
+            origin.keep(sweep, options)
+        except OSError as error:
+            self._progress.say(f"note: expected to store what the sweep is run with, got: {error.strerror}.")
         self._guarded(lambda: open_store(self._tracker, sweep, options))
 
     @cached_property
@@ -160,32 +164,32 @@ def open_store(tracker: "Tracker", sweep: "Sweep", options: "Options", *, thorou
 
     `thorough`: look at every run in the store, also if the last sweep there closed and nothing has happened since.
     """
-    grid = sweep.grid
-    described = {**provenance(), "workers": options.workers, "threads": options.threads}
-    tracker.open_sweep(
-        name=grid.name,
-        sweep_id=_sweep_id(sweep.folder),
-        runs=grid.runs,
-        tags={"harness.command": options.command, "harness.question": grid.question},
-        files={
-            "grid.yaml": grid.text,
-            "plan.json": json.dumps(plan(grid)),
-            "provenance.json": json.dumps(described, indent=1),
-        },
-    )
-    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
-    if missing:
-        _replay(tracker, sweep, missing)
-    return len(missing)
+    return _open(tracker, sweep, origin.of(sweep, options), thorough=thorough)
 
 
-def sync_store(tracker: "Tracker", sweep: "Sweep", options: "Options") -> int:
-    """Replay whatever the store lacks, and close the sweep there. Return the number of runs replayed."""
-    replayed = open_store(tracker, sweep, options, thorough=True)
+def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
+    """Replay whatever the store lacks, and close the sweep there. Return the number of runs replayed.
+
+    The store gets what the sweep was run with; where nobody knows that any more, what the store has of it stays.
+    """
+    replayed = _open(tracker, sweep, origin.read(sweep.folder), thorough=True)
     counts = sweep.counts()
     status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
     tracker.close_sweep(status, counts, sweep.ended_spans())
     return replayed
+
+
+def _open(tracker: "Tracker", sweep: "Sweep", made_with: Origin | None, *, thorough: bool) -> int:
+    grid = sweep.grid
+    tags, files = {"harness.question": grid.question}, {"grid.yaml": grid.text, "plan.json": json.dumps(plan(grid))}
+    if made_with is not None:
+        tags["harness.command"] = made_with.command
+        files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
+    tracker.open_sweep(name=grid.name, sweep_id=_sweep_id(sweep.folder), runs=grid.runs, tags=tags, files=files)
+    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
+    if missing:
+        _replay(tracker, sweep, missing)
+    return len(missing)
 
 
 def _replay(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> None:

@@ -18,6 +18,7 @@ from harness.runner import Options
 from harness.store import open_store
 from harness.sweep import read_sweep
 from harness.tracking import Tracker
+from reports.load import load
 
 
 def uri_of(out: Path) -> str:
@@ -183,3 +184,47 @@ def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_pa
         done = harness("sync", "--grid", file, "--out", out)
         assert f"tiny: {replayed} runs replayed" in done.stdout, done.stderr
     check(load_grid(file, REGISTRY), out, uri_of(out))
+
+
+COMMAND = "harness run --grid away.yaml --workers 16"
+
+
+def reported(out: Path) -> tuple[str, object, list[bool], tuple[str, ...]]:
+    """What a report says of how the sweep was run."""
+    found = load("away", uri_of(out))
+    (sweep,) = found.sweeps
+    return sweep.command, sweep.provenance.get("workers"), found.runs["shared_machine"].unique().tolist(), found.notes
+
+
+@pytest.mark.parametrize("was_away", [False, True])
+def test_sync_sends_what_the_sweep_was_run_with(tmp_path: Path, out: Path, was_away: bool) -> None:
+    """Not what it is run with itself; also where the store hears of the sweep for the first time."""
+    grid, options = small_grid(tmp_path), Options(out=out, workers=16, command=COMMAND)
+
+    def connect() -> Tracker:
+        return Tracker("http://127.0.0.1:9" if was_away else uri_of(out), out=out)
+
+    play(grid, out, connect, options=options)
+    done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert reported(out) == (COMMAND, 16, [True], ())
+    check(grid, out, uri_of(out))
+
+
+def test_sync_leaves_what_the_store_has_where_nobody_knows_it_any_more(tmp_path: Path, out: Path) -> None:
+    """A folder of an older version, or a damaged file in it."""
+    grid, options = small_grid(tmp_path), Options(out=out, workers=16, command=COMMAND)
+    play(grid, out, lambda: Tracker(uri_of(out), out=out), options=options)
+    for content in (b"", b"{}", None):
+        (out / grid.name / "origin.json").unlink(missing_ok=True)
+        if content is not None:
+            (out / grid.name / "origin.json").write_bytes(content)
+        assert replay(grid, out, uri_of(out)) == 0
+        assert reported(out) == (COMMAND, 16, [True], ())
+
+
+def test_a_sweep_with_nothing_to_compute_does_not_say_that_it_computed_it(tmp_path: Path, out: Path) -> None:
+    grid = small_grid(tmp_path)
+    for options in (Options(out=out, workers=16, command=COMMAND), Options(out=out, workers=1, command="again")):
+        play(grid, out, lambda: Tracker(uri_of(out), out=out), options=options)
+        assert reported(out) == (COMMAND, 16, [True], ())

@@ -22,6 +22,7 @@ MLFLOW_STATUS = {
 }
 
 
+SUMS = "harness.sha256"
 PER_RUN = "time/"
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
@@ -88,7 +89,16 @@ def sums(last: Record, attempt: Attempt) -> dict[str, str]:
 
 def checksum_tag(checksums: Mapping[str, str]) -> RunTag:
     """Return the tag that a reader verifies a run's files by: their SHA-256 by name, as JSON."""
-    return RunTag("harness.sha256", json.dumps(checksums))
+    return RunTag(SUMS, json.dumps(checksums))
+
+
+def stated_sums(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return what that tag says; nothing where there is none, or one that cannot be read."""
+    try:
+        stated = json.loads(tags.get(SUMS, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return stated if isinstance(stated, dict) else {}
 
 
 def sha256(content: bytes) -> str:

@@ -28,6 +28,7 @@ from harness.tracking.records import (
     goes_on,
     newest_tags,
     sha256,
+    stated_sums,
     sums,
 )
 
@@ -87,7 +88,9 @@ class Tracker:
         self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
         contents = {name: text.encode() for name, text in files.items()}
         self._files.log(self.parent_id, contents)
-        self._log_batches(self.parent_id, [checksum_tag({name: sha256(content) for name, content in contents.items()})])
+        stated = stated_sums(self._client.get_run(self.parent_id).data.tags)  # also of files that are not sent again
+        stated |= {name: sha256(content) for name, content in contents.items()}
+        self._log_batches(self.parent_id, [checksum_tag(stated)])
 
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
         """Forward records of one attempt, in as few calls as their kinds allow.
