@@ -17,6 +17,9 @@ ANSWER_S = 10.0
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
+HALF_MADE = ("already exists", "duplicate column", "no such table", "no such column")
+"""What SQLite says where MLflow was killed while it made or migrated the database."""
+
 
 class TrackingError(Exception):
     """The store cannot be used; the message is one line."""
@@ -61,7 +64,15 @@ def is_outage(uri: str, error: BaseException) -> bool:
     if urlsplit(uri).scheme in ("http", "https"):
         return True
     causes = (error, error.__cause__, error.__context__)
-    return any(isinstance(e, OperationalError) for e in causes) and "unable to open database file" not in str(error)
+    for_good = ("unable to open database file", *HALF_MADE)
+    return any(isinstance(e, OperationalError) for e in causes) and not any(text in str(error) for text in for_good)
+
+
+def advice(error: BaseException) -> str:
+    """Return what to do about a store that cannot be opened, as the beginning of a sentence."""
+    if any(text in str(error) for text in HALF_MADE):
+        return "The database was left half made: move its file away and let `harness sync` fill a new one"
+    return "Start it"
 
 
 def in_one_line(error: BaseException) -> str:

@@ -16,7 +16,8 @@ from harness.journal import Attempt
 from harness.provenance import without_passwords
 from harness.sweep import Span
 from harness.tracking.children import Children, Runs
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, check_server, first_line, is_outage
+from harness.tracking.databases import make_sqlite
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
 from harness.tracking.files import Files
 from harness.tracking.records import (
     MLFLOW_STATUS,
@@ -47,6 +48,7 @@ class Tracker:
         self._artifacts = (out / "artifacts").absolute()
         check_server(uri)
         try:
+            make_sqlite(uri)
             self._client = MlflowClient(tracking_uri=uri)
             self._client.search_experiments(max_results=1)
         except ImportError as error:
@@ -58,7 +60,7 @@ class Tracker:
             kind = Down if is_outage(uri, error) else TrackingError
             raise kind(
                 f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {first_line(error)}. "
-                "Start it, or give another --tracking-uri."
+                f"{advice(error)}, or give another --tracking-uri."
             ) from error
         self._files = Files(self._client)
         self._planned: dict[str, RunConfig] = {}
