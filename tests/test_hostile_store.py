@@ -22,6 +22,7 @@ from test_reports_html import Page
 from harness import fetch
 from harness.cli import main
 from harness.datasets.catalogue import DataError
+from harness.tracking import Down, Tracker, TrackingError, errors, first_line
 from reports import artifacts, export
 from reports.artifacts import Artifacts
 from reports.html import build_report
@@ -405,3 +406,54 @@ def test_a_percent_sign_in_the_name_of_a_folder_is_decoded_once(tmp_path):
     folder.mkdir()
     (folder / "a").write_bytes(b"x")
     assert Artifacts("sqlite:///x", tmp_path).content(stored(folder.as_uri()), "a") == b"x"
+
+
+class Hangup(http.server.BaseHTTPRequestHandler):
+    """A server that is well, says it, and answers nothing else."""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        self.close_connection = True
+
+    def do_POST(self) -> None:
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_password_in_an_address_is_not_repeated(tmp_path):
+    """MLflow's exception has the whole address."""
+    with served(Hangup) as uri:
+        uri = uri.replace("//", "//me:s3%2Fcr@t@")
+        with pytest.raises(ReportError, match=r"got 'http://me:\*\*\*@127") as told:
+            load("demo", uri)
+        with pytest.raises(Down, match=r"at http://me:\*\*\*@127") as said:
+            Tracker(uri, out=tmp_path)
+    for error in (told.value, said.value):
+        assert "cr@t" not in str(error)
+        assert "s3" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://h:port", "http://127.0.0.1:99999", "http://me:s3/cr@t@h", "http://[", "postgresql://h:port/d"]
+)
+def test_an_address_that_is_none_is_one_line(tmp_path, uri):
+    with pytest.raises(TrackingError, match=r"^tracking: expected scheme://host:port, [^\n]*$") as said:
+        Tracker(uri, out=tmp_path)
+    if uri.startswith("http"):
+        with pytest.raises(ReportError, match=r"^tracking URI: expected scheme://host:port, [^\n]*$") as told:
+            load("demo", uri)
+        assert "s3" not in str(told.value)
+    assert "s3" not in str(said.value)
+
+
+def test_a_slash_in_the_password_of_a_database_is_taken():
+    assert errors.address("postgresql+psycopg2://me:pa/ss@h:1/d") == ("postgresql", "h", 1)
+
+
+def test_what_a_server_says_of_an_outage_does_not_move_the_cursor():
+    assert first_line(OSError("\x1b[2J\nmore")) == "\\x1b[2J"

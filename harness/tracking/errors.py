@@ -5,9 +5,10 @@ from urllib.parse import urlsplit
 
 import requests
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
-from harness.provenance import without_passwords
+from reports.visible import visible, without_passwords
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 """What a store raises that stops answering: its own exception, or one of the network, the disk or the database."""
@@ -30,21 +31,41 @@ class Down(OSError):  # noqa: N818 what the store is
 
 
 def check_server(uri: str) -> None:
-    """Raise Down within seconds, not minutes, where nothing listens at the address or a web server does not answer."""
-    parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme not in PORTS or not parts.hostname:
+    """Raise Down within seconds, not minutes, where nothing listens at the address or a web server does not answer.
+
+    Raises TrackingError where it is no address.
+    """
+    scheme, host, port = address(uri)
+    if scheme not in PORTS or not host:
         return
     what = "server" if scheme in ("http", "https") else "store"
     try:
-        socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), timeout=ANSWER_S / 2).close()
+        socket.create_connection((host, port or PORTS[scheme]), timeout=ANSWER_S / 2).close()
         if what == "server":
             _check_answer(uri)
     except OSError as error:
         raise Down(
-            f"tracking: expected an MLflow {what} at {without_passwords(uri)}, got: {error}. "
+            f"tracking: expected an MLflow {what} at {without_passwords(uri)}, got: {first_line(error)}. "
             "Start it, or give another --tracking-uri."
         ) from error
+
+
+def address(uri: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, without its driver, host and port of a URI. Raises TrackingError where it has none such."""
+    try:
+        scheme = urlsplit(uri).scheme.partition("+")[0]
+        if scheme not in PORTS:
+            return scheme, None, None
+        if scheme in ("http", "https"):
+            parts = urlsplit(uri)
+            return scheme, parts.hostname, parts.port
+        url = make_url(uri)  # it takes a slash in a password
+        return scheme, url.host, url.port
+    except (ValueError, ArgumentError):  # whose text may have a part of the password
+        raise TrackingError(
+            f"tracking: expected scheme://host:port, with a port up to 65535, got {without_passwords(uri)!r}. "
+            "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
+        ) from None
 
 
 def _check_answer(uri: str) -> None:
@@ -82,8 +103,11 @@ def in_one_line(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what a store raised, in the words of the database itself where it was one."""
+    """Return the first line of what a store raised, in the words of the database itself where it was one.
+
+    It is fit for a terminal: a server may have written it, and MLflow repeats the whole address, with its password.
+    """
     cause = error.__cause__ if isinstance(error, MlflowException) else error
     if isinstance(cause, DBAPIError) and cause.orig is not None:
         error = cause.orig
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return visible(without_passwords((str(error).splitlines() or [type(error).__name__])[0]), 500)
