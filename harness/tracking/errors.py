@@ -1,5 +1,6 @@
 """What goes wrong with a store: which exceptions are its own, which are an outage, and what the user reads of them."""
 
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -20,6 +21,12 @@ PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1
 
 HALF_MADE = ("already exists", "duplicate column", "no such table", "no such column")
 """What SQLite says where MLflow was killed while it made or migrated the database."""
+
+NOT_LET_IN = (
+    *("password authentication failed", "no password supplied", "no pg_hba.conf entry", " does not exist"),
+    *("Access denied for user", "Unknown database"),
+)
+"""What PostgreSQL and MySQL say to whom they do not know, or of a database that is none; libpq hides the SQLSTATE."""
 
 
 class TrackingError(Exception):
@@ -81,18 +88,26 @@ def _check_answer(uri: str) -> None:
 
 
 def is_outage(uri: str, error: BaseException) -> bool:
-    """Return whether a store that failed may be there another time: a server without an answer, a locked database."""
+    """Return whether a store that cannot be opened may be there another time: no answer, a locked database."""
     if urlsplit(uri).scheme in ("http", "https"):
-        return True
+        return not _is_refusal(error)
     causes = (error, error.__cause__, error.__context__)
-    for_good = ("unable to open database file", *HALF_MADE)
+    for_good = ("unable to open database file", *HALF_MADE, *NOT_LET_IN)
     return any(isinstance(e, OperationalError) for e in causes) and not any(text in str(error) for text in for_good)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether a web server knows nobody of this name, or nothing of MLflow, or sends one elsewhere."""
+    stated = isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403, 404)  # type: ignore[no-untyped-call]
+    return stated or re.search(r"failed with error code (3\d\d|401|403|404) ", str(error)) is not None
 
 
 def advice(error: BaseException) -> str:
     """Return what to do about a store that cannot be opened, as the beginning of a sentence."""
     if any(text in str(error) for text in HALF_MADE):
         return "The database was left half made: move its file away and let `harness sync` fill a new one"
+    if any(text in str(error) for text in NOT_LET_IN) or _is_refusal(error):
+        return "Check name, password and path"
     return "Start it"
 
 

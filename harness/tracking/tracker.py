@@ -16,7 +16,7 @@ from harness.journal import Attempt
 from harness.provenance import without_passwords
 from harness.sweep import Span
 from harness.tracking.children import Children, Runs
-from harness.tracking.databases import make_sqlite
+from harness.tracking.databases import make_sqlite, try_server, with_limit
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
 from harness.tracking.files import Files
 from harness.tracking.records import (
@@ -49,7 +49,8 @@ class Tracker:
         check_server(uri)
         try:
             make_sqlite(uri)
-            self._client = MlflowClient(tracking_uri=uri)
+            try_server(uri)
+            self._client = MlflowClient(tracking_uri=with_limit(uri))
             self._client.search_experiments(max_results=1)
         except ImportError as error:
             raise TrackingError(
