@@ -16,9 +16,12 @@ ALWAYS = {
 """Whatever the user has set: SECURITY.md promises it."""
 
 UNLESS_SET = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+"""MLflow itself would ask a server that is away 8 times, each for 120 s."""
 
 
 def prepare() -> None:

@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from hostile_store import PAYLOADS, UNSEEN, hostile_store
@@ -23,7 +25,7 @@ from harness import fetch
 from harness.cli import main
 from harness.datasets.catalogue import DataError
 from harness.tracking import Down, Tracker, TrackingError, errors, first_line
-from reports import artifacts, export
+from reports import artifacts, export, mlflow_environment
 from reports.artifacts import Artifacts
 from reports.html import build_report
 from reports.load import ReportError, load
@@ -406,6 +408,66 @@ def test_a_percent_sign_in_the_name_of_a_folder_is_decoded_once(tmp_path):
     folder.mkdir()
     (folder / "a").write_bytes(b"x")
     assert Artifacts("sqlite:///x", tmp_path).content(stored(folder.as_uri()), "a") == b"x"
+
+
+class Unwell(http.server.BaseHTTPRequestHandler):
+    """The artifact store behind a server is away; or this file of it is."""
+
+    code = 503
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200 if "artifacts?" in self.path and self.code in (404, 500) else self.code)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("code", [503, 404, 500])
+def test_a_server_without_an_answer_is_asked_for_one_file(tmp_path, monkeypatch, code):
+    """Unlike one that lacks a file."""
+    mlflow_environment.prepare()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setattr(Unwell, "code", code)
+    monkeypatch.setattr(Unwell, "asked", [], raising=False)
+    with served(Unwell) as uri:
+        read = Artifacts(uri, tmp_path)
+        run = stored("mlflow-artifacts:/1/r/artifacts", **{artifacts.CHECKSUMS: '{"a": "0", "b": "0"}'})
+        begun = time.monotonic()
+        assert [read.content(run, name) for name in "ab"] == [b"", b""]
+        assert time.monotonic() - begun < 10
+    asked_for_second = any("b" in path.rpartition("artifacts/1/r/artifacts")[2] for path in Unwell.asked)
+    if code == 503:
+        (note,) = read.notes
+        assert note.startswith("Stored files are missing: the server did not answer when it was asked for a (API")
+        assert not asked_for_second
+    else:
+        assert len(read.notes) == 2
+        assert asked_for_second
+
+
+def test_a_report_waits_no_longer_for_a_server_than_a_sweep(monkeypatch):
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    with pytest.raises(ReportError):
+        load("demo", "http://127.0.0.1:9")
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "20"
+
+
+def test_what_the_library_of_an_object_store_raises_is_told_once(tmp_path, monkeypatch):
+    class NoCredentialsError(Exception):
+        """As boto3 raises it."""
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", Mock(side_effect=NoCredentialsError("none\x1b here")))
+    read = Artifacts("http://127.0.0.1:5000", tmp_path)
+    assert [read.content(stored("s3://bucket/r"), name) for name in "ab"] == [b"", b""]
+    (note,) = read.notes
+    assert "s3://bucket did not answer when it was asked for a (none\\x1b here)" in note
 
 
 class Hangup(http.server.BaseHTTPRequestHandler):

@@ -5,13 +5,10 @@ answering does not stop the sweep: the journal has everything, and `harness sync
 """
 
 import logging
-import os
 
 from reports import mlflow_environment
 
 mlflow_environment.prepare()
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line, in_one_line  # noqa: E402 see above
 from harness.tracking.tracker import Tracker, default_uri  # noqa: E402
