@@ -179,4 +179,5 @@ class Tracker:
                 metrics=[entity for entity in batch if isinstance(entity, Metric)],
                 params=[entity for entity in batch if isinstance(entity, Param)],
                 tags=[entity for entity in batch if isinstance(entity, RunTag)],
+                synchronous=True,  # whatever MLFLOW_ENABLE_ASYNC_LOGGING says: an outage must be raised here
             )
