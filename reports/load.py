@@ -50,12 +50,13 @@ def load(experiment: str | None, tracking_uri: str) -> Runs:
     """
     mlflow_environment.prepare()
     tracking_uri = _checked_uri(tracking_uri)
+    from google.protobuf.json_format import Error as ProtobufError  # of an answer that is not MLflow's
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         return _load(experiment, tracking_uri)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+    except (MlflowException, ProtobufError, SQLAlchemyError, ImportError, OSError) as error:
         reason = _reason(error)
         raise ReportError(
             f"tracking URI: expected an MLflow store, got '{without_passwords(tracking_uri)}' ({reason}). "

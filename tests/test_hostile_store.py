@@ -24,7 +24,7 @@ from test_reports_html import Page
 from harness import fetch
 from harness.cli import main
 from harness.datasets.catalogue import DataError
-from harness.tracking import Down, Tracker, TrackingError, errors, first_line
+from harness.tracking import STORE_ERRORS, Down, Tracker, TrackingError, errors, first_line, in_one_line
 from reports import artifacts, export, mlflow_environment
 from reports.artifacts import Artifacts
 from reports.html import build_report
@@ -468,6 +468,30 @@ def test_what_the_library_of_an_object_store_raises_is_told_once(tmp_path, monke
     assert [read.content(stored("s3://bucket/r"), name) for name in "ab"] == [b"", b""]
     (note,) = read.notes
     assert "s3://bucket did not answer when it was asked for a (none\\x1b here)" in note
+
+
+class Nonsense(Liar):
+    """A server that is none of MLflow's."""
+
+    answered: object = None
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(self.answered)
+
+
+@pytest.mark.parametrize(
+    "answered", [{"runs": "x"}, {"experiments": 3, "runs": [3]}, [], "x", {"runs": [{"info": 1}]}, {"runs": [None]}]
+)
+def test_a_server_that_answers_nonsense_is_one_line(tmp_path, monkeypatch, answered):
+    monkeypatch.setattr(Nonsense, "asked", [], raising=False)
+    monkeypatch.setattr(Nonsense, "answered", answered)
+    with served(Nonsense) as uri:
+        with pytest.raises(ReportError, match=r"^tracking URI: expected an MLflow store, [^\n]*$"):
+            load("demo", uri)
+        with pytest.raises((*STORE_ERRORS, TrackingError)) as said:
+            Tracker(uri, out=tmp_path).open_sweep(name="demo", sweep_id="s", runs=[], tags={}, files={})
+        assert "\n" not in in_one_line(said.value)
 
 
 class Hangup(http.server.BaseHTTPRequestHandler):

@@ -152,6 +152,24 @@ def test_sync_brings_back_what_was_deleted_in_mlflow(out: Path) -> None:
     check(grid, out, uri_of(out))
 
 
+@pytest.mark.parametrize("tag", ["harness.attempt", "harness.end", "run_key"])
+@pytest.mark.parametrize("value", [None, "", "soon", "9" * 5000, "-7", "99999999999999"])
+def test_a_run_whose_tags_were_edited_is_replaced(out: Path, tag: str, value: str | None) -> None:
+    grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
+    run_id = children(out)[1].info.run_id
+    if value is None:
+        client.delete_tag(run_id, tag)
+    else:
+        client.set_tag(run_id, tag, value)
+    if tag == "run_key" and value is not None:  # of another grid, then
+        assert replay(grid, out, uri_of(out)) == 1
+        client.delete_run(run_id)
+    else:
+        assert replay(grid, out, uri_of(out)) == 1
+    check(grid, out, uri_of(out))
+    assert replay(grid, out, uri_of(out)) == 0
+
+
 def test_doubles_of_a_creation_without_an_answer_are_deleted(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow asks a second time by itself, and never tells that there are two."""
     create = MlflowClient.create_run

@@ -74,17 +74,22 @@ class Children:
         """Take note of the attempts that the store has, and until when it has those that have ended.
 
         Of several runs with one key, left by an answer that was lost, the newest attempt stays, the ended one first.
+        One whose tags somebody has edited or deleted counts as older than any attempt; without a key it is a double.
         """
         doubles = []
         for run in self._runs.search(children_of(self._parent_id) + more):
             tags, run_id = run.data.tags, run.info.run_id
-            begun_ms = int(tags["harness.attempt"])
-            ended = run.info.status != "RUNNING" and "harness.end" in tags
-            self._ended[run_id] = Span(begun_ms, int(tags["harness.end"])) if ended else None
+            key = tags.get("run_key")
+            if key is None:
+                doubles.append(run_id)
+                continue
+            begun_ms, last_ms = _number(tags.get("harness.attempt")), _number(tags.get("harness.end"))
+            ended = run.info.status != "RUNNING" and last_ms >= 0
+            self._ended[run_id] = Span(begun_ms, last_ms) if ended else None
             mine = begun_ms, run_id
-            other = self._newest.get(tags["run_key"], mine)
+            other = self._newest.get(key, mine)
             worse, better = sorted((other, mine), key=lambda each: (each[0], self._ended[each[1]] is not None))
-            self._newest[tags["run_key"]] = better
+            self._newest[key] = better
             if worse != better:
                 doubles.append(worse[1])
         self._runs.delete(doubles)
@@ -127,3 +132,11 @@ class Children:
         known = {run_id for _, run_id in self._newest.values()}
         running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`harness.status` = 'running'")
         self._runs.delete({run.info.run_id for run in running} - known)
+
+
+def _number(tag: str | None) -> int:
+    """Return the milliseconds that a tag states; -1 where there is none, or one that is no number."""
+    try:
+        return int(tag or "")
+    except ValueError:
+        return -1

@@ -5,14 +5,16 @@ import socket
 from urllib.parse import urlsplit
 
 import requests
+from google.protobuf.json_format import Error as ProtobufError
 from mlflow.exceptions import MlflowException
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
 from reports.visible import visible, without_passwords
 
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
-"""What a store raises that stops answering: its own exception, or one of the network, the disk or the database."""
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ProtobufError)
+"""What a store raises that stops answering: its own exception, or one of the network, the disk or the database; or of
+protobuf, where a server's answer is not MLflow's."""
 
 ANSWER_S = 10.0
 """A server that has not answered a simple question for so long is down."""
