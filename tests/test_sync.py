@@ -152,6 +152,40 @@ def test_sync_brings_back_what_was_deleted_in_mlflow(out: Path) -> None:
     check(grid, out, uri_of(out))
 
 
+def parent_of(out: Path) -> str:
+    return children(out)[0].data.tags["mlflow.parentRunId"]
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+@pytest.mark.parametrize("with_children", [False, True])
+def test_a_parent_that_was_deleted_in_mlflow_comes_back(out: Path, with_children: bool, thorough: bool) -> None:
+    """With its runs, each once: by `harness sync` and by `harness run`."""
+    grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
+    parent, deleted = parent_of(out), children(out) if with_children else []
+    for run_id in (parent, *(child.info.run_id for child in deleted)):
+        client.delete_run(run_id)
+    if thorough:
+        assert replay(grid, out, uri_of(out)) == len(deleted)
+    else:
+        tracker, replayed = opened(out, grid)
+        assert replayed == len(deleted)
+        sweep = read_sweep(grid, out)
+        tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans())
+    assert parent_of(out) == parent
+    check(grid, out, uri_of(out))
+    assert replay(grid, out, uri_of(out)) == 0
+
+
+def test_runs_of_a_deleted_parent_beside_a_new_one_are_deleted(out: Path) -> None:
+    """As an older version of the harness left them."""
+    grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
+    old = client.get_run(parent_of(out))
+    client.create_run(old.info.experiment_id, tags=old.data.tags)
+    client.delete_run(old.info.run_id)
+    assert replay(grid, out, uri_of(out)) == len(grid.runs)
+    check(grid, out, uri_of(out))
+
+
 @pytest.mark.parametrize("tag", ["harness.attempt", "harness.end", "run_key"])
 @pytest.mark.parametrize("value", [None, "", "soon", "9" * 5000, "-7", "99999999999999"])
 def test_a_run_whose_tags_were_edited_is_replaced(out: Path, tag: str, value: str | None) -> None:

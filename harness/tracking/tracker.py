@@ -15,7 +15,7 @@ from harness.events import TERMINAL, Image, Record, Started
 from harness.journal import Attempt
 from harness.provenance import without_passwords
 from harness.sweep import Span
-from harness.tracking.children import Children, Runs
+from harness.tracking.children import STORED, Children, Runs
 from harness.tracking.databases import make_sqlite, try_server, with_limit
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
 from harness.tracking.files import Files
@@ -81,11 +81,8 @@ class Tracker:
         self._grid, self._sweep_id = name, sweep_id
         self.experiment_id = self._experiment(name)
         self._runs = Runs(self._client, self.experiment_id)
-        if found := self._runs.parents(sweep_id):
-            self.parent_id = self._runs.only_parent(found)
-        else:
-            own = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name}
-            self.parent_id = self._runs.create(f"sweep {name}", {**own, **tags})
+        own = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name}
+        self.parent_id = self._runs.only_parent(sweep_id) or self._runs.create(f"sweep {name}", {**own, **tags})
         self._children = Children(self._runs, self.parent_id)
         self._client.update_run(self.parent_id, status="RUNNING")
         self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
@@ -131,7 +128,7 @@ class Tracker:
         self._children.delete_doubles()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
         tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
-        self._log_batches(self.parent_id, [*tags, RunTag("harness.stored", self._digest(spans))])
+        self._log_batches(self.parent_id, [*tags, RunTag(STORED, self._digest(spans))])
         self._client.set_terminated(self.parent_id, status=status)
 
     def missing(self, spans: Mapping[str, Span], *, thorough: bool) -> set[str]:
@@ -140,7 +137,7 @@ class Tracker:
         Reading 10,000 runs from MLflow takes half a minute. So, unless asked to be thorough, this believes the tag of
         the last sweep that closed, if nothing has happened since.
         """
-        if not thorough and self._client.get_run(self.parent_id).data.tags.get("harness.stored") == self._digest(spans):
+        if not thorough and self._client.get_run(self.parent_id).data.tags.get(STORED) == self._digest(spans):
             self._children.read_later(set(spans))
             return set()
         self._children.read()
