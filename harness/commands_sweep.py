@@ -213,8 +213,11 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
             replayed = sync_store(tracking.Tracker(uri, out=out.absolute()), sweep)
         except tracking.STORE_ERRORS as error:
             raise Refused(f"{tracking.in_one_line(error)} The same command goes on.") from error
-    there = len(sweep.ends) - replayed
+    ended = [run for run in grid.runs if run.key in sweep.ends]
+    there, former = len(ended) - replayed, len(sweep.ends) - len(ended)
     click.echo(f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {there} were there already.")
+    if former:
+        click.echo(f"{former} runs that this grid has no more were not replayed.")
 
 
 @click.command()

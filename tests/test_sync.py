@@ -238,6 +238,17 @@ def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_pa
     check(load_grid(file, REGISTRY), out, uri_of(out))
 
 
+def test_sync_says_of_runs_of_a_former_grid_that_they_were_not_replayed(tmp_path: Path, out: Path) -> None:
+    play(small_grid(tmp_path, 3), out, lambda: Tracker("http://127.0.0.1:9", out=out))
+    small_grid(tmp_path, 2)
+    for said in ("2 runs replayed into", "0 runs replayed into"):
+        done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out)
+        assert said in done.stdout, done.stderr
+        assert f"{2 - int(said[0])} were there already." in done.stdout
+        assert "1 runs that this grid has no more were not replayed." in done.stdout
+        assert len(children(out)) == 2
+
+
 COMMAND = "harness run --grid away.yaml --workers 16"
 
 
