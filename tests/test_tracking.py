@@ -235,6 +235,26 @@ def test_checksums_are_of_the_files_that_are_there(tracker: Tracker, grid: Grid)
     assert len(stated(children(tracker)[0])) == 4
 
 
+def test_checksums_are_right_while_the_driver_goes_on(
+    tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is started again and has its next epoch while the store still uploads its interruption."""
+    events = [Started({}), EpochDone(1, 5, 0.5, {}), Interrupted("crash", retrying=True)]
+    later = [Started({}), EpochDone(2, 10, 1.0, {})]
+    attempt = Attempt([Record(grid.runs[0].key, i, event) for i, event in enumerate(events, 1)])
+    upload = tracker._files.log
+
+    def slow(run_id: str, content: dict[str, bytes]) -> None:
+        upload(run_id, content)
+        attempt.records += [Record(grid.runs[0].key, i, event) for i, event in enumerate(later, 9)]
+
+    monkeypatch.setattr(tracker._files, "log", slow)
+    tracker.write(attempt.records[:3], attempt)
+    (child,) = children(tracker)
+    assert stated(child)["history.json"] == sha256(artifact(child, "history.json"))
+    assert "harness.starts" not in child.data.tags
+
+
 def test_a_failed_run_has_the_checksum_of_its_traceback(tracker: Tracker, grid: Grid) -> None:
     write(tracker, Attempt([Record(grid.runs[0].key, 1, Failed("ValueError: \udcff", "Traceback \udcff"))]))
     (child,) = children(tracker)

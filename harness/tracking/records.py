@@ -27,6 +27,14 @@ PER_RUN = "time/"
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
 
+def up_to(last: Record, attempt: Attempt) -> Attempt:
+    """Return the attempt as it is with this record: the driver may be ahead, and go on meanwhile."""
+    records = list(attempt.records)
+    while records[-1] is not last:
+        records.pop()
+    return Attempt(records)
+
+
 def goes_on(record: Record, attempt: Attempt) -> bool:
     """Return whether a record is a further start of its attempt, after it was cut short."""
     return isinstance(record.event, Started) and record is not attempt.records[0]
@@ -74,16 +82,14 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     return files
 
 
-def sums(last: Record, attempt: Attempt) -> dict[str, str]:
-    """Return the SHA-256 of all artifacts of an attempt, by name, up to and with the record `last`."""
+def sums(attempt: Attempt) -> dict[str, str]:
+    """Return the SHA-256 of all artifacts of an attempt, by name."""
     found: dict[str, str] = {}
     for record in attempt.records:
         if isinstance(record.event, Image):  # whose bytes may have been left in the journal
             found[f"images/{record.event.name}.png"] = record.event.sha256
         else:
             found |= {name: sha256(content) for name, content in files_of(record, attempt).items()}
-        if record is last:
-            break
     return found
 
 

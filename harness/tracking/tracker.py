@@ -31,6 +31,7 @@ from harness.tracking.records import (
     sha256,
     stated_sums,
     sums,
+    up_to,
 )
 
 
@@ -95,11 +96,12 @@ class Tracker:
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
         """Forward records of one attempt, in as few calls as their kinds allow.
 
-        They follow each other; `attempt` holds them and all records of the same attempt before them.
+        They follow each other; `attempt` holds them, all records of the same attempt before them, and maybe later ones.
         """
         run = self._planned.get(records[0].run_key)
         if run is None:  # a run that a former version of the grid had
             return
+        attempt = up_to(records[-1], attempt)
         entities: list[Entity] = []
         files: dict[str, bytes] = {}
         child = self._children.of(run, attempt, self._identity(run))
@@ -113,7 +115,7 @@ class Tracker:
             files |= files_of(record, attempt)
         self._files.log(child, files)
         if files:
-            entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(records[-1], attempt)}))
+            entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(attempt)}))
         self._log_batches(child, newest_tags(entities))
         for record in records:
             if isinstance(record.event, Image):
