@@ -197,7 +197,6 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness.lease import Lease
     from harness.plugins import load_registry
     from harness.provenance import without_passwords
-    from harness.runner import Options
     from harness.store import sync_store
     from harness.sweep import read_sweep
 
@@ -210,13 +209,15 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
         )
     with Lease(journal.folder):
         sweep = read_sweep(grid, out)
-        options = Options(out=out, workers=1, tracking_uri=uri, command=f"harness sync --grid {grid_path}")
         try:
-            replayed = sync_store(tracking.Tracker(uri, out=out.absolute()), sweep, options)
+            replayed = sync_store(tracking.Tracker(uri, out=out.absolute()), sweep)
         except tracking.STORE_ERRORS as error:
             raise Refused(f"{tracking.in_one_line(error)} The same command goes on.") from error
-    there = len(sweep.ends) - replayed
+    ended = [run for run in grid.runs if run.key in sweep.ends]
+    there, former = len(ended) - replayed, len(sweep.ends) - len(ended)
     click.echo(f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {there} were there already.")
+    if former:
+        click.echo(f"{former} runs that this grid has no more were not replayed.")
 
 
 @click.command()

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Mapping
 from functools import lru_cache
@@ -11,6 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from reports.visible import without_passwords
+
+__all__ = ["cpu_name", "git_state", "maker", "package_version", "provenance", "source_sha256", "without_passwords"]
 
 PACKAGES = ("argmax-harness", "torch", "torchvision", "mlflow", "numpy", "pandas", "seaborn", "scipy", "entmax")
 
@@ -73,11 +76,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def without_passwords(text: str) -> str:
-    """Return `text` with the password of every URI in it replaced by ***, fit for a terminal or a store."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
 
 
 def package_version(name: str) -> str | None:

@@ -16,12 +16,12 @@ from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from harness import sealed
+from harness import origin, sealed
 from harness.events import TERMINAL, Image, Record, is_cut_short
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, JournalError, add
+from harness.origin import Origin
 from harness.progress import Progress
-from harness.provenance import provenance
 
 if TYPE_CHECKING:
     from harness.runner import Options
@@ -54,7 +54,7 @@ class Store:
         self._queue: Queue[_Item | None] = Queue(QUEUED)  # None: nothing comes any more
         self._thread = Thread(target=self._work, name="store", daemon=True)
         self._mistake: Exception | None = None
-        self._beat = time.monotonic()  # when the store began or finished something
+        self._beat = time.monotonic()
         self._is_silent = False
         self.lost: str | None = None
 
@@ -71,7 +71,19 @@ class Store:
     def open(self, sweep: "Sweep", options: "Options") -> None:
         """Open the sweep in the store and replay what is missing, before anything is written."""
         self._opened = sweep, options
-        self._patiently(lambda: self._guarded(lambda: open_store(self._tracker, sweep, options)))
+        try:
+            origin.keep(sweep, options)
+        except OSError as error:
+            self._progress.say(f"note: expected to store what the sweep is run with, got: {error.strerror}.")
+        self._patiently(lambda: self._guarded(self._open))
+
+    def _open(self) -> int:
+        assert self._opened is not None  # noqa: S101 `open` comes first
+        return open_store(self._tracker, *self._opened, beat=self._has_moved)
+
+    def _has_moved(self) -> None:
+        """Take note that the store began or finished something."""
+        self._beat = time.monotonic()
 
     @cached_property
     def _tracker(self) -> "Tracker":
@@ -109,7 +121,7 @@ class Store:
             return
         self.__dict__.pop("_tracker", None)  # a new connection
         try:
-            replayed = open_store(self._tracker, *self._opened)
+            replayed = self._open()
         except (*STORE_ERRORS, TrackingError):  # it was said when it was lost, and `lost` is said at the end
             return
         self.lost = None
@@ -140,7 +152,7 @@ class Store:
 
     def _wait_for(self, thread: Thread) -> None:
         """Wait until the thread has ended, or the store has been silent for too long."""
-        self._beat = time.monotonic()  # it may have had nothing to do until now
+        self._has_moved()  # it may have had nothing to do until now
         while thread.is_alive() and not self._lose_if_silent():
             thread.join(0.2)
 
@@ -172,7 +184,7 @@ class Store:
                 items.append(self._queue.get())
             batch = [item for item in items if item is not None]
             more = len(batch) == len(items)
-            self._beat = time.monotonic()
+            self._has_moved()
             if batch:
                 yield batch
 
@@ -183,7 +195,7 @@ class Store:
             together.setdefault(id(attempt), (attempt, []))[1].append(record)
         for attempt, records in together.values():
             self._tracker.write(records, attempt)
-            self._beat = time.monotonic()
+            self._has_moved()
 
     def _guarded(self, action: Callable[[], object]) -> None:
         from harness.tracking import STORE_ERRORS, first_line
@@ -203,41 +215,57 @@ class Store:
             )
 
 
-def open_store(tracker: "Tracker", sweep: "Sweep", options: "Options", *, thorough: bool = False) -> int:
+def open_store(
+    tracker: "Tracker",
+    sweep: "Sweep",
+    options: "Options",
+    *,
+    thorough: bool = False,
+    beat: Callable[[], None] = lambda: None,
+) -> int:
     """Open the sweep in the store and replay what the journal has and the store has not. Return the number replayed.
 
     `thorough`: look at every run in the store, also if the last sweep there closed and nothing has happened since.
+    `beat` is called after each run that was replayed.
     """
-    grid = sweep.grid
-    described = {**provenance(), "workers": options.workers, "threads": options.threads}
-    tracker.open_sweep(
-        name=grid.name,
-        sweep_id=_sweep_id(sweep.folder),
-        runs=grid.runs,
-        tags={"harness.command": options.command, "harness.question": grid.question},
-        files={
-            "grid.yaml": grid.text,
-            "plan.json": json.dumps(plan(grid)),
-            "provenance.json": json.dumps(described, indent=1),
-        },
-    )
-    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
-    if missing:
-        _replay(tracker, sweep, missing)
-    return len(missing)
+    return _open(tracker, sweep, origin.of(sweep, options), thorough=thorough, beat=beat)
 
 
-def sync_store(tracker: "Tracker", sweep: "Sweep", options: "Options") -> int:
-    """Replay whatever the store lacks, and close the sweep there. Return the number of runs replayed."""
-    replayed = open_store(tracker, sweep, options, thorough=True)
+def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
+    """Replay whatever the store lacks, and close the sweep there. Return the number of runs replayed.
+
+    The store gets what the sweep was run with; where nobody knows that any more, what the store has of it stays.
+    """
+    replayed = _open(tracker, sweep, origin.read(sweep.folder), thorough=True)
     counts = sweep.counts()
     status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
     tracker.close_sweep(status, counts, sweep.ended_spans())
     return replayed
 
 
-def _replay(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> None:
-    """Write the newest attempts at some runs again, one after the other, so that few are held at once."""
+def _open(
+    tracker: "Tracker",
+    sweep: "Sweep",
+    made_with: Origin | None,
+    *,
+    thorough: bool,
+    beat: Callable[[], None] = lambda: None,
+) -> int:
+    grid = sweep.grid
+    tags, files = {"harness.question": grid.question}, {"grid.yaml": grid.text, "plan.json": json.dumps(plan(grid))}
+    if made_with is not None:
+        tags["harness.command"] = made_with.command
+        files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
+    tracker.open_sweep(name=grid.name, sweep_id=_sweep_id(sweep.folder), runs=grid.runs, tags=tags, files=files)
+    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
+    if missing:
+        for _ in _replayed(tracker, sweep, missing):
+            beat()
+    return len(missing)
+
+
+def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator[str]:
+    """Write the newest attempts at some runs again, one after the other, so that few are held at once; yield keys."""
     newest: dict[str, Attempt] = {}
     written: dict[str, int] = {}
     journal = Journal(sweep.folder)
@@ -252,6 +280,7 @@ def _replay(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> None:
         written[key] = len(attempt.records)
         if record.time_ms == sweep.spans[key].last_ms and not is_cut_short(record.event):
             del newest[key]
+        yield key
 
 
 def with_picture(record: Record, journal: Journal) -> Record:

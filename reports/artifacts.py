@@ -5,13 +5,15 @@ believed only where the store is a file on this machine too; a server's files co
 store. A file lies within its run's folder, is a regular file of at most MAX_BYTES, and has the checksum that the run's
 tag `harness.sha256` states, unless the run is older than that tag.
 
-A file that is refused counts as absent and is told in `notes`.
+A file that is refused counts as absent and is told in `notes`. A server that does not answer for one file is not asked
+for another: that is told once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from reports.visible import NAME, visible, visible_json
+from reports.visible import NAME, visible, visible_json, without_passwords
 
 CHECKSUMS = "harness.sha256"
 IMAGES = ("originals", "reconstructions", "prior_samples")
@@ -27,11 +29,17 @@ MAX_BYTES = 64_000_000
 MAX_NOTES = 20
 _SERVERS = ("http", "https")
 _OBJECT_STORES = ("s3", "gs", "wasbs", "abfss")  # they ask for the reader's own right to read
+_NO_ANSWER = re.compile(r"too many (429|502|503|504) error|Caused by (?!ResponseError)|Connection broken|timed out")
+"""How MLflow's exceptions say so. A file that is absent is a 404, or a 500 of MLflow's own server."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class _RefusedError(Exception):
     """Why a file that may be there is not used."""
+
+
+class _SilentError(Exception):
+    """The server of a file does not answer, and it was told."""
 
 
 class Artifacts:
@@ -40,13 +48,14 @@ class Artifacts:
     def __init__(self, tracking_uri: str, folder: Path) -> None:
         self._uri, self._folder = tracking_uri, folder
         self._refused: list[str] = []
+        self._silent: dict[str, str] = {}  # by server: the note that it does not answer
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A line for each file that was refused; after MAX_NOTES of them, how many more."""
+        """A line for each server that is silent and each file that was refused; after MAX_NOTES, how many more."""
         more = len(self._refused) - MAX_NOTES
         last = (f"{more} more stored files are not used for reasons like these.",) if more > 0 else ()
-        return (*self._refused[:MAX_NOTES], *last)
+        return (*self._silent.values(), *self._refused[:MAX_NOTES], *last)
 
     def content(self, run: Any, name: str) -> bytes:
         """The file's bytes; none where it is absent or refused."""
@@ -56,6 +65,8 @@ class Artifacts:
         except _RefusedError as reason:
             who = visible(run.info.run_name or run.info.run_id, NAME)
             self._refused.append(f"{who}: the stored file {name} is not used: {reason}.")
+            return b""
+        except _SilentError:
             return b""
         return content or b""
 
@@ -104,12 +115,28 @@ class Artifacts:
         if not own and scheme not in _OBJECT_STORES:
             known = f"this server or one of {', '.join(_OBJECT_STORES)}"
             raise _RefusedError(f"its place is not {known}: {visible(root, NAME)}")
+        server = f"{scheme}://{host}"
+        if server in self._silent:
+            raise _SilentError
         target = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             got = download_artifacts(artifact_uri=f"{root}/{name}", dst_path=str(target), tracking_uri=self._uri)
-        except (MlflowException, RequestException, OSError, ImportError):
+        except (MlflowException, RequestException, OSError, ImportError) as error:
+            if _NO_ANSWER.search(str(error)):
+                raise self._silenced(server, name, error) from error
             return target, target / "absent"
+        except Exception as error:  # boto3, google-cloud and azure have their own, for all but an absent file
+            raise self._silenced(server, name, error) from error
         return target, Path(got)
+
+    def _silenced(self, server: str, name: str, error: Exception) -> _SilentError:
+        reason = visible(without_passwords(" ".join(str(error).split()) or type(error).__name__), NAME)
+        where = visible(server, NAME) if server != "mlflow-artifacts://" else "the server"
+        self._silent[server] = (
+            f"Stored files are missing: {where} did not answer when it was asked for {name} ({reason}), and is not "
+            "asked again."
+        )
+        return _SilentError()
 
 
 def _within(root: Path, path: Path) -> bytes | None:

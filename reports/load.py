@@ -7,7 +7,6 @@ MLflow is imported inside the functions: it costs two seconds, and nothing else 
 from __future__ import annotations
 
 import math
-import os
 import socket
 import sqlite3
 import tempfile
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from reports import mlflow_environment
 from reports.artifacts import Artifacts
 from reports.frame import (
     CORE,
@@ -33,7 +33,7 @@ from reports.frame import (
     tidy,
     typed,
 )
-from reports.visible import FILE, NAME, visible, visible_lines
+from reports.visible import FILE, NAME, visible, visible_lines, without_passwords
 
 _FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
 _TIMEOUT_S = 5.0
@@ -48,17 +48,18 @@ def load(experiment: str | None, tracking_uri: str) -> Runs:
 
     Raises ReportError, one line, where the store does not answer or has no such experiment or no runs in it.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    mlflow_environment.prepare()
     tracking_uri = _checked_uri(tracking_uri)
+    from google.protobuf.json_format import Error as ProtobufError  # of an answer that is not MLflow's
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         return _load(experiment, tracking_uri)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        reason = visible((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
+    except (MlflowException, ProtobufError, SQLAlchemyError, ImportError, OSError) as error:
+        reason = _reason(error)
         raise ReportError(
-            f"tracking URI: expected an MLflow store, got '{_without_password(tracking_uri)}' ({reason}). "
+            f"tracking URI: expected an MLflow store, got '{without_passwords(tracking_uri)}' ({reason}). "
             "Check --tracking-uri."
         ) from error
 
@@ -230,16 +231,23 @@ def _utc(milliseconds: int | None) -> pd.Timestamp | None:
 
 def _checked_uri(tracking_uri: str) -> str:
     """Fail in seconds where there is no store: MLflow would retry for minutes, or make a new one."""
-    parts = urlsplit(tracking_uri)
-    shown = _without_password(tracking_uri)
+    shown = without_passwords(tracking_uri)
+    try:
+        parts = urlsplit(tracking_uri)
+        port = parts.port if parts.scheme in ("http", "https") else None
+    except ValueError:  # whose text may have a part of the password
+        raise ReportError(
+            f"tracking URI: expected scheme://host:port, with a port up to 65535, got '{shown}'. "
+            "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
+        ) from None
     if parts.scheme == "sqlite":
         _check_sqlite(tracking_uri.removeprefix("sqlite:///").split("?")[0])
     elif parts.scheme in ("http", "https"):
         try:
-            _knock(parts.scheme, parts.hostname or "", parts.port)
+            _knock(parts.scheme, parts.hostname or "", port)
         except (OSError, HTTPException, ValueError) as error:
             raise ReportError(
-                f"tracking URI: expected a tracking server that answers, got '{shown}' ({error}). "
+                f"tracking URI: expected a tracking server that answers, got '{shown}' ({_reason(error)}). "
                 "Start it, or give --tracking-uri."
             ) from error
     elif not parts.scheme and Path(tracking_uri).is_file():
@@ -277,8 +285,6 @@ def _check_sqlite(name: str) -> None:
         )
 
 
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    if not parts.password:
-        return uri
-    return uri.replace(f":{parts.password}@", ":…@", 1)
+def _reason(error: Exception) -> str:
+    """What the store or its library says, in a line: MLflow repeats the whole address."""
+    return visible(without_passwords((str(error).strip().splitlines() or [type(error).__name__])[0]), 200)

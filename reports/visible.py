@@ -7,6 +7,7 @@ writing or ends a C string. Each such character becomes its escape (`\\x1b`); di
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 NAME = 300
@@ -15,6 +16,8 @@ TEXT = 4_000
 """The same of a text: an error, a question, a command."""
 FILE = 1_000_000
 """The same of a whole file: a grid."""
+_USERINFO = re.compile(r"(://[^:/@\s]*):\S+@")  # to the last @: a password may hold one, and a slash
+_IN_QUERY = re.compile(r"\b(\w*password|passwd|pwd)(=|%3D)[^&;\s'\"]+", re.IGNORECASE)
 _DEPTH = 20
 _LAYOUT = "\n\t"
 
@@ -41,6 +44,14 @@ def visible_json(value: Any, depth: int = _DEPTH) -> Any:
     if isinstance(value, dict):
         return {visible(key, NAME): visible_json(inner, depth - 1) for key, inner in value.items()}
     return [visible_json(inner, depth - 1) for inner in value] if isinstance(value, list) else value
+
+
+def without_passwords(text: str) -> str:
+    """The text with the password of every URI in it replaced by ***, fit for a terminal or a store.
+
+    It replaces too much rather than too little: whatever lies between a colon and the last @ before a space.
+    """
+    return _IN_QUERY.sub(r"\1\2***", _USERINFO.sub(r"\1:***@", text))
 
 
 def _escape(character: str) -> str:

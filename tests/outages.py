@@ -116,10 +116,11 @@ def play(
     size: int = 1,
     before: Callable[[int], None] = lambda i: None,
     said: Said | None = None,
+    options: Options | None = None,
 ) -> Said:
     """Carry the records that the journal lacks, as the driver does; `before` is called with the number of each."""
     said = said or Said()
-    options = Options(out=out, workers=1)
+    options = options or Options(out=out, workers=1)
     (out / grid.name).mkdir(parents=True, exist_ok=True)
     with Journal(out / grid.name) as journal:
         sweep = read_sweep(grid, out)
@@ -139,8 +140,7 @@ def play(
 
 def replay(grid: Grid, out: Path, uri: str) -> int:
     """What `harness sync` does."""
-    options = Options(out=out, workers=1)
-    return sync_store(Tracker(uri, out=out), read_sweep(grid, out), options)
+    return sync_store(Tracker(uri, out=out), read_sweep(grid, out))
 
 
 def check(grid: Grid, out: Path, uri: str) -> None:

@@ -7,9 +7,15 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from hostile_store import PAYLOADS, UNSEEN, hostile_store
@@ -18,10 +24,11 @@ from test_reports_html import Page
 from harness import fetch
 from harness.cli import main
 from harness.datasets.catalogue import DataError
-from reports import artifacts, export
+from harness.tracking import STORE_ERRORS, Down, Tracker, TrackingError, errors, first_line, in_one_line
+from reports import artifacts, export, mlflow_environment
 from reports.artifacts import Artifacts
 from reports.html import build_report
-from reports.load import load
+from reports.load import ReportError, load
 from reports.tables import Cell, Column, Table
 from reports.visible import visible, visible_json, visible_lines
 
@@ -261,14 +268,22 @@ class Liar(http.server.BaseHTTPRequestHandler):
     """A tracking server whose every run keeps its files where the server says, and whose files are a listing."""
 
     place = ""
+    elsewhere = ""  # the address of another server, to which this one sends whoever asks for a file
+    how = ""  # it does so: redirect or presigned
     asked: list[str]
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        if "experiments/get-by-name" in self.path:
+        if self.how == "redirect" and "mlflow-artifacts/artifacts/" in self.path:
+            self.redirect()
+        elif self.how == "presigned" and "server-info" in self.path:
+            self.answer({"multipart_downloads_enabled": True, "multipart_uploads_enabled": True})
+        elif self.how == "presigned" and "presigned" in self.path:
+            self.answer({"url": self.elsewhere, "headers": {"Metadata-Flavor": "Google"}, "file_size": 24})
+        elif "experiments/get-by-name" in self.path:
             self.answer({"experiment": {"experiment_id": "1", "name": "demo", "lifecycle_stage": "active"}})
         elif "mlflow-artifacts/artifacts?" in self.path:
-            names = ["../../../../escaped", "/tmp/escaped", "x/../../escaped"]  # noqa: S108
+            names = [] if self.how else ["../../../../escaped", "/tmp/escaped", "x/../../escaped"]  # noqa: S108
             self.answer({"files": [{"path": name, "is_dir": False, "file_size": 3} for name in names]})
         elif "mlflow-artifacts/artifacts/" in self.path:
             self.answer({"not": "a list"})
@@ -277,12 +292,21 @@ class Liar(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
+        if self.how == "redirect everything":
+            self.redirect()
+            return
         info = {"run_id": "../../escaped", "run_uuid": "../../escaped", "experiment_id": "1", "status": "FINISHED"}
         info |= {"artifact_uri": self.place, "start_time": 2**62, "end_time": -(2**62), "lifecycle_stage": "active"}
         tags = {"harness.kind": "run", "run_key": "k", "harness.status": "finished", "estimator": "e", "seed": "1.5"}
         sweep = {"info": info | {"run_id": "p", "run_uuid": "p"}, "data": {"tags": [_pair("harness.kind", "sweep")]}}
         run = {"info": info, "data": {"tags": [_pair(*each) for each in tags.items()]}}
         self.answer({"runs": [run, sweep]})
+
+    def redirect(self) -> None:
+        self.send_response(307)
+        self.send_header("Location", self.elsewhere)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def answer(self, value: object) -> None:
         body = json.dumps(value).encode()
@@ -294,6 +318,38 @@ class Liar(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Intranet(http.server.BaseHTTPRequestHandler):
+    """A server that only this machine reaches."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Length", "24")
+        self.end_headers()
+        self.wfile.write(b"TOP SECRET INTRANET PAGE")
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Yield the address of a server."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _pair(key: str, value: str) -> dict[str, str]:
@@ -308,14 +364,8 @@ def test_a_server_that_lies_writes_and_reads_nothing_elsewhere(secret, tmp_path,
     monkeypatch.setattr(Liar, "place", place.format(secret=secret))
     monkeypatch.setattr(Liar, "asked", [], raising=False)
     before = sorted(tmp_path.rglob("*"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            runs = load("demo", f"http://127.0.0.1:{server.server_address[1]}")
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Liar) as uri:
+        runs = load("demo", uri)
     assert sorted(tmp_path.rglob("*")) == before
     assert not Path("/tmp/escaped").exists()  # noqa: S108
     assert list(runs.runs["run_key"]) == ["k"]
@@ -324,8 +374,172 @@ def test_a_server_that_lies_writes_and_reads_nothing_elsewhere(secret, tmp_path,
     build_report(runs, tmp_path / "report")
 
 
+@pytest.mark.parametrize("how", ["redirect", "redirect everything", "presigned"])
+def test_a_server_cannot_make_a_report_ask_another_one(tmp_path, monkeypatch, how):
+    """Nor where the user's environment has the ways open, for another program."""
+    monkeypatch.setenv("MLFLOW_ALLOW_HTTP_REDIRECTS", "true")
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", str(how == "presigned").lower())
+    monkeypatch.setattr(Intranet, "asked", [], raising=False)
+    monkeypatch.setattr(Liar, "asked", [], raising=False)
+    monkeypatch.setattr(Liar, "place", "mlflow-artifacts:/1/r/artifacts")
+    monkeypatch.setattr(Liar, "how", how)
+    with served(Intranet) as elsewhere, served(Liar) as uri:
+        monkeypatch.setattr(Liar, "elsewhere", f"{elsewhere}/latest/meta-data")
+        if how == "redirect everything":
+            with pytest.raises(ReportError, match=r"^tracking URI: expected an MLflow store[^\n]*$"):
+                load("demo", uri)
+        else:
+            assert "SECRET" not in load("demo", uri).sweeps[0].grid
+    assert Liar.asked
+    assert Intranet.asked == []
+
+
+def test_a_server_cannot_make_a_sweep_write_to_another_one(tmp_path, monkeypatch):
+    """What is logged stays here too: the same settings hold in a process that only writes."""
+    code = "import os, harness.tracking; print(*(os.environ[name] for name in os.environ if 'MULTIPART' in name or "
+    code += "'REDIRECTS' in name))"
+    monkeypatch.setenv("MLFLOW_ALLOW_HTTP_REDIRECTS", "true")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["false"] * 3
+
+
 def test_a_percent_sign_in_the_name_of_a_folder_is_decoded_once(tmp_path):
     folder = tmp_path / "100%25 mine"
     folder.mkdir()
     (folder / "a").write_bytes(b"x")
     assert Artifacts("sqlite:///x", tmp_path).content(stored(folder.as_uri()), "a") == b"x"
+
+
+class Unwell(http.server.BaseHTTPRequestHandler):
+    """The artifact store behind a server is away; or this file of it is."""
+
+    code = 503
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200 if "artifacts?" in self.path and self.code in (404, 500) else self.code)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("code", [503, 404, 500])
+def test_a_server_without_an_answer_is_asked_for_one_file(tmp_path, monkeypatch, code):
+    """Unlike one that lacks a file."""
+    mlflow_environment.prepare()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setattr(Unwell, "code", code)
+    monkeypatch.setattr(Unwell, "asked", [], raising=False)
+    with served(Unwell) as uri:
+        read = Artifacts(uri, tmp_path)
+        run = stored("mlflow-artifacts:/1/r/artifacts", **{artifacts.CHECKSUMS: '{"a": "0", "b": "0"}'})
+        begun = time.monotonic()
+        assert [read.content(run, name) for name in "ab"] == [b"", b""]
+        assert time.monotonic() - begun < 10
+    asked_for_second = any("b" in path.rpartition("artifacts/1/r/artifacts")[2] for path in Unwell.asked)
+    if code == 503:
+        (note,) = read.notes
+        assert note.startswith("Stored files are missing: the server did not answer when it was asked for a (API")
+        assert not asked_for_second
+    else:
+        assert len(read.notes) == 2
+        assert asked_for_second
+
+
+def test_a_report_waits_no_longer_for_a_server_than_a_sweep(monkeypatch):
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    with pytest.raises(ReportError):
+        load("demo", "http://127.0.0.1:9")
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "20"
+
+
+def test_what_the_library_of_an_object_store_raises_is_told_once(tmp_path, monkeypatch):
+    class NoCredentialsError(Exception):
+        """As boto3 raises it."""
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", Mock(side_effect=NoCredentialsError("none\x1b here")))
+    read = Artifacts("http://127.0.0.1:5000", tmp_path)
+    assert [read.content(stored("s3://bucket/r"), name) for name in "ab"] == [b"", b""]
+    (note,) = read.notes
+    assert "s3://bucket did not answer when it was asked for a (none\\x1b here)" in note
+
+
+class Nonsense(Liar):
+    """A server that is none of MLflow's."""
+
+    answered: object = None
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(self.answered)
+
+
+@pytest.mark.parametrize(
+    "answered", [{"runs": "x"}, {"experiments": 3, "runs": [3]}, [], "x", {"runs": [{"info": 1}]}, {"runs": [None]}]
+)
+def test_a_server_that_answers_nonsense_is_one_line(tmp_path, monkeypatch, answered):
+    monkeypatch.setattr(Nonsense, "asked", [], raising=False)
+    monkeypatch.setattr(Nonsense, "answered", answered)
+    with served(Nonsense) as uri:
+        with pytest.raises(ReportError, match=r"^tracking URI: expected an MLflow store, [^\n]*$"):
+            load("demo", uri)
+        with pytest.raises((*STORE_ERRORS, TrackingError)) as said:
+            Tracker(uri, out=tmp_path).open_sweep(name="demo", sweep_id="s", runs=[], tags={}, files={})
+        assert "\n" not in in_one_line(said.value)
+
+
+class Hangup(http.server.BaseHTTPRequestHandler):
+    """A server that is well, says it, and answers nothing else."""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        self.close_connection = True
+
+    def do_POST(self) -> None:
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_password_in_an_address_is_not_repeated(tmp_path):
+    """MLflow's exception has the whole address."""
+    with served(Hangup) as uri:
+        uri = uri.replace("//", "//me:s3%2Fcr@t@")
+        with pytest.raises(ReportError, match=r"got 'http://me:\*\*\*@127") as told:
+            load("demo", uri)
+        with pytest.raises(Down, match=r"at http://me:\*\*\*@127") as said:
+            Tracker(uri, out=tmp_path)
+    for error in (told.value, said.value):
+        assert "cr@t" not in str(error)
+        assert "s3" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://h:port", "http://127.0.0.1:99999", "http://me:s3/cr@t@h", "http://[", "postgresql://h:port/d"]
+)
+def test_an_address_that_is_none_is_one_line(tmp_path, uri):
+    with pytest.raises(TrackingError, match=r"^tracking: expected scheme://host:port, [^\n]*$") as said:
+        Tracker(uri, out=tmp_path)
+    if uri.startswith("http"):
+        with pytest.raises(ReportError, match=r"^tracking URI: expected scheme://host:port, [^\n]*$") as told:
+            load("demo", uri)
+        assert "s3" not in str(told.value)
+    assert "s3" not in str(said.value)
+
+
+def test_a_slash_in_the_password_of_a_database_is_taken():
+    assert errors.address("postgresql+psycopg2://me:pa/ss@h:1/d") == ("postgresql", "h", 1)
+
+
+def test_what_a_server_says_of_an_outage_does_not_move_the_cursor():
+    assert first_line(OSError("\x1b[2J\nmore")) == "\\x1b[2J"

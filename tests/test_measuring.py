@@ -95,6 +95,10 @@ def test_provenance_names_code_packages_and_hardware(tmp_path: Path) -> None:
             "harness run --tracking-uri postgresql://me:***@db:5432/x",
         ),
         ("https://:token@host/", "https://:***@host/"),
+        ("postgresql://me:pa/ss@db/x", "postgresql://me:***@db/x"),
+        ("(http://me:a@b@host:5000/api?x=1) http://me:s@h", "(http://me:***@host:5000/api?x=1) http://me:***@h"),
+        ("postgresql://db/x?user=me&password=secret&a=b", "postgresql://db/x?user=me&password=***&a=b"),
+        ("mssql://h?odbc_connect=UID%3Dme;PWD%3Dsecret;x", "mssql://h?odbc_connect=UID%3Dme;PWD%3D***;x"),
         ("sqlite:////a/mlflow.db and http://127.0.0.1:5000", "sqlite:////a/mlflow.db and http://127.0.0.1:5000"),
     ],
 )

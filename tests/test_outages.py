@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from outages import Said, check, play, replay, small_grid
 from sqlalchemy.exc import OperationalError
@@ -150,3 +151,22 @@ def test_every_call_from_which_on_the_store_is_away_leaves_everything_once(
     client: Client, new_out: Iterator[Path], size: int
 ) -> None:
     fail_each_call(client, new_out, from_then_on, size, range(1, 1000))
+
+
+def test_an_outage_is_noticed_where_mlflow_is_told_to_log_by_a_thread_of_its_own(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    grid, uri, calls = small_grid(out.parent, 2), f"sqlite:///{out / 'mlflow.db'}", list[str]()
+    whole = SqlAlchemyStore.log_batch
+
+    def fails_at_fourth(store: SqlAlchemyStore, run_id: str, *what: object, **named: object) -> object:
+        calls.append(run_id)
+        if len(calls) == 4:
+            raise MlflowException("database is locked")
+        return whole(store, run_id, *what, **named)
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", fails_at_fourth)
+    said = play(grid, out, lambda: Tracker(uri, out=out))
+    assert said.outages() == 1
+    check(grid, out, uri)

@@ -1,10 +1,12 @@
 """Real outages: a locked SQLite file, a full disk, a server that is down or hangs, PostgreSQL restarted."""
 
+import http.server
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -19,7 +21,7 @@ from stores_that_fail import Lock, Service, mlflow_server, postgres, wait_for
 
 from harness.grid import Grid
 from harness.store import Store
-from harness.tracking import Tracker, errors
+from harness.tracking import Down, Tracker, TrackingError, databases, errors
 
 
 @pytest.fixture
@@ -198,6 +200,58 @@ def test_postgres_down_at_the_start(grid: Grid, out: Path) -> None:
         assert "Connection refused" in said.lines[0]
         service.start()
         assert_replayed_later(grid, out, uri)
+
+
+@needs_postgres
+@pytest.mark.parametrize("wrong", ["database", "user"])
+def test_postgres_that_does_not_let_one_in_is_no_outage(out: Path, wrong: str) -> None:
+    with postgres() as (_, uri):
+        uri = uri.replace("/postgres", "/none") if wrong == "database" else uri.replace("harness@", "nobody@")
+        begun = time.monotonic()
+        with pytest.raises(TrackingError, match=r"^tracking: [^\n]* does not exist. Check name, password[^\n]*$"):
+            Tracker(uri, out=out)
+        assert time.monotonic() - begun < 10
+
+
+@pytest.mark.skipif(find_spec("psycopg2") is None, reason="needs psycopg2")
+def test_postgres_that_is_silent_is_an_outage_after_seconds(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "CONNECT_S", 2)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        begun = time.monotonic()
+        with pytest.raises(Down, match="timeout expired"):
+            Tracker(f"postgresql+psycopg2://u:p@127.0.0.1:{deaf.getsockname()[1]}/d", out=out)
+        assert time.monotonic() - begun < 10
+
+
+def test_connections_to_a_database_server_have_a_limit() -> None:
+    limited = "postgresql+psycopg2://u:p%2Fa@h/d?connect_timeout=10"
+    assert databases.with_limit("postgresql+psycopg2://u:p/a@h/d") == limited
+    assert databases.with_limit("postgresql://h/d?connect_timeout=3") == "postgresql://h/d?connect_timeout=3"
+    assert databases.with_limit("sqlite:////a/b.db") == "sqlite:////a/b.db"
+
+
+@pytest.mark.parametrize("code", [302, 401, 403, 404, 503])
+def test_a_server_that_refuses_is_no_outage(out: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else code)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with pytest.raises(Down if code == 503 else TrackingError, match="Start it" if code == 503 else "Check name"):
+            Tracker(f"http://127.0.0.1:{server.server_address[1]}", out=out)
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from harness.events import EpochDone, Finished, Image, Record, Started
 from harness.grid import load_grid
 from harness.journal import Attempt
 from harness.tracking import Tracker
+from harness.tracking.files import Files
 from reports.html import build_report
 from reports.load import load
 
@@ -37,7 +38,7 @@ def uri(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path.write_text("name: small\nquestion: why?\nestimators: [straight_through, rloo, exact]\nmodel: {n_latents: 2}\n"
                     "seeds: [0]\n")  # fmt: skip
     grid = load_grid(path, REGISTRY)
-    monkeypatch.setattr(Tracker, "_chart_picture", lambda *_: None)  # it would have to be a real picture
+    monkeypatch.setattr(Files, "log_for_charts", lambda *_, **__: None)  # it would have to be a real picture
     tracker = Tracker(f"sqlite:///{out / 'mlflow.db'}", out=out)
     plan = [{"run_key": run.key, "estimator": run.estimator.name, "seed": run.seed} for run in grid.runs]
     files = {"grid.yaml": grid.text, "plan.json": json.dumps(plan), "provenance.json": json.dumps({"workers": 2})}

@@ -18,6 +18,7 @@ from harness.runner import Options
 from harness.store import open_store
 from harness.sweep import read_sweep
 from harness.tracking import Tracker
+from reports.load import load
 
 
 def uri_of(out: Path) -> str:
@@ -172,6 +173,58 @@ def test_sync_brings_back_what_was_deleted_in_mlflow(out: Path) -> None:
     check(grid, out, uri_of(out))
 
 
+def parent_of(out: Path) -> str:
+    return children(out)[0].data.tags["mlflow.parentRunId"]
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+@pytest.mark.parametrize("with_children", [False, True])
+def test_a_parent_that_was_deleted_in_mlflow_comes_back(out: Path, with_children: bool, thorough: bool) -> None:
+    """With its runs, each once: by `harness sync` and by `harness run`."""
+    grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
+    parent, deleted = parent_of(out), children(out) if with_children else []
+    for run_id in (parent, *(child.info.run_id for child in deleted)):
+        client.delete_run(run_id)
+    if thorough:
+        assert replay(grid, out, uri_of(out)) == len(deleted)
+    else:
+        tracker, replayed = opened(out, grid)
+        assert replayed == len(deleted)
+        sweep = read_sweep(grid, out)
+        tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans())
+    assert parent_of(out) == parent
+    check(grid, out, uri_of(out))
+    assert replay(grid, out, uri_of(out)) == 0
+
+
+def test_runs_of_a_deleted_parent_beside_a_new_one_are_deleted(out: Path) -> None:
+    """As an older version of the harness left them."""
+    grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
+    old = client.get_run(parent_of(out))
+    client.create_run(old.info.experiment_id, tags=old.data.tags)
+    client.delete_run(old.info.run_id)
+    assert replay(grid, out, uri_of(out)) == len(grid.runs)
+    check(grid, out, uri_of(out))
+
+
+@pytest.mark.parametrize("tag", ["harness.attempt", "harness.end", "run_key"])
+@pytest.mark.parametrize("value", [None, "", "soon", "9" * 5000, "-7", "99999999999999"])
+def test_a_run_whose_tags_were_edited_is_replaced(out: Path, tag: str, value: str | None) -> None:
+    grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
+    run_id = children(out)[1].info.run_id
+    if value is None:
+        client.delete_tag(run_id, tag)
+    else:
+        client.set_tag(run_id, tag, value)
+    if tag == "run_key" and value is not None:  # of another grid, then
+        assert replay(grid, out, uri_of(out)) == 1
+        client.delete_run(run_id)
+    else:
+        assert replay(grid, out, uri_of(out)) == 1
+    check(grid, out, uri_of(out))
+    assert replay(grid, out, uri_of(out)) == 0
+
+
 def test_doubles_of_a_creation_without_an_answer_are_deleted(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow asks a second time by itself, and never tells that there are two."""
     create = MlflowClient.create_run
@@ -204,3 +257,58 @@ def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_pa
         done = harness("sync", "--grid", file, "--out", out)
         assert f"tiny: {replayed} runs replayed" in done.stdout, done.stderr
     check(load_grid(file, REGISTRY), out, uri_of(out))
+
+
+def test_sync_says_of_runs_of_a_former_grid_that_they_were_not_replayed(tmp_path: Path, out: Path) -> None:
+    play(small_grid(tmp_path, 3), out, lambda: Tracker("http://127.0.0.1:9", out=out))
+    small_grid(tmp_path, 2)
+    for said in ("2 runs replayed into", "0 runs replayed into"):
+        done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out)
+        assert said in done.stdout, done.stderr
+        assert f"{2 - int(said[0])} were there already." in done.stdout
+        assert "1 runs that this grid has no more were not replayed." in done.stdout
+        assert len(children(out)) == 2
+
+
+COMMAND = "harness run --grid away.yaml --workers 16"
+
+
+def reported(out: Path) -> tuple[str, object, list[bool], tuple[str, ...]]:
+    """What a report says of how the sweep was run."""
+    found = load("away", uri_of(out))
+    (sweep,) = found.sweeps
+    return sweep.command, sweep.provenance.get("workers"), found.runs["shared_machine"].unique().tolist(), found.notes
+
+
+@pytest.mark.parametrize("was_away", [False, True])
+def test_sync_sends_what_the_sweep_was_run_with(tmp_path: Path, out: Path, was_away: bool) -> None:
+    """Not what it is run with itself; also where the store hears of the sweep for the first time."""
+    grid, options = small_grid(tmp_path), Options(out=out, workers=16, command=COMMAND)
+
+    def connect() -> Tracker:
+        return Tracker("http://127.0.0.1:9" if was_away else uri_of(out), out=out)
+
+    play(grid, out, connect, options=options)
+    done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert reported(out) == (COMMAND, 16, [True], ())
+    check(grid, out, uri_of(out))
+
+
+def test_sync_leaves_what_the_store_has_where_nobody_knows_it_any_more(tmp_path: Path, out: Path) -> None:
+    """A folder of an older version, or a damaged file in it."""
+    grid, options = small_grid(tmp_path), Options(out=out, workers=16, command=COMMAND)
+    play(grid, out, lambda: Tracker(uri_of(out), out=out), options=options)
+    for content in (b"", b"{}", None):
+        (out / grid.name / "origin.json").unlink(missing_ok=True)
+        if content is not None:
+            (out / grid.name / "origin.json").write_bytes(content)
+        assert replay(grid, out, uri_of(out)) == 0
+        assert reported(out) == (COMMAND, 16, [True], ())
+
+
+def test_a_sweep_with_nothing_to_compute_does_not_say_that_it_computed_it(tmp_path: Path, out: Path) -> None:
+    grid = small_grid(tmp_path)
+    for options in (Options(out=out, workers=16, command=COMMAND), Options(out=out, workers=1, command="again")):
+        play(grid, out, lambda: Tracker(uri_of(out), out=out), options=options)
+        assert reported(out) == (COMMAND, 16, [True], ())

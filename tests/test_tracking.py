@@ -2,14 +2,21 @@
 
 import hashlib
 import json
+import os
+import shutil
 import socket
+import sqlite3
+import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
+from stores_that_fail import wait_for
 
 from estimators import REGISTRY
 from harness import tracking
@@ -17,7 +24,7 @@ from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interru
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt
 from harness.sweep import Span
-from harness.tracking import Down, Tracker, TrackingError, records
+from harness.tracking import Down, Tracker, TrackingError, databases, records
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
@@ -228,6 +235,26 @@ def test_checksums_are_of_the_files_that_are_there(tracker: Tracker, grid: Grid)
     assert len(stated(children(tracker)[0])) == 4
 
 
+def test_checksums_are_right_while_the_driver_goes_on(
+    tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is started again and has its next epoch while the store still uploads its interruption."""
+    events = [Started({}), EpochDone(1, 5, 0.5, {}), Interrupted("crash", retrying=True)]
+    later = [Started({}), EpochDone(2, 10, 1.0, {})]
+    attempt = Attempt([Record(grid.runs[0].key, i, event) for i, event in enumerate(events, 1)])
+    upload = tracker._files.log
+
+    def slow(run_id: str, content: dict[str, bytes]) -> None:
+        upload(run_id, content)
+        attempt.records += [Record(grid.runs[0].key, i, event) for i, event in enumerate(later, 9)]
+
+    monkeypatch.setattr(tracker._files, "log", slow)
+    tracker.write(attempt.records[:3], attempt)
+    (child,) = children(tracker)
+    assert stated(child)["history.json"] == sha256(artifact(child, "history.json"))
+    assert "harness.starts" not in child.data.tags
+
+
 def test_a_failed_run_has_the_checksum_of_its_traceback(tracker: Tracker, grid: Grid) -> None:
     write(tracker, Attempt([Record(grid.runs[0].key, 1, Failed("ValueError: \udcff", "Traceback \udcff"))]))
     (child,) = children(tracker)
@@ -248,3 +275,71 @@ def test_a_picture_cannot_leave_its_folder(tracker: Tracker, grid: Grid, tmp_pat
         with pytest.raises(TrackingError, match=r"^tracking: expected the name of a file below its run, got [^\n]*\.$"):
             tracker.write(attempt.records, attempt)
     assert not list(tmp_path.rglob("escaped*"))
+
+
+# --- making a database ----------------------------------------------------------------------------------------------
+
+MAKE = """
+import sys
+from pathlib import Path
+from harness.tracking import Tracker
+print("ready", flush=True)
+sys.stdin.readline()
+Tracker(f"sqlite:///{sys.argv[1]}", out=Path(sys.argv[1]).parent)
+"""
+
+
+def maker(path: Path) -> subprocess.Popen[bytes]:
+    made = subprocess.Popen([sys.executable, "-c", MAKE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert made.stdout is not None
+    assert made.stdout.readline() == b"ready\n"
+    return made
+
+
+def go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
+def test_a_process_that_is_killed_while_it_makes_the_database_leaves_none(tmp_path: Path) -> None:
+    """One is there at once, or never: a half made one would be broken for good."""
+    path = tmp_path / "mlflow.db"
+    process = maker(path)
+    go(process)
+    wait_for(lambda: any(file.stat().st_size > 100_000 for file in tmp_path.rglob("mlflow.db")))
+    process.kill()
+    process.communicate()
+    assert not path.exists()
+    Tracker(f"sqlite:///{path}", out=tmp_path)
+    assert path.exists()
+
+
+def test_two_processes_that_make_one_database_at_once_have_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "mlflow.db"
+    both = [maker(path), maker(path)]
+    for process in both:
+        go(process)
+    assert [(process.communicate(), process.returncode)[1] for process in both] == [0, 0]
+    assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
+
+
+def test_a_database_is_not_put_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for refuses in (False, True):
+        made, path = tmp_path / "made", tmp_path / f"there-{refuses}"
+        for content in (b"first", b"second"):
+            made.unlink(missing_ok=True)
+            made.write_bytes(content)
+            if refuses:
+                monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError))
+            databases._put(made, path)
+        assert path.read_bytes() == b"first"
+
+
+def test_a_database_that_is_half_made_is_no_outage(out: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.db"
+    shutil.copy(out / "mlflow.db", path)
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript("DROP TABLE metrics; UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(TrackingError, match=r"half made: move its file away and let `harness sync` fill[^\n]*$"):
+        Tracker(f"sqlite:///{path}", out=out)

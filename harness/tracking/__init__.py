@@ -5,16 +5,13 @@ answering does not stop the sweep: the journal has everything, and `harness sync
 """
 
 import logging
-import os
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+from reports import mlflow_environment
 
+mlflow_environment.prepare()
 
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line, in_one_line
-from harness.tracking.tracker import Tracker, default_uri
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line, in_one_line  # noqa: E402 see above
+from harness.tracking.tracker import Tracker, default_uri  # noqa: E402
 
 __all__ = ["STORE_ERRORS", "Down", "Tracker", "TrackingError", "default_uri", "first_line", "in_one_line"]
 

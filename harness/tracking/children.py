@@ -3,14 +3,18 @@
 The answer to a creation may be lost; MLflow then asks for it again, and the store has the run a second time.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, final
 
+from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from harness.config import RunConfig
 from harness.journal import Attempt
 from harness.sweep import Span
+
+STORED = "harness.stored"
+"""The tag of a parent that says which attempts the store had to their ends when the sweep closed there."""
 
 
 def children_of(parent_id: str) -> str:
@@ -25,12 +29,12 @@ class Runs:
     def __init__(self, client: MlflowClient, experiment_id: str) -> None:
         self._client, self._experiment_id = client, experiment_id
 
-    def search(self, filter_string: str, page: int = 1000) -> Iterator[Any]:
+    def search(self, filter_string: str, page: int = 1000, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Any]:
         """Yield all that the filter finds, asked for by so many at a time."""
         token: str | None = None
         while token is None or token:
             found = self._client.search_runs(
-                [self._experiment_id], filter_string=filter_string, max_results=page, page_token=token
+                [self._experiment_id], filter_string, run_view_type=view, max_results=page, page_token=token
             )
             yield from found
             token = found.token or ""
@@ -39,16 +43,28 @@ class Runs:
         """Return the id of a new run."""
         return str(self._client.create_run(self._experiment_id, begun_ms, dict(tags), run_name=name).info.run_id)
 
-    def parents(self, sweep_id: str) -> list[str]:
+    def parents(self, sweep_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[str]:
         """Return the ids of the parent runs of a sweep; there may be two where the answer to a creation was lost."""
-        return [run.info.run_id for run in self.search(f"tags.`harness.sweep_id` = '{sweep_id}'")]
+        return [run.info.run_id for run in self.search(f"tags.`harness.sweep_id` = '{sweep_id}'", view=view)]
 
-    def only_parent(self, found: Sequence[str]) -> str:
-        """Return the parent that has children, if any has; the others are deleted."""
+    def only_parent(self, sweep_id: str) -> str | None:
+        """Return the parent of a sweep, the one with children if any has, brought back if somebody deleted it.
+
+        Other parents are deleted, with their children.
+        """
+        active, deleted = self.parents(sweep_id), self.parents(sweep_id, ViewType.DELETED_ONLY)
+        found = active or deleted
+        if not found:
+            return None
         kept = found[0]
         if len(found) > 1:
             kept = next((each for each in found if any(self.search(children_of(each), 1))), kept)
-        self.delete(each for each in found if each != kept)
+        if not active:
+            self._client.restore_run(kept)
+            self._client.set_tag(kept, STORED, "", synchronous=True)  # its runs may have been deleted with it
+        others = [each for each in (*active, *deleted) if each != kept]
+        self.delete([run.info.run_id for each in others for run in self.search(children_of(each))])
+        self.delete(each for each in active if each != kept)
         return kept
 
     def delete(self, run_ids: Iterable[str]) -> None:
@@ -74,17 +90,22 @@ class Children:
         """Take note of the attempts that the store has, and until when it has those that have ended.
 
         Of several runs with one key, left by an answer that was lost, the newest attempt stays, the ended one first.
+        One whose tags somebody has edited or deleted counts as older than any attempt; without a key it is a double.
         """
         doubles = []
         for run in self._runs.search(children_of(self._parent_id) + more):
             tags, run_id = run.data.tags, run.info.run_id
-            begun_ms = int(tags["harness.attempt"])
-            ended = run.info.status != "RUNNING" and "harness.end" in tags
-            self._ended[run_id] = Span(begun_ms, int(tags["harness.end"])) if ended else None
+            key = tags.get("run_key")
+            if key is None:
+                doubles.append(run_id)
+                continue
+            begun_ms, last_ms = _number(tags.get("harness.attempt")), _number(tags.get("harness.end"))
+            ended = run.info.status != "RUNNING" and last_ms >= 0
+            self._ended[run_id] = Span(begun_ms, last_ms) if ended else None
             mine = begun_ms, run_id
-            other = self._newest.get(tags["run_key"], mine)
+            other = self._newest.get(key, mine)
             worse, better = sorted((other, mine), key=lambda each: (each[0], self._ended[each[1]] is not None))
-            self._newest[tags["run_key"]] = better
+            self._newest[key] = better
             if worse != better:
                 doubles.append(worse[1])
         self._runs.delete(doubles)
@@ -127,3 +148,11 @@ class Children:
         known = {run_id for _, run_id in self._newest.values()}
         running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`harness.status` = 'running'")
         self._runs.delete({run.info.run_id for run in running} - known)
+
+
+def _number(tag: str | None) -> int:
+    """Return the milliseconds that a tag states; -1 where there is none, or one that is no number."""
+    try:
+        return int(tag or "")
+    except ValueError:
+        return -1

@@ -1,21 +1,34 @@
 """What goes wrong with a store: which exceptions are its own, which are an outage, and what the user reads of them."""
 
+import re
 import socket
 from urllib.parse import urlsplit
 
 import requests
+from google.protobuf.json_format import Error as ProtobufError
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
-from harness.provenance import without_passwords
+from reports.visible import visible, without_passwords
 
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
-"""What a store raises that stops answering: its own exception, or one of the network, the disk or the database."""
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ProtobufError)
+"""What a store raises that stops answering: its own exception, or one of the network, the disk or the database; or of
+protobuf, where a server's answer is not MLflow's."""
 
 ANSWER_S = 10.0
 """A server that has not answered a simple question for so long is down."""
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+HALF_MADE = ("already exists", "duplicate column", "no such table", "no such column")
+"""What SQLite says where MLflow was killed while it made or migrated the database."""
+
+NOT_LET_IN = (
+    *("password authentication failed", "no password supplied", "no pg_hba.conf entry", " does not exist"),
+    *("Access denied for user", "Unknown database"),
+)
+"""What PostgreSQL and MySQL say to whom they do not know, or of a database that is none; libpq hides the SQLSTATE."""
 
 
 class TrackingError(Exception):
@@ -27,21 +40,41 @@ class Down(OSError):  # noqa: N818 what the store is
 
 
 def check_server(uri: str) -> None:
-    """Raise Down within seconds, not minutes, where nothing listens at the address or a web server does not answer."""
-    parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme not in PORTS or not parts.hostname:
+    """Raise Down within seconds, not minutes, where nothing listens at the address or a web server does not answer.
+
+    Raises TrackingError where it is no address.
+    """
+    scheme, host, port = address(uri)
+    if scheme not in PORTS or not host:
         return
     what = "server" if scheme in ("http", "https") else "store"
     try:
-        socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), timeout=ANSWER_S / 2).close()
+        socket.create_connection((host, port or PORTS[scheme]), timeout=ANSWER_S / 2).close()
         if what == "server":
             _check_answer(uri)
     except OSError as error:
         raise Down(
-            f"tracking: expected an MLflow {what} at {without_passwords(uri)}, got: {error}. "
+            f"tracking: expected an MLflow {what} at {without_passwords(uri)}, got: {first_line(error)}. "
             "Start it, or give another --tracking-uri."
         ) from error
+
+
+def address(uri: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, without its driver, host and port of a URI. Raises TrackingError where it has none such."""
+    try:
+        scheme = urlsplit(uri).scheme.partition("+")[0]
+        if scheme not in PORTS:
+            return scheme, None, None
+        if scheme in ("http", "https"):
+            parts = urlsplit(uri)
+            return scheme, parts.hostname, parts.port
+        url = make_url(uri)  # it takes a slash in a password
+        return scheme, url.host, url.port
+    except (ValueError, ArgumentError):  # whose text may have a part of the password
+        raise TrackingError(
+            f"tracking: expected scheme://host:port, with a port up to 65535, got {without_passwords(uri)!r}. "
+            "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
+        ) from None
 
 
 def _check_answer(uri: str) -> None:
@@ -57,11 +90,27 @@ def _check_answer(uri: str) -> None:
 
 
 def is_outage(uri: str, error: BaseException) -> bool:
-    """Return whether a store that failed may be there another time: a server without an answer, a locked database."""
+    """Return whether a store that cannot be opened may be there another time: no answer, a locked database."""
     if urlsplit(uri).scheme in ("http", "https"):
-        return True
+        return not _is_refusal(error)
     causes = (error, error.__cause__, error.__context__)
-    return any(isinstance(e, OperationalError) for e in causes) and "unable to open database file" not in str(error)
+    for_good = ("unable to open database file", *HALF_MADE, *NOT_LET_IN)
+    return any(isinstance(e, OperationalError) for e in causes) and not any(text in str(error) for text in for_good)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether a web server knows nobody of this name, or nothing of MLflow, or sends one elsewhere."""
+    stated = isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403, 404)  # type: ignore[no-untyped-call]
+    return stated or re.search(r"failed with error code (3\d\d|401|403|404) ", str(error)) is not None
+
+
+def advice(error: BaseException) -> str:
+    """Return what to do about a store that cannot be opened, as the beginning of a sentence."""
+    if any(text in str(error) for text in HALF_MADE):
+        return "The database was left half made: move its file away and let `harness sync` fill a new one"
+    if any(text in str(error) for text in NOT_LET_IN) or _is_refusal(error):
+        return "Check name, password and path"
+    return "Start it"
 
 
 def in_one_line(error: BaseException) -> str:
@@ -71,8 +120,11 @@ def in_one_line(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what a store raised, in the words of the database itself where it was one."""
+    """Return the first line of what a store raised, in the words of the database itself where it was one.
+
+    It is fit for a terminal: a server may have written it, and MLflow repeats the whole address, with its password.
+    """
     cause = error.__cause__ if isinstance(error, MlflowException) else error
     if isinstance(cause, DBAPIError) and cause.orig is not None:
         error = cause.orig
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return visible(without_passwords((str(error).splitlines() or [type(error).__name__])[0]), 500)

@@ -44,13 +44,15 @@ class Files:
         found = self._in_charts(run_id, image, time_ms) if again else None
         if found is None:
             with _any_failure_is_an_outage():
-                self._client.log_image(run_id, picture, key=image.name, step=image.step, timestamp=time_ms)
+                self._client.log_image(
+                    run_id, picture, key=image.name, step=image.step, timestamp=time_ms, synchronous=True
+                )
             return
         small = io.BytesIO()
         compress_image_size(picture).save(small, "webp")
         name, separator = found
         self.log(run_id, {f"{name}.png": image.png, f"{name}{separator}compressed.webp": small.getvalue()})
-        self._client.set_tag(run_id, "mlflow.loggedImages", True)
+        self._client.set_tag(run_id, "mlflow.loggedImages", True, synchronous=True)
 
     def _in_charts(self, run_id: str, image: Image, time_ms: int) -> tuple[str, str] | None:
         """Return the name, without its ending, and the separator in it that the charts' picture has, or None."""

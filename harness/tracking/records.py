@@ -22,8 +22,17 @@ MLFLOW_STATUS = {
 }
 
 
+SUMS = "harness.sha256"
 PER_RUN = "time/"
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
+
+
+def up_to(last: Record, attempt: Attempt) -> Attempt:
+    """Return the attempt as it is with this record: the driver may be ahead, and go on meanwhile."""
+    records = list(attempt.records)
+    while records[-1] is not last:
+        records.pop()
+    return Attempt(records)
 
 
 def goes_on(record: Record, attempt: Attempt) -> bool:
@@ -73,22 +82,29 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     return files
 
 
-def sums(last: Record, attempt: Attempt) -> dict[str, str]:
-    """Return the SHA-256 of all artifacts of an attempt, by name, up to and with the record `last`."""
+def sums(attempt: Attempt) -> dict[str, str]:
+    """Return the SHA-256 of all artifacts of an attempt, by name."""
     found: dict[str, str] = {}
     for record in attempt.records:
         if isinstance(record.event, Image):  # whose bytes may have been left in the journal
             found[f"images/{record.event.name}.png"] = record.event.sha256
         else:
             found |= {name: sha256(content) for name, content in files_of(record, attempt).items()}
-        if record is last:
-            break
     return found
 
 
 def checksum_tag(checksums: Mapping[str, str]) -> RunTag:
     """Return the tag that a reader verifies a run's files by: their SHA-256 by name, as JSON."""
-    return RunTag("harness.sha256", json.dumps(checksums))
+    return RunTag(SUMS, json.dumps(checksums))
+
+
+def stated_sums(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return what that tag says; nothing where there is none, or one that cannot be read."""
+    try:
+        stated = json.loads(tags.get(SUMS, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return stated if isinstance(stated, dict) else {}
 
 
 def sha256(content: bytes) -> str:

@@ -15,8 +15,9 @@ from harness.events import TERMINAL, Image, Record, Started
 from harness.journal import Attempt
 from harness.provenance import without_passwords
 from harness.sweep import Span
-from harness.tracking.children import Children, Runs
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, check_server, first_line, is_outage
+from harness.tracking.children import STORED, Children, Runs
+from harness.tracking.databases import make_sqlite, try_server, with_limit
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
 from harness.tracking.files import Files
 from harness.tracking.records import (
     MLFLOW_STATUS,
@@ -28,7 +29,9 @@ from harness.tracking.records import (
     goes_on,
     newest_tags,
     sha256,
+    stated_sums,
     sums,
+    up_to,
 )
 
 
@@ -46,7 +49,9 @@ class Tracker:
         self._artifacts = (out / "artifacts").absolute()
         check_server(uri)
         try:
-            self._client = MlflowClient(tracking_uri=uri)
+            make_sqlite(uri)
+            try_server(uri)
+            self._client = MlflowClient(tracking_uri=with_limit(uri))
             self._client.search_experiments(max_results=1)
         except ImportError as error:
             raise TrackingError(
@@ -57,7 +62,7 @@ class Tracker:
             kind = Down if is_outage(uri, error) else TrackingError
             raise kind(
                 f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {first_line(error)}. "
-                "Start it, or give another --tracking-uri."
+                f"{advice(error)}, or give another --tracking-uri."
             ) from error
         self._files = Files(self._client)
         self._planned: dict[str, RunConfig] = {}
@@ -77,26 +82,26 @@ class Tracker:
         self._grid, self._sweep_id = name, sweep_id
         self.experiment_id = self._experiment(name)
         self._runs = Runs(self._client, self.experiment_id)
-        if found := self._runs.parents(sweep_id):
-            self.parent_id = self._runs.only_parent(found)
-        else:
-            own = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name}
-            self.parent_id = self._runs.create(f"sweep {name}", {**own, **tags})
+        own = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name}
+        self.parent_id = self._runs.only_parent(sweep_id) or self._runs.create(f"sweep {name}", {**own, **tags})
         self._children = Children(self._runs, self.parent_id)
         self._client.update_run(self.parent_id, status="RUNNING")
         self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
         contents = {name: text.encode() for name, text in files.items()}
         self._files.log(self.parent_id, contents)
-        self._log_batches(self.parent_id, [checksum_tag({name: sha256(content) for name, content in contents.items()})])
+        stated = stated_sums(self._client.get_run(self.parent_id).data.tags)  # also of files that are not sent again
+        stated |= {name: sha256(content) for name, content in contents.items()}
+        self._log_batches(self.parent_id, [checksum_tag(stated)])
 
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
         """Forward records of one attempt, in as few calls as their kinds allow.
 
-        They follow each other; `attempt` holds them and all records of the same attempt before them.
+        They follow each other; `attempt` holds them, all records of the same attempt before them, and maybe later ones.
         """
         run = self._planned.get(records[0].run_key)
         if run is None:  # a run that a former version of the grid had
             return
+        attempt = up_to(records[-1], attempt)
         entities: list[Entity] = []
         files: dict[str, bytes] = {}
         child = self._children.of(run, attempt, self._identity(run))
@@ -110,7 +115,7 @@ class Tracker:
             files |= files_of(record, attempt)
         self._files.log(child, files)
         if files:
-            entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(records[-1], attempt)}))
+            entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(attempt)}))
         self._log_batches(child, newest_tags(entities))
         for record in records:
             if isinstance(record.event, Image):
@@ -125,7 +130,7 @@ class Tracker:
         self._children.delete_doubles()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
         tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
-        self._log_batches(self.parent_id, [*tags, RunTag("harness.stored", self._digest(spans))])
+        self._log_batches(self.parent_id, [*tags, RunTag(STORED, self._digest(spans))])
         self._client.set_terminated(self.parent_id, status=status)
 
     def missing(self, spans: Mapping[str, Span], *, thorough: bool) -> set[str]:
@@ -134,7 +139,7 @@ class Tracker:
         Reading 10,000 runs from MLflow takes half a minute. So, unless asked to be thorough, this believes the tag of
         the last sweep that closed, if nothing has happened since.
         """
-        if not thorough and self._client.get_run(self.parent_id).data.tags.get("harness.stored") == self._digest(spans):
+        if not thorough and self._client.get_run(self.parent_id).data.tags.get(STORED) == self._digest(spans):
             self._children.read_later(set(spans))
             return set()
         self._children.read()
@@ -173,4 +178,5 @@ class Tracker:
                 metrics=[entity for entity in batch if isinstance(entity, Metric)],
                 params=[entity for entity in batch if isinstance(entity, Param)],
                 tags=[entity for entity in batch if isinstance(entity, RunTag)],
+                synchronous=True,  # whatever MLFLOW_ENABLE_ASYNC_LOGGING says: an outage must be raised here
             )

@@ -1,0 +1,47 @@
+"""What a sweep was last run with: the command, and the code, machine and workers its numbers come from.
+
+It is kept beside the journal, so that a store that was away gets it from `harness sync`, which runs nothing itself.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness import sealed
+from harness.provenance import provenance
+
+if TYPE_CHECKING:
+    from harness.runner import Options
+    from harness.sweep import Sweep
+
+
+class Origin(NamedTuple):
+    """A command, and the provenance of what it computes."""
+
+    command: str
+    provenance: Mapping[str, Any]
+
+
+def of(sweep: "Sweep", options: "Options") -> Origin:
+    """Return the origin of the numbers of a sweep that starts: the former one, where there is nothing to compute."""
+    if not sweep.to_do(retry_failed=options.retry_failed) and (former := read(sweep.folder)) is not None:
+        return former
+    return Origin(options.command, {**provenance(), "workers": options.workers, "threads": options.threads})
+
+
+def keep(sweep: "Sweep", options: "Options") -> None:
+    """Store it beside the journal. Raises OSError."""
+    sealed.write(_path(sweep.folder), json.dumps(of(sweep, options)._asdict(), indent=1).encode())
+
+
+def read(folder: Path) -> Origin | None:
+    """Return what was stored; None where nothing was, or where it is damaged: a store can do without."""
+    try:
+        return Origin(**json.loads(sealed.read(_path(folder))))
+    except (OSError, sealed.Damaged, ValueError, TypeError):
+        return None
+
+
+def _path(folder: Path) -> Path:
+    return folder / "origin.json"
