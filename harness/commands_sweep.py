@@ -96,9 +96,9 @@ def run(
     from harness import frozen
     from harness.dispatch import Policy
     from harness.plugins import load_registry
-    from harness.provenance import without_passwords
     from harness.runner import Options, run_sweep
     from harness.sweep import read_sweep
+    from reports.visible import without_passwords
 
     ray = ray_options(executor, address, workers, gpus_per_run, env)
     if ray is not None and memory_limit is not None:
@@ -196,9 +196,9 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness.journal import Journal
     from harness.lease import Lease
     from harness.plugins import load_registry
-    from harness.provenance import without_passwords
     from harness.store import sync_store
     from harness.sweep import read_sweep
+    from reports.visible import without_passwords
 
     grid = load(grid_path, load_registry(plugins))
     uri = tracking_uri or tracking.default_uri(out)

@@ -11,10 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reports.visible import without_passwords
-
-__all__ = ["cpu_name", "git_state", "maker", "package_version", "provenance", "source_sha256", "without_passwords"]
-
 PACKAGES = ("argmax-harness", "torch", "torchvision", "mlflow", "numpy", "pandas", "seaborn", "scipy", "entmax")
 
 

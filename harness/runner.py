@@ -23,11 +23,12 @@ from harness.journal import Journal
 from harness.lease import Lease
 from harness.plugins import load_registry
 from harness.progress import Progress
-from harness.provenance import provenance, without_passwords
+from harness.provenance import provenance
 from harness.quantities import NEVER, SavingEvery
 from harness.signals import Signals
 from harness.store import Store
 from harness.sweep import Sweep, differing_metric, origin, read_sweep
+from reports.visible import without_passwords
 
 if TYPE_CHECKING:
     from harness.ray_executor import RayOptions

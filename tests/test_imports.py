@@ -68,9 +68,10 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("name", ["mlflow", "scipy", "pandas", "matplotlib"])
+@pytest.mark.parametrize("name", ["mlflow", "reports", "scipy", "pandas", "matplotlib"])
 def test_workers_start_without(name: str) -> None:
-    """MLflow never, the others because each would take a good part of a worker's start."""
-    code = f"import sys, harness.executors, harness.train, harness.plugins; print({name!r} in sys.modules)"
+    """MLflow never, nor reports, which are not sent to a cluster; the others would take a good part of the start."""
+    names = "harness.ray_worker, harness.executors, harness.checkpoint, harness.train, harness.plugins"
+    code = f"import sys, {names}; print({name!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

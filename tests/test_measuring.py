@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from harness import devices, provenance, seeding, timing
+from reports.visible import without_passwords
 
 CPU = torch.device("cpu")
 
@@ -103,7 +104,7 @@ def test_provenance_names_code_packages_and_hardware(tmp_path: Path) -> None:
     ],
 )
 def test_passwords_are_not_shown(text: str, shown: str) -> None:
-    assert provenance.without_passwords(text) == shown
+    assert without_passwords(text) == shown
 
 
 KEEPING = """

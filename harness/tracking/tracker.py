@@ -13,7 +13,6 @@ from mlflow.tracking import MlflowClient
 from harness.config import RunConfig
 from harness.events import TERMINAL, Image, Record, Started
 from harness.journal import Attempt
-from harness.provenance import without_passwords
 from harness.sweep import Span
 from harness.tracking.children import STORED, Children, Runs
 from harness.tracking.databases import make_sqlite, try_server, with_limit
@@ -33,6 +32,7 @@ from harness.tracking.records import (
     sums,
     up_to,
 )
+from reports.visible import without_passwords
 
 
 def default_uri(out: Path) -> str:
