@@ -131,7 +131,7 @@ class Artifacts:
 
     def _silenced(self, server: str, name: str, error: Exception) -> _SilentError:
         reason = visible(without_passwords(" ".join(str(error).split()) or type(error).__name__), NAME)
-        where = visible(server, NAME) if server != "mlflow-artifacts://" else "the server"
+        where = visible(without_passwords(server), NAME) if server != "mlflow-artifacts://" else "the server"
         self._silent[server] = (
             f"Stored files are missing: {where} did not answer when it was asked for {name} ({reason}), and is not "
             "asked again."

@@ -229,6 +229,7 @@ def test_connections_to_a_database_server_have_a_limit() -> None:
     limited = "postgresql+psycopg2://u:p%2Fa@h/d?connect_timeout=10"
     assert databases.with_limit("postgresql+psycopg2://u:p/a@h/d") == limited
     assert databases.with_limit("postgresql://h/d?connect_timeout=3") == "postgresql://h/d?connect_timeout=3"
+    assert databases.with_limit("postgresql+pg8000://h/d") == "postgresql+pg8000://h/d"  # it takes no such setting
     assert databases.with_limit("sqlite:////a/b.db") == "sqlite:////a/b.db"
 
 

@@ -9,20 +9,21 @@ from sqlalchemy import create_engine, make_url
 
 CONNECT_S = 10
 """A database server that has not let one in for so long is down."""
-_TAKE_A_LIMIT = ("postgresql", "mysql")
+_SERVERS = ("postgresql", "mysql")
+_TAKE_A_LIMIT = ("psycopg2", "psycopg", "mysqldb", "pymysql")  # drivers
 
 
 def with_limit(uri: str) -> str:
     """Return the URI of a database server with a limit of the time that a connection may take, unless it has one."""
-    url = make_url(uri) if uri.startswith(_TAKE_A_LIMIT) else None
-    if url is None or "connect_timeout" in url.query:
+    url = make_url(uri) if uri.startswith(_SERVERS) else None
+    if url is None or "connect_timeout" in url.query or url.get_driver_name() not in _TAKE_A_LIMIT:
         return uri
     return url.update_query_dict({"connect_timeout": str(CONNECT_S)}).render_as_string(hide_password=False)
 
 
 def try_server(uri: str) -> None:
     """Connect once to the server of such a URI: MLflow would try ten times, for 101 s. Raises SQLAlchemyError."""
-    if uri.startswith(_TAKE_A_LIMIT):
+    if uri.startswith(_SERVERS):
         engine = create_engine(with_limit(uri))
         try:
             engine.connect().close()
