@@ -62,7 +62,8 @@ MADE = "made.txt"
 
 def identity() -> str:
     """Return what the store depends on, as a hash: this file, the tracker and the events."""
-    files = (Path(__file__), Path(tracking.__file__), Path(events.__file__))
+    package = Path(tracking.__file__).parent
+    files = (Path(__file__), Path(events.__file__), *sorted(package.glob("*.py")))
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
