@@ -54,6 +54,7 @@ def start(folder: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
     return process
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_line_and_the_sweep_goes_on_later(tmp_path: Path, out: Path, small_disk: Path) -> None:
     (tmp_path / "killed.yaml").write_text(GRID.format(epochs=80, seeds=1))
     reference = tmp_path / "reference"

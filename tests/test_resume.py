@@ -28,7 +28,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_finishes_the_epoch_and_saves_it(folder: Path, out: Path, number: int) -> None:
     process = start(folder, out, "--checkpoint-every", "never")
     process.send_signal(number)
