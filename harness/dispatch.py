@@ -22,6 +22,10 @@ POLL_S = 0.5
 LONGEST_PAUSE_S = 60.0
 
 
+_Queue = list[tuple[float, int, RunConfig]]
+"""A heap: the time from which on a run may be submitted, its place in the order, the run."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """What is done about runs that do not end by themselves. Limits are per attempt, None for none."""
@@ -50,7 +54,7 @@ class Dispatch:
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor, self._policy, self._job_of, self._on_stop = executor, policy, job_of, on_stop
-        self._waiting: list[tuple[float, int, RunConfig]] = []  # by the time from which on they may be submitted
+        self._waiting: dict[str, _Queue] = {}  # by device, each by the time from which on they may be submitted
         self._order = count()
         self._running: dict[str, RunConfig] = {}
         self._started: dict[str, float] = {}
@@ -66,7 +70,7 @@ class Dispatch:
         """Yield the records of all runs, in order; each ends with a terminal event, unless it never began."""
         for run in runs:
             self._push(run, 0.0)
-        while self._running or (self._waiting and not self.is_stopping):
+        while self._running or (any(self._waiting.values()) and not self.is_stopping):
             self._submit()
             if self.is_stopping and not self._has_asked:
                 self._has_asked = True
@@ -77,23 +81,27 @@ class Dispatch:
             yield from self._over_limits()
 
     def _push(self, run: RunConfig, not_before: float) -> None:
-        heapq.heappush(self._waiting, (not_before, next(self._order), run))
+        heapq.heappush(self._waiting.setdefault(run.device, []), (not_before, next(self._order), run))
 
     def _submit(self) -> None:
-        free = 0 if self.is_stopping else self._executor.n_free()
-        while free and self._waiting and self._waiting[0][0] <= time.monotonic():
+        while (queue := self._next()) is not None and queue[0][0] <= time.monotonic():
             if self._running and self._guard.is_tight():
                 return
-            run = heapq.heappop(self._waiting)[2]
+            run = heapq.heappop(queue)[2]
             self._running[run.key] = run
             self._executor.submit(self._job_of(run))
-            free -= 1
+
+    def _next(self) -> _Queue | None:
+        """Return the queue of the run that comes next, among the devices that have room; None where nothing may."""
+        if self.is_stopping:
+            return None
+        with_room = [queue for device, queue in self._waiting.items() if queue and self._executor.n_free(device) > 0]
+        return min(with_room, key=lambda queue: queue[0][:2], default=None)
 
     def _patience(self) -> float:
         """Return how long to wait for records: until something else is to be done."""
-        if self._waiting and not self.is_stopping and self._executor.n_free():
-            return min(POLL_S, max(0.01, self._waiting[0][0] - time.monotonic()))
-        return POLL_S
+        queue = self._next()
+        return POLL_S if queue is None else min(POLL_S, max(0.01, queue[0][0] - time.monotonic()))
 
     def _received(self, record: Record) -> Record:
         key, event = record.run_key, record.event

@@ -67,8 +67,8 @@ class Executor(ABC):
         """Return how many runs are computed at once."""
 
     @abstractmethod
-    def n_free(self) -> int:
-        """Return how many more jobs are wanted at present."""
+    def n_free(self, device: str) -> int:
+        """Return how many more jobs on that device are wanted at present."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
@@ -132,7 +132,7 @@ class LocalExecutor(Executor):
     def __len__(self) -> int:
         return len(self._pool)
 
-    def n_free(self) -> int:
+    def n_free(self, device: str) -> int:
         return sum(worker.run_key is None for worker in self._pool)
 
     def submit(self, job: Job) -> None:

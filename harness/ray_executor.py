@@ -47,6 +47,7 @@ class RayOptions(NamedTuple):
 @dataclass
 class _Task:
     stream: Any  # ray.ObjectRefGenerator
+    device: str
     has_begun: bool = False
 
 
@@ -100,14 +101,23 @@ class RayExecutor(Executor):
             return 0
         return min(self._options.workers or self._cluster.capacity(), self._cluster.capacity())
 
-    def n_free(self) -> int:
-        capacity = self._cluster.capacity()
-        return (self._options.workers or capacity + max(2, capacity // 8)) - len(self._tasks)
+    def n_free(self, device: str) -> int:
+        """Return how many more; a few wait at Ray for what ends next, but those for a GPU hold no others back."""
+        free = self._wanted(self._cluster.capacity()) - len(self._tasks)
+        if device != "cuda":
+            return free
+        on_gpu = sum(task.device == "cuda" for task in self._tasks.values())
+        return min(free, self._wanted(self._cluster.gpu_capacity(self._options.gpus_per_run)) - on_gpu)
+
+    def _wanted(self, capacity: int) -> int:
+        """Return how many runs to have at Ray, where so many are computed at once."""
+        return self._options.workers or capacity + max(2, capacity // 8)
 
     def submit(self, job: Job) -> None:
-        remote = self._on_gpu if job.run.device == "cuda" else self._on_cpu
+        device = job.run.device
+        remote = self._on_gpu if device == "cuda" else self._on_cpu
         stream = remote.options(name=job.run.name).remote(self._shared_setup, job.to_bytes(), self._flag)
-        self._tasks[job.run.key] = _Task(stream)
+        self._tasks[job.run.key] = _Task(stream, device)
 
     def poll(self, timeout_s: float) -> list[Record | Lost]:
         if self._lost:
@@ -202,6 +212,11 @@ class _Cluster:
     def capacity(self) -> int:
         """Return how many runs the CPUs hold at once."""
         return sum(int(node.get("CPU", 0) // self.threads) for node in self.nodes().values())
+
+    def gpu_capacity(self, gpus_per_run: float) -> int:
+        """Return how many runs the GPUs hold at once; a run has its share of one of them."""
+        a_gpu = int(1 / gpus_per_run + 1e-9)
+        return sum(int(node.get("GPU", 0)) * a_gpu for node in self.nodes().values())
 
 
 def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:

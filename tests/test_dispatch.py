@@ -36,8 +36,8 @@ class Scripted(Executor):
     def __len__(self) -> int:
         return 2
 
-    def n_free(self) -> int:
-        return 2 - len(self.running)
+    def n_free(self, device: str) -> int:
+        return (2 if device == "cpu" else 1) - len(self.running)
 
     def submit(self, job: Job) -> None:
         key = job.run.key
@@ -78,6 +78,18 @@ def play(scripts: list[list[list[object]]], policy: Policy, make: Make) -> tuple
     executor = Scripted({run.key: script for run, script in zip(runs, scripts, strict=True)})
     records = list(Dispatch(executor, policy, Job).records(runs))
     return executor, records, [run.key for run in runs]
+
+
+def test_runs_that_wait_for_a_device_hold_no_others_back(tiny_run: Make) -> None:
+    on_gpu = [tiny_run(seed=seed, device="cuda") for seed in range(3)]
+    on_cpu = [tiny_run(seed=seed) for seed in range(2)]
+    scripts: dict[str, list[list[object]]] = {run.key: [[Started({}), DONE]] for run in (*on_gpu, *on_cpu)}
+    executor = Scripted(scripts)
+    records = list(Dispatch(executor, SOON, Job).records([*on_gpu, *on_cpu]))
+    assert sum(isinstance(record.event, Finished) for record in records) == 5
+    first, second, *_ = executor.submitted
+    assert (first, second) == (on_gpu[0].key, on_cpu[0].key)  # the GPU has one place, the CPUs one more
+    assert [key for key in executor.submitted if key in {run.key for run in on_gpu}] == [run.key for run in on_gpu]
 
 
 def test_a_crash_is_tried_again_and_counted(tiny_run: Make) -> None:

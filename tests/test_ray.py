@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from harness.events import EpochDone, Finished, Image, Interrupted, Record, Star
 from harness.executors import Executor, Job, LocalExecutor
 from harness.grid import load_grid
 from harness.quantities import SavingEvery
-from harness.ray_executor import ClusterError, RayExecutor, RayOptions, environment
+from harness.ray_executor import ClusterError, RayExecutor, RayOptions, _Task, environment
 from harness.sweep import is_measured
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'argmax-harness[ray]'")
@@ -326,6 +327,27 @@ def test_missing_devices_have_a_reason(cluster: Any) -> None:
 def test_runs_that_fit_on_no_node_are_refused(cluster: Any) -> None:
     with pytest.raises(ClusterError, match=r"--threads: expected a node with 3 CPUs, .* whose largest has 1"):
         RayExecutor(RayOptions(cluster.address), threads=3).start(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "on_cpu", "on_gpu", "free"),
+    [
+        (RayOptions(), 0, 0, (10, 3)),  # 8 CPUs and 2 that wait; a GPU and 2 that wait
+        (RayOptions(), 0, 3, (7, 0)),
+        (RayOptions(), 9, 0, (1, 1)),
+        (RayOptions(gpus_per_run=0.3), 0, 2, (8, 3)),  # three a GPU
+        (RayOptions(workers=2), 1, 0, (1, 1)),
+    ],
+)
+def test_runs_that_wait_for_a_gpu_leave_the_cpus_to_others(
+    options: RayOptions, on_cpu: int, on_gpu: int, free: tuple[int, int]
+) -> None:
+    executor = RayExecutor(options)
+    nodes = [{"NodeID": str(n), "Alive": True, "Resources": {"CPU": 4.0, "GPU": float(n)}} for n in range(2)]
+    executor._cluster.ray = SimpleNamespace(nodes=lambda: nodes)
+    devices = ["cpu"] * on_cpu + ["cuda"] * on_gpu
+    executor._tasks = {str(n): _Task(None, device) for n, device in enumerate(devices)}
+    assert (executor.n_free("cpu"), executor.n_free("cuda")) == free
 
 
 def test_variables_that_reach_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
