@@ -8,7 +8,7 @@ import click
 from harness.command_line import REFUSED, Refused
 from harness.commands_lists import data, doctor, list_
 from harness.commands_pages import gradients, report, ui
-from harness.commands_sweep import run, status, sync
+from harness.commands_sweep import repair, run, status, sync
 from reports.visible import FILE, visible_lines
 
 __all__ = ["Refused", "cli", "main"]
@@ -33,7 +33,7 @@ def cli(context: click.Context, debug: bool) -> None:
     context.obj = {"debug": debug}
 
 
-for command in (run, report, gradients, ui, sync, status, list_, data, doctor):
+for command in (run, report, gradients, ui, sync, repair, status, list_, data, doctor):
     cli.add_command(command)
 
 

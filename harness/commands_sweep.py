@@ -14,6 +14,7 @@ from harness.quantities import DURATION, SAVING, SIZE
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
+    from harness.journal import Journal
     from harness.quantities import SavingEvery
     from harness.ray_executor import RayOptions
 
@@ -189,11 +190,43 @@ def make_progress() -> Any:
 @grid_option
 @plugin_option
 @out_option
+def repair(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
+    """Leave out what is damaged of a sweep's journal. What it told is run again; the damaged file is kept."""
+    from harness.lease import Lease
+    from harness.plugins import load_registry
+    from harness.repair import repair
+
+    grid = load(grid_path, load_registry(plugins))
+    journal = existing_journal(out, grid.name)
+    with Lease(journal.folder):
+        done = repair(journal.folder)
+    if done.kept_as is None:
+        click.echo(f"{journal.path}: nothing is damaged.")
+        return
+    click.echo(f"{grid.name}: {done.n_lines} damaged lines left out, and {done.n_runs} runs that have a gap since.")
+    click.echo(f"The damaged journal is kept as {done.kept_as}. The command of the sweep goes on.")
+
+
+def existing_journal(out: Path, name: str) -> "Journal":
+    """Return the journal of a sweep. Raises Refused where there is none."""
+    from harness.journal import Journal
+
+    journal = Journal(out / name)
+    if not journal.path.exists():
+        raise Refused(
+            f"{journal.path}: expected the journal of a sweep, got none. Run the grid first, or give its --out."
+        )
+    return journal
+
+
+@click.command()
+@grid_option
+@plugin_option
+@out_option
 @uri_option
 def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str | None) -> None:
     """Replay the journal of a grid into MLflow, storing nothing twice. Not while the grid is running."""
     from harness import tracking
-    from harness.journal import Journal
     from harness.lease import Lease
     from harness.plugins import load_registry
     from harness.store import sync_store
@@ -202,11 +235,7 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
 
     grid = load(grid_path, load_registry(plugins))
     uri = tracking_uri or tracking.default_uri(out)
-    journal = Journal(out / grid.name)
-    if not journal.path.exists():
-        raise Refused(
-            f"{journal.path}: expected the journal of a sweep, got none. Run the grid first, or give its --out."
-        )
+    journal = existing_journal(out, grid.name)
     with Lease(journal.folder):
         sweep = read_sweep(grid, out)
         try:

@@ -105,6 +105,16 @@ class Journal:
                 if epochs or _EPOCH not in body[:_HEAD]:
                     yield self._parse(body, number, pictures)
 
+    def lines(self) -> Iterator[tuple[bytes, Record | None]]:
+        """Yield every whole line and its record, without picture; None for one that is damaged."""
+        with self._opened() as lines:
+            for number, line in enumerate(lines, 1):
+                if line.endswith(b"\n"):
+                    try:
+                        yield line, self._parse(self._checked(line[:-1], number), number, pictures=False)
+                    except JournalError:
+                        yield line, None
+
     def _opened(self) -> BinaryIO:
         try:
             return self.path.open("rb")
@@ -119,7 +129,7 @@ class Journal:
             where = f"{self.path}:{number}"
             raise JournalError(
                 f"{where}: expected a line with its own checksum, got {checksum[:8]!r}: the journal is damaged. "
-                "Move the folder away and run the grid again."
+                "`harness repair` leaves out what is; that is run again."
             )
         return body
 

@@ -66,10 +66,15 @@ def read(path: Path) -> bytes:
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged file, so that its place is free and nothing is lost. Return its new path."""
-    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
-    target = next(name for name in names if not name.exists())
+    target = free_name(path)
     os.rename(path, target)
     return target
+
+
+def free_name(path: Path) -> Path:
+    """Return the name beside a damaged file under which it may be kept."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def remove_partials(folder: Path) -> None:

@@ -46,14 +46,14 @@ def environment() -> dict[str, str]:
     return os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 
 
-def journal_of(out: Path) -> list[dict[str, object]]:
-    lines = (out / "killed" / "journal.jsonl").read_text().splitlines()
+def journal_of(out: Path, name: str = "killed") -> list[dict[str, object]]:
+    lines = (out / name / "journal.jsonl").read_text().splitlines()
     return [json.loads(line[9:]) for line in lines]
 
 
-def results(out: Path) -> dict[str, dict[str, float]]:
+def results(out: Path, name: str = "killed") -> dict[str, dict[str, float]]:
     """The final metrics of each run that has to be the same, by key. Each run is finished exactly once."""
-    ends = [event for event in journal_of(out) if event["kind"] == "finished"]
+    ends = [event for event in journal_of(out, name) if event["kind"] == "finished"]
     assert max(Counter(event["run_key"] for event in ends).values()) == 1
     return {e["run_key"]: {k: v for k, v in e["metrics"].items() if not is_measured(k)} for e in ends}
 
