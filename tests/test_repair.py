@@ -85,7 +85,7 @@ def test_whatever_line_is_damaged_no_run_is_believed_that_lacks_it(folder: Path)
         assert not finished or [e for e in after[damaged] if isinstance(e, EpochDone | Finished)] == same
         n_left_out += done.n_runs
         assert done.kept_as is not None
-        assert done.kept_as.read_bytes() != content
+        assert len(done.kept_as.read_bytes()) == len(content)
     assert n_left_out > 10
 
 
