@@ -94,7 +94,7 @@ def run(
 
     Exit code: 0 all finished, 1 some run failed or diverged, 2 the input was refused, 130 interrupted.
     """
-    from harness import frozen
+    from harness import frozen, lease
     from harness.dispatch import Policy
     from harness.plugins import load_registry
     from harness.runner import Options, run_sweep
@@ -120,12 +120,16 @@ def run(
         fail_fast=fail_fast,
         plugins=plugins,
         ray=ray,
+        grid_path=grid_path,
         command=without_passwords(shlex.join(["harness", *sys.argv[1:]])),
     )
     if dry_run:
         from harness.dry_run import show
 
-        show(read_sweep(grid, out, selected), options, registry)
+        sweep = read_sweep(grid, out, selected)
+        if lease.holder(sweep.folder) is None:
+            sweep.take_for_interrupted("no driver is alive")
+        show(sweep, options, registry)
         return
     check_data(selected)
     progress = make_progress()
@@ -264,4 +268,6 @@ def status(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
     sweep = read_status(grid_path, out, plugins) or read_sweep(load(grid_path, load_registry(plugins)), out)
     if (who := lease.holder(sweep.folder)) is not None:
         progress.say(f"{'last driven' if who.expired else 'driven'} by {who}")
+    else:
+        sweep.take_for_interrupted("no driver is alive; the command of the sweep goes on")
     progress.finish(sweep, None)

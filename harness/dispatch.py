@@ -156,4 +156,5 @@ class Dispatch:
     def _killed(self, key: str, why: str) -> Record:
         self._executor.kill(key)
         self._forget(key)
-        return Record.now(key, Failed(f"{why}; with --retry failed and a larger one it goes on", crashed=True))
+        how = "--retry failed and a larger one start it again, from its newest checkpoint if it has one"
+        return Record.now(key, Failed(f"{why}; {how}", crashed=True))

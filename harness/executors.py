@@ -52,6 +52,10 @@ class Lost(NamedTuple):
     why: str
 
 
+class Gone(Exception):  # noqa: N818 what the executor is
+    """What computes the runs is lost as a whole; the message is one line."""
+
+
 class Executor(ABC):
     """Computes jobs and brings their records, those of one run in the order in which they happened.
 

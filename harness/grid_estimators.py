@@ -53,7 +53,8 @@ def read_estimators(
                 found += _candidates(item, path, registry[name.value], model, problems)
             else:
                 rule = f"one of {len(registry)} names" if isinstance(name.value, str) else "a name"
-                hint = did_you_mean(name.value, registry) or f"Known: {', '.join(registry)}."
+                known = f"Known: {', '.join(registry)}. One of your own needs --plugin FILE."
+                hint = did_you_mean(name.value, registry) or known
                 problems.expected(name, rule, name.value, hint=hint)
     return found
 

@@ -42,9 +42,10 @@ class Progress(ABC):
         self._epochs = sum(run.training.epochs - done_epochs.get(run.key, 0) for run in runs)
         self._begun = time.monotonic()
         done = len(sweep.selected) - len(runs)
-        self.say(
-            f"{sweep.grid.name}: {len(runs)} runs to do" + (f", {done} already done or skipped" if done else "") + "."
-        )
+        begun = sum(done_epochs.get(run.key, 0) > 0 for run in runs)
+        parts = [f"{sweep.grid.name}: {len(runs)} runs to do"]
+        parts += [f"{begun} of them begun before"] * bool(begun) + [f"{done} already done or skipped"] * bool(done)
+        self.say(", ".join(parts) + ".")
 
     def say(self, line: str) -> None:
         """Print one line above whatever is live."""
@@ -64,7 +65,7 @@ class Progress(ABC):
         if sweep.counts()["failed"] + sweep.counts()["diverged"]:
             self.say("Run the same command with --retry failed to try these again.")
         if tracking_lost:
-            self.say("The tracking store lacks some of these runs: `harness sync` replays them from the journal.")
+            self.say("The tracking store lacks some of these runs; they can be replayed from the journal.")
 
     def remaining(self) -> str:
         """Return the time left as text, from the epochs done so far."""

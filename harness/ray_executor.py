@@ -9,12 +9,14 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+from harness.beside import beside
 from harness.events import TERMINAL, Record
-from harness.executors import Executor, Job, Lost
+from harness.executors import Executor, Gone, Job, Lost
 from harness.provenance import git_state
 from harness.quantities import NEVER, SavingEvery
 from harness.ray_worker import Code, Setup, StopFlag, code_here, compute, difference
@@ -25,6 +27,11 @@ STORE_BYTES = 200_000_000
 CHECK_S = 120.0
 """A node that says nothing for so long, though it should, is taken for lost."""
 REACH_S = 10.0
+SILENT_S = 20.0
+"""A head that does not say for so long which nodes there are is lost, and with it the cluster. Ray waits a minute."""
+CLOSE_S = 20.0
+TOKEN = Path("~/.ray/auth_token")
+"""Where Ray keeps the token of this user's clusters."""
 MESSAGES_AHEAD = 16
 """A run waits once so many of its messages have not been read by the driver."""
 CARRIED, OWN = "HARNESS_", frozenset({"HARNESS_CACHE_DIR", "HARNESS_DATA_DIR", "HARNESS_OUT"})
@@ -120,6 +127,7 @@ class RayExecutor(Executor):
         self._tasks[job.run.key] = _Task(stream, device)
 
     def poll(self, timeout_s: float) -> list[Record | Lost]:
+        self._cluster.nodes()  # which notices that the cluster is gone, before Ray ends this process without a word
         if self._lost:
             found, self._lost = self._lost, []
             return list(found)
@@ -144,10 +152,17 @@ class RayExecutor(Executor):
     def close(self) -> None:
         if self._ray is None:
             return
-        for key in list(self._tasks):
-            self.kill(key)
-        self._ray.shutdown()  # ends what was started here; on a cluster, all processes of this sweep
-        self._ray = None
+        ray, self._ray = self._ray, None
+        streams = [task.stream for task in self._tasks.values()]
+        self._tasks.clear()
+
+        def end() -> None:
+            for stream in streams:
+                ray.cancel(stream, force=True)
+            ray.shutdown()  # ends what was started here; on a cluster, all processes of this sweep
+
+        with suppress(TimeoutError):  # there is nobody left to tell
+            beside(end, CLOSE_S)
 
     def missing_reason(self, device: str) -> str | None:
         if device == "cpu":
@@ -205,7 +220,11 @@ class _Cluster:
     def nodes(self) -> Mapping[str, Mapping[str, float]]:
         """Return the resources of each node that is alive, by its id."""
         if time.monotonic() - self._looked >= LOOK_EVERY_S:
-            self._nodes = {node["NodeID"]: node["Resources"] for node in self.ray.nodes() if node["Alive"]}
+            try:
+                found = beside(self.ray.nodes, SILENT_S)
+            except (TimeoutError, self.ray.exceptions.RayError) as error:
+                raise Gone(f"the Ray cluster does not answer ({in_one_line(error)}); its head may be gone") from error
+            self._nodes = {node["NodeID"]: node["Resources"] for node in found if node["Alive"]}
             self._looked = time.monotonic()
         return self._nodes
 
@@ -222,6 +241,8 @@ class _Cluster:
 def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:
     """Import ray and connect to a cluster. Raises ClusterError."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    if options.address is not None and TOKEN.expanduser().exists():  # `ray start` uses it then, ray.init does not
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # it is read when ray is imported
     try:
         import ray
     except ImportError as error:

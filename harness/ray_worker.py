@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from harness.plugins import Registry
 
 ASK_EVERY_S = 1.0
-ASK_AGAIN_S = 30.0
+ASK_AGAIN_S = 5.0
 """So long a run goes on without asking once the flag could not be reached."""
-PATIENCE_S = 0.2
 
 
 class Code(NamedTuple):
@@ -74,24 +73,29 @@ class StopFlag:
 
 @final
 class Asking:
-    """Whether the flag is set, asked for at most once in a while. Where it cannot be reached, the run goes on."""
+    """Whether the flag is set: asked once in a while, never waited for. Where nobody answers, the run goes on."""
 
     def __init__(self, flag: Any) -> None:
         self._flag = flag
         self._next_s = time.monotonic() + ASK_EVERY_S
         self._known = False
+        self._asked: Any = None  # the answer that is to come
 
     def __call__(self) -> bool:
         import ray
 
         if self._known or time.monotonic() < self._next_s:
             return self._known
+        if self._asked is None:
+            self._asked = self._flag.is_set.remote()
+        if not ray.wait([self._asked], timeout=0)[0]:
+            return False
         pause_s = ASK_EVERY_S
         try:
-            self._known = bool(ray.get(self._flag.is_set.remote(), timeout=PATIENCE_S))
+            self._known = bool(ray.get(self._asked))
         except ray.exceptions.RayError:
             pause_s = ASK_AGAIN_S
-        self._next_s = time.monotonic() + pause_s
+        self._asked, self._next_s = None, time.monotonic() + pause_s
         return self._known
 
 

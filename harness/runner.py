@@ -15,7 +15,7 @@ from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
 from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, Started, is_cut_short
-from harness.executors import Executor, Job, LocalExecutor
+from harness.executors import Executor, Gone, Job, LocalExecutor
 from harness.forecast import longest_first
 from harness.frozen import freeze
 from harness.grid import Grid
@@ -53,6 +53,7 @@ class Options:
     plugins: Sequence[Path] = ()
     ray: "RayOptions | None" = None
     command: str = ""
+    grid_path: Path | None = None
     made_by: str | None = None  # by which code the grid was read (harness.frozen)
 
 
@@ -78,14 +79,14 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
     with Lease(_made(options.out / grid.name)) as lease, Journal(lease.folder) as journal:
         for note in filter(None, [lease.note, cut_note(journal)]):
             progress.say(f"note: {note}")
-        for line in freeze(lease.folder, grid, options.made_by):
-            progress.say(line)
         sweep = read_sweep(grid, options.out, selected)
         close_abandoned(sweep, journal)
         warn_of_other_origins(sweep, progress)
         executor = make_executor(options)
         runs = list(skip_missing_devices(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
         executor.start(len(runs))
+        for line in freeze(lease.folder, grid, options.made_by):  # nothing was refused: this grid runs
+            progress.say(line)
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
             starting = f"{len(executor)} workers start; " if len(executor) else ""
@@ -106,6 +107,8 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         progress.finish(sweep, store.lost)
         if interrupted:
             progress.say("next: the same command again goes on where this stopped")
+        if store.lost and options.grid_path is not None:
+            progress.say(f"next: {sync_command(options)}")
         progress.say(f"next: {next_command(grid.name, options)}")
     return code
 
@@ -131,6 +134,17 @@ def next_command(name: str, options: Options) -> str:
     return without_passwords(shlex.join(command))
 
 
+def sync_command(options: Options) -> str:
+    """Return the command that brings a store that was away up to date."""
+    command = ["harness", "sync", "--grid", str(options.grid_path)]
+    command += [part for plugin in options.plugins for part in ("--plugin", str(plugin))]
+    if options.out != Path("results"):
+        command += ["--out", str(options.out)]
+    if options.tracking_uri is not None:
+        command += ["--tracking-uri", options.tracking_uri]
+    return without_passwords(shlex.join(command))
+
+
 @dataclass
 class Driver:
     """Carries every record of a sweep to its journal, its store and the terminal, in that order."""
@@ -147,7 +161,7 @@ class Driver:
         self._signals = Signals(first=lambda: None)
 
     def execute(self, runs: Sequence[RunConfig], executor: Executor, policy: Policy, *, fail_fast: bool) -> bool:
-        """Compute the runs. Return whether the user interrupted.
+        """Compute the runs. Return whether that was interrupted, by the user or by the loss of what computes them.
 
         The first Ctrl-C (or SIGTERM) lets the epochs under way end and saves their state, the second stops at once.
         """
@@ -163,6 +177,11 @@ class Driver:
         except KeyboardInterrupt:
             executor.close()
             self.stop("interrupted by the user")
+            return True
+        except Gone as gone:
+            self.progress.say(f"stopped: {gone}")
+            executor.close()
+            self.stop(str(gone))
             return True
         return dispatch.is_stopping
 

@@ -1,5 +1,6 @@
-"""What Ctrl-C and SIGTERM do to a sweep."""
+"""What Ctrl-C, SIGTERM and the end of its terminal do to a sweep."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,10 @@ class Signals:
         self._is_held = self._is_due = False
 
     def __enter__(self) -> Self:
-        self._former = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        handled = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+            handled.append(signal.SIGHUP)
+        self._former = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -40,6 +44,8 @@ class Signals:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _print_nowhere()
         self._n += 1
         if self._n == 1:
             self._first()
@@ -47,3 +53,12 @@ class Signals:
             self._is_due = True
         else:
             raise KeyboardInterrupt
+
+
+def _print_nowhere() -> None:
+    """The terminal is gone, and what writes to it would fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if os.isatty(descriptor):
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)

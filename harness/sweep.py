@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from harness import frozen
 from harness.config import RunConfig
-from harness.events import TERMINAL, EpochDone, Event, Finished, Record, Started, is_cut_short
+from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started, is_cut_short
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, add
 from harness.source import SourceError, read_text
@@ -73,6 +73,11 @@ class Sweep:
     def live(self) -> list[str]:
         """Return the keys of the runs under way, or left so by a driver that was killed."""
         return [key for key in self.attempts if key not in self.ends]
+
+    def take_for_interrupted(self, why: str) -> None:
+        """Let the runs under way count as interrupted; the next driver records that."""
+        for key in self.live():
+            self.ends[key] = Interrupted(why)
 
     def counts(self) -> Counter[str]:
         return Counter(self.status(run) for run in self.grid.runs)

@@ -19,6 +19,7 @@ UNLESS_SET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # three lines a run, over the progress
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """MLflow itself would ask a server that is away 8 times, each for 120 s."""

@@ -195,7 +195,8 @@ PROBLEMS = {
     ),
     "unknown estimator": (
         "seeds: [0]\nestimators: [x]",
-        f"2:14: estimators[0]: expected one of {NAMES} names, got 'x'. Known: {', '.join(REGISTRY)}.",
+        f"2:14: estimators[0]: expected one of {NAMES} names, got 'x'. Known: {', '.join(REGISTRY)}."
+        " One of your own needs --plugin FILE.",
     ),
     "estimator without a name": (
         "seeds: [0]\nestimators: [{n_samples: 2}]",

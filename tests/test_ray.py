@@ -25,7 +25,7 @@ from harness.events import EpochDone, Finished, Image, Interrupted, Record, Star
 from harness.executors import Executor, Job, LocalExecutor
 from harness.grid import load_grid
 from harness.quantities import SavingEvery
-from harness.ray_executor import ClusterError, RayExecutor, RayOptions, _Task, environment
+from harness.ray_executor import ClusterError, RayExecutor, RayOptions, _Task, connect, environment
 from harness.sweep import is_measured
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'argmax-harness[ray]'")
@@ -296,6 +296,29 @@ def test_a_driver_that_ends_leaves_no_process_and_the_sweep_goes_on(number: int,
 
 
 @pytest.mark.slow
+def test_a_cluster_whose_head_is_gone_is_said_and_the_sweep_goes_on_without_it(tmp_path: Path, out: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    grid, reference = grid_file(tmp_path, 200), other_out(out, "reference")
+    assert finished(harness("run", "--grid", grid, "--out", reference))[0] == 0
+    own = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100_000_000})
+    options = ("--executor", "ray", "--address", own.address, "--checkpoint-every", "1epochs")
+    process = harness("run", "--grid", grid, "--out", out, *options)
+    wait_for(lambda: sum(e["kind"] == "epoch" for e in events(out)) > 20, process)
+    own.head_node.kill_gcs_server()
+    code, said, err = finished(process)
+    own.shutdown()
+    assert code == 130, said + err
+    assert (
+        "stopped: the Ray cluster does not answer (TimeoutError: no answer within 20 s); its head may be gone" in said
+    )
+    code, said, err = finished(harness("run", "--grid", grid, "--out", out))
+    assert code == 0, said + err
+    assert "of them begun before" in said
+    assert results(out) == results(reference)
+
+
+@pytest.mark.slow
 def test_a_node_short_of_memory_costs_no_more_tries_than_said(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,6 +417,18 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
     assert (code, err) == (0, "")
     assert "note: times are those of this machine; which devices the cluster has is seen when it runs" in said
     assert "to be skipped" not in said
+
+
+def test_a_token_that_ray_start_asks_for_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setattr("harness.ray_executor.TOKEN", tmp_path / "auth_token")
+    for is_there in (False, True):
+        if is_there:
+            (tmp_path / "auth_token").write_text("0" * 64)
+        with pytest.raises(ClusterError, match="expected the head of a Ray cluster"):
+            connect(RayOptions("127.0.0.1:1"), 1, {})
+        assert os.environ.get("RAY_AUTH_MODE") == ("token" if is_there else None)
 
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

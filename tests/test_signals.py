@@ -35,6 +35,21 @@ def test_the_first_asks_and_the_second_interrupts() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_the_end_of_the_terminal_asks_too_unless_nohup_said_otherwise() -> None:
+    asked: list[str] = []
+    with Signals(first=lambda: asked.append("stop")):
+        signal.raise_signal(signal.SIGHUP)
+    assert asked == ["stop"]
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals(first=lambda: asked.append("stop")):
+            signal.raise_signal(signal.SIGHUP)
+        assert asked == ["stop"]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
 def test_the_second_waits_for_what_is_held_together_unless_that_fails() -> None:
     done: list[str] = []
     with Signals(first=lambda: None) as signals:

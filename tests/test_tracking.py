@@ -193,6 +193,14 @@ def test_a_store_that_cannot_be_is_one_line(out: Path, uri: str) -> None:
         Tracker(uri, out=out)
 
 
+@pytest.mark.parametrize("uri", ["127.0.0.1:5123", "my.host:5000/mlflow", "htp://127.0.0.1:5123"])
+def test_an_address_without_its_scheme_is_one_line(out: Path, uri: str) -> None:
+    with pytest.raises(
+        TrackingError, match=r"^tracking: expected http://, .* got '.*'\. .* such as http://[^\n]*\d+[^\n]*$"
+    ):
+        Tracker(uri, out=out)
+
+
 def test_a_database_without_its_driver_is_one_line(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     monkeypatch.setattr("harness.tracking.tracker.check_server", lambda uri: None)

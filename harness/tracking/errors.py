@@ -61,6 +61,11 @@ def check_server(uri: str) -> None:
 
 def address(uri: str) -> tuple[str, str | None, int | None]:
     """Return scheme, without its driver, host and port of a URI. Raises TrackingError where it has none such."""
+    if re.match(r"[\w.-]+:\d+(/|$)", uri) or uri.startswith("htp"):
+        raise TrackingError(
+            f"tracking: expected http://, https://, sqlite:/// or postgresql://, got {without_passwords(uri)!r}. "
+            f"Give another --tracking-uri, such as http://{without_passwords(uri).partition('://')[2] or uri}."
+        )
     try:
         scheme = urlsplit(uri).scheme.partition("+")[0]
         if scheme not in PORTS:
