@@ -241,8 +241,6 @@ class _Cluster:
 def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:
     """Import ray and connect to a cluster. Raises ClusterError."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    if options.address is not None and TOKEN.expanduser().exists():  # `ray start` uses it then, ray.init does not
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # it is read when ray is imported
     try:
         import ray
     except ImportError as error:
@@ -262,9 +260,16 @@ def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"--address {options.address or 'local'}: expected a Ray cluster that this machine is a node of, got: "
-            f"{in_one_line(error)} Start one: ray start --head, or ray start --address HOST:PORT."
+            f"{in_one_line(error)} Start one: ray start --head, or ray start --address HOST:PORT.{token_hint()}"
         ) from error
     return ray
+
+
+def token_hint() -> str:
+    """Return what to try where Ray has made a token: `ray start` asks for it then, but ray.init does not show it."""
+    if not TOKEN.expanduser().exists() or "RAY_AUTH_MODE" in os.environ:
+        return ""
+    return f" If it was started since there is {TOKEN}, it asks for that: export RAY_AUTH_MODE=token."
 
 
 def check_reachable(address: str) -> None:
