@@ -40,6 +40,7 @@ for command in (run, report, gradients, ui, sync, repair, status, list_, data, d
 def user_errors() -> tuple[type[Exception], ...]:
     """Return the exceptions whose message is meant for the user. Only modules that are loaded can have raised one."""
     names = {
+        "harness.executors": "Gone",
         "harness.grid": "GridError",
         "harness.plugins": "PluginError",
         "harness.datasets.catalogue": "DataError",

@@ -10,7 +10,7 @@ from typing import Self, final
 
 @final
 class Signals:
-    """While entered: the first signal calls `first`, any more raise KeyboardInterrupt in the main thread.
+    """While entered: the first signal calls `first`, any more but SIGHUP raise KeyboardInterrupt in the main thread.
 
     `first` runs in the middle of whatever the main thread is doing, so it may set a flag and no more.
     """
@@ -46,6 +46,8 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             _print_nowhere()
+            if self._n:  # it comes from the kernel and from the shell: nobody has asked twice
+                return
         self._n += 1
         if self._n == 1:
             self._first()

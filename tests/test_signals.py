@@ -39,6 +39,7 @@ def test_the_end_of_the_terminal_asks_too_unless_nohup_said_otherwise() -> None:
     asked: list[str] = []
     with Signals(first=lambda: asked.append("stop")):
         signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)  # from the shell, too
     assert asked == ["stop"]
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
