@@ -9,8 +9,8 @@ Result = TypeVar("Result")
 LOOK_EVERY_S = 0.2
 
 
-def beside(call: Callable[[], Result], patience_s: float) -> Result:
-    """Return what the call returns, or raise what it raises; TimeoutError after so many seconds, while it goes on."""
+def beside(call: Callable[[], Result], is_over: Callable[[], bool]) -> Result:
+    """Return what the call returns, or raise what it raises; TimeoutError once `is_over`, while the call goes on."""
     results: list[Result] = []
     errors: list[Exception] = []
 
@@ -22,11 +22,16 @@ def beside(call: Callable[[], Result], patience_s: float) -> Result:
 
     thread = Thread(target=work, daemon=True)
     thread.start()
-    until = time.monotonic() + patience_s
     while thread.is_alive():
         thread.join(LOOK_EVERY_S)
-        if thread.is_alive() and time.monotonic() > until:
-            raise TimeoutError(f"no answer within {patience_s:g} s")
+        if thread.is_alive() and is_over():
+            raise TimeoutError("no answer in time")
     for error in errors:
         raise error
     return results[0]
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Return a function that says whether so many seconds have passed since now."""
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() > until

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from harness.beside import beside
+from harness.beside import after, beside
 from harness.events import TERMINAL, Record
 from harness.executors import Executor, Gone, Job, Lost
 from harness.provenance import git_state
@@ -162,7 +162,7 @@ class RayExecutor(Executor):
             ray.shutdown()  # ends what was started here; on a cluster, all processes of this sweep
 
         with suppress(TimeoutError):  # there is nobody left to tell
-            beside(end, CLOSE_S)
+            beside(end, after(CLOSE_S))
 
     def missing_reason(self, device: str) -> str | None:
         if device == "cpu":
@@ -221,8 +221,10 @@ class _Cluster:
         """Return the resources of each node that is alive, by its id."""
         if time.monotonic() - self._looked >= LOOK_EVERY_S:
             try:
-                found = beside(self.ray.nodes, SILENT_S)
-            except (TimeoutError, self.ray.exceptions.RayError) as error:
+                found = beside(self.ray.nodes, after(SILENT_S))
+            except TimeoutError:
+                raise Gone(f"the Ray cluster has not answered for {SILENT_S:g} s; its head may be gone") from None
+            except self.ray.exceptions.RayError as error:
                 raise Gone(f"the Ray cluster does not answer ({in_one_line(error)}); its head may be gone") from error
             self._nodes = {node["NodeID"]: node["Resources"] for node in found if node["Alive"]}
             self._looked = time.monotonic()

@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from harness import origin, sealed
+from harness.beside import beside
 from harness.events import TERMINAL, Image, Record, is_cut_short
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, JournalError, add
@@ -132,29 +134,13 @@ class Store:
             self.wait_for_room()
         if self._thread.is_alive() and not self._is_silent:
             self._queue.put(None)
-            self._wait_for(self._thread)
+            self._patiently(self._thread.join)
 
-    def _patiently(self, action: Callable[[], None]) -> None:
-        """Do it in a thread of its own: a database that is silent keeps the main thread deaf for Ctrl-C."""
-        errors: list[Exception] = []
-
-        def act() -> None:
-            try:
-                action()
-            except Exception as error:  # noqa: BLE001 it is raised again, where the driver is
-                errors.append(error)
-
-        thread = Thread(target=act, name="store", daemon=True)
-        thread.start()
-        self._wait_for(thread)
-        for error in errors:
-            raise error
-
-    def _wait_for(self, thread: Thread) -> None:
-        """Wait until the thread has ended, or the store has been silent for too long."""
+    def _patiently(self, action: Callable[[], object]) -> None:
+        """Do it beside the main thread: a database that is silent would keep that deaf for Ctrl-C."""
         self._has_moved()  # it may have had nothing to do until now
-        while thread.is_alive() and not self._lose_if_silent():
-            thread.join(0.2)
+        with suppress(TimeoutError):  # that it is lost was said
+            beside(action, self._lose_if_silent)
 
     def _lose_if_silent(self) -> bool:
         if time.monotonic() - self._beat > PATIENCE_S:
