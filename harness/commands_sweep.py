@@ -233,7 +233,7 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness import tracking
     from harness.lease import Lease
     from harness.plugins import load_registry
-    from harness.store import sync_store
+    from harness.replay import sync_store
     from harness.sweep import read_sweep
     from reports.visible import without_passwords
 

@@ -15,8 +15,9 @@ from harness.config import RunConfig
 from harness.events import Diverged, EpochDone, Event, Failed, Finished, Image, Interrupted, Record, Started
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt, Journal
+from harness.replay import sync_store
 from harness.runner import Options
-from harness.store import Store, _Item, sync_store
+from harness.store import Store, _Item
 from harness.sweep import read_sweep
 from harness.tracking import Tracker
 

@@ -19,8 +19,9 @@ from harness.events import EpochDone, Event, Finished, Record, Started
 from harness.grid import load_grid
 from harness.journal import Attempt
 from harness.progress import PlainProgress
+from harness.replay import open_store
 from harness.runner import Options, run_sweep
-from harness.store import QUEUED, Store, open_store
+from harness.store import QUEUED, Store
 from harness.sweep import Span, read_sweep
 from harness.tracking import Tracker
 

@@ -14,8 +14,8 @@ from harness.events import Interrupted, Record
 from harness.grid import load_grid
 from harness.journal import Journal
 from harness.lease import Lease
+from harness.replay import open_store
 from harness.runner import Options
-from harness.store import open_store
 from harness.sweep import read_sweep
 from harness.tracking import Tracker
 from reports.load import load

@@ -1,0 +1,136 @@
+"""What a store lacks of a sweep, from the journal: at the start of a sweep, after an outage, and by `harness sync`."""
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import origin, sealed
+from harness.events import TERMINAL, Image, Record, is_cut_short
+from harness.grid import Grid
+from harness.journal import Attempt, Journal, JournalError, add
+from harness.origin import Origin
+
+if TYPE_CHECKING:
+    from harness.runner import Options
+    from harness.sweep import Sweep
+    from harness.tracking import Tracker
+
+
+def open_store(
+    tracker: "Tracker",
+    sweep: "Sweep",
+    options: "Options",
+    *,
+    thorough: bool = False,
+    beat: Callable[[], None] = lambda: None,
+) -> int:
+    """Open the sweep in the store and replay what the journal has and the store has not. Return the number replayed.
+
+    `thorough`: look at every run in the store, also if the last sweep there closed and nothing has happened since.
+    `beat` is called after each run that was replayed.
+    """
+    return _open(tracker, sweep, origin.of(sweep, options), thorough=thorough, beat=beat)
+
+
+def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
+    """Replay whatever the store lacks, and close the sweep there. Return the number of runs replayed.
+
+    The store gets what the sweep was run with; where nobody knows that any more, what the store has of it stays.
+    """
+    replayed = _open(tracker, sweep, origin.read(sweep.folder), thorough=True)
+    counts = sweep.counts()
+    status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
+    tracker.close_sweep(status, counts, sweep.ended_spans())
+    return replayed
+
+
+def _open(
+    tracker: "Tracker",
+    sweep: "Sweep",
+    made_with: Origin | None,
+    *,
+    thorough: bool,
+    beat: Callable[[], None] = lambda: None,
+) -> int:
+    grid = sweep.grid
+    tags, files = {"harness.question": grid.question}, {"grid.yaml": grid.text, "plan.json": json.dumps(plan(grid))}
+    if made_with is not None:
+        tags["harness.command"] = made_with.command
+        files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
+    tracker.open_sweep(name=grid.name, sweep_id=_sweep_id(sweep.folder), runs=grid.runs, tags=tags, files=files)
+    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
+    if missing:
+        for _ in _replayed(tracker, sweep, missing):
+            beat()
+    return len(missing)
+
+
+def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator[str]:
+    """Write the newest attempts at some runs again, one after the other, so that few are held at once; yield keys."""
+    newest: dict[str, Attempt] = {}
+    written: dict[str, int] = {}
+    journal = Journal(sweep.folder)
+    for record in journal.read(pictures=False):
+        key = record.run_key
+        if key not in missing:
+            continue
+        attempt = add(with_picture(record, journal), newest)
+        if attempt.begun_ms != sweep.spans[key].begun_ms or not isinstance(record.event, TERMINAL):
+            continue
+        tracker.write([each for each in attempt.records[written.get(key, 0) :] if not is_lost(each)], attempt)
+        written[key] = len(attempt.records)
+        if record.time_ms == sweep.spans[key].last_ms and not is_cut_short(record.event):
+            del newest[key]
+        yield key
+
+
+def with_picture(record: Record, journal: Journal) -> Record:
+    """Return a record that was read without its picture with it, unless that is lost."""
+    if not isinstance(event := record.event, Image):
+        return record
+    return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
+
+
+def is_lost(record: Record) -> bool:
+    """Return whether a record has lost its picture. The store does without; its checksum there tells the reader."""
+    return isinstance(record.event, Image) and not record.event.png
+
+
+def plan(grid: Grid) -> list[dict[str, Any]]:
+    """Return what every planned run is, so that a report sees the missing ones."""
+    return [
+        {
+            "run_key": run.key,
+            "name": run.name,
+            "label": run.label,
+            "estimator": run.estimator.name,
+            "schedule": run.schedule.label,
+            "device": run.device,
+            "seed": run.seed,
+        }
+        for run in grid.runs
+    ]
+
+
+def _sweep_id(folder: Path) -> str:
+    """Return the identity of the sweep in this folder: made once, kept beside the journal.
+
+    Raises JournalError if it is damaged: with another one, the store would get every run a second time.
+    """
+    path = folder / "sweep_id"
+    if not path.exists():
+        sealed.write(path, uuid.uuid4().hex.encode())
+    content = path.read_bytes()
+    if re.fullmatch(rb"[0-9a-f]{32}", content):  # of a version that did not seal it
+        return content.decode()
+    try:
+        return sealed.unseal(content, str(path)).decode()
+    except sealed.Damaged as error:
+        raise JournalError(
+            f"{error} Write the tag harness.sweep_id of the sweep's parent run in MLflow into it, or move it away: then"
+            " the store gets every run a second time."
+        ) from None
