@@ -106,14 +106,20 @@ class Journal:
                     yield self._parse(body, number, pictures)
 
     def lines(self) -> Iterator[tuple[bytes, Record | None]]:
-        """Yield every whole line and its record, without picture; None for one that is damaged."""
+        """Yield every whole line and its record, without picture; None for one that does not fit its checksum.
+
+        Raises JournalError where one does, but is no record of this version: that is no damage.
+        """
         with self._opened() as lines:
             for number, line in enumerate(lines, 1):
-                if line.endswith(b"\n"):
-                    try:
-                        yield line, self._parse(self._checked(line[:-1], number), number, pictures=False)
-                    except JournalError:
-                        yield line, None
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    body = self._checked(line[:-1], number)
+                except JournalError:
+                    yield line, None
+                else:
+                    yield line, self._parse(body, number, pictures=False)
 
     def _opened(self) -> BinaryIO:
         try:

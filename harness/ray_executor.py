@@ -85,7 +85,7 @@ class RayExecutor(Executor):
         ray = self._connected()
         try:
             self._check_cluster()
-        except ClusterError:
+        except (ClusterError, Gone):
             self.close()
             raise
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -25,7 +25,8 @@ class Repaired(NamedTuple):
 
 
 def repair(folder: Path) -> Repaired:
-    """Write the journal of a sweep again without its damaged lines. Raises JournalError where the disk refuses.
+    """Write the journal of a sweep again without its damaged lines. Raises JournalError where the disk refuses,
+    and for records of another version.
 
     Only for who holds the lease of the folder.
     """

@@ -8,7 +8,7 @@ from test_cli import assert_refused, grid_file, harness
 from test_kills import results
 
 from harness.events import EpochDone, Event, Failed, Finished, Image, Interrupted, Record, Started
-from harness.journal import Journal, JournalError, attempts
+from harness.journal import Journal, JournalError, attempts, line_of
 from harness.repair import is_whole, repair
 
 
@@ -83,10 +83,21 @@ def test_whatever_line_is_damaged_no_run_is_believed_that_lacks_it(folder: Path)
         finished = isinstance(after.get(damaged, [None])[-1], Finished)
         same = [event for event in before[damaged] if not isinstance(event, Interrupted | Image | Started)]
         assert not finished or [e for e in after[damaged] if isinstance(e, EpochDone | Finished)] == same
+        made_by = attempts(Journal(folder).read())[damaged].made_by if finished else None
+        assert not finished or made_by == ("b" if damaged == "other code" else "a", "2")
         n_left_out += done.n_runs
         assert done.kept_as is not None
         assert len(done.kept_as.read_bytes()) == len(content)
     assert n_left_out > 10
+
+
+def test_a_record_of_another_version_is_no_damage(folder: Path) -> None:
+    path = folder / "journal.jsonl"
+    path.write_bytes(path.read_bytes() + line_of('{"kind": "of the future"}'))
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="expected a record of this version"):
+        repair(folder)
+    assert path.read_bytes() == before
 
 
 def test_a_sweep_whose_journal_was_damaged_goes_on(tmp_path: Path, out: Path) -> None:
