@@ -30,10 +30,10 @@ def child(store: Path, out: Path) -> None:
     """Run `harness report` in this process, and print what it took as JSON."""
     begun = time.perf_counter()
     from harness.cli import main
-    from reports import comparison, figures, gradient_history, html, load, verdict
+    from reports import comparison, figures, gradient_history, html, stored, verdict
 
     spent: Counter[str] = Counter()
-    timed(spent, "reading", load, "load")
+    timed(spent, "reading", stored, "load")
     timed(spent, "build", html, "build_report")
     timed(spent, "statistics", comparison, "levels", "differences", "difference_points")
     timed(spent, "statistics", verdict, "sentence", "power", "warnings")

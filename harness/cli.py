@@ -49,7 +49,7 @@ def user_errors() -> tuple[type[Exception], ...]:
         "harness.ray_executor": "ClusterError",
         "harness.runner": "SweepError",
         "harness.tracking": "TrackingError",
-        "reports.load": "ReportError",
+        "reports.frame": "ReportError",
     }
     return tuple(getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
 

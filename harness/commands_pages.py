@@ -52,7 +52,7 @@ def report(
 ) -> None:
     """Write report.html and tables/ about an experiment."""
     from reports.html import build_report
-    from reports.load import load
+    from reports.stored import load
 
     runs = load(experiment, tracking_uri or store_uri(results))
     folder = out or results / folder_name(runs.experiment) / "report"

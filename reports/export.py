@@ -1,13 +1,8 @@
-"""Tables as CSV (full precision), Markdown and LaTeX (booktabs), each written whole or not at all."""
+"""Tables as CSV (full precision), Markdown and LaTeX (booktabs)."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -21,29 +16,6 @@ _LATEX = {
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
-_STALE_S = 3_600.0
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, never half of one.
-
-    What a killed writer left of the same file, an hour ago or earlier, is removed.
-    """
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # its writer has just finished
-            if time.time() - left.stat().st_mtime > _STALE_S:
-                left.unlink()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def csv(frame: pd.DataFrame) -> str:

@@ -16,6 +16,8 @@ device, seed        as stored; ``seed`` is an integer
 status              finished, failed, diverged, skipped, interrupted, running or missing
 error               first line of the error, empty where there is none
 sweep               run id of the parent run
+experiment          name of its experiment; experiment_id is MLflow's number of it
+former              True where the newest plan of the sweep has this run no more: grid or plugin was edited since
 start, end          UTC; NaT where unknown
 shared_machine      True where other runs used the machine at the same time, so that timings are contended
 <dotted name>       a parameter of the resolved configuration, typed: ``training.lr``, ``model.n_latents``
@@ -30,12 +32,16 @@ device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training second
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from reports.files import write_bytes_atomically
 
 NO_TEMPERATURE = "none"
 STATUSES = ("finished", "failed", "diverged", "interrupted", "running", "skipped", "missing")
@@ -43,11 +49,18 @@ WORST = ("failed", "diverged")  # these rank last; the others have not been trie
 IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
 CORE = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
-    *("setting", "device", "seed", "status", "error", "sweep", "start", "end", "shared_machine"),
+    *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
+    *("start", "end", "shared_machine"),
 )
 
 
 _LAST_SEED = 2**32 - 1
+_TEXTS = (
+    *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "device", "error", "sweep"),
+    *("experiment", "experiment_id"),
+)
+_SOURCE = "estimator.source"
+"""The hash of a plugin's file: a version of an estimator, and nothing that a grid sweeps."""
 
 
 class ReportError(Exception):
@@ -77,6 +90,12 @@ class Runs:
     images: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)  # run_key -> kind -> PNG
     sweeps: tuple[Sweep, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be read; the report prints them
+    latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
+
+    def to_parquet(self, folder: Path) -> None:
+        """Write runs.parquet and history.parquet into ``folder``, each whole or not at all."""
+        for name, frame in (("runs", self.runs), ("history", self.history)):
+            write_bytes_atomically(folder / f"{name}.parquet", parquet(frame))
 
 
 def typed(text: Any) -> Any:
@@ -115,6 +134,33 @@ def _rank(record: Mapping[str, Any]) -> tuple[bool, float, str]:
     return record["status"] == "finished", seconds, str(record["run_id"])
 
 
+def mark_former(records: Sequence[dict[str, Any]], sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """The records with ``former``: whether no plan has the run any more. Where plans have no run at all, none is.
+
+    A former run of an estimator whose file was edited since gets the version into its label, so that it is a setting
+    of its own.
+    """
+    planned = {str(entry.get("run_key", "")) for sweep in sweeps for entry in sweep.plan}
+    known = all(sweep.plan for sweep in sweeps) and any(str(record["run_key"]) in planned for record in records)
+    marked = [{**record, "former": known and str(record["run_key"]) not in planned} for record in records]
+    current = {(record["estimator"], record.get("source")) for record in marked if not record["former"]}
+    names = {name for name, _ in current}
+    for record in marked:
+        version = (record["estimator"], record.get("source"))
+        if record["former"] and record["estimator"] in names and version not in current:
+            _name_version(record)
+    return [{name: value for name, value in record.items() if name != "source"} for record in marked]
+
+
+def _name_version(record: dict[str, Any]) -> None:
+    """Put the version of an estimator into its label: ``mine`` becomes ``mine [version 1a2b3c4d]``."""
+    label, estimator = str(record.get("label", "")), str(record.get("estimator_label") or "")
+    estimator = estimator or label.partition(" · ")[0] or str(record["estimator"])
+    named = f"{estimator} [version {str(record.get('source') or 'unknown')[:8]}]"
+    record["label"] = named + label.removeprefix(estimator) if label.startswith(estimator) else label
+    record["estimator_label"] = named
+
+
 def planned_but_missing(plan: Iterable[Mapping[str, Any]], known: set[str]) -> list[dict[str, Any]]:
     """Records of planned runs that left no trace in the store."""
     missing: dict[str, dict[str, Any]] = {}
@@ -134,25 +180,15 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for name in CORE:
         if name not in frame:
             frame[name] = None
-    for name in (
-        "run_id",
-        "run_key",
-        "name",
-        "label",
-        "estimator",
-        "estimator_label",
-        "schedule",
-        "device",
-        "error",
-        "sweep",
-    ):
+    for name in _TEXTS:
         frame[name] = frame[name].fillna("").astype(str)
     frame["schedule"] = frame["schedule"].replace("", NO_TEMPERATURE)
     seeds = pd.to_numeric(frame["seed"], errors="coerce").astype("Float64")
     frame["seed"] = seeds.where(seeds.between(0, _LAST_SEED) & (seeds % 1 == 0)).astype("Int64")
     frame["start"] = pd.to_datetime(frame["start"], utc=True)
     frame["end"] = pd.to_datetime(frame["end"], utc=True)
-    frame["shared_machine"] = frame["shared_machine"].eq(True)
+    for name in ("shared_machine", "former"):
+        frame[name] = frame[name].eq(True)
     if {"test/neg_elbo", "test/relaxed_loss"} <= set(frame.columns):
         frame["test/soft_hard_gap"] = frame["test/neg_elbo"] - frame["test/relaxed_loss"]
     parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
@@ -209,7 +245,8 @@ def _unnamed_axes(frame: pd.DataFrame) -> list[str]:
     if not known.duplicated(["label", "device", "seed"]).any():
         return []
     groups = ["label", "device", "seed"]
-    text = known[[name for name in known.columns if name not in CORE and "/" not in name]].astype(str)
+    settings = [name for name in known.columns if name not in CORE and "/" not in name and name != _SOURCE]
+    text = known[settings].astype(str)
     text[groups] = known[groups]
     differs = text.groupby(groups, dropna=False).nunique().max()
     return sorted(str(name) for name in differs.index[differs > 1])
@@ -229,3 +266,19 @@ def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[s
     numbers = [name for name in frame.columns if name not in IDENTITY]
     frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
     return frame[[*first, *sorted(name for name in frame.columns if name not in first)]]
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """The frame as Parquet; a column of mixed types as text. The same frame gives the same bytes."""
+    mixed = [name for name in frame.select_dtypes("object") if not frame[name].map(_is_text).all()]
+    content = io.BytesIO()
+    frame.assign(**{name: frame[name].map(_as_text) for name in mixed}).to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or _absent(value)
+
+
+def _as_text(value: Any) -> str | None:
+    return None if _absent(value) else value if isinstance(value, str) else json.dumps(value)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from reports import export, palette, svg
+from reports.files import write_atomically
 from reports.page import environment
 from reports.svg import Panel
 from reports.tables import Cell, Column, Table, number, p_value
@@ -196,13 +197,13 @@ def write(sections: Sequence[Section], folder: Path, *, title: str, command: str
     whole = whole[["problem", *(name for name in whole.columns if name != "problem")]]
     tables = [table(section.frame, f"{section.title}: truth {section.truth}") for section in sections]
     panels = [panel(section) for section in sections]
-    export.write_atomically(folder / "gradients.csv", export.csv(whole))
-    export.write_atomically(folder / "gradients.md", export.markdown(tables))
+    write_atomically(folder / "gradients.csv", export.csv(whole))
+    write_atomically(folder / "gradients.md", export.markdown(tables))
     for section in sections:
         drawn = figure(section.frame)
         picture = io.StringIO()
         drawn.savefig(picture, format="svg", bbox_inches="tight", facecolor="white")
-        export.write_atomically(folder / "figures" / f"{section.title}.svg", picture.getvalue())
+        write_atomically(folder / "figures" / f"{section.title}.svg", picture.getvalue())
     page = (
         environment()
         .get_template("gradients.html.j2")
@@ -215,5 +216,5 @@ def write(sections: Sequence[Section], folder: Path, *, title: str, command: str
             colour={},
         )
     )
-    export.write_atomically(folder / "gradients.html", page)
+    write_atomically(folder / "gradients.html", page)
     return folder / "gradients.html"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from reports import comparison, export, figures, gallery, gradient_history, provenance, tables, verdict
 from reports.comparison import Baseline, Metric
+from reports.files import write_atomically
 from reports.frame import NO_TEMPERATURE, Runs
 from reports.gradients import Section
 from reports.page import environment
@@ -52,8 +53,8 @@ def build_report(runs: Runs, out_dir: Path, *, baseline: str | None = None, titl
     folder = out_dir / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (_files(compared) | _gradient_files(measured)).items():
-        export.write_atomically(folder / name, text)
-    export.write_atomically(out_dir / "report.html", page)
+        write_atomically(folder / name, text)
+    write_atomically(out_dir / "report.html", page)
     return out_dir / "report.html"
 
 

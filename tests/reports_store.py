@@ -233,7 +233,7 @@ def main_grid(n_seeds: int = 3) -> list[Planned]:
 
 
 def in_memory(planned: Sequence[Planned], *, epochs: int = 4, name: str = "demo", **sweep: Any) -> Runs:
-    """What ``reports.load.load`` would give, without a store."""
+    """What ``reports.load`` would give, without a store."""
     records = []
     for number, run in enumerate(planned):
         record: dict[str, Any] = {"run_id": "" if run.status == "missing" else f"{number:032x}", "run_key": run.key}

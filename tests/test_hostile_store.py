@@ -28,7 +28,7 @@ from harness.tracking import STORE_ERRORS, Down, Tracker, TrackingError, errors,
 from reports import artifacts, export, mlflow_environment
 from reports.artifacts import Artifacts
 from reports.html import build_report
-from reports.load import ReportError, load
+from reports.stored import ReportError, load
 from reports.tables import Cell, Column, Table
 from reports.visible import visible, visible_json, visible_lines
 

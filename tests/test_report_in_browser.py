@@ -11,7 +11,7 @@ from estimators import build
 from harness import gradients as toys
 from reports import gradients
 from reports.html import build_report
-from reports.load import load
+from reports.stored import load
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -14,7 +14,7 @@ from reports_store import PROVENANCE, START_MS, Planned, StoreWriter, main_grid,
 
 from reports.frame import CORE, IDENTITY, newest, planned_but_missing, tidy, typed
 from reports.html import build_report
-from reports.load import ReportError, load
+from reports.stored import ReportError, load
 
 
 @pytest.fixture(scope="module")
@@ -234,5 +234,5 @@ def test_missing_runs_are_counted_once():
 
 
 def test_importing_the_reader_does_not_import_mlflow():
-    code = "import reports.load, sys; assert 'mlflow' not in sys.modules and 'harness' not in sys.modules"
+    code = "import reports.stored, sys; assert 'mlflow' not in sys.modules and 'harness' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

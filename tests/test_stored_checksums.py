@@ -17,7 +17,7 @@ from harness.journal import Attempt
 from harness.tracking import Tracker
 from harness.tracking.files import Files
 from reports.html import build_report
-from reports.load import load
+from reports.stored import load
 
 N_EPOCHS = 12
 PNG = b"\x89PNG\r\n\x1a\n and more"

@@ -18,7 +18,7 @@ from harness.replay import open_store
 from harness.runner import Options
 from harness.sweep import read_sweep
 from harness.tracking import Tracker
-from reports.load import load
+from reports.stored import load
 
 
 def uri_of(out: Path) -> str:

@@ -1,4 +1,4 @@
-"""From an MLflow experiment to tidy frames: the only module here that knows MLflow.
+"""From MLflow experiments to tidy frames, as `reports.load`: the only module here that knows MLflow.
 
 The stored names are those of docs/architecture.md, "stored runs"; the frames are described in ``reports.frame``.
 MLflow is imported inside the functions: it costs two seconds, and nothing else in ``reports`` needs it.
@@ -7,10 +7,11 @@ MLflow is imported inside the functions: it costs two seconds, and nothing else 
 from __future__ import annotations
 
 import math
+import os
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from reports import mlflow_environment
-from reports.artifacts import Artifacts
+from reports.artifacts import CHECKSUMS, Artifacts
 from reports.frame import (
     CORE,
     IDENTITY,
@@ -28,6 +29,7 @@ from reports.frame import (
     Runs,
     Sweep,
     history_frame,
+    mark_former,
     newest,
     planned_but_missing,
     tidy,
@@ -39,23 +41,31 @@ _FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupt
 _TIMEOUT_S = 5.0
 _PAGE = 1000
 _HUGE = 1e100
+DEFAULT_STORE = "results/mlflow.db"
 
 __all__ = ["ReportError", "Runs", "load"]
 
 
-def load(experiment: str | None, tracking_uri: str) -> Runs:
-    """Read every run of ``experiment`` (None: the only one there is) from the store at ``tracking_uri``.
+def load(
+    experiments: str | Sequence[str] | None = None, tracking_uri: str | None = None, *, former: bool = False
+) -> Runs:
+    """Read every run of the experiments (None: the only one there is) from the store at ``tracking_uri``.
+
+    Of several experiments one frame is made; a configuration that was run in more than one counts once. Runs that
+    their grid has no more, because grid or plugin was edited since, are left out and told in ``notes``, unless
+    ``former``. ``tracking_uri`` is by default $MLFLOW_TRACKING_URI, else the store that `harness run` writes to from
+    here, results/mlflow.db.
 
     Raises ReportError, one line, where the store does not answer or has no such experiment or no runs in it.
     """
     mlflow_environment.prepare()
-    tracking_uri = _checked_uri(tracking_uri)
+    tracking_uri = _checked_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE)
     from google.protobuf.json_format import Error as ProtobufError  # of an answer that is not MLflow's
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return _load(experiment, tracking_uri)
+        return _load([experiments] if isinstance(experiments, str) else experiments, tracking_uri, former=former)
     except (MlflowException, ProtobufError, SQLAlchemyError, ImportError, OSError) as error:
         reason = _reason(error)
         raise ReportError(
@@ -64,19 +74,21 @@ def load(experiment: str | None, tracking_uri: str) -> Runs:
         ) from error
 
 
-def _load(experiment: str | None, tracking_uri: str) -> Runs:
+def _load(experiments: Sequence[str] | None, tracking_uri: str, *, former: bool) -> Runs:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking_uri)
-    experiment = experiment or _only(client)
-    found = client.get_experiment_by_name(experiment)
-    if found is None or found.lifecycle_stage != "active":
-        raise ReportError(_unknown(experiment, client))
-    stored = list(_search(client, found.experiment_id))
+    names = [_only(client)] if experiments is None else list(dict.fromkeys(experiments))
+    ids = {_experiment_id(client, name): name for name in names}
+    if not ids:
+        raise ReportError("experiment: expected the name of at least one, got none.")
+    stored = [run for experiment_id in ids for run in _search(client, experiment_id)]
     parents = [run for run in stored if run.data.tags.get("harness.kind") == "sweep"]
     children = [run for run in stored if run.data.tags.get("harness.kind") == "run"]
+    shown = ", ".join(f"'{name}'" for name in names)
+    nothing = ReportError(f"experiment {shown}: expected at least one run, got none. Run the grid first.")
     if not parents and not children:
-        raise ReportError(f"experiment '{experiment}': expected at least one run, got none. Run the grid first.")
+        raise nothing
 
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         read = Artifacts(tracking_uri, Path(folder))
@@ -84,23 +96,67 @@ def _load(experiment: str | None, tracking_uri: str) -> Runs:
             sorted((_sweep(run, read) for run in parents), key=lambda sweep: (str(sweep.start), sweep.run_id))
         )
         contended = {sweep.run_id: _workers(sweep.provenance) > 1 for sweep in sweeps}
-        records = newest(_record(run, contended) for run in children)
+        records = newest(_record(run, contended, ids) for run in children)
+        records = mark_former(records, sweeps)
+        left_out = 0 if former else sum(record["former"] for record in records)
+        records = [record for record in records if former or not record["former"]]
         by_id = {_id(run): run for run in children}
         records += planned_but_missing(
             (entry for sweep in sweeps for entry in sweep.plan), {str(record["run_key"]) for record in records}
         )
         if not records:
-            raise ReportError(f"experiment '{experiment}': expected at least one run, got none. Run the grid first.")
+            raise nothing
         runs = tidy(records)
         present = [by_id[run_id] for run_id in runs["run_id"] if run_id]
         keys = dict(zip(runs["run_id"], runs["run_key"], strict=True))
         histories = {keys[_id(run)]: _history(run, read) for run in present}
-        images = {keys[_id(run)]: read.images(run) for run in _pictured(runs, by_id)}
+        pictured = _pictured(runs, by_id)
+        images = {keys[_id(run)]: read.images(run) for run in pictured}
+        latents = {keys[_id(run)]: _latents(run, read) for run in pictured}
         if sweeps and not any(sweep.provenance for sweep in sweeps) and present:
             sweeps = (*sweeps[:-1], _with_provenance(sweeps[-1], read.json(present[-1], "provenance.json", dict)))
-    notes = (*read.notes, *_notes(runs, histories))
-    images = {key: found_images for key, found_images in images.items() if found_images}
-    return Runs(visible(experiment, NAME), runs, history_frame(runs, histories), images, sweeps, notes)
+    notes = (*read.notes, *_notes(runs, histories), *_former_note(left_out))
+    return Runs(
+        experiment=visible(", ".join(names), NAME),
+        runs=runs,
+        history=history_frame(runs, histories),
+        images={key: found for key, found in images.items() if found},
+        sweeps=sweeps,
+        notes=notes,
+        latents={key: found for key, found in latents.items() if found},
+    )
+
+
+def _experiment_id(client: Any, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        raise ReportError(_unknown(name, client))
+    return str(found.experiment_id)
+
+
+def _former_note(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    runs, are = ("run", "is") if count == 1 else ("runs", "are")
+    return (
+        f"{count} stored {runs} {are} left out: the grid has them no more, because it or a plugin was edited since. "
+        "With --all they are here too.",
+    )
+
+
+def _latents(run: Any, read: Artifacts) -> dict[str, Any]:
+    """What latents.json says of each variable; nothing where it has no lists of numbers."""
+    if "latents.json" not in run.data.tags.get(CHECKSUMS, ""):  # older runs have none
+        return {}
+    found = read.json(run, "latents.json", dict)
+    lists = {name: values for name, values in found.items() if isinstance(values, list) and values}
+    return {name: values for name, values in lists.items() if all(_is_numeric(value) for value in values)}
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_numeric(inner) for inner in value)
+    return isinstance(value, int | float) and abs(value) < _HUGE
 
 
 def _search(client: Any, experiment_id: str) -> Iterable[Any]:
@@ -140,7 +196,7 @@ def _id(run: Any) -> str:
     return visible(run.info.run_id, NAME)
 
 
-def _record(run: Any, contended: Mapping[str, bool]) -> dict[str, Any]:
+def _record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, str]) -> dict[str, Any]:
     """One flat record of a child run: tags, typed params, last metrics. Every text is made visible here."""
     tags = {name: visible(value) for name, value in run.data.tags.items()}
     params = {visible(name, NAME): visible(value) for name, value in run.data.params.items()}
@@ -163,6 +219,9 @@ def _record(run: Any, contended: Mapping[str, bool]) -> dict[str, Any]:
         "status": tags.get("harness.status") or _FROM_MLFLOW.get(run.info.status, "running"),
         "error": visible(run.data.tags.get("harness.error", "").partition("\n")[0]),
         "sweep": sweep,
+        "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME),
+        "experiment_id": visible(str(run.info.experiment_id), NAME),
+        "source": str(record.get("estimator.source") or ""),
         "start": _utc(run.info.start_time),
         "end": _utc(run.info.end_time),
         "shared_machine": bool(shared) if shared is not None else contended.get(sweep, False),
