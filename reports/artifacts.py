@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 from reports.visible import NAME, visible, visible_json, without_passwords
 
 CHECKSUMS = "harness.sha256"
-IMAGES = ("originals", "reconstructions", "prior_samples")
+IMAGES = ("originals", "reconstructions", "prior_samples", "traversals")
 MAX_BYTES = 64_000_000
 MAX_NOTES = 20
 _SERVERS = ("http", "https")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,8 +27,11 @@ class Metric:
     compared: bool = True
 
 
-def metrics(runs: pd.DataFrame) -> list[Metric]:
-    """The final metrics that at least one run has, most important first."""
+def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
+    """The final metrics that at least one run has, most important first; ``first`` before them, if it is given.
+
+    Raises ReportError where no run has that one.
+    """
     k = bound_samples(runs)
     known = [
         Metric("test/neg_elbo", "Negative ELBO", "one-hot samples, test images: what the model is used as"),
@@ -35,7 +39,16 @@ def metrics(runs: pd.DataFrame) -> list[Metric]:
         Metric("test/relaxed_loss", "Relaxed loss", "test images with the relaxed codes seen in training"),
         Metric("test/soft_hard_gap", "Soft/hard gap", "negative ELBO − relaxed loss: what rounding costs", False),
     ]
-    return [metric for metric in known if metric.name in runs and runs[metric.name].notna().any()]
+    there = [metric for metric in known if metric.name in runs and runs[metric.name].notna().any()]
+    if first is None:
+        return there
+    others = [metric for metric in there if metric.name != first]
+    if len(others) < len(there):
+        return [*(metric for metric in there if metric.name == first), *others]
+    names = sorted(str(name) for name in runs.columns if "/" in str(name) and runs[name].notna().any())
+    if first not in names:
+        raise ReportError(f"--metric: expected one of {', '.join(names) or 'none, as no run finished'}; got '{first}'.")
+    return [Metric(first, first, "asked for with --metric; lower is taken for better"), *others]
 
 
 def bound_samples(runs: pd.DataFrame) -> str:
@@ -88,16 +101,24 @@ class Baseline:
 
 
 def choose_baseline(runs: pd.DataFrame, wanted: str | None) -> Baseline:
-    """``wanted`` is an estimator, an estimator with parameters, or a setting; else straight_through, else the first."""
+    """``wanted`` is an estimator, an estimator with parameters, or a setting; else straight_through, else the first.
+
+    Raises ReportError for one that no run has, and for an estimator that was run with several sets of parameters.
+    """
     for column in ("setting", "estimator_label", "estimator"):
         if wanted is not None and (runs[column] == wanted).any():
             found = runs.loc[runs[column] == wanted, "estimator_label"]
+            if column == "estimator" and found.nunique() > 1:
+                there = ", ".join(sorted(set(found)))
+                raise ReportError(f"baseline: expected one of {there}, as there are several; got '{wanted}'.")
             return (
                 Baseline(wanted, column) if column == "setting" and _several(runs, found) else Baseline(min(found), _BY)
             )
     if wanted is not None:
-        there = ", ".join(sorted(set(runs["estimator_label"])))
-        raise ReportError(f"baseline: expected one of {there}; got '{wanted}'.")
+        there = sorted(set(runs["estimator_label"]))
+        near = difflib.get_close_matches(wanted, [*there, *sorted(set(runs["setting"]))], 1)
+        hint = f" Did you mean '{near[0]}'?" if near else " A whole setting of the report may be given too."
+        raise ReportError(f"baseline: expected one of {', '.join(there)}; got '{wanted}'.{hint}")
     default = runs.loc[runs["estimator"] == "straight_through", "estimator_label"]
     return Baseline(min(default) if len(default) else min(runs["estimator_label"]), _BY)
 
@@ -109,7 +130,7 @@ def _several(runs: pd.DataFrame, labels: pd.Series) -> bool:
     return runs.loc[runs["estimator_label"].isin(labels), "setting"].nunique() > 1
 
 
-def differences(runs: pd.DataFrame, metric: str, baseline: Baseline) -> pd.DataFrame:
+def differences(runs: pd.DataFrame, metric: str, baseline: Baseline, *, band: float = 0.5) -> pd.DataFrame:
     """One row per setting and baseline setting it is paired with: differences by seed, ``setting − baseline``.
 
     Pairs have the same seed, device and other axes, and the same schedule; an estimator without a temperature is paired
@@ -117,9 +138,10 @@ def differences(runs: pd.DataFrame, metric: str, baseline: Baseline) -> pd.DataF
     Holm's correction is over all rows.
     """
     tried = by_seed(runs, metric)
-    rows = [_difference_row(tried, one, other) for one, other in _pairs(runs, baseline)]
+    rows = [_difference_row(tried, one, other, band) for one, other in _pairs(runs, baseline)]
     columns = ["setting", "device", "estimator", "estimator_label", "versus", "n_pairs", "n_bad", "mean", "median"]
-    columns += ["low", "high", "probability_of_improvement", "p", "floor"]
+    columns += ["low", "high", "probability_of_improvement", "improvement_low", "improvement_high", "equivalence"]
+    columns += ["p", "floor"]
     frame = pd.DataFrame([row for row in rows if row["n_pairs"]], columns=columns)
     frame["p_holm"] = st.holm(frame["p"].to_numpy(dtype=float))
     frame["n_comparisons"] = len(frame)
@@ -165,11 +187,11 @@ def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) ->
     )
 
 
-def _difference_row(tried: Tried, one: pd.Series, other: pd.Series) -> dict[str, object]:
+def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
     pair = (one["setting"], one["device"]), (other["setting"], other["device"])
     all_pairs = st.paired_differences(*paired_values(tried, *pair))
     finite = all_pairs[np.isfinite(all_pairs)]
-    interval = st.t_interval(finite)
+    interval, improvement = st.t_interval(finite), st.improvement_interval(all_pairs)
     return {
         **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},
         "versus": other["setting"],
@@ -180,6 +202,9 @@ def _difference_row(tried: Tried, one: pd.Series, other: pd.Series) -> dict[str,
         "low": interval.low,
         "high": interval.high,
         "probability_of_improvement": st.probability_of_improvement(all_pairs),
+        "improvement_low": improvement.low,
+        "improvement_high": improvement.high,
+        "equivalence": st.equivalence(all_pairs, band),
         "p": st.wilcoxon(all_pairs),
         "floor": st.power_floor(len(all_pairs)),
     }

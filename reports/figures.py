@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports import palette
-from reports.comparison import SETTING, Metric
+from reports.comparison import SETTING, Metric, difference_points
 from reports.frame import NO_TEMPERATURE, WORST
 from reports.palette import Style
 from reports.svg import Panel, inline, style
+
+if TYPE_CHECKING:
+    from reports.context import Context
 
 Styles = Mapping[str, Style]
 MAX_THIN_LINES = 60  # a panel with more runs shows the quartiles instead of a line each
@@ -86,7 +89,7 @@ def _curve_panel(
             _run_curves(axes, part, metric, x, styles, thin=n_runs <= MAX_THIN_LINES)
         axes.set_ylim(*limits)
         axes.set_xlim(left=0)
-        _finish(axes, title, "training step" if x == "step" else "training time, s", words)
+        finish(axes, title, "training step" if x == "step" else "training time, s", words)
         hidden = int((part[metric] > limits[1]).sum())
         cut = f" {hidden} early points lie above the axis." if hidden else ""
         alt = f"{metric} against {x}, {title}: {_spoken(part, metric)}.{cut}"
@@ -117,7 +120,7 @@ def _schedule_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles
         drawn.append((-middle["median"].iloc[-1], str(schedule), _median_line(axes, middle, x, how, number, width)))
         _ends(axes, group, metric, x, how)
     drawn.sort(key=lambda each: each[:2])
-    lines, names = [line for _, _, line in drawn], [_short(name, 44) for _, name, _ in drawn]
+    lines, names = [line for _, _, line in drawn], [short(name, 44) for _, name, _ in drawn]
     axes.legend(lines, names, frameon=False, fontsize=7.5, loc="best", handlelength=3, labelspacing=0.3)
 
 
@@ -148,7 +151,7 @@ def _median_curve(group: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
 def _end_label(axes: Axes, group: pd.DataFrame, metric: str, x: str, text: str) -> None:
     last = group.sort_values(x).iloc[-1]
     axes.annotate(
-        _short(text, 44), (last[x], last[metric]), xytext=(-2, 5), textcoords="offset points", ha="right", fontsize=8
+        short(text, 44), (last[x], last[metric]), xytext=(-2, 5), textcoords="offset points", ha="right", fontsize=8
     )
 
 
@@ -157,8 +160,8 @@ def _spoken(part: pd.DataFrame, metric: str) -> str:
     return "; ".join(f"{label} ends at a median of {value:.1f}" for label, value in ends.sort_values().items())
 
 
-def _finish(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(_short(title, 100), pad=9)
+def finish(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(short(title, 100), pad=9)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(axis="y")
@@ -182,15 +185,29 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
             shade = (palette.INK, palette.MUTED)[number // len(palette.DASHES) % 2]
             dash = palette.line(number)
             axes.plot(
-                line.index, line, color=shade, linewidth=1.8, marker=marker, label=_short(name, 60), linestyle=dash
+                line.index, line, color=shade, linewidth=1.8, marker=marker, label=short(name, 60), linestyle=dash
             )
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
-        _finish(axes, "Temperature", "training step", "τ at the end of the epoch")
+        finish(axes, "Temperature", "training step", "τ at the end of the epoch")
         axes.legend(frameon=False, fontsize=8.5, loc="best", handlelength=3)
         spans = [f"{name} from {part['tau'].iloc[0]:.3g} to {part['tau'].iloc[-1]:.3g}"
                  for name, part in data.sort_values("step").groupby("schedule_label")]  # fmt: skip
         return [inline(figure, "Temperature against the training step: " + "; ".join(spans) + ".")]
+
+
+def annotate(axes: Axes, text: str, x: float, y: float) -> None:
+    """A small name beside a mark."""
+    axes.annotate(text, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
+
+
+def difference_plot_of(context: Context, metric: Metric) -> Panel | None:
+    """Paired differences of a report's settings to its baseline; None where nothing can be paired."""
+    rows = context.differences(metric)
+    if not len(rows):
+        return None
+    points = difference_points(context.compared, metric.name, rows)
+    return difference_plot(rows, points, metric, context.baseline.label, context.look)
 
 
 def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: Metric, styles: Styles) -> Panel | None:
@@ -221,7 +238,7 @@ def difference_plot(
     return _forest(rows, f"Paired difference to {baseline}", metric, styles, zero=True)
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -258,7 +275,7 @@ def _forest(
                 axes.plot([row["low"], row["high"]], [y, y], color=how.hex, linewidth=2)
             if math.isfinite(row["mean"]):
                 axes.plot([row["mean"]], [y], marker="|", markersize=11, markeredgewidth=2.4, color=how.hex)
-            text = f"{_short(name, 72 - len(note))}, {note}" if note else _short(name, 72)
+            text = f"{short(name, 72 - len(note))}, {note}" if note else short(name, 72)
             where: dict[str, Any] = {
                 "xycoords": ("axes fraction", "data"),
                 "textcoords": "offset points",
@@ -268,7 +285,7 @@ def _forest(
             written.set_in_layout(False)  # a long name must not squeeze the axes
         axes.set_ylim(len(shown) - 0.5, -0.85)
         axes.spines["left"].set_visible(False)
-        _finish(axes, title, label, "")
+        finish(axes, title, label, "")
         axes.set_yticks([])
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x")

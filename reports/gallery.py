@@ -11,6 +11,7 @@ import pandas as pd
 from reports.frame import Runs
 
 MAX_SETTINGS = 40
+KINDS = {"reconstructions": "Reconstructions", "prior_samples": "Prior samples", "traversals": "Traversals"}
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,7 @@ class Picture:
     estimator: str
     device: str
     seed: str
-    reconstructions: str
-    prior_samples: str
+    shown: Sequence[tuple[str, str]]  # title and data URI
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def galleries(runs: Runs) -> list[Gallery]:
             estimator=str(row["estimator"]),
             device=str(row["device"]),
             seed=str(row["seed"]),
-            reconstructions=_uri(images.get("reconstructions")),
-            prior_samples=_uri(images.get("prior_samples")),
+            shown=[(title, _uri(images[kind])) for kind, title in KINDS.items() if kind in images],
         )
         by_originals.setdefault(_uri(images.get("originals")), []).append(picture)
     return [Gallery(originals, pictures) for originals, pictures in by_originals.items()]

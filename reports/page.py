@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,11 +26,18 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["svg"] = lambda panel: Markup(panel.svg)  # noqa: S704 made by matplotlib, which escapes its texts
+    made.filters["prose"] = prose
     made.globals["css"] = Markup(_css())  # noqa: S704 our own file
     js = (_HERE / "report.js").read_text(encoding="utf-8")
     made.globals["js"] = Markup(js)  # noqa: S704 our own file
     made.globals["policy"] = _policy(js)
     return made
+
+
+def prose(text: str) -> Markup:
+    """A text, escaped, with what stands between backticks as code."""
+    parts = re.split(r"`([^`]+)`", text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def _policy(js: str) -> str:

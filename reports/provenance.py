@@ -39,11 +39,6 @@ def command(runs: Runs) -> str:
     return commands[-1] if commands else f"harness run --grid {shlex.quote(runs.experiment + '.yaml')}"
 
 
-def question(runs: Runs) -> str:
-    questions = [sweep.question.strip() for sweep in runs.sweeps if sweep.question.strip()]
-    return questions[-1] if questions else ""
-
-
 def code(provenance: Mapping[str, Any]) -> str:
     """``0123456789 with uncommitted changes``."""
     commit = provenance.get("git_commit")

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -31,6 +31,29 @@ class Panel:
     svg: str
     alt: str
     wide: bool = False
+    drawing: Figure | None = field(default=None, repr=False, compare=False)
+    name: str = ""  # of its style
+
+    def for_paper(self) -> str:
+        """The same SVG as a file of its own: dark on white, with a font for every text."""
+        text = self.svg
+        for colour, variable in _COLOURS.items():
+            text = text.replace(variable, colour)
+        head = '<svg xmlns="http://www.w3.org/2000/svg" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" '
+        return text.replace("<svg ", head, 1) + "\n"
+
+    def pdf(self) -> bytes:
+        """The same as PDF, with its texts as text."""
+        if self.drawing is None:
+            raise ValueError(f"figure: expected a panel with its drawing, got one without ({self.alt[:40]}).")
+        content = io.BytesIO()
+        with style(self.name):
+            self.drawing.savefig(content, format="pdf", metadata={"CreationDate": None})
+        return content.getvalue()
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return self.for_paper()
 
 
 @contextmanager
@@ -43,6 +66,7 @@ def style(name: str) -> Iterator[None]:
 
 _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.labelsize": 9.5,
@@ -84,7 +108,8 @@ def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
     box = re.search(r'viewBox="([^"]+)"', markup)
     viewbox = box.group(1) if box else "0 0 400 300"
     head = f'<svg role="img" aria-label="{escape(alt, quote=True)}" viewBox="{viewbox}" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    return Panel(head + re.sub(r"^<svg[^>]*>", "", markup).rstrip(), alt, wide)
+    body = re.sub(r"^<svg[^>]*>", "", markup).rstrip()
+    return Panel(head + body, alt, wide, figure, str(mpl.rcParams["svg.hashsalt"]))
 
 
 _TAG = re.compile(r"<[^<>]*>")  # matplotlib escapes both letters within texts and attributes

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 
 import pandas as pd
 
@@ -23,6 +24,8 @@ class Cell:
     estimator: str = ""
     tone: str = ""
     title: str = ""
+    link: str = ""  # where a click leads: a run in MLflow
+    shade: float | None = None  # 0 to 1: how strongly a cell of a heat map is coloured
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Column:
     title: str
     numeric: bool = True
     meaning: str = ""
+    term: str = ""  # its place in reports.definitions
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,16 @@ class Table:
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]] = field(default_factory=list)
+
+    def frame(self) -> pd.DataFrame:
+        """The texts as a frame."""
+        return pd.DataFrame(
+            [[cell.text for cell in row] for row in self.rows], columns=[column.title for column in self.columns]
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return str(self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html())
 
 
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
@@ -77,7 +91,7 @@ def _setting(row: pd.Series, several_devices: bool) -> list[Cell]:
 
 def _setting_columns(several_devices: bool) -> list[Column]:
     device = [Column("Device", numeric=False)] if several_devices else []
-    return [Column("Setting", numeric=False, meaning="estimator · schedule · other axes"), *device]
+    return [Column("Setting", numeric=False, meaning="estimator · schedule · other axes", term="setting"), *device]
 
 
 def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
@@ -85,11 +99,11 @@ def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
     devices = levels["device"].nunique() > 1
     columns = [
         *_setting_columns(devices),
-        Column("n", meaning="finished runs of those planned"),
-        Column("Mean", meaning="of the finished runs"),
-        Column("95 % interval", meaning="Student's t, of the mean"),
-        Column("Median", meaning="failed and diverged runs count as worst"),
-        Column("IQM", meaning="mean of the middle half; failed and diverged runs count as worst"),
+        Column("n", meaning="finished runs of those planned", term="n"),
+        Column("Mean", meaning="of the finished runs", term="mean"),
+        Column("95 % interval", meaning="Student's t, of the mean", term="interval"),
+        Column("Median", meaning="failed and diverged runs count as worst", term="median"),
+        Column("IQM", meaning="mean of the middle half; failed and diverged runs count as worst", term="iqm"),
     ]
     rows = []
     for _, row in levels.iterrows():
@@ -103,20 +117,21 @@ def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
                  f"{metric.title} ({metric.name}), nats per example", columns, rows)  # fmt: skip
 
 
-def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str) -> Table:
+def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str, band: float = 0.5) -> Table:
     """Paired differences to the baseline; negative is better."""
     devices = differences["device"].nunique() > 1
     columns = [
         *_setting_columns(devices),
         Column("Compared with", numeric=False, meaning="the baseline's setting, same seeds, device and axes"),
-        Column("Pairs", meaning="seeds that both tried to the end"),
-        Column("Mean diff.", meaning="setting − baseline, pairs in which both finished"),
-        Column("95 % interval", meaning="Student's t on the paired differences"),
-        Column("Median diff.", meaning="failed and diverged runs count as worst"),
-        Column("P(better)", meaning="share of pairs in which the setting is lower, ties half"),
-        Column(
-            "Holm p", meaning="Wilcoxon signed-rank, Holm over this table; ≥ is the smallest value these pairs allow"
-        ),
+        Column("Pairs", meaning="seeds that both tried to the end", term="pair"),
+        Column("Mean diff.", meaning="setting − baseline, pairs in which both finished", term="pair"),
+        Column("95 % interval", meaning="Student's t on the paired differences", term="interval"),
+        Column("Median diff.", meaning="failed and diverged runs count as worst", term="median"),
+        Column("P(better)", meaning="share of pairs in which the setting is lower, ties half", term="p-better"),
+        Column(f"±{number(band, 2)} nats", numeric=False, meaning="against the band of equivalence",
+               term="equivalence"),
+        Column("Holm p", meaning="Wilcoxon signed-rank, Holm over this table; “floor” where no p could be small",
+               term="holm"),
     ]
     rows = []
     for _, row in differences.iterrows():
@@ -131,11 +146,22 @@ def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str) 
                 _num(row["mean"], signed=True, tone=tone),
                 Cell(interval(row["low"], row["high"], signed=True), width, tone=tone),
                 _num(row["median"], signed=True),
-                _num(row["probability_of_improvement"]),
+                _improvement(row),
+                _verdict(str(row["equivalence"])),
                 _holm(row),
             ]
         )
     return Table(f"{metric.title} ({metric.name}): paired difference to {baseline}, nats per example", columns, rows)
+
+
+def _improvement(row: pd.Series) -> Cell:
+    span = interval(row["improvement_low"], row["improvement_high"])
+    value = float(row["probability_of_improvement"])
+    return Cell(f"{number(value)} {span}" if span != "–" else number(value), value)
+
+
+def _verdict(word: str) -> Cell:
+    return Cell(word, word, tone={"better": "good", "equivalent": "good", "worse": "bad"}.get(word, "quiet"))
 
 
 def _holm(row: pd.Series) -> Cell:
@@ -204,7 +230,11 @@ def timings(runs: pd.DataFrame) -> Table | None:
         return None
     finished = runs[runs["status"] == "finished"]
     columns = [*_setting_columns(True), Column("n")]
-    columns += [Column(title, meaning=meaning) for title, _, _, meaning in names.values()]
+    terms = {"memory/peak_mb": "memory"}
+    columns += [
+        Column(title, meaning=meaning, term=terms.get(name, "step-time"))
+        for name, (title, _, _, meaning) in names.items()
+    ]
     columns.append(Column("Machine", numeric=False, meaning="shared: other runs were under way, times are contended"))
     rows = []
     for key, group in finished.groupby(DESCRIPTION, sort=True, dropna=False):
@@ -224,8 +254,11 @@ def timings(runs: pd.DataFrame) -> Table | None:
     return Table("Time and memory, median over the finished runs of each setting", columns, rows)
 
 
-def failures(runs: pd.DataFrame) -> Table | None:
-    """Every run that did not finish, with the first line of its error; None where all finished."""
+def failures(runs: pd.DataFrame, link: Callable[[Mapping[str, object]], str] = lambda run: "") -> Table | None:
+    """Every run that did not finish, with the first line of its error; None where all finished.
+
+    ``link`` gives the address of a run, or nothing.
+    """
     bad = runs[runs["status"] != "finished"]
     if bad.empty:
         return None
@@ -242,6 +275,9 @@ def failures(runs: pd.DataFrame) -> Table | None:
             lines[0][:500] if lines else "planned, no trace of it in the store" if row["status"] == "missing" else "–"
         )
         rows.append(
-            [*_setting(row, True), seed, status, error, Cell(str(row["run_id"])[:8] or str(row["run_key"])[:8])]
+            [
+                *_setting(row, True), seed, status, error,
+                Cell(str(row["run_id"])[:8] or str(row["run_key"])[:8], link=link(row.to_dict())),
+            ]  # fmt: skip
         )
     return Table("Runs that did not finish", columns, rows)

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison import Baseline, bound_samples
+from reports.comparison import Baseline, Tried, bound_samples, by_seed, paired_values
 from reports.frame import NO_TEMPERATURE, STATUSES
 from reports.tables import interval, number, p_value
 
@@ -23,15 +23,17 @@ def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
     return [("planned", len(runs)), *[(status, count) for status, count in shown if count or status in usual]]
 
 
-def sentence(levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline) -> tuple[str, str]:
+def sentence(
+    runs: pd.DataFrame, metric: str, levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
+) -> tuple[str, str]:
     """Subject and predicate: what the runs say about one metric, with an interval, or why they say nothing."""
     usable = levels[levels["n"] > 0]
     if usable.empty:
         return "No run", " finished with this number, so there is nothing to compare."
-    return _where(usable.iloc[0], usable), " " + _predicate(usable, differences, baseline)
+    return _where(usable.iloc[0], usable), " " + _predicate(by_seed(runs, metric), usable, differences, baseline)
 
 
-def _predicate(usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline) -> str:
+def _predicate(tried: Tried, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline) -> str:
     best = usable.iloc[0]
     value = f"{number(best['mean'])} nats per example{_interval_of_mean(best)}"
     if len(usable) == 1:
@@ -40,12 +42,28 @@ def _predicate(usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseli
     if best["n_bad"]:
         lead += f", although {best['n_bad']} of its runs failed or diverged"
     if best[baseline.by] == baseline.label:
-        return f"{lead}. {_nearest(differences, best, baseline)}"
+        return f"{lead}. It is the baseline; {_nearest(tried, usable)}"
     rows = differences[(differences["setting"] == best["setting"]) & (differences["device"] == best["device"])]
     rows = rows.sort_values("mean", ascending=False, kind="stable")  # first against the baseline's best schedule
     if rows.empty or not math.isfinite(rows.iloc[0]["mean"]):
-        return f"{lead}. It cannot be paired with the baseline {baseline.label}: no seed finished in both."
+        return f"{lead}. {_unpaired(usable, best, baseline)}"
     return f"{lead}. {_against(rows.iloc[0])}"
+
+
+def _unpaired(usable: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
+    """Why there is no difference to the baseline."""
+    start = f"It cannot be paired with the baseline {baseline.label}: "
+    those = usable[(usable[baseline.by] == baseline.label) & (usable["device"] == best["device"])]
+    if those.empty:
+        return f"{start}that has no finished run{' on this device' if usable['device'].nunique() > 1 else ''}."
+    if baseline.by == "estimator_label":
+        alike = those[those["axes"] == best["axes"]]
+        if alike.empty:
+            return f"{start}that was not run with {best['axes'] or 'the same other axes'}."
+        free = best["schedule_label"] == NO_TEMPERATURE
+        if not free and not alike["schedule_label"].isin([best["schedule_label"], NO_TEMPERATURE]).any():
+            return f"{start}that was not run at the schedule {best['schedule_label']}."
+    return f"{start}no seed finished in both."
 
 
 def _where(row: pd.Series, frame: pd.DataFrame) -> str:
@@ -71,19 +89,20 @@ def _against(row: pd.Series) -> str:
     )
 
 
-def _nearest(differences: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
-    known = differences[differences["mean"].notna() & (differences["versus"] == best["setting"])]
-    known = known[known["device"] == best["device"]]
-    if known.empty:
-        return f"It is the baseline ({baseline.label}), and no other setting can be paired with it."
-    row = known.iloc[0]
-    span = interval(row["low"], row["high"], signed=True)
-    zero = ", which contains zero" if row["low"] <= 0 <= row["high"] else ""
-    note = "one pair gives no interval" if span == "–" else f"95{NB}% interval {span}{zero}"
-    return (
-        f"It is the baseline; paired with it by seed, the closest other, {row['setting']}, "
-        f"is at {number(row['mean'], signed=True)} nats ({note})."
-    )
+def _nearest(tried: Tried, usable: pd.DataFrame) -> str:
+    """How far the second best is, whatever its schedule, paired by seed."""
+    best, other = usable.iloc[0], usable.iloc[1]
+    keys = [(str(row["setting"]), str(row["device"])) for row in (best, other)]
+    found = st.paired_differences(*reversed(paired_values(tried, *keys)))
+    finite = found[[math.isfinite(value) for value in found]]
+    name = _where(other, usable)
+    if not len(finite):
+        return f"the second best, {name}, has no seed in common with it."
+    bounds = st.t_interval(finite)
+    span = interval(bounds.low, bounds.high, signed=True)
+    zero = ", which contains zero" if bounds.known and not bounds.excludes_zero else ""
+    note = f"95{NB}% interval {span}{zero}" if bounds.known else "one pair gives no interval"
+    return f"paired with it by seed, the second best, {name}, is at {number(st.mean(finite), signed=True)} nats ({note})."
 
 
 def power(differences: pd.DataFrame) -> str:

@@ -1,0 +1,70 @@
+"""Who is best at equal cost: the loss of each setting when the smallest budget of all is spent."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from reports.tables import Cell, Column, Table, number
+
+SETTING = ["setting", "device"]
+UNITS = {"updates": "step", "evaluations": "evals_per_image", "seconds": "elapsed_s"}
+"""How cost is counted, and the column of the history that has it."""
+
+
+def with_evaluations(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """The history with ``evals_per_image``: decoder evaluations per training image so far, where they are known."""
+    if "cost/n_cost_evals" not in runs:
+        return history.assign(evals_per_image=math.nan)
+    per_update = runs.set_index("run_key")["cost/n_cost_evals"].astype(float)
+    return history.assign(evals_per_image=history["epoch"] * history["run_key"].map(per_update))
+
+
+def equal_cost(runs: pd.DataFrame, history: pd.DataFrame, metric: str | None) -> pd.DataFrame | None:
+    """One row per setting and device that finished: budget, loss and rank in each unit; None where there is no pair.
+
+    The budget is the smallest, over settings, of what a setting's runs cost in the median. A setting's loss is its
+    mean over seeds at the last epoch within the budget; NaN where not even the first epoch is.
+    """
+    if metric is None or history.empty:
+        return None
+    finished = with_evaluations(runs, history[history["status"] == "finished"])
+    if finished.groupby(SETTING).ngroups < 2:
+        return None
+    found = finished.groupby(SETTING, sort=True)[["estimator", "estimator_label"]].first()
+    for unit, column in UNITS.items():
+        if finished[column].isna().any():
+            continue
+        totals = finished.groupby([*SETTING, "run_key"])[column].max().groupby(level=[0, 1]).median()
+        budget = float(totals.min())
+        within = finished[finished[column] <= budget * (1 + 1e-9)].sort_values("epoch")
+        last = within.groupby([*SETTING, "run_key"])[metric].last().groupby(level=[0, 1]).mean()
+        found[f"{unit}_budget"] = budget
+        found[f"{unit}_loss"] = last.reindex(found.index)
+        found[f"{unit}_rank"] = found[f"{unit}_loss"].rank(method="min")
+    first = next((f"{unit}_loss" for unit in UNITS if f"{unit}_loss" in found), None)
+    return None if first is None else found.sort_values([first, *SETTING], kind="stable").reset_index()
+
+
+def table(found: pd.DataFrame, metric: str) -> Table:
+    """The rows with a column per unit: the loss, and its rank in brackets."""
+    units = [unit for unit in UNITS if f"{unit}_loss" in found]
+    columns = [Column("Setting", numeric=False, term="setting"), Column("Device", numeric=False)]
+    for unit in units:
+        budget = found[f"{unit}_budget"].iloc[0]
+        meaning = "decoder evaluations per training image" if unit == "evaluations" else unit
+        columns.append(Column(f"{budget:,.4g} {unit}", meaning=f"{metric} when so many {meaning} are spent",
+                              term="equal-cost"))  # fmt: skip
+    rows = []
+    for row in found.to_dict("records"):
+        cells = [Cell(str(row["setting"]), str(row["setting"]), estimator=str(row["estimator"]))]
+        cells.append(Cell(str(row["device"]), str(row["device"])))
+        for unit in units:
+            loss, rank = row[f"{unit}_loss"], row[f"{unit}_rank"]
+            known = not np.isnan(loss)
+            text = f"{number(loss)} ({rank:.0f})" if known else "no epoch"
+            cells.append(Cell(text, float(loss) if known else None, tone="good" if known and rank == 1 else ""))
+        rows.append(cells)
+    return Table(f"{metric} at equal cost, nats per example", columns, rows)

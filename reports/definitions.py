@@ -1,0 +1,67 @@
+"""Every term of the report, once: what the last section says, and what each column's heading links to.
+
+Words between backticks are code.
+"""
+
+from __future__ import annotations
+
+TERMS: tuple[tuple[str, str, str], ...] = (
+    ("setting", "Setting", "An estimator with its parameters, a temperature schedule and other swept fields. Runs of "
+        "one setting and device differ by their seed only."),
+    ("neg-elbo", "Negative ELBO", "`test/neg_elbo`: reconstruction cost with one-hot samples plus the analytic KL "
+        "divergence to the uniform prior, mean over test images, nats per example. The estimators are compared by it."),
+    ("neg-bound", "Negative bound", "`test/neg_bound`: the importance-weighted bound with k = {k} one-hot samples "
+        "(Burda et al. 2016, eq. 8); closer to −log p(x), and lower, the larger k."),
+    ("gap", "Relaxed loss, soft/hard gap", "`test/relaxed_loss` is the same cost with the codes of training, which a "
+        "relaxation makes soft. The gap is the negative ELBO minus this: how far the training objective flatters the "
+        "model. `val/soft_hard_gap` is the same on the validation images after an epoch."),
+    ("pair", "Pairs", "The seed decides initialisation, data order and evaluation noise for every estimator alike. "
+        "Differences are taken at the same seed, device, schedule and other axes; an estimator without a temperature "
+        "is paired with every schedule. Negative is better."),
+    ("n", "n", "Runs that finished, of those planned."),
+    ("mean", "Mean", "Of the finished runs: it cannot hold an ∞, so read it with n."),
+    ("interval", "95 % interval", "Student’s t, on the values or on the paired differences. It covers 95 % at every "
+        "number of seeds; a percentile bootstrap of a mean covers 75 % at 3 seeds and 90 % at 10. Intervals are not "
+        "corrected for the number of comparisons, and the best of several settings looks better than it is."),
+    ("median", "Median", "Failed and diverged runs count as ∞, so it is ∞ once half of the runs have no number."),
+    ("iqm", "IQM", "Interquartile mean: the mean of the middle half of the values, with fractional weights at its "
+        "ends; failed and diverged runs count as ∞ (Agarwal et al. 2021)."),
+    ("p-better", "P(better)", "Probability of improvement: the share of pairs in which the setting is lower, ties "
+        "half, a failure a loss; its interval is that of a binomial share."),
+    ("holm", "Holm p", "Two-sided exact Wilcoxon signed-rank test of the paired differences, Holm’s correction over "
+        "the table."),
+    ("floor", "Power floor", "The smallest p that the test can give at n pairs, 2/2ⁿ: .25 at 3, .0625 at 5, .031 at "
+        "6. Where it is above .05 the table says so instead of a p that could not have been small."),
+    ("equivalence", "Against the band", "The difference against a band of ±{band} nats that nobody would care about: "
+        "equivalent where the 90 % interval lies within it (two one-sided tests at 5 %, Schuirmann 1987), better or "
+        "worse where the 95 % interval excludes zero, else undecided."),
+    ("failures", "Failed, diverged", "Worst in every rank, median, IQM, P(better), test, profile and target; two at "
+        "one seed tie. Skipped, interrupted, running and missing runs have not been tried to the end: they are in no "
+        "mean and no pair, and are listed."),
+    ("profile", "Performance profile", "For every value τ the share of an estimator’s runs, over its schedules and "
+        "other axes, that end at τ or below (Dolan and Moré 2002; Agarwal et al. 2021)."),
+    ("wins", "Wins", "The share of seeds at which the row’s setting is lower than the column’s, ties half."),
+    ("target", "Time to target", "The first epoch at which a run’s `{curve}` is at the target or below. Runs that "
+        "never are count as not reached, failed and diverged ones too; one that was cut short leaves the count where "
+        "it ended (Kaplan and Meier 1958)."),
+    ("evals", "Evaluations", "Decoder evaluations per image: those of an update (`cost/n_cost_evals`) times updates "
+        "times batch, divided by the images of an epoch where a budget is counted."),
+    ("step-time", "Step", "One update of one batch, warm-up excluded and the device synchronised; median over the "
+        "run, then over runs. `shared`: other runs were under way on the machine."),
+    ("memory", "Peak memory", "Resident memory of the process on a CPU, allocated memory on a GPU."),
+    ("pareto", "Pareto front", "The settings that no other beats both in quality and in cost."),
+    ("equal-cost", "Equal cost", "`{curve}` at the last epoch that the smallest budget of all settings pays for, in "
+        "updates, evaluations or seconds of training."),
+    ("perplexity", "Code perplexity", "exp of the entropy of the aggregate posterior of a variable (the mean of "
+        "q(z|x) over images), mean over the variables: how many of its classes a variable uses."),
+    ("dead-classes", "Dead classes", "Classes of all variables whose aggregate posterior probability is next to "
+        "nothing (docs/architecture.md has the threshold)."),
+    ("entropy", "Entropy of q", "Mean over images of the entropy of q(z|x), in nats: how undecided a code is."),
+    ("kl", "KL per variable", "Mean over images of the KL divergence of q(z_l|x) to the uniform distribution, nats: "
+        "how much variable l says of an image."),
+    ("bias", "Relative bias", "Length of (mean gradient − true gradient) ÷ length of the true one, the Monte Carlo "
+        "noise floor subtracted (docs/diagnostics.md)."),
+    ("code", "Code", "The commit and whether files were changed; the numbers of one report should come from one."),
+)  # fmt: skip
+
+SLUGS = frozenset(slug for slug, _, _ in TERMS)

@@ -1,0 +1,61 @@
+"""Settings put together by one of their properties, still paired by seed: what `--group-by` compares.
+
+A group's value at a seed is the mean over its settings. Seeds are replicates and settings are not, so a group has a
+value only at a seed that all of its settings were tried at; one that failed at it makes the group's value ∞, the worst.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reports.frame import CORE, NO_TEMPERATURE, WORST, ReportError
+
+NAMES = ("estimator", "estimator_label", "schedule", "schedule_label", "axes")
+"""What may be grouped by, besides the parameters of the configuration."""
+
+
+def choices(runs: pd.DataFrame) -> list[str]:
+    """The names that runs can be grouped by: they differ between runs."""
+    parameters = [name for name in runs.columns if name not in CORE and "/" not in name]
+    known = runs[runs["status"] != "missing"]
+    swept = [name for name in parameters if known[name].dropna().astype(str).nunique() > 1]
+    return [*(name for name in NAMES if runs[name].nunique() > 1), *sorted(swept)]
+
+
+def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """One row per group, device and seed, with the columns of ``reports.frame`` that a comparison needs."""
+    if by not in choices(runs):
+        raise ReportError(f"--group-by: expected one of {', '.join(choices(runs)) or 'nothing'}; got '{by}'.")
+    of_estimators = by in ("estimator", "estimator_label")
+    label = runs[by].astype(str) if of_estimators else f"{by}=" + runs[by].astype(str)
+    named = runs.assign(group=label)
+    rows = []
+    for (group, device, seed), part in named.groupby(["group", "device", "seed"], sort=True, dropna=False):
+        settings = named.loc[(named["group"] == group) & (named["device"] == device), "setting"].nunique()
+        rows.append(
+            {
+                **dict.fromkeys(("run_id", "name", "error", "sweep", "axes"), ""),
+                **{"label": group, "setting": group, "estimator_label": group, "device": device, "seed": seed},
+                "run_key": f"{group} {device} {seed}",
+                "estimator": part["estimator"].iloc[0] if of_estimators else group,
+                "schedule": NO_TEMPERATURE,
+                "schedule_label": NO_TEMPERATURE,
+                "status": _status(part["status"], settings),
+                "shared_machine": bool(part["shared_machine"].any()),
+                "start": part["start"].min(),
+                "end": part["end"].max(),
+                **{name: part[name].mean() if part[name].notna().all() else math.nan for name in metrics},
+            }
+        )
+    return pd.DataFrame(rows).astype({"seed": "Int64"})
+
+
+def _status(statuses: pd.Series, n_settings: int) -> str:
+    """What became of a group at a seed: finished only if all of its settings did."""
+    worst = [status for status in WORST if (statuses == status).any()]
+    if worst:
+        return worst[0]
+    return "finished" if len(statuses) >= n_settings and (statuses == "finished").all() else "missing"

@@ -1,0 +1,111 @@
+"""8. What quality costs: time, evaluations and memory; and who is best at equal cost."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import budgets, figures, palette, tables
+from reports import statistics as st
+from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.comparison import Metric
+from reports.context import Context
+from reports.svg import Panel, inline, style
+
+COSTS = {
+    "time/step_s_median": ("step, ms", 1e3),
+    "cost/n_cost_evals": ("decoder evaluations per image and update", 1.0),
+    "memory/peak_mb": ("peak memory, MB", 1.0),
+}
+HOW_PARETO = (
+    "Each mark is a setting, mean over its seeds; further left costs less, further down is better. The line joins the "
+    "settings that no other beats in both. A setting with a failed or diverged run is never on it."
+)
+HOW_TIME = (
+    "A step is one update of one batch, warm-up excluded and the device synchronised. In brackets the quartiles over "
+    "runs. Compare rows only where the last column says alone: no other run of the sweep was under way (other programs "
+    "are not known)."
+)
+HOW_EQUAL = (
+    "{metric} of each setting at the last epoch that the smallest budget pays for: the updates, evaluations or seconds "
+    "after which the first setting is at its end. Mean over seeds; the number in brackets is the rank. A setting that is "
+    "first by updates and not by evaluations has bought its lead."
+)
+SHARED = (
+    "Contended: other runs shared the machine, so these times are an upper bound and not a comparison of speed."
+)  # fmt: skip
+
+
+def section(context: Context) -> Section:
+    """Pareto fronts, equal-cost table, and the table of times and memory."""
+    blocks: list[Block] = []
+    if panels := pareto_panels(context):
+        blocks += [Heading("Quality against cost"), Pictures("pareto", panels, legend=True), How(HOW_PARETO)]
+    equal = budgets.equal_cost(context.frame, context.curve_history, context.curve_metric)
+    if equal is not None:
+        table = budgets.table(equal, str(context.curve_metric))
+        blocks += [Heading("At equal cost"), Tabular(table, "equal-cost", equal)]
+        blocks.append(How(HOW_EQUAL.format(metric=context.curve_metric)))
+    if (timings := tables.timings(context.frame)) is not None and timings.rows:
+        blocks += [Heading("Time and memory"), *([Words(SHARED, "warn")] if context.is_shared else [])]
+        blocks += [Tabular(timings, "timings", timings.frame()), How(HOW_TIME)]
+    return Section("cost", "Cost", blocks or [Words("No finished run has been timed.", "empty")])
+
+
+def pareto_panels(context: Context) -> list[Panel]:
+    """Quality against step time, evaluations and peak memory, each with its front."""
+    if context.primary is None:
+        return []
+    points = _points(context, context.primary)
+    panels = []
+    for name, (words, scale) in COSTS.items():
+        if name in points and points[name].nunique() > 1:
+            panels.append(_panel(context, points.assign(cost=points[name] * scale), words, context.primary))
+    return panels
+
+
+def _points(context: Context, metric: Metric) -> pd.DataFrame:
+    """Mean quality and costs of each setting; quality is ``inf`` where a run failed."""
+    levels = comparison_levels(context, metric)
+    finished = context.frame[context.frame["status"] == "finished"]
+    names = [name for name in COSTS if name in finished and finished[name].notna().any()]
+    costs = finished.groupby(["setting", "device"])[names].mean()
+    found = levels.join(costs, on=["setting", "device"])
+    return found.assign(quality=found["mean"].where(found["n_bad"] == 0, math.inf)).dropna(subset=["mean"])
+
+
+def comparison_levels(context: Context, metric: Metric) -> pd.DataFrame:
+    """The levels of the settings themselves, also where the report compares groups of them."""
+    from reports import comparison
+
+    return context.levels(metric) if context.compared is context.frame else comparison.levels(context.frame, metric.name)
+
+
+def _panel(context: Context, points: pd.DataFrame, words: str, metric: Metric) -> Panel:
+    on_front = st.pareto_front(points[["cost", "quality"]].to_numpy(dtype=float))
+    front = points[on_front].sort_values("cost", kind="stable")
+    with style(f"pareto-{words}"):
+        figure = Figure(figures.SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        axes.step(front["cost"], front["mean"], where="post", color=palette.MUTED, linewidth=1.1)
+        for is_on, (_, row) in zip(on_front, points.iterrows(), strict=True):
+            how = context.look[row["estimator_label"]]
+            axes.plot(row["cost"], row["mean"], how.marker, color=how.hex, markersize=7 if is_on else 5.5,
+                      markerfacecolor=how.hex if is_on else "none", alpha=1 if is_on else 0.8)  # fmt: skip
+        _name_front(axes, front)
+        figures.finish(axes, f"Quality against {words.partition(',')[0]}", words, f"{metric.name}, nats per example")
+        if points["cost"].min() > 0 and points["cost"].max() > 12 * points["cost"].min():
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        spoken = "; ".join(f"{row['setting']}: {row['cost']:.3g} and {row['mean']:.1f}" for _, row in front.iterrows())
+        return inline(figure, f"{metric.title} against {words}. On the front: {spoken}.")
+
+
+def _name_front(axes: object, front: pd.DataFrame) -> None:
+    """The names of at most five settings of the front, spread over it."""
+    shown = front.iloc[np.unique(np.linspace(0, len(front) - 1, min(5, len(front))).astype(int))] if len(front) else front
+    for _, row in shown.iterrows():
+        figures.annotate(axes, figures.short(str(row["setting"]), 34), row["cost"], row["mean"])

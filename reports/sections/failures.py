@@ -1,0 +1,20 @@
+"""14. What did not finish, and why."""
+
+from __future__ import annotations
+
+from reports import tables
+from reports.blocks import How, Section, Tabular, Words
+from reports.context import Context
+
+HOW = (
+    "The whole traceback of a failed run is error.txt among its artifacts in MLflow. `harness run` with --retry failed "
+    "tries failed and diverged runs again."
+)
+
+
+def section(context: Context) -> Section:
+    """Every run without a result, with the first line of its error."""
+    table = tables.failures(context.frame, context.link)
+    if table is None:
+        return Section("failures", "Did not finish", [Words("Every planned run finished.", "empty")])
+    return Section("failures", "Did not finish", [Tabular(table, "failures", table.frame()), How(HOW)])

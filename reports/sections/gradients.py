@@ -1,0 +1,98 @@
+"""10. How far each estimator's gradient is from the true one, and what that has to do with the result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import figures, gradient_history
+from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.context import Context
+from reports.svg import Panel, inline, style
+
+HOW = (
+    "At the parameters that a run had after an epoch, on a frozen batch of training images, many draws of an estimator "
+    "of the reconstruction cost’s gradient are held against the true one. Relative bias 1: the error of the mean is as "
+    "long as the gradient. The Monte Carlo noise floor is subtracted; where the 95 % interval begins at 0, no bias was "
+    "found with so many draws, whatever the number says, and a curve shows 0. A dash where an interval belongs: draws "
+    "that differ were too rare. Variance and SNR are of one draw: below an SNR of 1 the noise is larger than the "
+    "gradient. Evals is what a draw costs, in decoder evaluations per image; Error compares at equal cost: it is the "
+    "root mean square distance to the true gradient, relative to it, after as many draws as 100 evaluations pay for. "
+    "Over several seeds numbers are means, an interval reaches from the lowest end of all seeds to the highest, so that "
+    "one that begins at 0 says that at some seed no bias was found, and p, the smallest times the number of seeds, "
+    "whether there is one at any. Milliseconds compare only where nothing else ran."
+)
+HOW_FINAL = (
+    "Each mark is one setting: its own estimator’s bias and signal-to-noise at the last measured epoch, mean over seeds, "
+    "against the final loss. A pattern here says which of the two mattered at this learning rate; it is a correlation "
+    "over settings, and no proof."
+)
+
+
+def section(context: Context) -> Section:
+    """Figures and tables of all measured estimators, curves of each run's own, and bias and noise against the result."""
+    measured = gradient_history.sections(context.runs)
+    if not measured:
+        text = "Not measured: a `diagnostics` section in the grid asks for it (docs/diagnostics.md)."
+        return Section("gradients", "Gradient quality", [Words(text, "empty")])
+    blocks: list[Block] = [
+        Words(gradient_history.truth(context.history)),
+        Heading("Every estimator at the end of training", "on the logits"),
+    ]
+    for number, (words, panel) in enumerate(gradient_history.last_panels(measured)):
+        blocks += [Words(words, "lead"), Pictures(f"gradients-{number + 1}", [panel])]
+    for each, table in zip(measured, gradient_history.tables(measured), strict=True):
+        frame = each.frame.assign(parameters_of=each.title).drop(columns="reason")
+        blocks.append(Tabular(table, "gradients", frame[["parameters_of", "estimator", *_rest(frame)]]))
+    curves = gradient_history.curves(context.history, context.look)
+    for number, (title, panels) in enumerate(curves):
+        blocks.append(Heading(title, "each run’s own estimator"))
+        blocks.append(Pictures(f"gradient-curves-{number + 1}", panels, legend=number == 0))
+    blocks.append(How(HOW))
+    if panels := against_result(context):
+        blocks += [Heading("Bias and noise against the result"), Pictures("gradients-and-result", panels)]
+        blocks.append(How(HOW_FINAL))
+    return Section("gradients", "Gradient quality", blocks)
+
+
+def _rest(frame: pd.DataFrame) -> list[str]:
+    return [str(name) for name in frame.columns if name not in ("parameters_of", "estimator")]
+
+
+def against_result(context: Context) -> list[Panel]:
+    """Final loss against the last relative bias and signal-to-noise of each setting's own estimator."""
+    metric = context.primary
+    if metric is None:
+        return []
+    final = context.frame[context.frame["status"] == "finished"].set_index("run_key")[metric.name]
+    panels = []
+    for name, words in (("relative_bias", "relative bias"), ("snr", "signal-to-noise of a draw")):
+        column = f"gradient/own/{name}"
+        if column not in context.history:
+            continue
+        last = context.history.dropna(subset=[column]).sort_values("epoch").groupby("run_key").tail(1)
+        last = last.assign(final=last["run_key"].map(final)).dropna(subset=["final"])
+        points = last.groupby(["estimator_label", "setting", "device"], sort=True)[[column, "final"]].mean()
+        if len(points) > 1:
+            panels.append(_scatter(context, points, column, words, metric.name))
+    return panels
+
+
+def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, metric: str) -> Panel:
+    with style(f"result-{column}"):
+        figure = Figure(figures.SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        for (label, _, _), row in points.iterrows():  # type: ignore[misc]
+            how = context.look[str(label)]
+            axes.plot(row[column], row["final"], how.marker, color=how.hex, markersize=7)
+        names = points.reset_index().drop_duplicates("estimator_label")
+        for _, row in names.iterrows():
+            axes.annotate(figures.short(str(row["estimator_label"]), 28), (row[column], row["final"]), xytext=(6, 4),
+                          textcoords="offset points", fontsize=8)  # fmt: skip
+        figures.finish(axes, f"Final loss against {words}", words, f"{metric}, nats per example")
+        if column.endswith("snr") and np.all(points[column] > 0):
+            axes.set_xscale("log")
+        spoken = "; ".join(f"{setting}: {row[column]:.2g} and {row['final']:.1f}" for (_, setting, _), row in
+                           points.iterrows())  # type: ignore[misc]  # fmt: skip
+        return inline(figure, f"{words} and {metric} of each setting. {spoken}.")

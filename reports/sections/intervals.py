@@ -1,0 +1,88 @@
+"""5. How sure the order is, and how an estimator does over all of its settings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import figures, palette
+from reports import statistics as st
+from reports.blocks import Block, Heading, How, Pictures, Section, Words
+from reports.comparison import Metric
+from reports.context import Context
+from reports.frame import WORST
+from reports.svg import Panel, inline, style
+
+HOW = (
+    "Every open mark is one run (levels) or one pair of runs with the same seed (differences to the baseline); the bar "
+    "is the mean with its 95 % interval by Student’s t. Best setting on top."
+)
+HOW_PROFILE = (
+    "For every value on the horizontal axis, the share of an estimator’s runs that end at it or below, over all of its "
+    "schedules, other axes and seeds; the band is a 95 % interval, point by point. The further left and the steeper, "
+    "the better and the less it depends on its settings; a curve that ends below 100 % has runs that failed or "
+    "diverged."
+)
+MIN_RUNS_FOR_BAND = 4
+
+
+def section(context: Context) -> Section:
+    """Interval plots of every metric, and the performance profile of the first."""
+    blocks: list[Block] = []
+    for metric in context.metrics:
+        panels = [figures.level_plot(context.compared, context.levels(metric), metric, context.look)]
+        if metric is not context.primary:  # that one stands under the verdict
+            panels.append(figures.difference_plot_of(context, metric))
+        if shown := [panel for panel in panels if panel is not None]:
+            blocks += [Heading(metric.title), Pictures(f"intervals-{_file(metric.name)}", shown)]
+    if not blocks:
+        return Section("intervals", "Intervals and profile", [Words("No run finished yet.", "empty")])
+    blocks.append(How(HOW))
+    if context.primary is not None and (panel := profile(context, context.primary)):
+        blocks += [Heading("Performance profile"), Pictures("profile", [panel], legend=True), How(HOW_PROFILE)]
+    return Section("intervals", "Intervals and profile", blocks)
+
+
+def _file(metric: str) -> str:
+    return metric.rpartition("/")[2].replace("_", "-")
+
+
+def profile(context: Context, metric: Metric) -> Panel | None:
+    """Share of the runs of each estimator that end at a value or below."""
+    values = _by_estimator(context.frame, metric.name)
+    finite = np.concatenate([found[np.isfinite(found)] for found in values.values()]) if values else np.empty(0)
+    if len(finite) < 2 or np.ptp(finite) == 0:
+        return None
+    low, high = finite.min(), np.quantile(finite, 0.98)
+    edge = 0.04 * (high - low)
+    x = np.linspace(low - edge, high + edge, 200)
+    with style("profile"):
+        figure = Figure((6.2, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        for label, found in values.items():
+            how = context.look[label]
+            if len(found) >= MIN_RUNS_FOR_BAND:
+                axes.fill_between(x, *st.profile_band(found, x), color=how.hex, alpha=0.12, linewidth=0)
+            axes.plot(x, st.performance_profile(found, x), color=how.hex, linewidth=1.9,
+                      linestyle=palette.line(how.dash))  # fmt: skip
+        figures.finish(axes, "Performance profile", f"τ: {metric.name}, nats per example", "share of runs at τ or below")
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(x[0], x[-1])
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        spoken = "; ".join(f"{label}: half of its runs at {_half(found)}" for label, found in values.items())
+        return inline(figure, f"Performance profile of {metric.title}. {spoken}.", wide=True)
+
+
+def _half(values: np.ndarray) -> str:
+    middle = float(np.sort(values)[(len(values) - 1) // 2])
+    return f"{middle:.1f} or below" if np.isfinite(middle) else "no value"
+
+
+def _by_estimator(runs: pd.DataFrame, metric: str) -> dict[str, np.ndarray]:
+    """The values of all runs of an estimator that were tried to the end; ``inf`` for those that failed."""
+    tried = runs[runs["status"].isin((*WORST, "finished"))]
+    values = tried[metric].where(tried["status"] == "finished", np.inf).astype(float)
+    there = values.notna()
+    groups = values[there].groupby(tried.loc[there, "estimator_label"], sort=True)
+    return {str(label): group.to_numpy() for label, group in groups}

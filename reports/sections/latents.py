@@ -1,0 +1,96 @@
+"""11. What the codes are used for, and what rounding them costs along training."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import figures, palette, tables
+from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.context import Context
+from reports.svg import Panel, inline, style
+from reports.tables import Cell, Column, Table
+
+COLUMNS = {
+    "latent/perplexity": ("Perplexity", "perplexity", 2),
+    "latent/dead_classes": ("Dead classes", "dead-classes", 1),
+    "latent/entropy": ("Entropy of q", "entropy", 2),
+    "test/kl": ("KL", "kl", 2),
+    "test/soft_hard_gap": ("Soft/hard gap", "gap", 2),
+}
+CURVES = {
+    "latent/perplexity": ("Code perplexity over training", "code perplexity"),
+    "val/soft_hard_gap": ("Soft/hard gap over training", "val/soft_hard_gap, nats per example"),
+}
+HOW = (
+    "Means over the finished runs of a setting, on test images. Perplexity says how many of its classes a variable uses "
+    "(at most K); dead classes are those that no image uses; a low entropy of q is a decided code. A large gap means "
+    "that the relaxed codes of training carry what one-hot codes cannot."
+)
+HOW_KL = (
+    "KL divergence of each latent variable of the first finished seed, from the one that says most to the one that says "
+    "least: a line that falls to zero early leaves variables unused."
+)
+MAX_LINES = 12
+
+
+def section(context: Context) -> Section:
+    """A table of latent use, curves over training, and the KL of each variable."""
+    blocks: list[Block] = []
+    if (table := use_table(context.frame)) is not None:
+        blocks += [Tabular(table[0], "latents", table[1]), How(HOW)]
+    for number, (name, (title, words)) in enumerate(CURVES.items()):
+        if panels := figures.curves(context.history, name, "step", context.look, words):
+            blocks += [Heading(title), Pictures(name.rpartition("/")[2].replace("_", "-"), panels, legend=number == 0)]
+    if panel := kl_panel(context):
+        blocks += [Heading("KL of each variable"), Pictures("kl-per-variable", [panel]), How(HOW_KL)]
+    return Section("latents", "Latent use", blocks or [Words("No finished run has told of its codes.", "empty")])
+
+
+def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
+    """Mean of each latent metric over the finished runs of a setting; None where there are none."""
+    finished = runs[runs["status"] == "finished"]
+    shown = {name: how for name, how in COLUMNS.items() if name in finished and finished[name].notna().any()}
+    if not any(name.startswith("latent/") or name.endswith("gap") for name in shown):
+        return None
+    keys = ["setting", "device", "estimator"]
+    means = finished.groupby(keys, sort=True)[list(shown)].mean().reset_index()
+    columns = [Column("Setting", numeric=False, term="setting"), Column("Device", numeric=False)]
+    columns += [Column(title, term=term) for title, term, _ in shown.values()]
+    rows = []
+    for row in means.to_dict("records"):
+        cells = [Cell(str(row["setting"]), str(row["setting"]), estimator=str(row["estimator"]))]
+        cells.append(Cell(str(row["device"]), str(row["device"])))
+        for name, (_, _, digits) in shown.items():
+            value = float(row[name])
+            cells.append(Cell(tables.number(value, digits), None if math.isnan(value) else value))
+        rows.append(cells)
+    return Table("Latent use, mean over the finished runs of each setting", columns, rows), means
+
+
+def kl_panel(context: Context) -> Panel | None:
+    """The sorted KL of the variables, a line for the first pictured run of each estimator."""
+    runs = context.frame[context.frame["run_key"].isin(context.runs.latents)]
+    runs = runs.sort_values(["estimator_label", "setting", "device", "seed"], kind="stable")
+    runs = runs.drop_duplicates("estimator_label").head(MAX_LINES)
+    lines = []
+    for run in runs.to_dict("records"):
+        kl = context.runs.latents[run["run_key"]].get("kl")
+        if isinstance(kl, list) and all(isinstance(value, int | float) for value in kl):
+            lines.append((run, np.sort(np.array(kl, dtype=float))[::-1]))
+    if not lines:
+        return None
+    with style("kl"):
+        figure = Figure((6.2, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for run, kl in lines:
+            how = context.look[run["estimator_label"]]
+            axes.plot(np.arange(1, len(kl) + 1), kl, color=how.hex, linewidth=1.8, linestyle=palette.line(how.dash),
+                      marker=how.marker, markersize=4)  # fmt: skip
+        figures.finish(axes, "KL of each variable, sorted", "latent variable, by its rank", "nats")
+        axes.set_ylim(bottom=0)
+        spoken = "; ".join(f"{run['setting']}: {kl[0]:.2f} to {kl[-1]:.2f}" for run, kl in lines)
+        return inline(figure, f"KL divergence of each latent variable, sorted. {spoken}.", wide=True)

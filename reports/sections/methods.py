@@ -1,0 +1,47 @@
+"""15. How it was done: definitions, tests, exclusions, settings, provenance."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports import comparison, provenance, tables
+from reports.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
+from reports.context import Context
+from reports.definitions import TERMS
+
+
+def section(context: Context) -> Section:
+    """Every term, what was excluded, and where the numbers come from."""
+    k, curve = comparison.bound_samples(context.frame), context.curve_metric or "val/loss"
+    band = tables.number(context.options.band, 2)
+    terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
+    stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
+    facts = list(provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
+    facts.append(("Sweeps", str(len(context.runs.sweeps))))
+    blocks: list[Block] = [
+        Definitions(terms),
+        Heading("Exclusions"),
+        Words(exclusions(context.frame)),
+        Heading("Provenance"),
+        Facts(facts, command=provenance.command(context.runs)),
+    ]
+    if settings := provenance.settings(context.frame):
+        blocks.append(Facts(settings, summary="Settings of the runs", code=True))
+    several = len(context.runs.sweeps) > 1
+    for sweep in context.runs.sweeps:
+        if sweep.grid:
+            blocks.append(Source("Grid" + (f" of sweep {sweep.run_id[:8]}" if several else ""), sweep.grid))
+    return Section("methods", "Methods", blocks)
+
+
+def exclusions(frame: pd.DataFrame) -> str:
+    """Which runs are in no mean and no pair, in words."""
+    newest = " Where a configuration was run more than once, the newest finished run counts."
+    without = frame[~frame["status"].isin(("finished", "failed", "diverged"))]
+    if without.empty:
+        return f"No run was excluded.{newest}"
+    found = without["status"].value_counts().sort_index()
+    listed = ", ".join(f"{count} {status}" for status, count in found.items())
+    return (
+        f"In no mean and no pair, because they were not tried to the end: {listed}; listed under “Did not finish”.{newest}"
+    )

@@ -1,0 +1,24 @@
+"""12. What the models make of images."""
+
+from __future__ import annotations
+
+from reports import gallery
+from reports.blocks import Galleries, How, Section, Words
+from reports.context import Context
+
+HOW = (
+    "The first finished seed of each setting, not the best one{limit}. Reconstructions pass through one-hot samples, as "
+    "at test time; prior samples decode codes drawn from the uniform prior. Traversals: one test image’s most probable "
+    "code, a row for each of the variables that say most, a column for each class that the variable could have."
+)
+
+
+def section(context: Context) -> Section:
+    """Originals once, then reconstructions, prior samples and traversals of each setting."""
+    found = gallery.galleries(context.runs)
+    if not found:
+        text = "No finished run has pictures (evaluation.n_images in the grid)."
+        return Section("pictures", "Reconstructions and samples", [Words(text, "empty")])
+    n, most = len(gallery.pictured(context.runs)), gallery.MAX_SETTINGS
+    limit = f"; {most} of {n} settings are shown, the first of every estimator in turn" if n > most else ""
+    return Section("pictures", "Reconstructions and samples", [Galleries(found), How(HOW.format(limit=limit))])

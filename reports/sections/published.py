@@ -1,0 +1,137 @@
+"""13. What papers report for the same estimators and code shapes, beside what was measured here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from reports import statistics as st
+from reports import tables
+from reports.blocks import How, Section, Tabular, Words
+from reports.context import Context
+from reports.tables import Cell, Column, Table
+
+FILE = Path(__file__).parent.parent / "published.yaml"
+SHAPE = ("model.n_latents", "model.n_categories")
+HOW = (
+    "A published number stands beside runs of the same estimator with codes of the same shape, the best setting of each. "
+    "The last column says what else differs between the two protocols: with anything in it the difference says nothing "
+    "about an estimator. What a source does not state is not compared."
+)
+COLUMNS = (
+    Column("Source", numeric=False),
+    Column("Estimator", numeric=False),
+    Column("Published"),
+    Column("Measured", term="mean"),
+    Column("95 % interval", term="interval"),
+    Column("Difference", meaning="measured − published"),
+    Column("What differs", numeric=False, meaning="published → here"),
+)
+
+
+@lru_cache(maxsize=1)
+def entries() -> list[dict[str, Any]]:
+    """The published numbers with their protocols (reports/published.yaml)."""
+    found: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def section(context: Context) -> Section:
+    """A row per published number that something was measured for."""
+    rows = sorted(_rows(context), key=lambda row: (row["source"], row["estimator"]))
+    if not rows:
+        shape = " × ".join(_values(context.frame, name) for name in SHAPE)
+        text = f"No number that we know of is published for these estimators and codes of this shape ({shape})."
+        return Section("published", "Published against measured", [Words(text, "empty")])
+    frame = pd.DataFrame(rows)
+    return Section("published", "Published against measured", [Tabular(_table(rows), "published", frame), How(HOW)])
+
+
+def _values(runs: pd.DataFrame, name: str) -> str:
+    found = sorted(set(runs[name].dropna().astype(str))) if name in runs else []
+    return ", ".join(found) or "unknown"
+
+
+def _rows(context: Context) -> Iterator[dict[str, Any]]:
+    finished = context.frame[context.frame["status"] == "finished"]
+    for entry in entries():
+        fitting = finished
+        for name in SHAPE:
+            if name in entry["protocol"]:
+                there = pd.to_numeric(fitting[name], errors="coerce") if name in fitting else pd.Series(dtype=float)
+                fitting = fitting[there.reindex(fitting.index) == entry["protocol"][name]]
+        for estimator, number in entry["values"].items():
+            runs = fitting[fitting["estimator"] == estimator]
+            values = _measured(context, runs, entry)
+            if len(values):
+                yield _row(entry, str(estimator), float(number), runs, values)
+
+
+def _measured(context: Context, runs: pd.DataFrame, entry: Mapping[str, Any]) -> pd.Series:
+    """The measured values of the best setting, by run key."""
+    metric = entry["metric"]
+    if "epoch" in entry or metric not in runs:
+        history = context.history[context.history["run_key"].isin(runs["run_key"])]
+        if metric not in history or history.empty:
+            return pd.Series(dtype=float)
+        epochs = history[history["epoch"] == entry["epoch"]] if "epoch" in entry else history.sort_values("epoch")
+        found = epochs.groupby("run_key")[metric].last().dropna()
+    else:
+        found = runs.set_index("run_key")[metric].dropna().astype(float)
+    setting = runs.set_index("run_key")["setting"].reindex(found.index)
+    if found.empty:
+        return found
+    best = found.groupby(setting).mean().idxmin()
+    return found[setting == best]
+
+
+def _row(
+    entry: Mapping[str, Any], estimator: str, number: float, runs: pd.DataFrame, values: pd.Series
+) -> dict[str, Any]:
+    used = runs[runs["run_key"].isin(values.index)]
+    interval = st.t_interval(values.to_numpy())
+    return {
+        **{"source": entry["source"], "reference": entry["reference"], "what": entry["what"], "metric": entry["metric"]},
+        **{"estimator": estimator, "setting": used["setting"].iloc[0], "published": number, "n": len(values)},
+        **{"measured": float(values.mean()), "low": interval.low, "high": interval.high},
+        "differs": "; ".join(_differing(entry["protocol"], used)),
+    }
+
+
+def _differing(protocol: Mapping[str, Any], runs: pd.DataFrame) -> Iterator[str]:
+    """``bound_samples 1000 → 100`` for every stated field that is otherwise here."""
+    for name, stated in protocol.items():
+        here = sorted({str(value) for value in runs[name].dropna()}) if name in runs else []
+        if here and here != [str(stated)] and not _same_number(stated, here):
+            yield f"{name.partition('.')[2]} {stated} → {', '.join(here)}"
+
+
+def _same_number(stated: Any, here: list[str]) -> bool:
+    try:
+        return len(here) == 1 and math.isclose(float(stated), float(here[0]))
+    except (TypeError, ValueError):
+        return False
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    shown = []
+    for row in rows:
+        difference = row["measured"] - row["published"]
+        source = f"{row['source']} ({row['reference']}): {row['what']}"
+        width = row["high"] - row["low"]
+        shown.append([
+            Cell(source, source), Cell(str(row["setting"]), str(row["setting"]), estimator=row["estimator"]),
+            Cell(tables.number(row["published"]), row["published"]),
+            Cell(f"{tables.number(row['measured'])} (n = {row['n']})", row["measured"]),
+            Cell(tables.interval(row["low"], row["high"]), None if np.isnan(width) else width),
+            Cell(tables.number(difference, signed=True), difference),
+            Cell(row["differs"] or "nothing that is stated", row["differs"], tone="warn" if row["differs"] else "good"),
+        ])  # fmt: skip
+    return Table("Published against measured, nats per example", COLUMNS, shown)

@@ -1,0 +1,137 @@
+"""7. How long it takes to be as good as something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import figures, palette, tables
+from reports import statistics as st
+from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.context import Context, best_settings
+from reports.frame import WORST
+from reports.svg import Panel, inline, style
+from reports.tables import Cell, Column, Table
+
+MAX_LINES = 8
+HOW = (
+    "The share of a setting’s runs whose {metric} has come down to the target, against steps and against seconds of "
+    "training. A run that never does counts as not reached, a failed or diverged one too; one that was cut short leaves "
+    "the count where it ended. The targets are what settings reach in the median at their end: the better half of them "
+    "(middle), and the best quarter (hard)."
+)
+UNITS = {"step": "training step", "elapsed_s": "training time, s"}
+
+
+class Times(NamedTuple):
+    """When each run of a setting was at the target, ``inf`` if never, and until when it was watched."""
+
+    reached: np.ndarray
+    watched: np.ndarray
+
+
+def section(context: Context) -> Section:
+    """For two targets: curves of the share that has reached them, and the median times as a table."""
+    metric = context.curve_metric
+    ends = _final_medians(context)
+    if metric is None or ends.empty:
+        return Section("targets", "Time to target", [Words("No run has told of an epoch yet.", "empty")])
+    blocks: list[Block] = []
+    for name, target in targets(ends).items():
+        runs = {key: group for key, group in context.curve_history.groupby(["setting", "device"], sort=True)}
+        blocks.append(Heading(f"Target {tables.number(target)}", f"{name}; {metric}, nats per example"))
+        shown = _shown(context, ends)
+        panels = [_panel(context, {key: runs[key] for key in shown if key in runs}, x, target) for x in UNITS]
+        blocks.append(Pictures(f"targets-{name}", panels, legend=name == "middle"))
+        table, frame = _table(context, runs, target, name)
+        blocks.append(Tabular(table, "targets", frame))
+    return Section("targets", "Time to target", [*blocks, How(HOW.format(metric=metric))])
+
+
+def targets(ends: pd.Series) -> dict[str, float]:
+    """What half of the settings reach, and what a quarter reaches; one target where they are the same."""
+    found = {"middle": float(ends.quantile(0.5, "higher")), "hard": float(ends.quantile(0.25, "higher"))}
+    return found if found["hard"] < found["middle"] else {"middle": found["middle"]}
+
+
+def _final_medians(context: Context) -> pd.Series:
+    """The median over seeds of the last loss of each setting and device."""
+    finished = context.curve_history[context.curve_history["status"] == "finished"]
+    if finished.empty:
+        return pd.Series(dtype=float)
+    last = finished.sort_values("epoch").groupby(["setting", "device", "run_key"])[context.curve_metric].last()
+    return last.groupby(level=[0, 1]).median()
+
+
+def _shown(context: Context, ends: pd.Series) -> Sequence[tuple[str, str]]:
+    """The settings that get a line: few enough to be told apart."""
+    label = context.frame.drop_duplicates(["setting", "device"]).set_index(["setting", "device"])["estimator_label"]
+    order = ends.sort_values(kind="stable").rename("end").to_frame()
+    order["estimator_label"] = label.reindex(order.index)
+    return best_settings(order.reset_index(), MAX_LINES)
+
+
+def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
+    """First time at the target of every run of a setting."""
+    reached, watched = [], []
+    for _, run in runs.sort_values("epoch").groupby("run_key"):
+        reached.append(st.time_to_target(run[x].to_numpy(), run[metric].to_numpy(), target))
+        watched.append(math.inf if run["status"].iloc[0] in WORST else float(run[x].iloc[-1]))
+    return Times(np.array(reached), np.array(watched))
+
+
+def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: str, target: float) -> Panel:
+    metric = str(context.curve_metric)
+    with style(f"target-{x}-{target}"):
+        figure = Figure(figures.SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        spoken, last = [], max(float(group[x].max()) for group in runs.values())
+        dashes: dict[str, int] = {}
+        for (setting, _), group in runs.items():
+            label = str(group["estimator_label"].iloc[0])
+            how, found = context.look[label], times(group, metric, x, target)
+            dash = dashes[label] = dashes.get(label, -1) + 1
+            at, share = st.reached_share(found.reached, found.watched)
+            at, share = np.concatenate([[0.0], at, [last]]), np.concatenate([[0.0], share, share[-1:] or [0.0]])
+            axes.step(at, share, where="post", color=how.hex, linewidth=1.9, linestyle=palette.line(how.dash + dash))
+            spoken.append(f"{setting}: {100 * share[-1]:.0f} %")
+        figures.finish(axes, f"{metric} ≤ {tables.number(target)}", UNITS[x], "share of runs")
+        axes.set_ylim(-0.02, 1.03)
+        axes.set_xlim(0, last)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        return inline(figure, f"Share of runs that have reached {target:.2f}, by {UNITS[x]}. {'; '.join(spoken)}.")
+
+
+def _table(
+    context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], target: float, name: str
+) -> tuple[Table, pd.DataFrame]:
+    metric, rows, numbers = str(context.curve_metric), [], []
+    columns = [
+        Column("Setting", numeric=False, term="setting"),
+        Column("Device", numeric=False),
+        Column("Reached", meaning="runs that were at the target, of those tried", term="target"),
+        Column("Steps", meaning="median over runs", term="target"),
+        Column("Seconds", meaning="median over runs, training only", term="target"),
+    ]
+    for (setting, device), group in runs.items():
+        found = {x: times(group, metric, x, target) for x in UNITS}
+        n, reached = len(found["step"].reached), int(np.isfinite(found["step"].reached).sum())
+        medians = {x: st.median_time(*each) for x, each in found.items()}
+        numbers.append({"target": target, "kind": name, "setting": setting, "device": device, "n": n,
+                        "reached": reached, "median_steps": medians["step"],
+                        "median_seconds": medians["elapsed_s"]})  # fmt: skip
+        texts = {x: f"{value:,.{digits}f}" if math.isfinite(value) else "not reached"
+                 for (x, value), digits in zip(medians.items(), (0, 1), strict=True)}  # fmt: skip
+        rows.append([
+            Cell(str(setting), str(setting), estimator=str(group["estimator"].iloc[0])), Cell(str(device), str(device)),
+            Cell(f"{reached} of {n}", reached / n, tone="warn" if reached < n else ""),
+            *(Cell(texts[x], medians[x] if math.isfinite(medians[x]) else 1e300) for x in UNITS),
+        ])  # fmt: skip
+    rows.sort(key=lambda row: float(row[3].sort or 0))
+    caption = f"Median time until {metric} ≤ {tables.number(target)} ({name} target)"
+    return Table(caption, columns, rows), pd.DataFrame(numbers)

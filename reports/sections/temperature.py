@@ -1,0 +1,119 @@
+"""9. How much the temperature matters to each estimator, and the learning rate that went with it."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import figures, tables
+from reports import statistics as st
+from reports.blocks import Block, How, Pictures, Section, Tabular, Words
+from reports.comparison import Metric
+from reports.context import Context
+from reports.frame import NO_TEMPERATURE, WORST
+from reports.svg import Panel, inline, style
+from reports.tables import Cell, Column, Table
+
+LR = "training.lr"
+HOW = (
+    "Median {metric} of each estimator and schedule, and in brackets n; darker is better, from the best cell to what is "
+    "{span} nats worse or more. Where other fields are swept too, a cell shows the best of them and names it: a "
+    "schedule is judged together with the learning rate that suits it. ∞: half of the runs or more have failed or "
+    "diverged."
+)
+HOW_CURVE = (
+    "Constant temperatures: the median over seeds at each τ, at the best of the other fields, which stands beside the "
+    "mark where it is not the same everywhere. A flat line is an estimator that needs no tuning."
+)
+MIN_SPAN = 1.0
+
+
+def section(context: Context) -> Section:
+    """Heat map of estimators × schedules, and curves over constant temperatures."""
+    metric = context.primary
+    cells = best_cells(context.frame, metric.name) if metric else pd.DataFrame()
+    if metric is None or cells.empty:
+        text = "No estimator with a temperature has finished a run."
+        return Section("sensitivity", "Temperature sensitivity", [Words(text, "empty")])
+    finite = cells.loc[cells["median"].map(math.isfinite), "median"]
+    span = max(MIN_SPAN, float(finite.quantile(0.9) - finite.min())) if len(finite) else MIN_SPAN
+    blocks: list[Block] = [
+        Tabular(_table(cells, metric, span), "sensitivity", cells, style="matrix heat"),
+        How(HOW.format(metric=metric.name, span=tables.number(span, 1))),
+    ]
+    if panel := _curves(context, cells, metric):
+        blocks += [Pictures("sensitivity", [panel], legend=True), How(HOW_CURVE)]
+    return Section("sensitivity", "Temperature sensitivity", blocks)
+
+
+def best_cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row per estimator, schedule and device: median over seeds at the best of the other axes, and which it was."""
+    tried = runs[(runs["schedule_label"] != NO_TEMPERATURE) & runs["status"].isin((*WORST, "finished"))]
+    if tried.empty:
+        return pd.DataFrame()
+    values = tried[metric].where(tried["status"] == "finished", math.inf).astype(float)
+    tried = tried.assign(value=values).dropna(subset=["value"])
+    keys = ["estimator", "estimator_label", "schedule_label", "device", "axes"]
+    by = tried.groupby(keys, sort=True)
+    cells = by["value"].agg(median=lambda found: st.median(found.to_numpy()), n="size").reset_index()
+    for name in (LR, "schedule.tau"):
+        if name in tried:
+            cells[name] = by[name].first().to_numpy()
+    cells = cells.sort_values(["median", "axes"], kind="stable").drop_duplicates(keys[:-1])
+    return cells.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def _table(cells: pd.DataFrame, metric: Metric, span: float) -> Table:
+    heads = sorted(cells[["schedule_label", "device"]].drop_duplicates().itertuples(index=False, name=None))
+    devices = cells["device"].nunique() > 1
+    columns = [Column("Estimator", numeric=False)]
+    columns += [Column(f"{schedule} · {device}" if devices else schedule, term="median") for schedule, device in heads]
+    best = float(cells["median"].min())
+    found = cells.set_index(["estimator_label", "schedule_label", "device"])
+    rows = []
+    for (estimator, label), _ in cells.groupby(["estimator", "estimator_label"], sort=True):
+        row = [Cell(str(label), str(label), estimator=str(estimator))]
+        for head in heads:
+            row.append(_cell(found.loc[(label, *head)], best, span) if (label, *head) in found.index else
+                       Cell("not in the grid", None, tone="absent"))  # fmt: skip
+        rows.append(row)
+    return Table(f"{metric.title}: median (n) of each estimator and schedule, at the best of the other axes", columns, rows)
+
+
+def _cell(row: pd.Series, best: float, span: float) -> Cell:
+    value = float(row["median"])
+    text = f"{tables.number(value)} ({row['n']})" + (f" {row['axes']}" if row["axes"] else "")
+    if not math.isfinite(value):
+        return Cell(text, 1e300, tone="failed")
+    return Cell(text, value, shade=max(0.0, 1 - (value - best) / span))
+
+
+def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | None:
+    """Median against τ for constant schedules, a line per estimator with two temperatures or more."""
+    if "schedule.tau" not in cells:
+        return None
+    constant = cells[cells["schedule_label"].str.startswith("constant(") & cells["median"].map(math.isfinite)]
+    constant = constant.assign(tau=pd.to_numeric(constant["schedule.tau"], errors="coerce")).dropna(subset=["tau"])
+    lines = {key: group for key, group in constant.groupby(["estimator_label", "device"]) if group["tau"].nunique() > 1}
+    if not lines:
+        return None
+    with style("sensitivity"):
+        figure = Figure((6.2, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        spoken = []
+        for (label, _), group in lines.items():
+            how, line = context.look[label], group.sort_values("tau")
+            axes.plot(line["tau"], line["median"], marker=how.marker, color=how.hex, linewidth=1.8, markersize=6)
+            if line["axes"].nunique() > 1:
+                for _, row in line.iterrows():
+                    figures.annotate(axes, figures.short(row["axes"], 20), row["tau"], row["median"])
+            best = line.loc[line["median"].idxmin()]
+            spoken.append(f"{label} is best at τ = {best['tau']:g} with {best['median']:.1f}")
+        axes.set_xscale("log")
+        ticks = sorted(set(constant["tau"]))
+        figures.finish(axes, "Sensitivity to a constant temperature", "τ", f"{metric.name}, nats per example")
+        axes.set_xticks(ticks, [f"{tau:g}" for tau in ticks])
+        axes.minorticks_off()
+        return inline(figure, f"{metric.title} against a constant temperature. {'; '.join(spoken)}.", wide=True)

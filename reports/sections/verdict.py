@@ -1,0 +1,57 @@
+"""1. What the runs say, how sure that is, and what it rests on."""
+
+from __future__ import annotations
+
+from reports import comparison, figures, provenance, verdict
+from reports.blocks import Block, Counts, Facts, Finding, Findings, Pictures, Section, Words
+from reports.context import Context
+
+BY_DEFAULT = " (chosen by default: straight_through if there is one, else the first by name)"
+
+
+def section(context: Context) -> Section:
+    """A sentence per metric, the counts, the warnings, and how to do it again."""
+    blocks: list[Block] = [*_findings(context)]
+    power = next((verdict.power(each) for each in map(context.differences, context.metrics) if len(each)), "")
+    blocks += [Words(power, "remark")] if power else []
+    blocks += [Words(text, "warn") for text in (*verdict.warnings(context.frame), *context.runs.notes)]
+    blocks += [Counts(verdict.counts(context.frame)), *_picture(context), _facts(context)]
+    return Section("verdict", "Verdict", blocks)
+
+
+def _findings(context: Context) -> list[Block]:
+    found = []
+    for metric in context.metrics:
+        if metric.compared:
+            sentence = verdict.sentence(context.compared, metric.name, context.levels(metric),
+                                        context.differences(metric), context.baseline)  # fmt: skip
+            found.append(Finding(metric.title, metric.name, *sentence))
+    if not found:
+        text = "No run finished, so there is nothing to compare. What happened to each run is below."
+        return [Words(text, "empty")]
+    grouped = context.options.group_by
+    note = f"Compared by {grouped}: each value is the mean over everything else, at the same seed."
+    return [*([Words(note, "remark")] if grouped else []), Findings(found)]
+
+
+def _picture(context: Context) -> list[Block]:
+    """The one figure to look at: paired differences, or where nothing can be paired the levels."""
+    if context.primary is None:
+        return []
+    panel = figures.difference_plot_of(context, context.primary) or figures.level_plot(
+        context.compared, context.levels(context.primary), context.primary, context.look
+    )
+    return [Pictures("verdict", [panel])] if panel else []
+
+
+def _facts(context: Context) -> Facts:
+    runs = context.runs
+    stored = runs.sweeps[-1].provenance if runs.sweeps else {}
+    facts = [("Code", provenance.code(stored)), ("Hardware", provenance.summary(stored))]
+    if packages := provenance.packages(stored):
+        facts.append(("Packages", packages))
+    facts.append(("Newest run", provenance.newest_end(context.frame)))
+    stated = context.options.baseline is not None or context.options.group_by is not None
+    facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
+    facts.append(("k of the bound", comparison.bound_samples(context.frame)))
+    return Facts(facts, command=provenance.command(runs))

@@ -1,0 +1,82 @@
+"""6. Who beats whom, at the same seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reports import comparison, tables
+from reports import statistics as st
+from reports.blocks import Block, How, Section, Tabular, Words
+from reports.context import Context, best_settings
+from reports.tables import Cell, Column, Table
+
+MAX_SETTINGS = 16
+Keys = Sequence[tuple[str, str]]
+HOW = (
+    "Row against column: the share of seeds at which the row is lower (1.00: at every seed), ties half, and below it the "
+    "mean difference in nats. Dark: the row wins. ● marks a difference whose 95 % interval excludes zero. Beneath a "
+    "cell’s number, on hovering, the pairs and Holm’s p over all pairs of the table."
+)
+
+
+def section(context: Context) -> Section:
+    """The pairwise win matrix of the settings, or of the best of each estimator where there are many."""
+    metric = context.primary
+    if metric is None or len(context.levels(metric)) < 2:
+        text = "There are no two settings with a result, so there is nobody to win against."
+        return Section("wins", "Wins", [Words(text, "empty")])
+    levels = context.levels(metric)
+    keys = best_settings(levels, MAX_SETTINGS)
+    tried = comparison.by_seed(context.compared, metric.name)
+    matrix = st.win_matrix([tried.get(key, {}) for key in keys])
+    shown = _table(context, keys, matrix, metric.title)
+    blocks: list[Block] = [Tabular(shown, "wins", _frame(keys, matrix), style="matrix heat"), How(HOW)]
+    if len(keys) < len(levels):
+        blocks.append(Words(f"{len(keys)} of {len(levels)} settings: the best of each estimator first.", "remark"))
+    return Section("wins", "Wins", blocks)
+
+
+def _name(key: tuple[str, str], keys: Keys) -> str:
+    return f"{key[0]} · {key[1]}" if len({device for _, device in keys}) > 1 else key[0]
+
+
+def _table(context: Context, keys: Keys, matrix: st.WinMatrix, title: str) -> Table:
+    names = [_name(key, keys) for key in keys]
+    estimator = dict(zip(context.compared["setting"], context.compared["estimator"], strict=True))
+    columns = [Column("Row beats column", numeric=False, term="wins")]
+    columns += [Column(str(number), meaning=name) for number, name in enumerate(names, 1)]
+    rows = []
+    for i, name in enumerate(names):
+        head = Cell(f"{i + 1}. {name}", name, estimator=str(estimator[keys[i][0]]))
+        rows.append([head, *(_cell(matrix, i, j) for j in range(len(names)))])
+    return Table(f"{title}: share of seeds at which the row is lower than the column", columns, rows)
+
+
+def _cell(matrix: st.WinMatrix, i: int, j: int) -> Cell:
+    share, n = float(matrix.share[i, j]), int(matrix.n[i, j])
+    if i == j or n == 0 or math.isnan(share):
+        return Cell("·" if i == j else "–", None, tone="absent")
+    low, high = float(matrix.low[i, j]), float(matrix.high[i, j])
+    certain = " ●" if low > 0 or high < 0 else ""
+    mean = float(matrix.mean[i, j])
+    difference = "" if math.isnan(mean) else f" ({tables.number(mean, 1, signed=True)}{certain})"
+    p = float(matrix.p_holm[i, j])
+    title = f"{n} pairs; Holm p {'–' if math.isnan(p) else tables.p_value(p)}; {tables.interval(low, high, signed=True)}"
+    return Cell(f"{share:.2f}{difference}", share, title=title, shade=share)
+
+
+def _frame(keys: Keys, matrix: st.WinMatrix) -> pd.DataFrame:
+    rows = [
+        {
+            **{"setting": keys[i][0], "device": keys[i][1], "versus": keys[j][0], "versus_device": keys[j][1]},
+            **{"n": int(matrix.n[i, j]), "share": matrix.share[i, j], "mean": matrix.mean[i, j]},
+            **{"low": matrix.low[i, j], "high": matrix.high[i, j], "p_holm": matrix.p_holm[i, j]},
+        }
+        for i in range(len(keys))
+        for j in range(len(keys))
+        if i != j
+    ]
+    return pd.DataFrame(rows)
