@@ -197,8 +197,12 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
 
 
 def annotate(axes: Axes, text: str, x: float, y: float) -> None:
-    """A small name beside a mark."""
-    axes.annotate(text, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
+    """A small name beside a mark, on the side where there is room for it. The axes are drawn by then."""
+    low, high = axes.transData.transform([(axes.get_xlim()[0], y), (axes.get_xlim()[1], y)])[:, 0]
+    left = axes.transData.transform((x, y))[0] < (low + high) / 2
+    written = axes.annotate(text, (x, y), xytext=(7 if left else -7, 5), textcoords="offset points", fontsize=8,
+                            ha="left" if left else "right")  # fmt: skip
+    written.set_in_layout(False)  # a long name must not squeeze the axes
 
 
 def difference_plot_of(context: Context, metric: Metric) -> Panel | None:

@@ -38,7 +38,11 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
         rows.append(
             {
                 **dict.fromkeys(("run_id", "name", "error", "sweep", "axes"), ""),
-                **{"label": group, "setting": group, "estimator_label": group, "device": device, "seed": seed},
+                "label": group,
+                "setting": group,
+                "estimator_label": group,
+                "device": device,
+                "seed": seed,
                 "run_key": f"{group} {device} {seed}",
                 "estimator": part["estimator"].iloc[0] if of_estimators else group,
                 "schedule": NO_TEMPERATURE,

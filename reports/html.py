@@ -77,6 +77,10 @@ def table_files(sections: Sequence[Section]) -> dict[str, str]:
     return files
 
 
+MAX_PDFS = 6
+"""As many panels of a figure are written as PDF too, which takes time for its fonts; small multiples are SVG alone."""
+
+
 def figure_files(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
     """File name and content of everything under figures/, one at a time."""
     for section in sections:
@@ -85,4 +89,5 @@ def figure_files(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
                 for number, panel in enumerate(block.panels, 1):
                     stem = block.name if len(block.panels) == 1 else f"{block.name}-{number}"
                     yield f"{stem}.svg", panel.for_paper().encode("utf-8")
-                    yield f"{stem}.pdf", panel.pdf()
+                    if len(block.panels) <= MAX_PDFS:
+                        yield f"{stem}.pdf", panel.pdf()

@@ -1,6 +1,6 @@
 // Tables are complete without this; it sorts them by a click (or Enter) on a heading, and filters the rows of long ones.
 "use strict";
-const FILTER_FROM = 8;
+const FILTER_FROM = 12;
 let filters = 0;
 
 function sortable(table) {

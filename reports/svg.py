@@ -99,6 +99,7 @@ def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
     """The figure as a Panel. Call it inside ``style``."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.set_layout_engine("none")  # it is laid out: a PDF need not do that again
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :]
     markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)

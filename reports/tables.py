@@ -54,7 +54,9 @@ class Table:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return str(self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html())
+        return str(
+            self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html()
+        )
 
 
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
@@ -122,16 +124,25 @@ def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str, 
     devices = differences["device"].nunique() > 1
     columns = [
         *_setting_columns(devices),
-        Column("Compared with", numeric=False, meaning="the baseline's setting, same seeds, device and axes"),
+        Column(
+            "Baseline’s",
+            numeric=False,
+            meaning="the baseline's schedule, or its setting: same seeds and device",
+            term="pair",
+        ),
         Column("Pairs", meaning="seeds that both tried to the end", term="pair"),
         Column("Mean diff.", meaning="setting − baseline, pairs in which both finished", term="pair"),
         Column("95 % interval", meaning="Student's t on the paired differences", term="interval"),
         Column("Median diff.", meaning="failed and diverged runs count as worst", term="median"),
         Column("P(better)", meaning="share of pairs in which the setting is lower, ties half", term="p-better"),
-        Column(f"±{number(band, 2)} nats", numeric=False, meaning="against the band of equivalence",
-               term="equivalence"),
-        Column("Holm p", meaning="Wilcoxon signed-rank, Holm over this table; “floor” where no p could be small",
-               term="holm"),
+        Column(
+            f"±{number(band, 2)} nats", numeric=False, meaning="against the band of equivalence", term="equivalence"
+        ),
+        Column(
+            "Holm p",
+            meaning="Wilcoxon signed-rank, Holm over this table; “floor” where no p could be small",
+            term="holm",
+        ),
     ]
     rows = []
     for _, row in differences.iterrows():
@@ -141,7 +152,7 @@ def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str, 
         rows.append(
             [
                 *_setting(row, devices),
-                Cell(str(row["versus"]), str(row["versus"])),
+                _versus(str(row["versus"]), baseline),
                 Cell(pairs, row["n_pairs"], tone="warn" if row["n_bad"] else ""),
                 _num(row["mean"], signed=True, tone=tone),
                 Cell(interval(row["low"], row["high"], signed=True), width, tone=tone),
@@ -152,6 +163,11 @@ def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str, 
             ]
         )
     return Table(f"{metric.title} ({metric.name}): paired difference to {baseline}, nats per example", columns, rows)
+
+
+def _versus(setting: str, baseline: str) -> Cell:
+    """The baseline's setting without its name, which the caption has."""
+    return Cell(setting.removeprefix(baseline).removeprefix(" · ") or "–", setting, title=setting)
 
 
 def _improvement(row: pd.Series) -> Cell:
@@ -276,8 +292,11 @@ def failures(runs: pd.DataFrame, link: Callable[[Mapping[str, object]], str] = l
         )
         rows.append(
             [
-                *_setting(row, True), seed, status, error,
+                *_setting(row, True),
+                seed,
+                status,
+                error,
                 Cell(str(row["run_id"])[:8] or str(row["run_key"])[:8], link=link(row.to_dict())),
-            ]  # fmt: skip
+            ]
         )
     return Table("Runs that did not finish", columns, rows)

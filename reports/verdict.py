@@ -102,7 +102,9 @@ def _nearest(tried: Tried, usable: pd.DataFrame) -> str:
     span = interval(bounds.low, bounds.high, signed=True)
     zero = ", which contains zero" if bounds.known and not bounds.excludes_zero else ""
     note = f"95{NB}% interval {span}{zero}" if bounds.known else "one pair gives no interval"
-    return f"paired with it by seed, the second best, {name}, is at {number(st.mean(finite), signed=True)} nats ({note})."
+    return (
+        f"paired with it by seed, the second best, {name}, is at {number(st.mean(finite), signed=True)} nats ({note})."
+    )
 
 
 def power(differences: pd.DataFrame) -> str:

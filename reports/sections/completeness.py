@@ -11,8 +11,8 @@ from reports.tables import Cell, Column, Table
 
 HOW = (
     "One cell per estimator, schedule and device: how many seeds ended how. Everything that was planned is counted; a "
-    "run that left no trace is missing. An estimator without a temperature has no schedule: it is run once per seed and "
-    "compared with every schedule."
+    "run that left no trace is missing. An estimator without a temperature has no schedule: it is run once per seed "
+    "and compared with every schedule."
 )
 
 

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import budgets, figures, palette, tables
+from reports import budgets, comparison, figures, palette, tables
 from reports import statistics as st
 from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.comparison import Metric
@@ -30,9 +31,9 @@ HOW_TIME = (
     "are not known)."
 )
 HOW_EQUAL = (
-    "{metric} of each setting at the last epoch that the smallest budget pays for: the updates, evaluations or seconds "
-    "after which the first setting is at its end. Mean over seeds; the number in brackets is the rank. A setting that is "
-    "first by updates and not by evaluations has bought its lead."
+    "{metric} of each setting at the last epoch that the smallest budget pays for: the updates, evaluations or "
+    "seconds after which the first setting is at its end. Mean over seeds; the number in brackets is the rank. A "
+    "setting that is first by updates and not by evaluations has bought its lead."
 )
 SHARED = (
     "Contended: other runs shared the machine, so these times are an upper bound and not a comparison of speed."
@@ -69,7 +70,7 @@ def pareto_panels(context: Context) -> list[Panel]:
 
 def _points(context: Context, metric: Metric) -> pd.DataFrame:
     """Mean quality and costs of each setting; quality is ``inf`` where a run failed."""
-    levels = comparison_levels(context, metric)
+    levels = setting_levels(context, metric)
     finished = context.frame[context.frame["status"] == "finished"]
     names = [name for name in COSTS if name in finished and finished[name].notna().any()]
     costs = finished.groupby(["setting", "device"])[names].mean()
@@ -77,11 +78,11 @@ def _points(context: Context, metric: Metric) -> pd.DataFrame:
     return found.assign(quality=found["mean"].where(found["n_bad"] == 0, math.inf)).dropna(subset=["mean"])
 
 
-def comparison_levels(context: Context, metric: Metric) -> pd.DataFrame:
+def setting_levels(context: Context, metric: Metric) -> pd.DataFrame:
     """The levels of the settings themselves, also where the report compares groups of them."""
-    from reports import comparison
-
-    return context.levels(metric) if context.compared is context.frame else comparison.levels(context.frame, metric.name)
+    return (
+        context.levels(metric) if context.compared is context.frame else comparison.levels(context.frame, metric.name)
+    )
 
 
 def _panel(context: Context, points: pd.DataFrame, words: str, metric: Metric) -> Panel:
@@ -95,17 +96,20 @@ def _panel(context: Context, points: pd.DataFrame, words: str, metric: Metric) -
             how = context.look[row["estimator_label"]]
             axes.plot(row["cost"], row["mean"], how.marker, color=how.hex, markersize=7 if is_on else 5.5,
                       markerfacecolor=how.hex if is_on else "none", alpha=1 if is_on else 0.8)  # fmt: skip
-        _name_front(axes, front)
         figures.finish(axes, f"Quality against {words.partition(',')[0]}", words, f"{metric.name}, nats per example")
         if points["cost"].min() > 0 and points["cost"].max() > 12 * points["cost"].min():
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.margins(0.08)
+        _name_front(axes, front)
         spoken = "; ".join(f"{row['setting']}: {row['cost']:.3g} and {row['mean']:.1f}" for _, row in front.iterrows())
         return inline(figure, f"{metric.title} against {words}. On the front: {spoken}.")
 
 
-def _name_front(axes: object, front: pd.DataFrame) -> None:
+def _name_front(axes: Axes, front: pd.DataFrame) -> None:
     """The names of at most five settings of the front, spread over it."""
-    shown = front.iloc[np.unique(np.linspace(0, len(front) - 1, min(5, len(front))).astype(int))] if len(front) else front
+    shown = (
+        front.iloc[np.unique(np.linspace(0, len(front) - 1, min(5, len(front))).astype(int))] if len(front) else front
+    )
     for _, row in shown.iterrows():
         figures.annotate(axes, figures.short(str(row["setting"]), 34), row["cost"], row["mean"])

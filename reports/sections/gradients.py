@@ -12,26 +12,26 @@ from reports.context import Context
 from reports.svg import Panel, inline, style
 
 HOW = (
-    "At the parameters that a run had after an epoch, on a frozen batch of training images, many draws of an estimator "
-    "of the reconstruction cost’s gradient are held against the true one. Relative bias 1: the error of the mean is as "
-    "long as the gradient. The Monte Carlo noise floor is subtracted; where the 95 % interval begins at 0, no bias was "
-    "found with so many draws, whatever the number says, and a curve shows 0. A dash where an interval belongs: draws "
-    "that differ were too rare. Variance and SNR are of one draw: below an SNR of 1 the noise is larger than the "
-    "gradient. Evals is what a draw costs, in decoder evaluations per image; Error compares at equal cost: it is the "
-    "root mean square distance to the true gradient, relative to it, after as many draws as 100 evaluations pay for. "
-    "Over several seeds numbers are means, an interval reaches from the lowest end of all seeds to the highest, so that "
-    "one that begins at 0 says that at some seed no bias was found, and p, the smallest times the number of seeds, "
-    "whether there is one at any. Milliseconds compare only where nothing else ran."
+    "At the parameters that a run had after an epoch, on a frozen batch of training images, many draws of an "
+    "estimator of the reconstruction cost’s gradient are held against the true one. Relative bias 1: the error of the "
+    "mean is as long as the gradient. The Monte Carlo noise floor is subtracted; where the 95 % interval begins at "
+    "0, no bias was found with so many draws, whatever the number says, and a curve shows 0. A dash where an interval "
+    "belongs: draws that differ were too rare. Variance and SNR are of one draw: below an SNR of 1 the noise is "
+    "larger than the gradient. Evals is what a draw costs, in decoder evaluations per image; Error compares at equal "
+    "cost: it is the root mean square distance to the true gradient, relative to it, after as many draws as 100 "
+    "evaluations pay for. Over several seeds numbers are means, an interval reaches from the lowest end of all seeds "
+    "to the highest, so that one that begins at 0 says that at some seed no bias was found, and p, the smallest times "
+    "the number of seeds, whether there is one at any. Milliseconds compare only where nothing else ran."
 )
 HOW_FINAL = (
-    "Each mark is one setting: its own estimator’s bias and signal-to-noise at the last measured epoch, mean over seeds, "
-    "against the final loss. A pattern here says which of the two mattered at this learning rate; it is a correlation "
-    "over settings, and no proof."
+    "Each mark is one setting: its own estimator’s bias and signal-to-noise at the last measured epoch, mean over "
+    "seeds, against the final loss. A pattern here says which of the two mattered at this learning rate; it is a "
+    "correlation over settings, and no proof."
 )
 
 
 def section(context: Context) -> Section:
-    """Figures and tables of all measured estimators, curves of each run's own, and bias and noise against the result."""
+    """Figures and tables of all measured estimators, curves of each run's own, and both against the result."""
     measured = gradient_history.sections(context.runs)
     if not measured:
         text = "Not measured: a `diagnostics` section in the grid asks for it (docs/diagnostics.md)."
@@ -86,13 +86,12 @@ def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, me
         for (label, _, _), row in points.iterrows():  # type: ignore[misc]
             how = context.look[str(label)]
             axes.plot(row[column], row["final"], how.marker, color=how.hex, markersize=7)
-        names = points.reset_index().drop_duplicates("estimator_label")
-        for _, row in names.iterrows():
-            axes.annotate(figures.short(str(row["estimator_label"]), 28), (row[column], row["final"]), xytext=(6, 4),
-                          textcoords="offset points", fontsize=8)  # fmt: skip
         figures.finish(axes, f"Final loss against {words}", words, f"{metric}, nats per example")
         if column.endswith("snr") and np.all(points[column] > 0):
             axes.set_xscale("log")
+        axes.margins(0.08)
+        for _, row in points.reset_index().drop_duplicates("estimator_label").iterrows():
+            figures.annotate(axes, figures.short(str(row["estimator_label"]), 28), row[column], row["final"])
         spoken = "; ".join(f"{setting}: {row[column]:.2g} and {row['final']:.1f}" for (_, setting, _), row in
                            points.iterrows())  # type: ignore[misc]  # fmt: skip
         return inline(figure, f"{words} and {metric} of each setting. {spoken}.")

@@ -56,17 +56,20 @@ def profile(context: Context, metric: Metric) -> Panel | None:
         return None
     low, high = finite.min(), np.quantile(finite, 0.98)
     edge = 0.04 * (high - low)
-    x = np.linspace(low - edge, high + edge, 200)
+    x = np.unique(np.concatenate([[low - edge, high + edge], finite[finite <= high + edge]]))
     with style("profile"):
         figure = Figure((6.2, 3.4), layout="constrained")
         axes = figure.add_subplot()
         for label, found in values.items():
             how = context.look[label]
             if len(found) >= MIN_RUNS_FOR_BAND:
-                axes.fill_between(x, *st.profile_band(found, x), color=how.hex, alpha=0.12, linewidth=0)
-            axes.plot(x, st.performance_profile(found, x), color=how.hex, linewidth=1.9,
+                band = st.profile_band(found, x)
+                axes.fill_between(x, *band, step="post", color=how.hex, alpha=0.1, linewidth=0)
+            axes.step(x, st.performance_profile(found, x), where="post", color=how.hex, linewidth=1.9,
                       linestyle=palette.line(how.dash))  # fmt: skip
-        figures.finish(axes, "Performance profile", f"τ: {metric.name}, nats per example", "share of runs at τ or below")
+        figures.finish(
+            axes, "Performance profile", f"τ: {metric.name}, nats per example", "share of runs at τ or below"
+        )
         axes.set_ylim(0, 1.02)
         axes.set_xlim(x[0], x[-1])
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")

@@ -26,13 +26,13 @@ CURVES = {
     "val/soft_hard_gap": ("Soft/hard gap over training", "val/soft_hard_gap, nats per example"),
 }
 HOW = (
-    "Means over the finished runs of a setting, on test images. Perplexity says how many of its classes a variable uses "
-    "(at most K); dead classes are those that no image uses; a low entropy of q is a decided code. A large gap means "
-    "that the relaxed codes of training carry what one-hot codes cannot."
+    "Means over the finished runs of a setting, on test images. Perplexity says how many of its classes a variable "
+    "uses (at most K); dead classes are those that no image uses; a low entropy of q is a decided code. A large gap "
+    "means that the relaxed codes of training carry what one-hot codes cannot."
 )
 HOW_KL = (
-    "KL divergence of each latent variable of the first finished seed, from the one that says most to the one that says "
-    "least: a line that falls to zero early leaves variables unused."
+    "KL divergence of each latent variable of the first finished seed, from the one that says most to the one that "
+    "says least: a line that falls to zero early leaves variables unused."
 )
 MAX_LINES = 12
 

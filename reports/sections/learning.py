@@ -7,11 +7,11 @@ from reports.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.context import Context
 
 HOW = (
-    "{metric} in nats per example: a thin line per seed, a thick one for the median over seeds (with many seeds a band "
-    "between the quartiles instead of the thin lines; where a panel holds many runs of several schedules, their medians "
-    "alone, which differ by their dash). × marks where a run failed or diverged; it counts as worst from there on. All "
-    "panels share one vertical axis, which may cut off the first tenth of training. Time is training only, without "
-    "evaluation"
+    "{metric} in nats per example: a thin line per seed, a thick one for the median over seeds (with many seeds a "
+    "band between the quartiles instead of the thin lines; where a panel holds many runs of several schedules, their "
+    "medians alone, which differ by their dash). × marks where a run failed or diverged; it counts as worst from "
+    "there on. All panels share one vertical axis, which may cut off the first tenth of training. Time is training "
+    "only, without evaluation"
 )
 
 

@@ -42,6 +42,5 @@ def exclusions(frame: pd.DataFrame) -> str:
         return f"No run was excluded.{newest}"
     found = without["status"].value_counts().sort_index()
     listed = ", ".join(f"{count} {status}" for status, count in found.items())
-    return (
-        f"In no mean and no pair, because they were not tried to the end: {listed}; listed under “Did not finish”.{newest}"
-    )
+    why = "In no mean and no pair, because they were not tried to the end"
+    return f"{why}: {listed}; listed under “Did not finish”.{newest}"

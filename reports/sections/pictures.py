@@ -7,9 +7,10 @@ from reports.blocks import Galleries, How, Section, Words
 from reports.context import Context
 
 HOW = (
-    "The first finished seed of each setting, not the best one{limit}. Reconstructions pass through one-hot samples, as "
-    "at test time; prior samples decode codes drawn from the uniform prior. Traversals: one test image’s most probable "
-    "code, a row for each of the variables that say most, a column for each class that the variable could have."
+    "The first finished seed of each setting, not the best one{limit}. Reconstructions pass through one-hot samples, "
+    "as at test time; prior samples decode codes drawn from the uniform prior. Traversals: one test image’s most "
+    "probable code, a row for each of the variables that say most, a column for each class that the variable could "
+    "have."
 )
 
 

@@ -21,9 +21,9 @@ from reports.tables import Cell, Column, Table
 FILE = Path(__file__).parent.parent / "published.yaml"
 SHAPE = ("model.n_latents", "model.n_categories")
 HOW = (
-    "A published number stands beside runs of the same estimator with codes of the same shape, the best setting of each. "
-    "The last column says what else differs between the two protocols: with anything in it the difference says nothing "
-    "about an estimator. What a source does not state is not compared."
+    "A published number stands beside runs of the same estimator with codes of the same shape, the best setting of "
+    "each. The last column says what else differs between the two protocols: with anything in it the difference says "
+    "nothing about an estimator. What a source does not state is not compared."
 )
 COLUMNS = (
     Column("Source", numeric=False),
@@ -98,9 +98,17 @@ def _row(
     used = runs[runs["run_key"].isin(values.index)]
     interval = st.t_interval(values.to_numpy())
     return {
-        **{"source": entry["source"], "reference": entry["reference"], "what": entry["what"], "metric": entry["metric"]},
-        **{"estimator": estimator, "setting": used["setting"].iloc[0], "published": number, "n": len(values)},
-        **{"measured": float(values.mean()), "low": interval.low, "high": interval.high},
+        "source": entry["source"],
+        "reference": entry["reference"],
+        "what": entry["what"],
+        "metric": entry["metric"],
+        "estimator": estimator,
+        "setting": used["setting"].iloc[0],
+        "published": number,
+        "n": len(values),
+        "measured": float(values.mean()),
+        "low": interval.low,
+        "high": interval.high,
         "differs": "; ".join(_differing(entry["protocol"], used)),
     }
 

@@ -7,12 +7,12 @@ from reports.blocks import Block, Heading, How, Section, Tabular, Words
 from reports.context import Context
 
 HOW = (
-    "Lower is better. Mean and its interval are of the finished runs; median and IQM count a failed or diverged run as "
-    "worst, ∞, and a setting with such a run ranks after all others. Seeds move all settings together, so the intervals "
-    "of two means may overlap although every seed agrees: judge by the paired differences, where an interval below "
-    "zero is an improvement on the baseline. “floor” stands where so few pairs could never give a p of .05, with the "
-    "smallest that they allow. A click on a heading sorts; on ? it leads to the definition. The same tables are in "
-    "tables/ as CSV, Markdown and LaTeX."
+    "Lower is better. Mean and its interval are of the finished runs; median and IQM count a failed or diverged run "
+    "as worst, ∞, and a setting with such a run ranks after all others. Seeds move all settings together, so the "
+    "intervals of two means may overlap although every seed agrees: judge by the paired differences, where an "
+    "interval below zero is an improvement on the baseline. “floor” stands where so few pairs could never give a p of "
+    ".05, with the smallest that they allow. A click on a heading sorts; on ? it leads to the definition. The same "
+    "tables are in tables/ as CSV, Markdown and LaTeX."
 )
 
 

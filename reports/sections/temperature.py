@@ -18,8 +18,8 @@ from reports.tables import Cell, Column, Table
 
 LR = "training.lr"
 HOW = (
-    "Median {metric} of each estimator and schedule, and in brackets n; darker is better, from the best cell to what is "
-    "{span} nats worse or more. Where other fields are swept too, a cell shows the best of them and names it: a "
+    "Median {metric} of each estimator and schedule, and in brackets n; darker is better, from the best cell to what "
+    "is {span} nats worse or more. Where other fields are swept too, a cell shows the best of them and names it: a "
     "schedule is judged together with the learning rate that suits it. ∞: half of the runs or more have failed or "
     "diverged."
 )
@@ -79,7 +79,9 @@ def _table(cells: pd.DataFrame, metric: Metric, span: float) -> Table:
             row.append(_cell(found.loc[(label, *head)], best, span) if (label, *head) in found.index else
                        Cell("not in the grid", None, tone="absent"))  # fmt: skip
         rows.append(row)
-    return Table(f"{metric.title}: median (n) of each estimator and schedule, at the best of the other axes", columns, rows)
+    return Table(
+        f"{metric.title}: median (n) of each estimator and schedule, at the best of the other axes", columns, rows
+    )
 
 
 def _cell(row: pd.Series, best: float, span: float) -> Cell:
@@ -106,9 +108,6 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
         for (label, _), group in lines.items():
             how, line = context.look[label], group.sort_values("tau")
             axes.plot(line["tau"], line["median"], marker=how.marker, color=how.hex, linewidth=1.8, markersize=6)
-            if line["axes"].nunique() > 1:
-                for _, row in line.iterrows():
-                    figures.annotate(axes, figures.short(row["axes"], 20), row["tau"], row["median"])
             best = line.loc[line["median"].idxmin()]
             spoken.append(f"{label} is best at τ = {best['tau']:g} with {best['median']:.1f}")
         axes.set_xscale("log")
@@ -116,4 +115,8 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
         figures.finish(axes, "Sensitivity to a constant temperature", "τ", f"{metric.name}, nats per example")
         axes.set_xticks(ticks, [f"{tau:g}" for tau in ticks])
         axes.minorticks_off()
+        for (_, _), group in lines.items():
+            if group["axes"].nunique() > 1:
+                for _, row in group.iterrows():
+                    figures.annotate(axes, figures.short(row["axes"], 20), row["tau"], row["median"])
         return inline(figure, f"{metric.title} against a constant temperature. {'; '.join(spoken)}.", wide=True)

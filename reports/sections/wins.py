@@ -16,19 +16,20 @@ from reports.tables import Cell, Column, Table
 MAX_SETTINGS = 16
 Keys = Sequence[tuple[str, str]]
 HOW = (
-    "Row against column: the share of seeds at which the row is lower (1.00: at every seed), ties half, and below it the "
-    "mean difference in nats. Dark: the row wins. ● marks a difference whose 95 % interval excludes zero. Beneath a "
-    "cell’s number, on hovering, the pairs and Holm’s p over all pairs of the table."
+    "Row against column: the share of seeds at which the row is lower (1.00: at every seed), ties half, and below it "
+    "the mean difference in nats. Dark: the row wins. ● marks a difference whose 95 % interval excludes zero. Beneath "
+    "a cell’s number, on hovering, the pairs and Holm’s p over all pairs of the table."
 )
 
 
 def section(context: Context) -> Section:
     """The pairwise win matrix of the settings, or of the best of each estimator where there are many."""
     metric = context.primary
-    if metric is None or len(context.levels(metric)) < 2:
+    levels = context.levels(metric) if metric else pd.DataFrame()
+    if metric is None or (levels["n"] > 0).sum() < 2:
         text = "There are no two settings with a result, so there is nobody to win against."
         return Section("wins", "Wins", [Words(text, "empty")])
-    levels = context.levels(metric)
+    levels = levels[levels["n"] + levels["n_bad"] > 0]
     keys = best_settings(levels, MAX_SETTINGS)
     tried = comparison.by_seed(context.compared, metric.name)
     matrix = st.win_matrix([tried.get(key, {}) for key in keys])
@@ -64,16 +65,25 @@ def _cell(matrix: st.WinMatrix, i: int, j: int) -> Cell:
     mean = float(matrix.mean[i, j])
     difference = "" if math.isnan(mean) else f" ({tables.number(mean, 1, signed=True)}{certain})"
     p = float(matrix.p_holm[i, j])
-    title = f"{n} pairs; Holm p {'–' if math.isnan(p) else tables.p_value(p)}; {tables.interval(low, high, signed=True)}"
+    title = (
+        f"{n} pairs; Holm p {'–' if math.isnan(p) else tables.p_value(p)}; {tables.interval(low, high, signed=True)}"
+    )
     return Cell(f"{share:.2f}{difference}", share, title=title, shade=share)
 
 
 def _frame(keys: Keys, matrix: st.WinMatrix) -> pd.DataFrame:
     rows = [
         {
-            **{"setting": keys[i][0], "device": keys[i][1], "versus": keys[j][0], "versus_device": keys[j][1]},
-            **{"n": int(matrix.n[i, j]), "share": matrix.share[i, j], "mean": matrix.mean[i, j]},
-            **{"low": matrix.low[i, j], "high": matrix.high[i, j], "p_holm": matrix.p_holm[i, j]},
+            "setting": keys[i][0],
+            "device": keys[i][1],
+            "versus": keys[j][0],
+            "versus_device": keys[j][1],
+            "n": int(matrix.n[i, j]),
+            "share": matrix.share[i, j],
+            "mean": matrix.mean[i, j],
+            "low": matrix.low[i, j],
+            "high": matrix.high[i, j],
+            "p_holm": matrix.p_holm[i, j],
         }
         for i in range(len(keys))
         for j in range(len(keys))
