@@ -13,6 +13,7 @@ from harness.events import TERMINAL, Image, Record, is_cut_short
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, JournalError, add
 from harness.origin import Origin
+from harness.outcome import outcome
 
 if TYPE_CHECKING:
     from harness.runner import Options
@@ -41,10 +42,11 @@ def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
 
     The store gets what the sweep was run with; where nobody knows that any more, what the store has of it stays.
     """
-    replayed = _open(tracker, sweep, origin.read(sweep.folder), thorough=True)
+    made_with = origin.read(sweep.folder)
+    replayed = _open(tracker, sweep, made_with, thorough=True)
     counts = sweep.counts()
     status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
-    tracker.close_sweep(status, counts, sweep.ended_spans())
+    tracker.close_sweep(status, counts, sweep.ended_spans(), outcome(sweep, made_with, is_over=True))
     return replayed
 
 
@@ -61,7 +63,9 @@ def _open(
     if made_with is not None:
         tags["harness.command"] = made_with.command
         files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
-    tracker.open_sweep(name=grid.name, sweep_id=_sweep_id(sweep.folder), runs=grid.runs, tags=tags, files=files)
+    note = outcome(sweep, made_with, is_over=False).note
+    sweep_id = _sweep_id(sweep.folder)
+    tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
     missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
     if missing:
         for _ in _replayed(tracker, sweep, missing):

@@ -21,6 +21,7 @@ from harness.frozen import freeze
 from harness.grid import Grid
 from harness.journal import Journal
 from harness.lease import Lease
+from harness.origin import report_command
 from harness.plugins import load_registry
 from harness.progress import Progress
 from harness.provenance import provenance
@@ -109,7 +110,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
             progress.say("next: the same command again goes on where this stopped")
         if store.lost and options.grid_path is not None:
             progress.say(f"next: {sync_command(options)}")
-        progress.say(f"next: {next_command(grid.name, options)}")
+        progress.say(f"next: {report_command(grid.name, options)}")
     return code
 
 
@@ -122,16 +123,6 @@ def make_executor(options: Options) -> Executor:
     return LocalExecutor(
         workers=options.workers, threads=options.threads, plugins=options.plugins, saving=options.saving
     )
-
-
-def next_command(name: str, options: Options) -> str:
-    """Return the command that makes the report of this sweep."""
-    command = ["harness", "report", "--experiment", name]
-    if options.out != Path("results"):
-        command += ["--from", str(options.out)]
-    if options.tracking_uri is not None:
-        command += ["--tracking-uri", options.tracking_uri]
-    return without_passwords(shlex.join(command))
 
 
 def sync_command(options: Options) -> str:

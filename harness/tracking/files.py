@@ -31,7 +31,7 @@ class Files:
                 path = Path(folder, name)
                 if not path.resolve().is_relative_to(Path(folder).resolve()):  # the name may be a journal's
                     raise TrackingError(f"tracking: expected the name of a file below its run, got {name!r}.")
-                path.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             with _any_failure_is_an_outage():
                 self._client.log_artifacts(run_id, folder)
