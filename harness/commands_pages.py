@@ -133,7 +133,7 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
 def ui(port: int, out: Path, tracking_uri: str | None) -> None:
     """Open the MLflow UI on this store, on loopback only."""
     uri = tracking_uri or store_uri(out)
-    click.echo(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C stops it)")
+    click.echo(f"MLflow UI: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C stops it)")
     click.echo("Open the grid's experiment, its runs, the chart view, then: Group by → estimator.")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -27,6 +27,15 @@ QUESTION, COMMAND, LABEL = 600, 1200, 80
 _MARKUP = re.compile(r"[&<>\\`*_{}\[\]|~#$@]|(?<=:)//|(?<=www)\.", re.IGNORECASE)
 
 
+class Setting(NamedTuple):
+    """A setting of an estimator: its mean test −ELBO over so many finished seeds."""
+
+    mean: float
+    estimator: str
+    label: str
+    n_seeds: int
+
+
 class Outcome(NamedTuple):
     """What a store is told of a sweep: `best` has the key of the best finished run by estimator."""
 
@@ -59,9 +68,9 @@ def result(sweep: "Sweep", run: "RunConfig") -> float | None:
 def note(sweep: "Sweep", made_with: "Origin | None", *, is_over: bool) -> str:
     """Return the description of a sweep in Markdown."""
     parts = [f"**{text(sweep.grid.question, QUESTION)}**"] if sweep.grid.question else []
-    parts += [grid_in_words(sweep.grid.runs), state(sweep, is_over=is_over)]
-    if table := best_settings(sweep):
-        parts.append(table)
+    ranked = best_settings(sweep)
+    parts += [state(sweep, ranked, is_over=is_over), *([table(ranked)] if ranked else [])]
+    parts.append(grid_in_words(sweep.grid.runs))
     for title, command in (("Run again", made_with and made_with.command), ("Report", made_with and made_with.report)):
         if command:
             parts.append(f"{title}:\n\n{block(command)}")
@@ -83,14 +92,23 @@ def grid_in_words(runs: Sequence["RunConfig"]) -> str:
     return "\n".join([lines[0], "", *lines[1:]])
 
 
-def state(sweep: "Sweep", *, is_over: bool) -> str:
-    """Return how the sweep ended, or that it is under way, with its runs by status."""
+def state(sweep: "Sweep", ranked: Sequence[Setting], *, is_over: bool) -> str:
+    """Return how the sweep ended, or that it is under way, with its runs by status and the best setting.
+
+    MLflow folds all but the first lines of a description away, so this stands there.
+    """
     counts = ", ".join(f"{count} {status}" for status, count in sweep.counts().most_common())
-    return f"**Ended:** {counts}." if is_over else f"**Under way.** When it began: {counts}."
+    best = ""
+    if ranked:
+        mean, _, label, n_seeds = ranked[0]
+        best = f" Best so far: {code(label)}, test −ELBO {mean:.2f} (mean of {counted(n_seeds, 'seed')})."
+    if not is_over:
+        return f"**Under way.** When it began: {counts}.{best}"
+    return f"**Ended:** {counts}.{best.replace('Best so far', 'Best')}"
 
 
-def best_settings(sweep: "Sweep") -> str:
-    """Return a table of the best setting of each estimator by its mean over seeds; nothing where no run finished."""
+def best_settings(sweep: "Sweep") -> list[Setting]:
+    """Return the best setting of each estimator by its mean over seeds, best first."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for run in sweep.grid.runs:
         if (value := result(sweep, run)) is not None:
@@ -99,9 +117,11 @@ def best_settings(sweep: "Sweep") -> str:
     for (name, label), found in values.items():
         row = statistics.fmean(found), label, len(found)
         best[name] = min(best.get(name, row), row)
-    rows = sorted((mean, name, label, n) for name, (mean, label, n) in best.items())
-    if not rows:
-        return ""
+    return sorted(Setting(mean, name, label, n) for name, (mean, label, n) in best.items())
+
+
+def table(rows: Sequence[Setting]) -> str:
+    """Return settings as a table in Markdown."""
     lines = [f"| {code(name)} | {code(label)} | {mean:.2f} | {n} |" for mean, name, label, n in rows[:ROWS]]
     head = ["| estimator | its best setting | test −ELBO, mean | seeds |", "|---|---|---:|---:|"]
     more = [f"\nand {counted(len(rows) - ROWS, 'more estimator')}"] if len(rows) > ROWS else []

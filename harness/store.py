@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from harness import origin
 from harness.beside import beside
 from harness.events import Record
-from harness.journal import Attempt
+from harness.journal import Attempt, Journal
 from harness.outcome import Outcome, outcome
 from harness.progress import Progress
-from harness.replay import open_store
+from harness.replay import open_store, with_weights
 
 if TYPE_CHECKING:
     from harness.runner import Options
@@ -196,7 +196,10 @@ class Store:
         for record, attempt in batch:
             together.setdefault(id(attempt), (attempt, []))[1].append(record)
         for attempt, records in together.values():
-            self._tracker.write(records, attempt)
+            if self._opened is not None:
+                records, attempt = with_weights(records, attempt, Journal(self._opened[0].folder))
+            if records:
+                self._tracker.write(records, attempt)
             self._has_moved()
 
     def _guarded(self, action: Callable[[], object]) -> None:

@@ -22,6 +22,7 @@ from harness.tracking.databases import make_sqlite, try_server, with_limit
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
 from harness.tracking.files import Files
 from harness.tracking.inputs import inputs_of
+from harness.tracking.models import log_model
 from harness.tracking.notes import note_tags
 from harness.tracking.records import (
     MLFLOW_STATUS,
@@ -41,6 +42,8 @@ from harness.tracking.system import SystemMetrics
 from reports.visible import without_passwords
 
 NOTHING = Outcome()
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""A tag of an experiment: MLflow's interface then shows training runs rather than traces of language models."""
 
 
 def default_uri(out: Path) -> str:
@@ -138,6 +141,7 @@ class Tracker:
                 self._files.log_for_charts(child, record.event, record.time_ms, again=again)
         last = next((r for r in reversed(records) if isinstance(r.event, (Started, *TERMINAL))), None)
         if last is not None and isinstance(last.event, TERMINAL):
+            log_model(self._client, child, run, attempt)
             self._client.set_terminated(child, MLFLOW_STATUS[last.event.kind], last.time_ms)
 
     @cached_property
@@ -183,10 +187,12 @@ class Tracker:
         if found is not None and found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         if found is not None:
+            if KIND not in found.tags:
+                self._client.set_experiment_tag(found.experiment_id, KIND, TRAINING)
             return str(found.experiment_id)
         remote = urlsplit(self.uri).scheme in ("http", "https")
         location = None if remote else (self._artifacts / name).as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        return str(self._client.create_experiment(name, artifact_location=location, tags={KIND: TRAINING}))
 
     def _identity(self, run: RunConfig) -> dict[str, str]:
         return {
