@@ -16,7 +16,7 @@ $(DONE): pyproject.toml
 
 quickstart: install
 	$(BIN)/harness run --grid experiments/quickstart.yaml --out $(OUT)
-	$(BIN)/harness report --experiment quickstart --from $(OUT)
+	$(BIN)/harness report --experiment quickstart --from $(OUT) --attach
 	@echo "browse the runs: $(BIN)/harness ui --out $(OUT)"
 
 test: install

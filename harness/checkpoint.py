@@ -41,11 +41,12 @@ class Label(NamedTuple):
 @final
 @dataclass
 class Pace:
-    """When a run saves its state, and whether it is asked to stop after its epoch. By default never, and not."""
+    """When a run saves its state, whether it is asked to stop after its epoch, and whether its weights are kept."""
 
     every_s: float | None = None
     every_epochs: int | None = None
     is_stopping: Callable[[], bool] = lambda: False
+    keeps_model: bool = False
     _saved: float = field(default_factory=time.monotonic)
 
     def is_due(self, epoch: int) -> bool:

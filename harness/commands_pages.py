@@ -41,6 +41,7 @@ from harness.command_line import (
     show_default="NAME/report in --from",
     help="Folder for report.html and tables/.",
 )
+@click.option("--attach", is_flag=True, help="Also make the report an artifact of the newest sweep in MLflow.")
 @uri_option
 def report(
     experiment: str | None,
@@ -48,6 +49,7 @@ def report(
     title: str | None,
     results: Path,
     out: Path | None,
+    attach: bool,
     tracking_uri: str | None,
 ) -> None:
     """Write report.html and tables/ about an experiment."""
@@ -61,6 +63,19 @@ def report(
     except OSError as error:
         raise unwritable(folder, error) from error
     click.echo(f"report: {path.absolute()}")
+    if attach:
+        click.echo(attached(tracking_uri or store_uri(results), experiment or runs.experiment, path))
+
+
+def attached(uri: str, experiment: str, path: Path) -> str:
+    """Attach a report to its sweep in MLflow; say where it is. Raises Refused where the store does not take it."""
+    from harness import tracking
+
+    try:
+        run = tracking.attach(uri, experiment, path)
+    except tracking.STORE_ERRORS as error:
+        raise Refused(f"{tracking.in_one_line(error)} The report is written; the same command attaches it.") from error
+    return f"attached: report/report.html of the run {run.run_name!r} in MLflow"
 
 
 def folder_name(experiment: str) -> str:
@@ -118,7 +133,7 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
 def ui(port: int, out: Path, tracking_uri: str | None) -> None:
     """Open the MLflow UI on this store, on loopback only."""
     uri = tracking_uri or store_uri(out)
-    click.echo(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C stops it)")
+    click.echo(f"MLflow UI: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C stops it)")
     click.echo("Open the grid's experiment, its runs, the chart view, then: Group by → estimator.")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

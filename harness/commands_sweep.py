@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     metavar="TIME|EPOCHS",
     help="How often a run saves its state: 30s, 5m, 3epochs, never.",
 )
+@click.option("--save-models", is_flag=True, help="Keep the trained weights of each run that finishes, in MLflow too.")
 @click.option("--fail-fast", is_flag=True, help="Stop the sweep at the first run that fails or diverges.")
 @click.option(
     "--only",
@@ -78,6 +79,7 @@ def run(
     time_limit: float | None,
     memory_limit: float | None,
     saving: "SavingEvery",
+    save_models: bool,
     fail_fast: bool,
     only: Sequence[str],
     executor: str,
@@ -113,7 +115,7 @@ def run(
         workers=workers or os.cpu_count() or 1,
         threads=threads,
         policy=Policy(retries=retries, time_limit_s=time_limit, memory_limit=memory_limit),
-        saving=saving,
+        saving=saving._replace(model=save_models),
         made_by=made_by,
         tracking_uri=tracking_uri,
         retry_failed=retry == "failed",

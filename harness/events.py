@@ -57,6 +57,20 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The trained weights (`harness.models`), where they are asked for. They lie beside the journal."""
+
+    kind: ClassVar[str] = "weights"
+    step: int
+    content: bytes = field(default=b"", repr=False)
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.sha256:
+            object.__setattr__(self, "sha256", hashlib.sha256(self.content).hexdigest())
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run is complete, with its final metrics."""
 
@@ -101,10 +115,11 @@ class Interrupted:
     retrying: bool = False
 
 
-Event = Started | EpochDone | Image | Checkpoint | Finished | Diverged | Failed | Skipped | Interrupted
+Event = Started | EpochDone | Image | Checkpoint | Weights | Finished | Diverged | Failed | Skipped | Interrupted
 TERMINAL = (Finished, Diverged, Failed, Skipped, Interrupted)
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Started, EpochDone, Image, Checkpoint, Finished, Diverged, Failed, Skipped, Interrupted)
+    cls.kind: cls
+    for cls in (Started, EpochDone, Image, Checkpoint, Weights, Finished, Diverged, Failed, Skipped, Interrupted)
 }
 
 
@@ -126,11 +141,11 @@ class Record:
         return cls(run_key, time.time_ns() // 1_000_000, event)
 
     def to_json(self) -> str:
-        """Return the record as one line of text, pictures in it, but not what a checkpoint holds."""
+        """Return the record as one line of text, pictures in it, but not what a checkpoint or weights hold."""
         body = asdict(self.event)
         if isinstance(self.event, Image):
             body["png"] = base64.b64encode(self.event.png).decode()
-        elif isinstance(self.event, Checkpoint):
+        elif isinstance(self.event, Checkpoint | Weights):
             del body["content"]
         return json.dumps(
             {"run_key": self.run_key, "time_ms": self.time_ms, "kind": self.event.kind, **body}, allow_nan=False
@@ -151,8 +166,8 @@ class Record:
         return cls(data["run_key"], data["time_ms"], kind(**body))
 
     def to_bytes(self) -> bytes:
-        """Return the record as a message: its JSON, and after a newline what a checkpoint holds."""
-        if isinstance(self.event, Checkpoint):
+        """Return the record as a message: its JSON, and after a newline what a checkpoint or weights hold."""
+        if isinstance(self.event, Checkpoint | Weights):
             return self.to_json().encode() + b"\n" + self.event.content
         return self.to_json().encode()
 
@@ -161,6 +176,6 @@ class Record:
         """Parse what `to_bytes` wrote."""
         text, _, content = message.partition(b"\n")
         record = cls.from_json(text.decode())
-        if isinstance(record.event, Checkpoint):
+        if isinstance(record.event, Checkpoint | Weights):
             return replace(record, event=replace(record.event, content=content))
         return record

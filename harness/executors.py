@@ -253,7 +253,8 @@ def _work(connection: Connection, threads: int, plugins: Sequence[str], saving: 
             message = connection.recv_bytes()
             if message == STOP:  # it came when the run had ended already
                 continue
-            pace = Pace(saving.seconds, saving.epochs, is_stopping=connection.poll)  # nothing but STOP comes meanwhile
+            stops = connection.poll  # nothing but STOP comes meanwhile
+            pace = Pace(saving.seconds, saving.epochs, is_stopping=stops, keeps_model=saving.model)
             for record in records_of(Job.from_bytes(message), registry, pace):
                 connection.send_bytes(record.to_bytes())
     except (EOFError, ConnectionError):  # the driver closed the pipe, or is gone

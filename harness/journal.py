@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from harness.events import TERMINAL, EpochDone, Event, Image, Record, Started, is_cut_short
+from harness.events import TERMINAL, EpochDone, Event, Image, Record, Started, Weights, is_cut_short
 from harness.provenance import maker
 
 
@@ -143,7 +143,7 @@ class Journal:
         where = f"{self.path}:{number}"
         try:
             data = json.loads(body)
-            if "sha256" in data:
+            if data.get("kind") == Image.kind and "sha256" in data:
                 png = self._read_picture(data["sha256"], where) if pictures else b""
                 data["png"] = base64.b64encode(png).decode()
             return Record.from_data(data)
@@ -254,6 +254,8 @@ class Attempt:
         """Return whether the attempt has this already: it went on from a checkpoint before it."""
         if isinstance(event, EpochDone):
             return any(known.epoch == event.epoch for known in self.epochs)
+        if isinstance(event, Weights):
+            return any(isinstance(r.event, Weights) for r in self.records)
         return isinstance(event, Image) and any(
             isinstance(r.event, Image) and r.event.name == event.name for r in self.records
         )

@@ -4,12 +4,14 @@ It is kept beside the journal, so that a store that was away gets it from `harne
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import sealed
 from harness.provenance import provenance
+from reports.visible import without_passwords
 
 if TYPE_CHECKING:
     from harness.runner import Options
@@ -17,17 +19,29 @@ if TYPE_CHECKING:
 
 
 class Origin(NamedTuple):
-    """A command, and the provenance of what it computes."""
+    """A command, the provenance of what it computes, and the command that makes the report."""
 
     command: str
     provenance: Mapping[str, Any]
+    report: str = ""
 
 
 def of(sweep: "Sweep", options: "Options") -> Origin:
     """Return the origin of the numbers of a sweep that starts: the former one, where there is nothing to compute."""
     if not sweep.to_do(retry_failed=options.retry_failed) and (former := read(sweep.folder)) is not None:
         return former
-    return Origin(options.command, {**provenance(), "workers": options.workers, "threads": options.threads})
+    made_by = {**provenance(), "workers": options.workers, "threads": options.threads}
+    return Origin(options.command, made_by, report_command(sweep.grid.name, options))
+
+
+def report_command(name: str, options: "Options") -> str:
+    """Return the command that makes the report of this sweep."""
+    command = ["harness", "report", "--experiment", name]
+    if options.out != Path("results"):
+        command += ["--from", str(options.out)]
+    if options.tracking_uri is not None:
+        command += ["--tracking-uri", options.tracking_uri]
+    return without_passwords(shlex.join(command))
 
 
 def keep(sweep: "Sweep", options: "Options") -> None:

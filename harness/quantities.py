@@ -10,10 +10,14 @@ BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 class SavingEvery(NamedTuple):
-    """How often a run saves its state: after so many seconds, or epochs; after neither if both are None."""
+    """How often a run saves its state: after so many seconds, or epochs; after neither if both are None.
+
+    `model`: and whether it hands over its weights at the end.
+    """
 
     seconds: float | None = None
     epochs: int | None = None
+    model: bool = False
 
 
 NEVER = SavingEvery()

@@ -108,7 +108,8 @@ def compute(setup: Setup, message: bytes, flag: Any) -> Iterator[bytes]:
     from harness.executors import Job, prepare_process, records_of
 
     prepare_process(setup.threads)
-    pace = Pace(setup.saving.seconds, setup.saving.epochs, is_stopping=Asking(flag))
+    saving = setup.saving
+    pace = Pace(saving.seconds, saving.epochs, is_stopping=Asking(flag), keeps_model=saving.model)
     for record in records_of(Job.from_bytes(message), registry_of(setup.plugins), pace):
         if isinstance(record.event, Started):  # the code is the driver's, though it lies in no checkout here
             record = replace(record, event=Started({**record.event.provenance, **setup.git}))

@@ -3,16 +3,18 @@
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import origin, sealed
-from harness.events import TERMINAL, Image, Record, is_cut_short
+from harness.events import TERMINAL, Image, Record, Weights, is_cut_short
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, JournalError, add
+from harness.models import ModelFiles
 from harness.origin import Origin
+from harness.outcome import outcome
 
 if TYPE_CHECKING:
     from harness.runner import Options
@@ -41,10 +43,11 @@ def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
 
     The store gets what the sweep was run with; where nobody knows that any more, what the store has of it stays.
     """
-    replayed = _open(tracker, sweep, origin.read(sweep.folder), thorough=True)
+    made_with = origin.read(sweep.folder)
+    replayed = _open(tracker, sweep, made_with, thorough=True)
     counts = sweep.counts()
     status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
-    tracker.close_sweep(status, counts, sweep.ended_spans())
+    tracker.close_sweep(status, counts, sweep.ended_spans(), outcome(sweep, made_with, is_over=True))
     return replayed
 
 
@@ -61,7 +64,9 @@ def _open(
     if made_with is not None:
         tags["harness.command"] = made_with.command
         files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
-    tracker.open_sweep(name=grid.name, sweep_id=_sweep_id(sweep.folder), runs=grid.runs, tags=tags, files=files)
+    note = outcome(sweep, made_with, is_over=False).note
+    sweep_id = _sweep_id(sweep.folder)
+    tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
     missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
     if missing:
         for _ in _replayed(tracker, sweep, missing):
@@ -78,7 +83,7 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
         key = record.run_key
         if key not in missing:
             continue
-        attempt = add(with_picture(record, journal), newest)
+        attempt = add(with_content(record, journal), newest)
         if attempt.begun_ms != sweep.spans[key].begun_ms or not isinstance(record.event, TERMINAL):
             continue
         tracker.write([each for each in attempt.records[written.get(key, 0) :] if not is_lost(each)], attempt)
@@ -88,16 +93,32 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
         yield key
 
 
-def with_picture(record: Record, journal: Journal) -> Record:
-    """Return a record that was read without its picture with it, unless that is lost."""
+def with_content(record: Record, journal: Journal) -> Record:
+    """Return a record that was read without its picture or weights with them, unless they are lost."""
+    if isinstance(weights := record.event, Weights):
+        content = ModelFiles(journal.folder).read(record.run_key, weights.sha256)
+        return replace(record, event=replace(weights, content=content or b""))
     if not isinstance(event := record.event, Image):
         return record
     return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
 
 
 def is_lost(record: Record) -> bool:
-    """Return whether a record has lost its picture. The store does without; its checksum there tells the reader."""
-    return isinstance(record.event, Image) and not record.event.png
+    """Return whether a record has lost its picture or weights.
+
+    The store does without; their checksum there tells the reader.
+    """
+    event = record.event
+    return (isinstance(event, Image) and not event.png) or (isinstance(event, Weights) and not event.content)
+
+
+def with_weights(records: Sequence[Record], attempt: Attempt, journal: Journal) -> tuple[list[Record], Attempt]:
+    """Return records of an attempt with the weights that the driver has put aside, and the attempt with the same."""
+    mine = {id(each): with_content(each, journal) for each in records if isinstance(each.event, Weights)}
+    if not mine:
+        return list(records), attempt
+    whole = Attempt([mine.get(id(each), each) for each in list(attempt.records)])
+    return [found for each in records if not is_lost(found := mine.get(id(each), each))], whole
 
 
 def plan(grid: Grid) -> list[dict[str, Any]]:

@@ -7,20 +7,22 @@ import gc
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
-from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, Started, is_cut_short
+from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, Started, Weights, is_cut_short
 from harness.executors import Executor, Gone, Job, LocalExecutor
 from harness.forecast import longest_first
 from harness.frozen import freeze
 from harness.grid import Grid
 from harness.journal import Journal
 from harness.lease import Lease
+from harness.models import ModelFiles
+from harness.origin import report_command
 from harness.plugins import load_registry
 from harness.progress import Progress
 from harness.provenance import provenance
@@ -109,7 +111,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
             progress.say("next: the same command again goes on where this stopped")
         if store.lost and options.grid_path is not None:
             progress.say(f"next: {sync_command(options)}")
-        progress.say(f"next: {next_command(grid.name, options)}")
+        progress.say(f"next: {report_command(grid.name, options)}")
     return code
 
 
@@ -122,16 +124,6 @@ def make_executor(options: Options) -> Executor:
     return LocalExecutor(
         workers=options.workers, threads=options.threads, plugins=options.plugins, saving=options.saving
     )
-
-
-def next_command(name: str, options: Options) -> str:
-    """Return the command that makes the report of this sweep."""
-    command = ["harness", "report", "--experiment", name]
-    if options.out != Path("results"):
-        command += ["--from", str(options.out)]
-    if options.tracking_uri is not None:
-        command += ["--tracking-uri", options.tracking_uri]
-    return without_passwords(shlex.join(command))
 
 
 def sync_command(options: Options) -> str:
@@ -158,6 +150,7 @@ class Driver:
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.sweep.folder, self.progress.say)
         self._checkpoints.keep_only(self.sweep.attempts)
+        self._models = ModelFiles(self.sweep.folder, self.progress.say)
         self._signals = Signals(first=lambda: None)
 
     def execute(self, runs: Sequence[RunConfig], executor: Executor, policy: Policy, *, fail_fast: bool) -> bool:
@@ -209,6 +202,10 @@ class Driver:
             if isinstance(event, EpochDone) and (name := differing_metric(event, attempt)) is not None:
                 self.progress.say(f"note: {key}: {name} of epoch {event.epoch} came out otherwise when it was repeated")
             return
+        if isinstance(event, Weights):
+            if not self._models.keep(key, event):
+                return
+            record = replace(record, event=replace(event, content=b""))  # the store reads the file
         self.store.wait_for_room()
         with self._signals.held():  # what is in the journal is known to the sweep and comes to the store
             self.journal.append(record)
@@ -217,6 +214,8 @@ class Driver:
         is_new = isinstance(event, Started) and attempt.records[0] is record
         if is_new or (key in self.sweep.ends and not is_cut_short(event)):
             self._checkpoints.discard(key)
+        if is_new:
+            self._models.discard(key)
         self.progress.show(record)
 
     def stop(self, why: str) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
-from queue import Queue
+from queue import Empty, Queue
 from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from harness import origin
 from harness.beside import beside
 from harness.events import Record
-from harness.journal import Attempt
+from harness.journal import Attempt, Journal
+from harness.outcome import Outcome, outcome
 from harness.progress import Progress
-from harness.replay import open_store
+from harness.replay import open_store, with_weights
 
 if TYPE_CHECKING:
     from harness.runner import Options
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 300.0
 """A store that has finished nothing for so long counts as lost. Most say so themselves, in seconds."""
+LOOK_EVERY_S = 1.0
+"""How often the thread, where it has nothing to write, asks whether the machine's state is due."""
 QUEUED = 256
 """At most so many records wait for the store; then the driver waits too, so that its memory is bounded."""
 
@@ -51,7 +54,7 @@ class Store:
         self._thread = Thread(target=self._work, name="store", daemon=True)
         self._mistake: Exception | None = None
         self._beat = time.monotonic()
-        self._is_silent = False
+        self._is_silent = self._is_open = False
         self.lost: str | None = None
 
     def __enter__(self) -> Self:
@@ -75,7 +78,9 @@ class Store:
 
     def _open(self) -> int:
         assert self._opened is not None  # noqa: S101 `open` comes first
-        return open_store(self._tracker, *self._opened, beat=self._has_moved)
+        replayed = open_store(self._tracker, *self._opened, beat=self._has_moved)
+        self._is_open = True
+        return replayed
 
     def _has_moved(self) -> None:
         """Take note that the store began or finished something."""
@@ -104,10 +109,14 @@ class Store:
         self._raise_mistake()
         if self.lost is not None and not self._is_silent:
             self._patiently(self._catch_up)
-        self._patiently(lambda: self._guarded(lambda: self._tracker.close_sweep(status, counts, self._spans())))
+        spans, told = self._told()
+        self._patiently(lambda: self._guarded(lambda: self._tracker.close_sweep(status, counts, spans, told)))
 
-    def _spans(self) -> dict[str, "Span"]:
-        return self._opened[0].ended_spans() if self._opened is not None else {}
+    def _told(self) -> tuple[dict[str, "Span"], Outcome]:
+        if self._opened is None:
+            return {}, Outcome()
+        sweep, options = self._opened
+        return sweep.ended_spans(), outcome(sweep, origin.of(sweep, options), is_over=True)
 
     def _catch_up(self) -> None:
         """Try a lost store once more, and replay what it lacks."""
@@ -159,7 +168,7 @@ class Store:
         """Yield what is in the queue, all of it at a time, until None comes."""
         more = True
         while more:
-            items = [self._queue.get()]
+            items = [self._next()]
             while len(items) < QUEUED and not self._queue.empty():  # this thread alone takes from it
                 items.append(self._queue.get())
             batch = [item for item in items if item is not None]
@@ -168,13 +177,29 @@ class Store:
             if batch:
                 yield batch
 
+    def _next(self) -> _Item | None:
+        """Wait for what comes next; meanwhile, and before it, the state of the machine is written."""
+        while True:
+            self._write_system()
+            with suppress(Empty):
+                return self._queue.get(timeout=LOOK_EVERY_S)
+
+    def _write_system(self) -> None:
+        """Whatever fails here is no loss: neither the sweep nor its store is given up for a curve."""
+        if self._is_open and self.lost is None and self._mistake is None:
+            with suppress(Exception):
+                self._tracker.write_system()
+
     def _write(self, batch: list[_Item]) -> None:
         """Write a batch, the records of one attempt together."""
         together: dict[int, tuple[Attempt, list[Record]]] = {}
         for record, attempt in batch:
             together.setdefault(id(attempt), (attempt, []))[1].append(record)
         for attempt, records in together.values():
-            self._tracker.write(records, attempt)
+            if self._opened is not None:
+                records, attempt = with_weights(records, attempt, Journal(self._opened[0].folder))
+            if records:
+                self._tracker.write(records, attempt)
             self._has_moved()
 
     def _guarded(self, action: Callable[[], object]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from harness import checkpoint as checkpoints
-from harness import data, seeding, timing
+from harness import data, models, seeding, timing
 from harness.compiled import CompiledLosses, Losses, compile_step
 from harness.config import RunConfig, TrainingConfig
 from harness.devices import flushed_denormals, peak_memory_mb, reset_peak_memory
@@ -105,6 +105,8 @@ def train(
         return
     for name, png in pictures(run, state.vae, state.estimator, dataset):
         yield Image(name, state.step, png)
+    if pace.keeps_model:
+        yield models.save(run, state)
     final |= timing.summary(state.step_s, run.training.batch_size)
     if compile_s:
         final |= {"time/compile_s": compile_s, "compiled": float(isinstance(state.losses, CompiledLosses))}

@@ -4,6 +4,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from PIL import Image as PILImage
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.events import Diverged, EpochDone, Event, Failed, Finished, Image, Interrupted, Record, Started
+from harness.events import Diverged, EpochDone, Event, Failed, Finished, Image, Interrupted, Record, Started, Weights
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt, Journal
+from harness.models import ModelFiles
+from harness.outcome import best_runs
 from harness.replay import sync_store
 from harness.runner import Options
 from harness.store import Store, _Item
@@ -85,9 +88,10 @@ def whole(run: RunConfig) -> list[Event]:
 
 
 def continued(run: RunConfig) -> list[Event]:
-    """Cut short twice, then finished: one attempt."""
-    started, first, *rest = whole(run)
-    return [started, Interrupted("stopped"), started, first, Interrupted("killed", retrying=True), started, *rest]
+    """Cut short twice, then finished, and its weights were asked for: one attempt."""
+    started, first, *rest, end = whole(run)
+    before = [started, Interrupted("stopped"), started, first, Interrupted("killed", retrying=True)]
+    return [*before, started, *rest, Weights(10, b"weights"), end]
 
 
 def retried(run: RunConfig) -> list[Event]:
@@ -133,10 +137,19 @@ def play(
             store.open(sweep, options)
             for i, record in enumerate(made_up_records(grid.runs)[done:], done):
                 before(i)
+                record = put_aside(record, sweep.folder)
                 journal.append(record)
                 store.write(record, sweep.add(record))
             store.close("FINISHED", sweep.counts())
     return said
+
+
+def put_aside(record: Record, folder: Path) -> Record:
+    """Keep weights in their file, as the driver does."""
+    if not isinstance(record.event, Weights):
+        return record
+    assert ModelFiles(folder).keep(record.run_key, record.event)
+    return replace(record, event=replace(record.event, content=b""))
 
 
 def replay(grid: Grid, out: Path, uri: str) -> int:
@@ -157,7 +170,10 @@ def check(grid: Grid, out: Path, uri: str) -> None:
         "plan.json",
         "provenance.json",
     }
+    assert "**Ended:** " in parent.data.tags["mlflow.note.content"]
     children = {run.data.tags["run_key"]: run for run in runs if run is not parent}
+    best = [run.data.tags["run_key"] for run in runs if "harness.best" in run.data.tags]
+    assert best == list(best_runs(sweep).values())
     assert len(children) == len(runs) - 1, Counter(run.data.tags["run_key"] for run in runs if run is not parent)
     assert set(children) == set(sweep.ends)
     newest = newest_attempts(grid, out)
@@ -184,6 +200,8 @@ def check_child(client: MlflowClient, child: Any, attempt: Attempt) -> None:
     starts = sum(isinstance(event, Started) for event in events)
     assert tags.get("harness.starts", "1") == str(starts)
     assert child.data.params["run_key"] == tags["run_key"]
+    data = sorted((given.tags[0].value, given.dataset.name) for given in child.inputs.dataset_inputs)
+    assert data == [("test", "mnist-mini"), ("training", "mnist-mini")]
     check_metrics(client, run_id, attempt)
     check_files(client, run_id, attempt)
 
@@ -203,8 +221,23 @@ def check_metrics(client: MlflowClient, run_id: str, attempt: Attempt) -> None:
         assert sorted((m.timestamp, m.step, m.value) for m in history) == sorted(points), name
 
 
+def check_model(client: MlflowClient, run_id: str, attempt: Attempt) -> None:
+    """The weights are an artifact, and one model that is ready says so, where they were asked for."""
+    stored = client.get_run(run_id)
+    models = client.search_logged_models([stored.info.experiment_id], f"source_run_id = '{run_id}'")
+    if not any(isinstance(record.event, Weights) for record in attempt.records):
+        assert not models
+        return
+    (model,) = models
+    assert (model.status, model.params["seed"]) == ("READY", stored.data.params["seed"])
+    assert {metric.key: metric.value for metric in model.metrics} == attempt.end.metrics
+    assert [output.model_id for output in stored.outputs.model_outputs] == [model.model_id]
+    assert Path(client.download_artifacts(run_id, "model/weights.pt")).read_bytes() == b"weights"
+
+
 def check_files(client: MlflowClient, run_id: str, attempt: Attempt) -> None:
     images = [record.event for record in attempt.records if isinstance(record.event, Image)]
+    check_model(client, run_id, attempt)
     names = {file.path for file in client.list_artifacts(run_id)}
     assert {"config.json", "provenance.json", "history.json"} <= names
     assert ("error.txt" in names) == bool(getattr(attempt.end, "traceback", ""))

@@ -18,6 +18,7 @@ from estimators import REGISTRY
 from harness.events import EpochDone, Event, Finished, Record, Started
 from harness.grid import load_grid
 from harness.journal import Attempt
+from harness.outcome import Outcome
 from harness.progress import PlainProgress
 from harness.replay import open_store
 from harness.runner import Options, run_sweep
@@ -45,7 +46,7 @@ class FakeTracker:
             raise self.error
         self.written.append(records)
 
-    def close_sweep(self, status: str, counts: dict[str, int], spans: dict[str, Span]) -> None:
+    def close_sweep(self, status: str, counts: dict[str, int], spans: dict[str, Span], told: Outcome) -> None:
         self.closed.append(status)
 
 

@@ -117,7 +117,7 @@ def test_what_is_written_together_takes_few_calls(
     attempt = finished_attempt(grid.runs[0].key)
     del attempt.records[3]  # the picture
     tracker.write(attempt.records, attempt)
-    assert calls == ["create_run", "log_artifacts", "log_batch", "set_terminated"]
+    assert calls == ["create_run", "log_inputs", "log_artifacts", "log_batch", "set_terminated"]
 
 
 def test_batches_keep_the_order_and_the_limits_of_mlflow() -> None:

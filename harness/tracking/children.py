@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from harness.config import RunConfig
 from harness.journal import Attempt
 from harness.sweep import Span
+from harness.tracking.models import delete_models
 
 STORED = "harness.stored"
 """The tag of a parent that says which attempts the store had to their ends when the sweep closed there."""
@@ -68,7 +69,9 @@ class Runs:
         return kept
 
     def delete(self, run_ids: Iterable[str]) -> None:
+        """Delete runs, and the models that they made."""
         for run_id in run_ids:
+            delete_models(self._client, run_id)
             self._client.delete_run(run_id)
 
 

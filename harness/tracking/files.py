@@ -31,9 +31,9 @@ class Files:
                 path = Path(folder, name)
                 if not path.resolve().is_relative_to(Path(folder).resolve()):  # the name may be a journal's
                     raise TrackingError(f"tracking: expected the name of a file below its run, got {name!r}.")
-                path.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            with _any_failure_is_an_outage():
+            with any_failure_is_an_outage():
                 self._client.log_artifacts(run_id, folder)
 
     def log_for_charts(self, run_id: str, image: Image, time_ms: int, *, again: bool) -> None:
@@ -43,7 +43,7 @@ class Files:
         picture = PILImage.open(io.BytesIO(image.png))
         found = self._in_charts(run_id, image, time_ms) if again else None
         if found is None:
-            with _any_failure_is_an_outage():
+            with any_failure_is_an_outage():
                 self._client.log_image(
                     run_id, picture, key=image.name, step=image.step, timestamp=time_ms, synchronous=True
                 )
@@ -57,7 +57,7 @@ class Files:
     def _in_charts(self, run_id: str, image: Image, time_ms: int) -> tuple[str, str] | None:
         """Return the name, without its ending, and the separator in it that the charts' picture has, or None."""
         parts = (re.escape(image.name), "step", str(image.step), "timestamp", str(time_ms), "[^+%.]+")
-        with _any_failure_is_an_outage():
+        with any_failure_is_an_outage():
             files = self._client.list_artifacts(run_id, "images")
         for separator in "+%":  # older MLflow has the second
             pattern = re.compile("(images/" + re.escape(separator).join(parts) + ").*")
@@ -68,7 +68,7 @@ class Files:
 
 
 @contextmanager
-def _any_failure_is_an_outage() -> Iterator[None]:
+def any_failure_is_an_outage() -> Iterator[None]:
     """Raise Down for whatever the library of an artifact store raises: boto3, google-cloud and azure have their own."""
     try:
         yield

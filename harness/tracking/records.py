@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mlflow.entities import Metric, Param, RunTag
 
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
+from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started, Weights
 from harness.journal import Attempt
 from reports.visible import visible
 
@@ -23,6 +23,7 @@ MLFLOW_STATUS = {
 
 
 SUMS = "harness.sha256"
+WEIGHTS = "model/weights.pt"
 PER_RUN = "time/"
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
@@ -73,6 +74,8 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
         return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
     if isinstance(event, Image):
         return {f"images/{event.name}.png": event.png}
+    if isinstance(event, Weights):
+        return {WEIGHTS: event.content}
     if not isinstance(event, TERMINAL):
         return {}
     rows = [{"epoch": e.epoch, "step": e.step, "elapsed_s": e.elapsed_s, **e.metrics} for e in attempt.epochs]
@@ -88,6 +91,8 @@ def sums(attempt: Attempt) -> dict[str, str]:
     for record in attempt.records:
         if isinstance(record.event, Image):  # whose bytes may have been left in the journal
             found[f"images/{record.event.name}.png"] = record.event.sha256
+        elif isinstance(record.event, Weights):
+            found[WEIGHTS] = record.event.sha256
         else:
             found |= {name: sha256(content) for name, content in files_of(record, attempt).items()}
     return found

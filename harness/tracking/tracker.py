@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,11 +14,16 @@ from mlflow.tracking import MlflowClient
 from harness.config import RunConfig
 from harness.events import TERMINAL, Image, Record, Started
 from harness.journal import Attempt
+from harness.outcome import Outcome
 from harness.sweep import Span
+from harness.tracking.best import tag_best
 from harness.tracking.children import STORED, Children, Runs
 from harness.tracking.databases import make_sqlite, try_server, with_limit
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
 from harness.tracking.files import Files
+from harness.tracking.inputs import inputs_of
+from harness.tracking.models import log_model
+from harness.tracking.notes import note_tags
 from harness.tracking.records import (
     MLFLOW_STATUS,
     Entity,
@@ -32,7 +38,12 @@ from harness.tracking.records import (
     sums,
     up_to,
 )
+from harness.tracking.system import SystemMetrics
 from reports.visible import without_passwords
+
+NOTHING = Outcome()
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""A tag of an experiment: MLflow's interface then shows training runs rather than traces of language models."""
 
 
 def default_uri(out: Path) -> str:
@@ -76,8 +87,12 @@ class Tracker:
         runs: Sequence[RunConfig],
         tags: Mapping[str, str],
         files: Mapping[str, str],
+        note: str = "",
     ) -> None:
-        """Find or create experiment and parent run of a sweep; `files` become the parent's artifacts, by name."""
+        """Find or create experiment and parent run of a sweep; `files` become the parent's artifacts, by name.
+
+        `note` is its description, in Markdown.
+        """
         self._planned = {run.key: run for run in runs}
         self._grid, self._sweep_id = name, sweep_id
         self.experiment_id = self._experiment(name)
@@ -89,9 +104,11 @@ class Tracker:
         self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
         contents = {name: text.encode() for name, text in files.items()}
         self._files.log(self.parent_id, contents)
-        stated = stated_sums(self._client.get_run(self.parent_id).data.tags)  # also of files that are not sent again
+        parent = self._client.get_run(self.parent_id)
+        stated = stated_sums(parent.data.tags)  # also of files that are not sent again
         stated |= {name: sha256(content) for name, content in contents.items()}
-        self._log_batches(self.parent_id, [checksum_tag(stated)])
+        self._log_batches(self.parent_id, [checksum_tag(stated), *note_tags(parent.data.tags, note)])
+        self._begun_ms = parent.info.start_time
 
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
         """Forward records of one attempt, in as few calls as their kinds allow.
@@ -110,6 +127,7 @@ class Tracker:
         if records[0] is attempt.records[0]:
             entities += [Param(name, str(value)) for name, value in {**run.flat(), **self._identity(run)}.items()]
             files["config.json"] = run.to_json().encode()
+            self._client.log_inputs(child, inputs_of(run.data))
         for record in records:
             entities += entities_of(record, attempt)
             files |= files_of(record, attempt)
@@ -123,13 +141,27 @@ class Tracker:
                 self._files.log_for_charts(child, record.event, record.time_ms, again=again)
         last = next((r for r in reversed(records) if isinstance(r.event, (Started, *TERMINAL))), None)
         if last is not None and isinstance(last.event, TERMINAL):
+            log_model(self._client, child, run, attempt)
             self._client.set_terminated(child, MLFLOW_STATUS[last.event.kind], last.time_ms)
 
-    def close_sweep(self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span]) -> None:
-        """Set the parent's status, its summary counts, and that the store has these attempts to their ends."""
+    @cached_property
+    def _system(self) -> SystemMetrics:
+        return SystemMetrics(self._begun_ms)
+
+    def write_system(self) -> None:
+        """Write what the machine does, if it is time for that."""
+        if points := self._system.due():
+            self._log_batches(self.parent_id, points)
+
+    def close_sweep(
+        self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span], told: Outcome = NOTHING
+    ) -> None:
+        """Set the parent's status, note and counts, the best runs, and that the store has all of these attempts."""
         self._children.delete_doubles()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
+        tag_best(self._client, self._runs, self.parent_id, told.best)
         tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
+        tags += note_tags(self._client.get_run(self.parent_id).data.tags, told.note)
         self._log_batches(self.parent_id, [*tags, RunTag(STORED, self._digest(spans))])
         self._client.set_terminated(self.parent_id, status=status)
 
@@ -155,10 +187,12 @@ class Tracker:
         if found is not None and found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         if found is not None:
+            if KIND not in found.tags:
+                self._client.set_experiment_tag(found.experiment_id, KIND, TRAINING)
             return str(found.experiment_id)
         remote = urlsplit(self.uri).scheme in ("http", "https")
         location = None if remote else (self._artifacts / name).as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        return str(self._client.create_experiment(name, artifact_location=location, tags={KIND: TRAINING}))
 
     def _identity(self, run: RunConfig) -> dict[str, str]:
         return {

@@ -1,0 +1,98 @@
+"""A run's trained model as MLflow's "logged model": found among the experiment's models, with settings and results.
+
+The weights themselves are an artifact of the run; the model says which.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow.entities import LoggedModelOutput, Metric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from harness.config import RunConfig
+from harness.events import Finished, Weights
+from harness.journal import Attempt
+from harness.tracking.files import any_failure_is_an_outage
+from harness.tracking.records import WEIGHTS
+
+_LONGEST = 500  # a parameter of a model; longer ones are refused
+_ABSENT = re.compile(r"failed with error code (404|501) |ENDPOINT_NOT_FOUND")
+
+
+def log_model(client: MlflowClient, run_id: str, run: RunConfig, attempt: Attempt) -> None:
+    """Make the model of a finished run, or whatever was left to do of that. A server that knows no models has none."""
+    weights = next((r.event for r in attempt.records if isinstance(r.event, Weights)), None)
+    end = attempt.records[-1]
+    if weights is None or not isinstance(end.event, Finished):
+        return
+    with _unless_unknown():
+        stored = client.get_run(run_id)
+        model_id = _found_or_made(client, stored, run)
+        metrics = [Metric(name, value, end.time_ms, 0, model_id=model_id) for name, value in end.event.metrics.items()]
+        client.log_batch(run_id, metrics=metrics, synchronous=True)
+        _describe(client, model_id, run_id, weights)
+        client.finalize_logged_model(model_id, "READY")
+        if model_id not in models_of(stored):
+            client.log_outputs(run_id, [LoggedModelOutput(model_id, weights.step)])
+
+
+def delete_models(client: MlflowClient, run_id: str) -> None:
+    """Delete the models of a run that is going to be deleted."""
+    for model_id in models_of(client.get_run(run_id)):
+        with _unless_unknown():
+            client.delete_logged_model(model_id)
+
+
+def models_of(run: Any) -> list[str]:
+    """Return the ids of the models that a run made."""
+    outputs = getattr(run, "outputs", None)
+    return [model.model_id for model in outputs.model_outputs] if outputs is not None else []
+
+
+def _found_or_made(client: MlflowClient, stored: Any, run: RunConfig) -> str:
+    """Return the id of the run's model. Where the answers to creations were lost, there are more: they are deleted."""
+    experiment_id = stored.info.experiment_id
+    found = client.search_logged_models([experiment_id], f"source_run_id = '{stored.info.run_id}'")
+    first, *others = [model.model_id for model in found] or [""]
+    for other in others:
+        client.delete_logged_model(other)
+    if first:
+        return str(first)
+    model = client.create_logged_model(
+        experiment_id,
+        name=re.sub(r"[/:%\"']", "-", run.name.replace(".", ","))[:200],
+        source_run_id=stored.info.run_id,
+        tags={"run_key": run.key, "harness.label": run.label[:_LONGEST]},
+        params={name: str(value)[:_LONGEST] for name, value in run.flat().items()},
+        model_type="CategoricalVAE",
+    )
+    return str(model.model_id)
+
+
+def _describe(client: MlflowClient, model_id: str, run_id: str, weights: Weights) -> None:
+    facts = {
+        "weights": f"runs:/{run_id}/{WEIGHTS}",
+        "sha256": weights.sha256,
+        "config": f"runs:/{run_id}/config.json",
+        "load": "harness.models.load_model(path of the weights, RunConfig.from_json(text of the config))",
+    }
+    with TemporaryDirectory(prefix="harness-") as folder:
+        Path(folder, "model.json").write_text(json.dumps(facts, indent=1))
+        with any_failure_is_an_outage():
+            client.log_model_artifacts(model_id, folder)
+
+
+@contextmanager
+def _unless_unknown() -> Iterator[None]:
+    """Let pass that a server older than MLflow 3 knows no models, or that one is gone already."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.get_http_status_code() not in (404, 501) and not _ABSENT.search(str(error)):  # type: ignore[no-untyped-call]
+            raise

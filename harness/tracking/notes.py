@@ -1,0 +1,39 @@
+"""The description of a sweep's parent run, which MLflow shows as Markdown: ours, unless somebody has edited it."""
+
+from collections.abc import Mapping
+
+from mlflow.entities import RunTag
+
+from harness.tracking.records import sha256
+from reports.visible import visible
+
+NOTE = "mlflow.note.content"
+WRITTEN = "harness.note_sha256"
+"""The checksum of the note as it was written here. A note that has another one was edited, and stays as it is."""
+REPORT = "harness.report"
+"""When a report was attached, as text."""
+FILE = "report/report.html"
+_LONGEST = 7900  # MLflow cuts a tag at 8,000 in silence
+
+
+def note_tags(tags: Mapping[str, str], note: str) -> list[RunTag]:
+    """Return the tags that give a run this note; none where there is nothing to say, or somebody else's note.
+
+    `tags` are those that the run has. Where a report was attached, the note says so.
+    """
+    former, full = tags.get(NOTE, ""), f"{note}{about_report(tags.get(REPORT, ''))}"[:_LONGEST]
+    if not full or (former and sha256(former.encode()) != tags.get(WRITTEN)):
+        return []
+    return [RunTag(NOTE, full), RunTag(WRITTEN, sha256(full.encode()))]
+
+
+def report_tags(tags: Mapping[str, str], when: str) -> list[RunTag]:
+    """Return the tags of a run to which a report is attached now; a note that was edited is left alone."""
+    note = tags.get(NOTE, "").removesuffix(about_report(tags.get(REPORT, "")))
+    return [*note_tags({**tags, REPORT: when}, note), RunTag(REPORT, when)]
+
+
+def about_report(when: str) -> str:
+    """Return the last paragraph of a note; nothing where there is no report."""
+    shown = "".join(c for c in visible(when, 40) if c.isalnum() or c in " -:")
+    return f"\n\nThe report of {shown} is the artifact `{FILE}` of this run (tab Artifacts)." if shown else ""

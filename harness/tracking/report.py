@@ -1,0 +1,73 @@
+"""The report of an experiment, as files of the newest of its sweeps in MLflow."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from mlflow.tracking import MlflowClient
+
+from harness.tracking.databases import with_limit
+from harness.tracking.errors import TrackingError, check_server
+from harness.tracking.files import Files
+from harness.tracking.notes import FILE, report_tags
+from harness.tracking.records import checksum_tag, sha256, stated_sums
+from reports.visible import NAME, visible
+
+FOLDER = FILE.partition("/")[0]
+TABLES = (".csv", ".md", ".tex")
+_LONGEST = 7900  # MLflow cuts a tag at 8,000 in silence: then no checksum of the run could be read
+
+
+class Attached(NamedTuple):
+    """Where a report lies."""
+
+    run_id: str
+    run_name: str
+
+
+def attach(uri: str, experiment: str, page: Path) -> Attached:
+    """Make report.html and the tables/ beside it artifacts of the newest parent run; its note says so.
+
+    Raises what is in STORE_ERRORS, and TrackingError where there is no sweep, or a server names a folder here.
+    """
+    check_server(uri)
+    client = MlflowClient(tracking_uri=with_limit(uri))
+    run = _newest_sweep(client, experiment)
+    if urlsplit(uri).scheme in ("http", "https") and urlsplit(run.info.artifact_uri).scheme in ("", "file"):
+        raise TrackingError(
+            "tracking: expected a server that keeps files itself, got one that says they lie on this machine, at "
+            f"{visible(run.info.artifact_uri, NAME)}. Where they do, give the store itself as --tracking-uri."
+        )
+    files = dict(_files(page))
+    Files(client).log(run.info.run_id, files)
+    tags = run.data.tags
+    others = {name: stated for name, stated in stated_sums(tags).items() if not name.startswith(f"{FOLDER}/")}
+    sums = checksum_tag(others | {name: sha256(content) for name, content in files.items()})
+    if len(sums.value) > _LONGEST:
+        sums = checksum_tag(others | {FILE: sha256(files[FILE])})
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    client.log_batch(run.info.run_id, tags=[sums, *report_tags(tags, when)], synchronous=True)
+    return Attached(run.info.run_id, visible(run.info.run_name or "", NAME))
+
+
+def _newest_sweep(client: MlflowClient, experiment: str) -> Any:
+    """Return the parent run that began last."""
+    found = client.get_experiment_by_name(experiment)
+    ids = [found.experiment_id] if found is not None else []
+    order = ["attributes.start_time DESC"]
+    runs = client.search_runs(ids, "tags.`harness.kind` = 'sweep'", max_results=1, order_by=order) if ids else []
+    if not runs:
+        raise TrackingError(
+            f"tracking: expected a sweep of {visible(experiment, NAME)!r} to attach its report to, got none."
+        )
+    return runs[0]
+
+
+def _files(page: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the report and its tables by the names of artifacts."""
+    yield FILE, page.read_bytes()
+    for path in sorted((page.parent / "tables").glob("*")):
+        if path.suffix in TABLES and path.is_file():
+            yield f"{FOLDER}/tables/{path.name}", path.read_bytes()

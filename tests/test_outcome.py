@@ -1,0 +1,86 @@
+"""What a store says of a sweep as a whole: true, short enough, and text whatever a grid says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hostile_store import PAYLOADS, UNSEEN
+
+from estimators import REGISTRY
+from harness.events import Finished, Record
+from harness.grid import Grid, load_grid
+from harness.origin import Origin
+from harness.outcome import best_runs, block, code, note, text
+from harness.sweep import Sweep
+
+GRID = """
+name: told
+question: Which one?
+estimators: [straight_through, {name: rloo, n_samples: [2, 4]}]
+schedules: [{kind: constant, tau: [0.5, 1.0]}]
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    path = tmp_path / "told.yaml"
+    path.write_text(GRID)
+    grid = load_grid(path, REGISTRY)
+    return Sweep(grid, tmp_path / "told", grid.runs)
+
+
+def finish(sweep: Sweep, values: dict[int, float]) -> None:
+    for index, value in values.items():
+        sweep.add(Record(sweep.grid.runs[index].key, 1, Finished(1, {"test/neg_elbo": value})))
+
+
+def test_the_note_of_a_sweep_says_question_grid_result_and_commands(sweep: Sweep) -> None:
+    made_with = Origin("harness run --grid told.yaml", {}, "harness report --experiment told")
+    assert "**Under way.** When it began: 8 planned." in note(sweep, made_with, is_over=False)
+    finish(sweep, {i: 100.0 + i for i in range(8)})
+    told = note(sweep, made_with, is_over=True)
+    first, second, *_ = told.split("\n\n")
+    assert first == "**Which one?**"
+    assert second.startswith(
+        "**Ended:** 8 finished. Best: `straight_through · constant(0.5)`, test −ELBO 102.00 (mean of"
+    )
+    assert "3 estimators × 2 schedules × 1 device × 2 seeds: 8 runs." in told
+    assert {"`straight_through`", "`rloo(n_samples=2)`", "`rloo(n_samples=4)`"} <= set(re.findall("`[^`]*`", told))
+    assert told.count("```sh\nharness r") == 2
+
+
+def test_the_best_of_each_estimator(sweep: Sweep) -> None:
+    assert best_runs(sweep) == {}
+    runs = sweep.grid.runs
+    rloo = [i for i, run in enumerate(runs) if run.estimator.name == "rloo"]
+    finish(sweep, {i: 100.0 + i for i in range(len(runs))} | {rloo[-1]: 50.0})
+    assert best_runs(sweep) == {"straight_through": runs[0].key, "rloo": runs[rloo[-1]].key}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_words_of_a_grid_make_no_markup(payload: str) -> None:
+    shown = text(payload, 600)
+    assert not re.search(r"[<>`*\[\]|\\~$]|://|(?<!&)#", shown)
+    assert not re.search(UNSEEN, shown)
+    assert shown.count("\n") == 0
+    name = code(payload)
+    assert not re.search(r"[`|\n]", name[1:-1])
+
+
+def test_a_command_stays_within_its_block() -> None:
+    told = block("harness run --grid '```\n# heading'")
+    first, *inside, last = told.splitlines()
+    assert (first, last) == ("````sh", "````")
+    assert len(inside) == 1
+
+
+def test_the_note_of_a_huge_grid_fits_into_a_tag(tmp_path: Path) -> None:
+    path = tmp_path / "huge.yaml"
+    labels = "\n".join(f"  - {{name: rloo, n_samples: {n}, label: {'x' * 190}{n}}}" for n in range(2, 80))
+    path.write_text(f"name: huge\nquestion: {'why ' * 1000}\nestimators:\n{labels}\nseeds: {{count: 2}}\n")
+    grid: Grid = load_grid(path, REGISTRY)
+    sweep = Sweep(grid, tmp_path, grid.runs)
+    finish(sweep, {i: float(i) for i in range(len(grid.runs))})
+    command = "harness run " + "--only estimator=rloo " * 500
+    assert len(note(sweep, Origin(command, {}, command), is_over=True)) < 7000
