@@ -89,7 +89,7 @@ def iqm_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
     bootstrap. Source: Tukey and McLaughlin (1963), Sankhyā A 25:331. Departure: quartiles by linear interpolation
     instead of the order statistics ⌊n/4⌋+1, for 4 need not divide n. n < 3 or a failed run: unknown.
     """
-    values = np.asarray(values, dtype=float)
+    values = np.sort(np.asarray(values, dtype=float))
     n = len(values)
     if n < 3 or not np.all(np.isfinite(values)):
         return UNKNOWN
