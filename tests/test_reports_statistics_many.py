@@ -200,30 +200,27 @@ BASES = np.array(
 
 
 def test_ranks_and_friedman_of_demsar():
-    """Average ranks 3.143, 2.000, 2.893, 1.964; without the correction for ties χ² = 9.28, F(3, 39) = 3.69."""
+    """Average ranks 3.143, 2.000, 2.893, 1.964; without the correction for ties χ² = 9.28."""
     ranks = st.average_ranks(AUC)
     assert ranks == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
     chi2 = 12 * 14 / 20 * (np.sum(ranks**2) - 4 * 25 / 4)
     assert chi2 == pytest.approx(9.28, abs=5e-3)
-    assert 13 * chi2 / (14 * 3 - chi2) == pytest.approx(3.69, abs=5e-3)
-    assert st.friedman(AUC) < scipy.stats.f.sf(3.69, 3, 39)  # ties, corrected for, leave less chance
-    assert st.friedman(AUC) == pytest.approx(iman_davenport(AUC))
-
-
-def iman_davenport(table):
-    n, k = table.shape
-    chi2 = scipy.stats.friedmanchisquare(*table.T).statistic
-    return scipy.stats.f.sf((n - 1) * chi2 / (n * (k - 1) - chi2), k - 1, (k - 1) * (n - 1))
+    assert st.friedman(AUC) < scipy.stats.chi2.sf(chi2, 3) == pytest.approx(0.0258, abs=1e-4)  # ties leave less chance
+    assert st.friedman(AUC) == pytest.approx(scipy.stats.friedmanchisquare(*AUC.T).pvalue)
 
 
 def test_friedman_of_rounding_first_base():
-    """Hollander and Wolfe (1999), example 7.1 (also R's friedman.test): χ² = 11.1429, corrected for ties."""
-    assert scipy.stats.friedmanchisquare(*BASES.T).statistic == pytest.approx(11.1429, abs=5e-5)
-    assert st.friedman(BASES) == pytest.approx(scipy.stats.f.sf(21 * 11.142857 / (44 - 11.142857), 2, 42), rel=1e-6)
+    """Hollander and Wolfe (1999), example 7.1, as in R's friedman.test: χ² = 11.1429 with ties, p = .003805."""
+    assert st.friedman(BASES) == pytest.approx(0.003805, abs=5e-7)
+
+
+def test_friedman_of_two_methods_is_the_sign_test_in_its_normal_form():
+    table = np.array([[1.0, 2.0]] * 9 + [[2.0, 1.0]] * 3)
+    assert st.friedman(table) == pytest.approx(2 * scipy.stats.norm.sf((9 - 6) / math.sqrt(12 / 4)))
 
 
 def test_friedman_where_blocks_agree_entirely_or_say_nothing():
-    assert st.friedman(np.tile([1.0, 2.0, 3.0], (6, 1))) == pytest.approx(6.0**-5)
+    assert st.friedman(np.tile([1.0, 2.0, 3.0], (6, 1))) == pytest.approx(scipy.stats.chi2.sf(12, 2))
     assert st.friedman(np.ones((6, 3))) == 1.0
     assert math.isnan(st.friedman(np.ones((1, 3))))
     assert math.isnan(st.friedman(np.ones((6, 1))))

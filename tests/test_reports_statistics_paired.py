@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as hs
@@ -215,6 +216,21 @@ def test_sample_size_reaches_the_power_that_it_promises():
 @given(hs.floats(0.05, 50))
 def test_more_spread_needs_more_seeds(size):
     assert 2 <= st.sample_size(1.0, size) <= st.sample_size(1.1, size)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_power_is_the_integral_over_the_estimated_spread(n):
+    """P(|Z + δ| > t s) over s²(n−1) ~ χ²(n−1), also at n = 3 and 5.0625, where scipy's lower tail is NaN."""
+    limit = scipy.stats.t.ppf(0.975, n - 1)
+
+    def density(s, shift):
+        beyond = scipy.stats.norm.sf(limit * s - shift) + scipy.stats.norm.cdf(-limit * s - shift)
+        return beyond * scipy.stats.chi2.pdf((n - 1) * s * s, n - 1) * 2 * (n - 1) * s
+
+    for size in (0.1, 0.5, 1.0, 2.0, 4.5, 5.0625, 8.0):
+        shift = math.sqrt(n) * size
+        expected = scipy.integrate.quad(density, 0, 12, args=(shift,), points=[0.5, 1, 2], limit=200)[0]
+        assert st.paired_t_power(n, size) == pytest.approx(expected, abs=1e-6)
 
 
 def test_sample_size_at_the_ends():
