@@ -5,11 +5,13 @@ Every default was chosen by its simulated coverage at n = 3 to 20: benchmarks/re
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
 import scipy.stats
 
 Values = Sequence[float] | np.ndarray
@@ -78,8 +80,13 @@ def t_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
 
 
 def _around(centre: float, error: float, freedom: int, confidence: float) -> Interval:
-    half = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    half = _t_quantile((1 + confidence) / 2, freedom) * error
     return Interval(float(centre - half), float(centre + half))
+
+
+@functools.lru_cache(maxsize=1024)
+def _t_quantile(p: float, freedom: int) -> float:
+    return float(scipy.stats.t.ppf(p, freedom))
 
 
 def iqm_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
@@ -89,7 +96,7 @@ def iqm_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
     bootstrap. Source: Tukey and McLaughlin (1963), Sankhyā A 25:331. Departure: quartiles by linear interpolation
     instead of the order statistics ⌊n/4⌋+1, for 4 need not divide n. n < 3 or a failed run: unknown.
     """
-    values = np.asarray(values, dtype=float)
+    values = np.sort(np.asarray(values, dtype=float))
     n = len(values)
     if n < 3 or not np.all(np.isfinite(values)):
         return UNKNOWN
@@ -107,9 +114,14 @@ def median_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
     """
     ordered = np.sort(np.asarray(values, dtype=float))
     n = len(ordered)
-    below = scipy.stats.binom.cdf(np.arange(n // 2 + 1), n, 0.5)
-    k = int(np.sum(2 * below <= 1 - confidence + 1e-12))
+    k = _sign_depth(n, confidence)
     return Interval(float(ordered[k - 1]), float(ordered[n - k])) if k else Interval(-math.inf, math.inf)
+
+
+@functools.lru_cache(maxsize=256)
+def _sign_depth(n: int, confidence: float) -> int:
+    below = scipy.stats.binom.cdf(np.arange(n // 2 + 1), n, 0.5)
+    return int(np.sum(2 * below <= 1 - confidence + 1e-12))
 
 
 Statistic = Callable[..., np.ndarray]
@@ -182,6 +194,6 @@ def clopper_pearson(successes: Values, n: int, confidence: float = CONFIDENCE) -
     """
     x = np.asarray(successes, dtype=float)
     tail = (1 - confidence) / 2
-    low = np.where(x > 0, scipy.stats.beta.ppf(tail, np.maximum(x, 0.5), n - x + 1), 0.0)
-    high = np.where(x < n, scipy.stats.beta.ppf(1 - tail, x + 1, np.maximum(n - x, 0.5)), 1.0)
+    low = np.where(x > 0, scipy.special.betaincinv(np.maximum(x, 0.5), n - x + 1, tail), 0.0)
+    high = np.where(x < n, scipy.special.betaincinv(x + 1, np.maximum(n - x, 0.5), 1 - tail), 1.0)
     return low, high
