@@ -7,7 +7,8 @@ import click
 
 from harness.command_line import REFUSED, Refused
 from harness.commands_lists import data, doctor, list_
-from harness.commands_pages import gradients, report, ui
+from harness.commands_pages import gradients, ui
+from harness.commands_report import report
 from harness.commands_sweep import repair, run, status, sync
 from reports.visible import FILE, visible_lines
 

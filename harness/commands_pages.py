@@ -1,4 +1,4 @@
-"""`harness report`, `harness gradients` and `harness ui`: what a person reads."""
+"""`harness gradients` and `harness ui`: what a person reads, besides reports."""
 
 import os
 import shlex
@@ -9,9 +9,6 @@ from pathlib import Path
 import click
 
 from harness.command_line import (
-    DEFAULT_OUT,
-    Refused,
-    default_out,
     grid_option,
     load,
     make_console,
@@ -21,72 +18,6 @@ from harness.command_line import (
     unwritable,
     uri_option,
 )
-
-
-@click.command()
-@click.option("--experiment", metavar="NAME", help="The grid's name. Default: the only experiment of the store.")
-@click.option("--baseline", metavar="ESTIMATOR", help="What the others are compared with.")
-@click.option("--title", help="Title of the report.")
-@click.option(
-    "--from",
-    "results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=default_out,
-    show_default=DEFAULT_OUT,
-    help="The folder that `harness run --out` wrote to.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    show_default="NAME/report in --from",
-    help="Folder for report.html and tables/.",
-)
-@click.option("--attach", is_flag=True, help="Also make the report an artifact of the newest sweep in MLflow.")
-@uri_option
-def report(
-    experiment: str | None,
-    baseline: str | None,
-    title: str | None,
-    results: Path,
-    out: Path | None,
-    attach: bool,
-    tracking_uri: str | None,
-) -> None:
-    """Write report.html and tables/ about an experiment."""
-    from reports.html import build_report
-    from reports.stored import load
-
-    runs = load(experiment, tracking_uri or store_uri(results))
-    folder = out or results / folder_name(runs.experiment) / "report"
-    try:
-        path = build_report(runs, folder, baseline=baseline, title=title)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    click.echo(f"report: {path.absolute()}")
-    if attach:
-        click.echo(attached(tracking_uri or store_uri(results), experiment or runs.experiment, path))
-
-
-def attached(uri: str, experiment: str, path: Path) -> str:
-    """Attach a report to its sweep in MLflow; say where it is. Raises Refused where the store does not take it."""
-    from harness import tracking
-
-    try:
-        run = tracking.attach(uri, experiment, path)
-    except tracking.STORE_ERRORS as error:
-        raise Refused(f"{tracking.in_one_line(error)} The report is written; the same command attaches it.") from error
-    return f"attached: report/report.html of the run {run.run_name!r} in MLflow"
-
-
-def folder_name(experiment: str) -> str:
-    """Return the experiment's name if it may be that of a folder. Raises Refused: the store is not ours alone."""
-    from harness.grid import NAME, NAME_RULE
-
-    if not NAME.fullmatch(experiment):
-        raise Refused(
-            f"experiment: expected {NAME_RULE}, to name a folder, got {experiment!r}. Give the folder: --out."
-        )
-    return experiment
 
 
 @click.command()

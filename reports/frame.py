@@ -78,6 +78,7 @@ class Sweep:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     plan: Sequence[Mapping[str, Any]] = ()
     start: pd.Timestamp | None = None
+    is_running: bool = False  # as far as the store knows
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,12 @@ def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, f
     return out_dir / "report.html"
 
 
-def render(context: Context, sections: Sequence[Section]) -> str:
-    """The page."""
+def render(context: Context, sections: Sequence[Section], *, title: str = "", question: str = "") -> str:
+    """The page; title and question are by default those of the sweep."""
     template = environment().get_template("report.html.j2")
     return template.render(
-        title=context.title,
-        question=question(context.runs),
+        title=title or context.title,
+        question=question or asked(context.runs),
         sections=sections,
         legend=sorted(context.look.items()),
         colour=context.colour,
@@ -52,7 +52,7 @@ def render(context: Context, sections: Sequence[Section]) -> str:
     )
 
 
-def question(runs: Runs) -> str:
+def asked(runs: Runs) -> str:
     """What the newest sweep that has a question asks."""
     questions = [sweep.question.strip() for sweep in runs.sweeps if sweep.question.strip()]
     return questions[-1] if questions else ""

@@ -249,6 +249,7 @@ def _sweep(run: Any, read: Artifacts) -> Sweep:
         provenance=read.json(run, "provenance.json", dict),
         plan=read.json(run, "plan.json", list),
         start=_utc(run.info.start_time),
+        is_running=run.info.status == "RUNNING",
     )
 
 

@@ -10,6 +10,7 @@ from hostile_store import hostile_store
 from estimators import build
 from harness import gradients as toys
 from reports import gradients
+from reports.context import Options
 from reports.html import build_report
 from reports.stored import load
 
@@ -43,7 +44,7 @@ def browser():
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
     uri = hostile_store(tmp_path_factory.mktemp("hostile"))
-    return build_report(load(None, uri), tmp_path_factory.mktemp("report"), title=f"{SCRIPT}</title>{SCRIPT}")
+    return build_report(load(None, uri), tmp_path_factory.mktemp("report"), Options(title=f"{SCRIPT}</title>{SCRIPT}"))
 
 
 def visit(browser, path: Path) -> dict[str, object]:

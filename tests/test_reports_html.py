@@ -11,6 +11,7 @@ import pytest
 from reports_store import PROVENANCE, Planned, in_memory, main_grid, neg_elbo
 
 from reports import comparison, figures, tables, verdict
+from reports.context import Options
 from reports.frame import ReportError
 from reports.html import build_report
 from reports.palette import styles
@@ -51,7 +52,7 @@ class Page(html.parser.HTMLParser):
 
 
 def report(runs, tmp_path, **options):
-    path = build_report(runs, tmp_path, **options)
+    path = build_report(runs, tmp_path, Options(**options), figures=False)
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -63,7 +64,7 @@ def runs():
 @pytest.fixture(scope="module")
 def folder(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    build_report(runs, out, baseline=None, title=None)
+    build_report(runs, out)
     return out
 
 
@@ -259,7 +260,7 @@ def test_the_baseline_can_be_an_estimator_a_label_or_a_setting(runs):
 
 def test_an_unknown_baseline_is_one_line(runs, tmp_path):
     with pytest.raises(ReportError, match=r"baseline: expected one of gumbel_softmax, .*; got 'nope'\."):
-        build_report(runs, tmp_path, baseline="nope")
+        build_report(runs, tmp_path, Options(baseline="nope"))
     assert not (tmp_path / "report.html").exists()
 
 

@@ -1,0 +1,199 @@
+"""`harness report`: what a person takes away from a sweep, or from two."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+
+from harness.command_line import DEFAULT_OUT, Refused, default_out, store_uri, unwritable
+from harness.quantities import DURATION
+
+if TYPE_CHECKING:
+    from reports.context import Options
+    from reports.frame import Runs
+
+LOCAL_UI = "http://127.0.0.1:5000"
+"""Where `harness ui` shows a store of files, which links of a report lead to."""
+
+
+@click.command()
+@click.option(
+    "--experiment",
+    "experiments",
+    multiple=True,
+    metavar="NAME",
+    help="The grid's name. May be given several times. Default: the only experiment of the store.",
+)
+@click.option(
+    "--baseline", metavar="ESTIMATOR", help="What the others are compared with; a whole setting is taken too."
+)
+@click.option("--metric", metavar="NAME", help="What settings are ranked by. Default: test/neg_elbo.")
+@click.option("--group-by", metavar="NAME", help="Compare groups of settings: estimator, schedule, training.lr, …")
+@click.option("--band", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="NATS",
+              help="A difference that nobody would care about.")  # fmt: skip
+@click.option("--title", help="Title of the report.")
+@click.option("--all", "former", is_flag=True, help="Also runs that the grid has no more since it was edited.")
+@click.option("--compare", nargs=2, metavar="A B",
+              help="Instead: what changed from one sweep to another, each NAME or FOLDER/NAME.")  # fmt: skip
+@click.option("--watch", type=DURATION, is_flag=False, flag_value="30s", metavar="[TIME]",
+              help="Build it anew every 30s, or TIME, while the sweep runs.")  # fmt: skip
+@click.option("--no-figures", is_flag=True, help="Leave out figures/ (SVG and PDF for papers), which takes a while.")
+@click.option("--ui-url", metavar="URL", help=f"Where links to runs lead. Default: the server, or {LOCAL_UI}.")
+@click.option(
+    "--from",
+    "results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_out,
+    show_default=DEFAULT_OUT,
+    help="The folder that `harness run --out` wrote to.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    show_default="NAME/report in --from",
+    help="Folder for report.html, tables/ and figures/.",
+)
+@click.option("--attach", is_flag=True, help="Also make the report an artifact of the newest sweep in MLflow.")
+@click.option(
+    "--tracking-uri", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI, else SQLite in --from."
+)
+def report(
+    experiments: Sequence[str],
+    baseline: str | None,
+    metric: str | None,
+    group_by: str | None,
+    band: float,
+    title: str | None,
+    former: bool,
+    compare: tuple[str, str] | None,
+    watch: float | None,
+    no_figures: bool,
+    ui_url: str | None,
+    results: Path,
+    out: Path | None,
+    attach: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Write report.html, tables/ and figures/ about a sweep, or about what changed from one to another."""
+    from reports.context import Options
+
+    if compare and (watch or attach or group_by or experiments):
+        raise Refused("--compare: expected neither --experiment, --watch, --attach nor --group-by with it.")
+    refresh_s = max(5, round(watch)) if watch else None
+    options = Options(baseline, metric, group_by, title, band, _ui(ui_url, tracking_uri), refresh_s)
+    place = _Place(results, tracking_uri, out)
+    if compare:
+        _compare(compare, options, place)
+    elif watch:
+        _watch(lambda: _build(experiments, options, place, former=former, figures=False, attach=attach), watch)
+    else:
+        _build(experiments, options, place, former=former, figures=not no_figures, attach=attach)
+
+
+class _Place(NamedTuple):
+    """Where runs are read from, and where a report goes."""
+
+    results: Path
+    tracking_uri: str | None
+    out: Path | None
+
+    def uri(self) -> str:
+        return self.tracking_uri or store_uri(self.results)
+
+
+def _build(
+    experiments: Sequence[str], options: "Options", place: _Place, *, former: bool, figures: bool, attach: bool
+) -> "Runs":
+    """Read the store, write the report, say where it is; return the runs."""
+    from reports import load
+    from reports.html import build_report
+
+    runs = load(experiments or None, place.uri(), former=former)
+    folder = place.out or place.results / folder_name(runs.experiment.replace(", ", "-")) / "report"
+    try:
+        path = build_report(runs, folder, options, figures=figures)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    click.echo(f"report: {path.absolute()}")
+    if attach:
+        click.echo(attached(place.uri(), experiments[0] if experiments else runs.experiment, path))
+    return runs
+
+
+def _compare(names: tuple[str, str], options: "Options", place: _Place) -> None:
+    """Write the page about two sweeps, and say where it is."""
+    from reports.compare import build_comparison
+
+    one, other = (_load_named(name, place) for name in names)
+    folder = place.out or place.results / "compare" / "-".join(folder_name(runs.experiment) for runs in (one, other))
+    try:
+        path = build_comparison((names[0], one), (names[1], other), folder, options)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    click.echo(f"report: {path.absolute()}")
+
+
+def _load_named(name: str, place: _Place) -> "Runs":
+    """Load NAME from the store at hand, or FOLDER/NAME from the store in that folder."""
+    from reports import load
+
+    folder, experiment = Path(name).parent, Path(name).name
+    if folder != Path() and (folder / "mlflow.db").exists():
+        return load(experiment, f"sqlite:///{(folder / 'mlflow.db').absolute()}")
+    return load(name, place.uri())
+
+
+def _watch(build: Callable[[], "Runs"], every_s: float) -> None:
+    """Build again and again until no sweep runs any more, or Ctrl-C. What goes wrong meanwhile is said, once a time."""
+    from reports.frame import ReportError
+
+    while True:
+        try:
+            runs = build()
+        except ReportError as error:
+            click.echo(str(error), err=True)
+        else:
+            counts = runs.runs["status"].value_counts()
+            click.echo(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+            if not any(sweep.is_running for sweep in runs.sweeps):
+                return
+        time.sleep(every_s)
+
+
+def _ui(given: str | None, tracking_uri: str | None) -> str:
+    """Return where links lead: what was given, else a server's own address without its password, else `harness ui`."""
+    if given is not None:
+        if urlsplit(given).scheme not in ("http", "https"):
+            raise Refused(f"--ui-url: expected http://… or https://…, got {given!r}.")
+        return given
+    parts = urlsplit(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if parts.scheme not in ("http", "https"):
+        return LOCAL_UI
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
+
+
+def attached(uri: str, experiment: str, path: Path) -> str:
+    """Attach a report to its sweep in MLflow; say where it is. Raises Refused where the store does not take it."""
+    from harness import tracking
+
+    try:
+        run = tracking.attach(uri, experiment, path)
+    except tracking.STORE_ERRORS as error:
+        raise Refused(f"{tracking.in_one_line(error)} The report is written; the same command attaches it.") from error
+    return f"attached: report/report.html of the run {run.run_name!r} in MLflow"
+
+
+def folder_name(experiment: str) -> str:
+    """Return the experiment's name if it may be that of a folder. Raises Refused: the store is not ours alone."""
+    from harness.grid import NAME, NAME_RULE
+
+    if not NAME.fullmatch(experiment):
+        raise Refused(
+            f"experiment: expected {NAME_RULE}, to name a folder, got {experiment!r}. Give the folder: --out."
+        )
+    return experiment
