@@ -33,7 +33,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        return self.known and (self.low > 0 or self.high < 0)
+        return self.low > 0 or self.high < 0
 
 
 UNKNOWN = Interval(math.nan, math.nan)

@@ -102,6 +102,13 @@ def test_median_interval_is_that_of_the_sign_test(values):
     assert st.median_interval(values) == st.Interval(expected.low, expected.high)
 
 
+def test_an_interval_with_one_infinite_end_can_exclude_zero():
+    assert st.signed_rank_interval([1.0, 2.0, 3.0, 4.0, 5.0, INF]).excludes_zero
+    assert st.median_interval([INF] * 6).excludes_zero
+    assert not st.median_interval([INF] * 5).excludes_zero
+    assert not st.UNKNOWN.excludes_zero
+
+
 def test_median_interval_takes_failures():
     assert st.median_interval([-1.0, -2.0, -3.0, -4.0, -5.0, INF]) == st.Interval(-5.0, INF)
     assert st.median_interval([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0, -8.0, INF]) == st.Interval(-7.0, -1.0)
