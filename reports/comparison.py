@@ -77,14 +77,23 @@ def levels(runs: pd.DataFrame, metric: str, *, bad_is_worst: bool = True) -> pd.
             "iqm": st.iqm(ranked),
             "low": interval.low,
             "high": interval.high,
+            **_named("median", st.median_interval(ranked) if len(ranked) else st.UNKNOWN),
+            **_named("iqm", st.iqm_interval(ranked)),
         }
         counts = {"n": len(values), "n_bad": n_bad, "n_planned": len(group)}
         rows.append(dict(zip(DESCRIPTION, key, strict=True)) | counts | numbers)
     frame = pd.DataFrame(
-        rows, columns=[*DESCRIPTION, "n", "n_bad", "n_planned", "mean", "median", "iqm", "low", "high"]
+        rows, columns=[*DESCRIPTION, "n", "n_bad", "n_planned", "mean", "median", "iqm", "low", "high", *_RANKED]
     )
     order = pd.DataFrame({"none": frame["n"].eq(0), "bad": frame["n_bad"].gt(0), "mean": frame["mean"]})
     return frame.loc[order.sort_values(["none", "bad", "mean"], kind="stable").index].reset_index(drop=True)
+
+
+_RANKED = ("median_low", "median_high", "iqm_low", "iqm_high")
+
+
+def _named(name: str, interval: st.Interval) -> dict[str, float]:
+    return {f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _finished(group: pd.DataFrame, metric: str) -> np.ndarray:
@@ -189,8 +198,9 @@ def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) ->
 
 def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
     pair = (one["setting"], one["device"]), (other["setting"], other["device"])
-    all_pairs = st.paired_differences(*paired_values(tried, *pair))
-    finite = all_pairs[np.isfinite(all_pairs)]
+    mine, theirs = paired_values(tried, *pair)
+    all_pairs = st.paired_differences(mine, theirs)
+    finite = all_pairs[np.isfinite(mine) & np.isfinite(theirs)]  # two that failed tie, but have no difference
     interval, improvement = st.t_interval(finite), st.improvement_interval(all_pairs)
     return {
         **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},

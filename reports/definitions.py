@@ -23,9 +23,11 @@ TERMS: tuple[tuple[str, str, str], ...] = (
     ("interval", "95 % interval", "Student’s t, on the values or on the paired differences. It covers 95 % at every "
         "number of seeds; a percentile bootstrap of a mean covers 75 % at 3 seeds and 90 % at 10. Intervals are not "
         "corrected for the number of comparisons, and the best of several settings looks better than it is."),
-    ("median", "Median", "Failed and diverged runs count as ∞, so it is ∞ once half of the runs have no number."),
+    ("median", "Median", "Failed and diverged runs count as ∞, so it is ∞ once half of the runs have no number. "
+        "Its interval, in the CSV and on hovering, is that of the sign test, from six runs on."),
     ("iqm", "IQM", "Interquartile mean: the mean of the middle half of the values, with fractional weights at its "
-        "ends; failed and diverged runs count as ∞ (Agarwal et al. 2021)."),
+        "ends; failed and diverged runs count as ∞ (Agarwal et al. 2021). Its interval, in the CSV and on hovering, is "
+        "Student’s t of a trimmed mean (Tukey and McLaughlin 1963)."),
     ("p-better", "P(better)", "Probability of improvement: the share of pairs in which the setting is lower, ties "
         "half, a failure a loss; its interval is that of a binomial share."),
     ("holm", "Holm p", "Two-sided exact Wilcoxon signed-rank test of the paired differences, Holm’s correction over "
@@ -54,9 +56,10 @@ TERMS: tuple[tuple[str, str, str], ...] = (
         "updates, evaluations or seconds of training."),
     ("perplexity", "Code perplexity", "exp of the entropy of the aggregate posterior of a variable (the mean of "
         "q(z|x) over images), mean over the variables: how many of its classes a variable uses."),
-    ("dead-classes", "Dead classes", "Classes of all variables whose aggregate posterior probability is next to "
-        "nothing (docs/architecture.md has the threshold)."),
-    ("entropy", "Entropy of q", "Mean over images of the entropy of q(z|x), in nats: how undecided a code is."),
+    ("dead-classes", "Dead classes", "Classes of all variables to which the aggregate posterior gives less than "
+        "0.01/K, a hundredth of the uniform share: no image uses them."),
+    ("entropy", "Entropy of q", "Mean over images of the entropy of q(z|x), summed over variables, in nats: how "
+        "undecided a code is."),
     ("kl", "KL per variable", "Mean over images of the KL divergence of q(z_l|x) to the uniform distribution, nats: "
         "how much variable l says of an image."),
     ("bias", "Relative bias", "Length of (mean gradient − true gradient) ÷ length of the true one, the Monte Carlo "

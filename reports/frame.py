@@ -271,7 +271,7 @@ def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[s
 
 def parquet(frame: pd.DataFrame) -> bytes:
     """The frame as Parquet; a column of mixed types as text. The same frame gives the same bytes."""
-    mixed = [name for name in frame.select_dtypes("object") if not frame[name].map(_is_text).all()]
+    mixed = [name for name in frame if frame[name].dtype == object and not frame[name].map(_is_text).all()]
     content = io.BytesIO()
     frame.assign(**{name: frame[name].map(_as_text) for name in mixed}).to_parquet(content, index=False)
     return content.getvalue()
@@ -282,4 +282,4 @@ def _is_text(value: Any) -> bool:
 
 
 def _as_text(value: Any) -> str | None:
-    return None if _absent(value) else value if isinstance(value, str) else json.dumps(value)
+    return None if _absent(value) else value if isinstance(value, str) else json.dumps(value, default=str)

@@ -114,9 +114,18 @@ def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
             f"{row['n']} of {row['n_planned']}" if short else str(row["n"]), row["n"], tone="warn" if short else ""
         )
         span = Cell(interval(row["low"], row["high"]), None if math.isnan(row["low"]) else row["high"] - row["low"])
-        rows.append([*_setting(row, devices), n, _num(row["mean"]), span, _num(row["median"]), _num(row["iqm"])])
+        rows.append([*_setting(row, devices), n, _num(row["mean"]), span, _ranked(row, "median"), _ranked(row, "iqm")])
     return Table(f"{metric.title} ({metric.name}), nats per example, lower is better" if metric.compared else
                  f"{metric.title} ({metric.name}), nats per example", columns, rows)  # fmt: skip
+
+
+def _ranked(row: pd.Series, name: str) -> Cell:
+    """Median or IQM, with its own interval on hovering, where there is one (CSV has it too)."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    unknown = math.isnan(low) or math.isinf(low)
+    title = "too few runs for an interval" if unknown else f"95 % interval {interval(low, high)}"
+    value = float(row[name])
+    return Cell(number(value), None if math.isnan(value) else value, title=title)
 
 
 def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str, band: float = 0.5) -> Table:

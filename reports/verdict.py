@@ -124,6 +124,28 @@ def power(differences: pd.DataFrame) -> str:
     return f"{text}, and {p_value(least)} after Holm's correction for {len(differences)} comparisons."
 
 
+def needed(levels: pd.DataFrame, differences: pd.DataFrame, tried: Tried, band: float) -> str:
+    """How many seeds would show a difference of ``band`` nats, by the spread of the best setting's differences."""
+    usable = levels[levels["n"] > 1]
+    if not len(usable) or not len(differences) or band <= 0:
+        return ""
+    best = usable.iloc[0]
+    rows = differences[(differences["setting"] == best["setting"]) & (differences["device"] == best["device"])]
+    row = (rows if len(rows) else differences).iloc[0]
+    pairs = (str(row["setting"]), str(row["device"])), (str(row["versus"]), str(row["device"]))
+    found = st.paired_differences(*paired_values(tried, *pairs))
+    finite = found[[math.isfinite(value) for value in found]]
+    if len(finite) < 2:
+        return ""
+    spread = float(finite.std(ddof=1))
+    words = f"with {st.sample_size(spread, band)} seeds (paired t test, 5{NB}%)."
+    return (
+        f"Seeds: the paired differences of {row['setting']} to {row['versus']} have a standard deviation of "
+        f"{number(spread)} nats, so a difference of {number(band)} nats would be found four times out of five {words}"
+        f"{'' if len(finite) >= 6 else ' From so few seeds that spread is itself uncertain.'}"
+    )
+
+
 def warnings(runs: pd.DataFrame) -> list[str]:
     """What a reader must know before quoting a number."""
     found = []

@@ -85,8 +85,20 @@ def final_metrics(run: Planned) -> dict[str, float]:
         "time/step_s_p90": step * 1.3,
         "time/images_per_s": 128 / step,
         "time/total_s": step * STEPS_PER_EPOCH * 10 * 1.4,
-        "memory/peak_mb": 412.0 + 3 * run.seed,
+        "memory/peak_mb": 412.0 + 3 * run.seed + 20 * len(run.estimator_params),
+        "cost/n_cost_evals": float(run.estimator_params.get("n_samples", 1)),
+        "test/kl": 14.0 + 0.1 * run.seed,
+        "latent/perplexity": 5.0 + 0.2 * len(run.estimator) / 10,
+        "latent/dead_classes": float(run.seed % 3),
+        "latent/entropy": 6.0 + 0.1 * run.seed,
     }
+
+
+def latents(run: Planned) -> dict[str, Any]:
+    """What latents.json says, for four variables of three classes."""
+    kl = [0.9, 0.1 * (1 + run.seed), 0.5, 0.0]
+    return {"kl": kl, "perplexity": [3.0, 2.0, 2.5, 1.0], "entropy": [0.2] * 4, "dead_classes": [0, 1, 0, 2],
+            "usage": [[0.3, 0.3, 0.4]] * 4}  # fmt: skip
 
 
 def history(run: Planned, epochs: int) -> list[dict[str, float]]:
@@ -99,6 +111,9 @@ def history(run: Planned, epochs: int) -> list[dict[str, float]]:
         loss = neg_elbo(run) + 95.0 * math.exp(-0.55 * epoch) + 0.4 * math.sin(3 * epoch + run.seed)
         row = {"epoch": epoch, "step": step, "elapsed_s": step * step_s}
         row |= {"train/loss": loss - 2, "train/bce": loss - 14, "train/kl": 12.0, "val/loss": loss}
+        row["latent/perplexity"] = 4 + math.log(1 + epoch)
+        if final_metrics(run)["test/relaxed_loss"] < neg_elbo(run):
+            row["val/soft_hard_gap"] = 9 / epoch
         if run.schedule != "none":
             row["tau"] = 1.0 if run.schedule == "constant" else max(0.5, math.exp(-0.002 * step))
         rows.append(row)
@@ -248,7 +263,9 @@ def in_memory(planned: Sequence[Planned], *, epochs: int = 4, name: str = "demo"
         if run.status != "missing":
             start = pd.Timestamp(START_MS + 1000 * number, unit="ms", tz="UTC")
             record |= {"start": start, "end": start + pd.Timedelta(seconds=1), "training.lr": 0.001} | dict(run.params)
-            record |= {"evaluation.bound_samples": 100}
+            record |= {"evaluation.bound_samples": 100, "model.n_latents": 20, "model.n_categories": 10}
+            record |= {"schedule.tau": 1.0} if run.schedule == "constant" else {}
+            record |= {"experiment": name, "experiment_id": "1"} | dict(run.params)
         if run.status == "finished":
             record |= final_metrics(run)
         records.append(record)
@@ -257,4 +274,6 @@ def in_memory(planned: Sequence[Planned], *, epochs: int = 4, name: str = "demo"
     kinds = ("originals", "reconstructions", "prior_samples")
     images = {run.key: {kind: png(run, kind) for kind in kinds} for run in planned if run.status == "finished"}
     about = {"command": f"harness run --grid {name}.yaml", "provenance": PROVENANCE, "grid": f"name: {name}\n"} | sweep
-    return Runs(name, frame, history_frame(frame, histories), images, (Sweep("s", **about),))
+    codes = {run.key: latents(run) for run in planned if run.status == "finished"}
+    sweeps = (Sweep("s", **about),)
+    return Runs(name, frame, history_frame(frame, histories), images, sweeps, latents=codes)

@@ -1,10 +1,10 @@
 """A browser opens the report about a hostile store: nothing of the store runs, and nothing leaves the file."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from browsers import open_browser
 from hostile_store import hostile_store
 
 from estimators import build
@@ -14,13 +14,6 @@ from reports.context import Options
 from reports.html import build_report
 from reports.stored import load
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no chromium and chromedriver: apt-get install chromium chromium-driver",
-)
 SCRIPT = "<script>window.__pwned = 1</script>"
 HANDLERS = (
     "return [...document.querySelectorAll('*')].filter(e => [...e.attributes].some(a => /^on/i.test(a.name))).length"
@@ -30,15 +23,7 @@ FOREIGN = "return document.querySelectorAll('iframe,object,embed,form,base,forei
 
 @pytest.fixture(scope="module")
 def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
+    yield from open_browser()
 
 
 @pytest.fixture(scope="module")

@@ -136,9 +136,15 @@ def test_same_runs_same_bytes_in_any_order_of_rows(runs, folder, tmp_path):
 
 
 def test_no_half_written_files_remain(folder):
-    names = sorted(path.name for path in folder.rglob("*") if path.is_file())
-    kinds = [f"{table}.{kind}" for table in ("differences", "quality") for kind in ("csv", "md", "tex")]
-    assert names == sorted(["report.html", *kinds])
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    tables = ("completeness", "differences", "equal-cost", "failures", "latents", "published", "quality", "runs",
+              "sensitivity", "targets", "timings", "wins")  # fmt: skip
+    expected = {f"tables/{table}.{kind}" for table in tables for kind in ("csv", "md", "tex")}
+    expected |= {"report.html", "tables/runs.parquet", "tables/history.parquet"}
+    assert {name for name in names if not name.startswith("figures/")} == expected
+    figures = {name.rpartition(".")[0] for name in names if name.startswith("figures/")}
+    assert names - expected == {f"{name}.{kind}" for name in figures for kind in ("svg", "pdf")}
+    assert {"figures/verdict", "figures/profile", "figures/pareto", "figures/curves-by-step-1"} <= figures
 
 
 def test_csv_has_the_numbers_in_full(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reports import comparison, figures, provenance, verdict
 from reports.blocks import Block, Counts, Facts, Finding, Findings, Pictures, Section, Words
+from reports.comparison import Metric
 from reports.context import Context
 
 BY_DEFAULT = " (chosen by default: straight_through if there is one, else the first by name)"
@@ -14,6 +15,8 @@ def section(context: Context) -> Section:
     blocks: list[Block] = [*_findings(context)]
     power = next((verdict.power(each) for each in map(context.differences, context.metrics) if len(each)), "")
     blocks += [Words(power, "remark")] if power else []
+    if context.primary is not None and (needed := _needed(context, context.primary)):
+        blocks.append(Words(needed, "remark"))
     blocks += [Words(text, "warn") for text in (*verdict.warnings(context.frame), *context.runs.notes)]
     blocks += [Counts(verdict.counts(context.frame)), *_picture(context), _facts(context)]
     return Section("verdict", "Verdict", blocks)
@@ -32,6 +35,11 @@ def _findings(context: Context) -> list[Block]:
     grouped = context.options.group_by
     note = f"Compared by {grouped}: each value is the mean over everything else, at the same seed."
     return [*([Words(note, "remark")] if grouped else []), Findings(found)]
+
+
+def _needed(context: Context, metric: Metric) -> str:
+    tried = comparison.by_seed(context.compared, metric.name)
+    return verdict.needed(context.levels(metric), context.differences(metric), tried, context.options.band)
 
 
 def _picture(context: Context) -> list[Block]:
