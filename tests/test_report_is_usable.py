@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -129,10 +130,15 @@ def violations(browser, path: Path, axe_core: str, scheme: str, before: str = ""
     found = browser.execute_async_script("axe.run(document).then(arguments[0])")
     assert len(found["passes"]) > 20
     listed = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
-    for each in found["incomplete"]:  # it cannot tell where the text of a figure stands over its lines
-        unsure = [node["html"][:200] for node in each["nodes"] if not node["html"].startswith("<text")]
+    for each in found["incomplete"]:
+        unsure = [node["html"][:200] for node in each["nodes"] if not _is_undecidable(node["html"])]
         listed += [(f"perhaps {each['id']}", unsure)] if unsure else []
     return listed
+
+
+def _is_undecidable(html: str) -> bool:
+    """Text of a figure, which may stand over its lines, and text of one character: axe leaves their contrast open."""
+    return html.startswith("<text") or len(re.sub(r"<[^>]*>", "", html).strip()) == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -144,7 +150,7 @@ def test_axe_finds_nothing(browser, pages, axe_core, name, scheme):
 def test_axe_would_find_something(browser, pages, axe_core):
     """The check can fail: a picture without words, grey on white, a field without a name."""
     wrong = "document.querySelector('main').insertAdjacentHTML('beforeend', arguments)"
-    html = "<img src='data:,'><p style='color:#bbb;background:#fff'>x</p><input>"
+    html = "<img src='data:,'><p style='color:#bbb;background:#fff'>pale words</p><input>"
     found = violations(browser, pages["compare"], axe_core, "light", wrong.replace("arguments", json.dumps(html)))
     assert {"image-alt", "color-contrast", "label"} <= {each[0] for each in found}
 
