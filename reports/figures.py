@@ -14,7 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports import palette
-from reports.comparison import SETTING, Metric, difference_points
+from reports.comparison import SETTING, Metric, choose_baseline, difference_points, metrics
+from reports.comparison import differences as differences_of
+from reports.comparison import levels as levels_of
 from reports.frame import NO_TEMPERATURE, WORST
 from reports.palette import Style
 from reports.svg import Panel, inline, style
@@ -29,19 +31,44 @@ MAX_TOGETHER = 6  # more estimators than this get a panel each
 SIZE = (4.4, 3.1)
 
 
-def curves(history: pd.DataFrame, metric: str, x: str, styles: Styles, words: str = "") -> list[Panel]:
+def curves(
+    history: pd.DataFrame, metric: str = "val/loss", x: str = "step", styles: Styles | None = None, words: str = ""
+) -> list[Panel]:
     """``metric`` against ``x`` (step or elapsed_s): a thin line per run, a thick one for the median over seeds.
 
+    ``history`` is ``Runs.history``. A notebook shows each panel as it is.
     ``words`` is the label of the y axis; by default the metric's name, in nats per example.
     """
     data = history[np.isfinite(history[metric].astype(float))] if metric in history else history.iloc[:0]
     if data.empty:
         return []
-    limits = _limits(data, metric)
+    limits, styles = _limits(data, metric), styles or styles_of(data)
     return [
         _curve_panel(part, metric, x, styles, title, limits, number, words or f"{metric}, nats per example")
         for number, (title, part) in enumerate(_facets(data))
     ]
+
+
+def styles_of(frame: pd.DataFrame) -> Styles:
+    """The style of every estimator label of a frame."""
+    return palette.styles(zip(frame["estimator"], frame["estimator_label"], strict=True))
+
+
+def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
+    """Every run of ``Runs.runs`` as a point and each setting's mean with its interval; None where none has finished."""
+    chosen = metrics(runs, first=metric)
+    found = levels_of(runs, chosen[0].name, bad_is_worst=chosen[0].compared) if chosen else None
+    return level_plot(runs, found, chosen[0], styles_of(runs)) if found is not None else None
+
+
+def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Panel | None:
+    """Paired differences of ``Runs.runs`` to a baseline; None where nothing can be paired."""
+    chosen, other = metrics(runs, first=metric), choose_baseline(runs, baseline)
+    rows = differences_of(runs, chosen[0].name, other) if chosen else pd.DataFrame()
+    if not len(rows):
+        return None
+    points = difference_points(runs, chosen[0].name, rows)
+    return difference_plot(rows, points, chosen[0], other.label, styles_of(runs))
 
 
 def _facets(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

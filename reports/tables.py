@@ -9,8 +9,9 @@ from html import escape
 
 import pandas as pd
 
+from reports import comparison
 from reports.comparison import DESCRIPTION, Metric
-from reports.frame import NO_TEMPERATURE, STATUSES
+from reports.frame import NO_TEMPERATURE, STATUSES, ReportError
 
 MINUS = "−"
 
@@ -96,6 +97,22 @@ def _setting_columns(several_devices: bool) -> list[Column]:
     return [Column("Setting", numeric=False, meaning="estimator · schedule · other axes", term="setting"), *device]
 
 
+def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
+    """Mean, interval, median and IQM of each setting of ``Runs.runs``, best first; of the first metric by default."""
+    chosen = comparison.metrics(runs, first=metric)
+    if not chosen:
+        raise ReportError("quality: expected a finished run, got none.")
+    return levels_table(comparison.levels(runs, chosen[0].name, bad_is_worst=chosen[0].compared), chosen[0])
+
+
+def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Table:
+    """Paired differences of each setting of ``Runs.runs`` to a baseline, by default straight_through."""
+    chosen, other = comparison.metrics(runs, first=metric), comparison.choose_baseline(runs, baseline)
+    if not chosen:
+        raise ReportError("differences: expected a finished run, got none.")
+    return differences_table(comparison.differences(runs, chosen[0].name, other), chosen[0], other.label)
+
+
 def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
     """Mean, median, IQM and interval of each setting, best first."""
     devices = levels["device"].nunique() > 1
@@ -128,9 +145,9 @@ def _ranked(row: pd.Series, name: str) -> Cell:
     return Cell(number(value), None if math.isnan(value) else value, title=title)
 
 
-def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str, band: float = 0.5) -> Table:
+def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: float = 0.5) -> Table:
     """Paired differences to the baseline; negative is better."""
-    devices = differences["device"].nunique() > 1
+    devices = found["device"].nunique() > 1
     columns = [
         *_setting_columns(devices),
         Column(
@@ -154,7 +171,7 @@ def differences_table(differences: pd.DataFrame, metric: Metric, baseline: str, 
         ),
     ]
     rows = []
-    for _, row in differences.iterrows():
+    for _, row in found.iterrows():
         pairs = f"{row['n_pairs']}" + (f" ({row['n_bad']} failed)" if row["n_bad"] else "")
         tone = "" if math.isnan(row["low"]) else "good" if row["high"] < 0 else "bad" if row["low"] > 0 else ""
         width = None if math.isnan(row["low"]) else row["high"] - row["low"]

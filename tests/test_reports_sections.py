@@ -255,3 +255,17 @@ def test_panels_are_files_for_papers(context):
     assert "var(" not in svg
     assert block.panels[0].pdf() == block.panels[0].pdf()
     assert block.panels[0].pdf().startswith(b"%PDF")
+
+
+def test_a_notebook_makes_tables_and_figures_from_frames():
+    from reports import figures, tables
+
+    runs = in_memory(main_grid())
+    assert tables.quality(runs.runs).frame().iloc[0, 0].startswith("gumbel_softmax")
+    assert "−5.67" in tables.differences(runs.runs)._repr_html_()
+    assert "rloo" in tables.differences(runs.runs, baseline="rloo").caption
+    assert len(figures.curves(runs.history)) == 2
+    for panel in (figures.levels(runs.runs), figures.differences(runs.runs)):
+        assert panel._repr_svg_().startswith("<svg")
+    with pytest.raises(ReportError, match="expected a finished run"):
+        tables.quality(in_memory(planned("rloo", status="running")).runs)
