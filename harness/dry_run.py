@@ -13,7 +13,7 @@ from harness.config import RunConfig
 from harness.datasets.catalogue import lookup
 from harness.devices import missing_reason
 from harness.forecast import Cost, run_seconds
-from harness.progress import duration
+from harness.quantities import duration
 from harness.runner import Options
 from harness.sweep import Sweep
 from harness.train import State, start, train_step

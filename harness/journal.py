@@ -30,6 +30,23 @@ class AppendError(JournalError):
     exit_code = 1
 
 
+class Aside:
+    """Epochs that nobody has parsed: of each run the first and the newest since it was asked for them, by line number."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[bytes, dict[int, bytes]] = {}
+
+    def put(self, body: bytes, number: int) -> None:
+        key = body[len(_BEFORE_KEY) : body.index(b'"', len(_BEFORE_KEY))]
+        known = self.by_key.setdefault(key, {})
+        if len(known) == 2:
+            known.popitem()
+        known[number] = body
+
+    def forget(self, run_key: str) -> None:
+        self.by_key.pop(run_key.encode(), None)
+
+
 class Journal:
     """Appends records to `folder`/journal.jsonl and reads them back. One writer at a time (the driver)."""
 
@@ -90,10 +107,10 @@ class Journal:
             raise
         self._size += len(line)
 
-    def read(self, *, pictures: bool = True, epochs: bool = True) -> Iterator[Record]:
+    def read(self, *, pictures: bool = True, aside: "Aside | None" = None) -> Iterator[Record]:
         """Yield every whole record in order.
 
-        Pictures, which are most of the bytes, are left empty if so asked, and epochs, most of the lines, left out.
+        Pictures, which are most of the bytes, are left empty if so asked, and epochs, most of the lines, put aside.
 
         Raises JournalError, with the line number, where the file is damaged.
         """
@@ -102,8 +119,15 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return
                 body = self._checked(line[:-1], number)
-                if epochs or _EPOCH not in body[:_HEAD]:
+                if aside is not None and _EPOCH in body[:_HEAD]:
+                    aside.put(body, number)
+                else:
                     yield self._parse(body, number, pictures)
+
+    def epochs(self, aside: "Aside", run_key: str) -> list[Record]:
+        """Take the first and the newest epoch of a run out of those that were put aside."""
+        lines = aside.by_key.pop(run_key.encode(), {})
+        return [self._parse(body, number, pictures=False) for number, body in lines.items()]
 
     def lines(self) -> Iterator[tuple[bytes, Record | None]]:
         """Yield every whole line and its record, without picture; None for one that does not fit its checksum.
@@ -200,7 +224,7 @@ class Journal:
 
 
 _BLOCK = 1 << 16
-_EPOCH, _HEAD = b'"kind": "epoch"', 100
+_BEFORE_KEY, _EPOCH, _HEAD = b'{"run_key": "', b'"kind": "epoch"', 100
 """How the JSON of an epoch is known without parsing it: by its first bytes, where `Record.to_json` puts the kind."""
 
 

@@ -4,13 +4,13 @@ The driver is the only writer.
 """
 
 import gc
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import next_steps
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
@@ -104,12 +104,8 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         finally:
             executor.close()
             progress.close()
-        progress.finish(sweep, store.lost)
-        if interrupted:
-            progress.say("next: the same command again goes on where this stopped")
-        if store.lost and options.grid_path is not None:
-            progress.say(f"next: {sync_command(options)}")
-        progress.say(f"next: {next_command(grid.name, options)}")
+        steps = next_steps.after_run(sweep, options, interrupted=interrupted, lost=store.lost is not None)
+        progress.finish(sweep, store.lost, steps)
     return code
 
 
@@ -122,27 +118,6 @@ def make_executor(options: Options) -> Executor:
     return LocalExecutor(
         workers=options.workers, threads=options.threads, plugins=options.plugins, saving=options.saving
     )
-
-
-def next_command(name: str, options: Options) -> str:
-    """Return the command that makes the report of this sweep."""
-    command = ["harness", "report", "--experiment", name]
-    if options.out != Path("results"):
-        command += ["--from", str(options.out)]
-    if options.tracking_uri is not None:
-        command += ["--tracking-uri", options.tracking_uri]
-    return without_passwords(shlex.join(command))
-
-
-def sync_command(options: Options) -> str:
-    """Return the command that brings a store that was away up to date."""
-    command = ["harness", "sync", "--grid", str(options.grid_path)]
-    command += [part for plugin in options.plugins for part in ("--plugin", str(plugin))]
-    if options.out != Path("results"):
-        command += ["--out", str(options.out)]
-    if options.tracking_uri is not None:
-        command += ["--tracking-uri", options.tracking_uri]
-    return without_passwords(shlex.join(command))
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """What is known of a sweep: the state of each of its runs, folded from the records of its journal."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -10,7 +10,7 @@ from harness import frozen
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started, is_cut_short
 from harness.grid import Grid
-from harness.journal import Attempt, Journal, add
+from harness.journal import Aside, Attempt, Journal, add
 from harness.source import SourceError, read_text
 
 
@@ -61,6 +61,10 @@ class Sweep:
                 del self.attempts[key]
         return attempt
 
+    def add_all(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.add(record)
+
     def status(self, run: RunConfig) -> str:
         if (end := self.ends.get(run.key)) is not None:
             return end.kind
@@ -100,7 +104,10 @@ def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = Non
 
 
 def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | None:
-    """Return what is known of a sweep without building its grid, in a moment; None where the grid must be built."""
+    """Return what is known of a sweep without building its grid, in a moment; None where the grid must be built.
+
+    Of the epochs, attempts have the first and the newest since each start: most runs have ended, and need none.
+    """
     try:
         text = read_text(grid_path)
     except SourceError:  # building the grid says what is wrong with it
@@ -111,8 +118,15 @@ def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | 
         return None
     known = cast(tuple[RunConfig, ...], runs)  # their keys, names and labels are all that is asked for
     sweep = Sweep(Grid(folder.name, known, text), folder, known)
-    for record in Journal(folder).read(pictures=False, epochs=False):
+    journal, aside = Journal(folder), Aside()
+    for record in journal.read(pictures=False, aside=aside):
+        if isinstance(record.event, Started) or is_cut_short(record.event):
+            sweep.add_all(journal.epochs(aside, record.run_key))
+        elif isinstance(record.event, TERMINAL):
+            aside.forget(record.run_key)
         sweep.add(record)
+    for key in sweep.live():
+        sweep.add_all(journal.epochs(aside, key))
     return sweep
 
 

@@ -16,7 +16,7 @@ from harness.events import (
     Skipped,
     Started,
 )
-from harness.journal import Journal, JournalError, attempts, line_of
+from harness.journal import Aside, Journal, JournalError, attempts, line_of
 
 EVENTS: list[Event] = [
     Started({"torch": "2"}),
@@ -168,8 +168,13 @@ def test_a_bit_flipped_at_any_of_100_places_is_noticed(tmp_path: Path) -> None:
 
 def test_a_status_is_read_without_its_epochs(tmp_path: Path) -> None:
     records, _ = long_journal(tmp_path)
-    found = list(Journal(tmp_path).read(epochs=False))
+    journal, aside = Journal(tmp_path), Aside()
+    found = list(journal.read(aside=aside))
     assert found == [record for record in records if not isinstance(record.event, EpochDone)]
+    for key in {record.run_key for record in records}:
+        epochs = [record for record in records if record.run_key == key and isinstance(record.event, EpochDone)]
+        assert journal.epochs(aside, key) == (epochs if len(epochs) < 2 else [epochs[0], epochs[-1]])
+        assert journal.epochs(aside, key) == []
 
 
 def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) -> None:
