@@ -1,4 +1,4 @@
-"""What `--json` prints: one document of what is known of a sweep. docs/json.md describes it, and promises to keep it."""
+"""What `--json` prints: one document of what is known of a sweep, as docs/json.md promises it."""
 
 import json
 from collections.abc import Mapping, Sequence

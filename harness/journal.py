@@ -31,7 +31,7 @@ class AppendError(JournalError):
 
 
 class Aside:
-    """Epochs that nobody has parsed: of each run the first and the newest since it was asked for them, by line number."""
+    """Epochs that were not parsed: of each run the first and the newest since it was asked for them, by line number."""
 
     def __init__(self) -> None:
         self.by_key: dict[bytes, dict[int, bytes]] = {}

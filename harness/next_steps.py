@@ -1,4 +1,4 @@
-"""The commands that a sweep leads to, as text to be copied: run it on, try again, bring its store up to date, report."""
+"""The commands that a sweep leads to, to be copied: run it on, try again, bring its store up to date, report."""
 
 import shlex
 from collections.abc import Sequence
@@ -62,7 +62,12 @@ def former_command(sweep: "Sweep", grid_path: Path) -> str | None:
     except ValueError:
         return None
     usable = words[:2] == ["harness", "run"] and str(grid_path) in words and "***" not in " ".join(words)
-    return shlex.join(word for word in words if word != "--json") if usable else None
+    return without_words(shlex.join(words), "--json") if usable else None
+
+
+def without_words(command: str, *words: str) -> str:
+    """Return a command without these options."""
+    return shlex.join(word for word in shlex.split(command) if word not in words)
 
 
 def retry(command: str) -> str:

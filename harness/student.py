@@ -56,7 +56,7 @@ def t_factor(freedom: int, confidence: float = CONFIDENCE) -> float:
 
 
 def within(t: float, freedom: int) -> float:
-    """Return P(|T| <= t), a finite sum for whole degrees of freedom: Abramowitz and Stegun (1964), 26.7.3 and 26.7.4."""
+    """Return P(|T| <= t), a sum for whole degrees of freedom. Abramowitz and Stegun (1964), 26.7.3 and 26.7.4."""
     angle = math.atan(t / math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = freedom % 2

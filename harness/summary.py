@@ -58,7 +58,7 @@ def show_next(console: Console, steps: Sequence[Step]) -> None:
 
 
 def table(levels: Sequence[Level], *, of_one: bool = False) -> Table:
-    """Return the ranking: mean and half-width of its interval, runs finished of those planned, difference to the best."""
+    """Return the ranking: mean, half-width of its interval, runs finished of those planned, difference to the best."""
     found = Table(title="test −ELBO, nats per image (lower is better)", title_justify="left", box=None, pad_edge=False)
     found.add_column("setting", overflow="fold")
     titles = ["mean", "± 95 %", "seeds"] + ["vs best", "± 95 %", ""] * (not of_one)

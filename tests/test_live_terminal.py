@@ -76,7 +76,7 @@ class Terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal,  # noqa: PLW1509
+            command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal,
             env=environment | {"TERM": "xterm-256color"},
         )  # fmt: skip
         os.close(theirs)
