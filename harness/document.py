@@ -32,6 +32,7 @@ def document(
     counts = sweep.counts()
     levels = rank(sweep)
     by_key = {one.run.key: one for one in running}
+    chosen = {run.key for run in sweep.selected}
     return {
         "schema": SCHEMA,
         "sweep": sweep.grid.name,
@@ -44,7 +45,7 @@ def document(
         "confidence": CONFIDENCE,
         "ranking": [_level(level, place, levels[0]) for place, level in enumerate(levels, 1)],
         "next": [step.command for step in steps],
-        "runs": [_run(sweep, run, by_key.get(run.key)) for run in sweep.grid.runs],
+        "runs": [{**_run(sweep, run, by_key.get(run.key)), "selected": run.key in chosen} for run in sweep.grid.runs],
     }
 
 

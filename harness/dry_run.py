@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import torch
@@ -52,7 +52,7 @@ def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]
     notes = remarks(sweep, list(filter(None, reasons.values())), on_cluster=options.ray is not None)
     if as_json:
         forecast = estimate(here, options, registry)
-        more = {"forecast": forecast._asdict() if forecast else None, "notes": notes}
+        more: dict[str, Any] = {"forecast": forecast._asdict() if forecast else None, "notes": notes}
         command = without_words(options.command, "--dry-run", "--json")
         click.echo(to_text(document(sweep, [Step(command)] if here else [], **more)))
         return

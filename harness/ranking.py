@@ -74,7 +74,7 @@ def notes(shown: Sequence[Level], levels: Sequence[Level]) -> list[str]:
     if (rest := sum(level.is_tried for level in levels) - len(shown)) > 0:
         lines.append(f"… and {rest} more: --json and the report have all.")
     if idle := sum(not level.is_tried for level in levels):
-        lines.append(f"{idle} settings have no finished run yet.")
+        lines.append(f"{idle} of the settings: no run has ended yet.")
     compared = [level.difference for level in shown if level.difference is not None]
     if any(one.low is not None and not one.excludes_zero for one in compared):
         lines.append("? these seeds cannot tell it from the best: the interval holds 0.")
