@@ -30,23 +30,6 @@ class AppendError(JournalError):
     exit_code = 1
 
 
-class Aside:
-    """Epochs that were not parsed: of each run the first and the newest since it was asked for them, by line number."""
-
-    def __init__(self) -> None:
-        self.by_key: dict[bytes, dict[int, bytes]] = {}
-
-    def put(self, body: bytes, number: int) -> None:
-        key = body[len(_BEFORE_KEY) : body.index(b'"', len(_BEFORE_KEY))]
-        known = self.by_key.setdefault(key, {})
-        if len(known) == 2:
-            known.popitem()
-        known[number] = body
-
-    def forget(self, run_key: str) -> None:
-        self.by_key.pop(run_key.encode(), None)
-
-
 class Journal:
     """Appends records to `folder`/journal.jsonl and reads them back. One writer at a time (the driver)."""
 
@@ -107,10 +90,10 @@ class Journal:
             raise
         self._size += len(line)
 
-    def read(self, *, pictures: bool = True, aside: "Aside | None" = None) -> Iterator[Record]:
+    def read(self, *, pictures: bool = True, epochs: bool = True) -> Iterator[Record]:
         """Yield every whole record in order.
 
-        Pictures, which are most of the bytes, are left empty if so asked, and epochs, most of the lines, put aside.
+        Pictures, which are most of the bytes, are left empty if so asked, and epochs, most of the lines, left out.
 
         Raises JournalError, with the line number, where the file is damaged.
         """
@@ -119,15 +102,22 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return
                 body = self._checked(line[:-1], number)
-                if aside is not None and _EPOCH in body[:_HEAD]:
-                    aside.put(body, number)
-                else:
+                if epochs or _EPOCH not in body[:_HEAD]:
                     yield self._parse(body, number, pictures)
 
-    def epochs(self, aside: "Aside", run_key: str) -> list[Record]:
-        """Take the first and the newest epoch of a run out of those that were put aside."""
-        lines = aside.by_key.pop(run_key.encode(), {})
-        return [self._parse(body, number, pictures=False) for number, body in lines.items()]
+    def outline(self, run_keys: Iterable[str]) -> Iterator[Record]:
+        """Yield the records of these runs, run by run; of epochs that follow one another only the first and the last.
+
+        Nothing else is looked at, so damage to the rest is not seen here.
+        """
+        starts = {b'{"run_key": %s' % json.dumps(key).encode(): dict[int, bytes]() for key in run_keys}
+        with self._opened() as lines:
+            for number, line in enumerate(lines, 1):
+                if (kept := starts.get(line[9 : line.find(b",")])) is not None and line.endswith(b"\n"):
+                    _keep(kept, line, number)
+        for kept in starts.values():
+            for number, line in kept.items():
+                yield self._parse(self._checked(line[:-1], number), number, pictures=False)
 
     def lines(self) -> Iterator[tuple[bytes, Record | None]]:
         """Yield every whole line and its record, without picture; None for one that does not fit its checksum.
@@ -226,6 +216,14 @@ class Journal:
 _BLOCK = 1 << 16
 _BEFORE_KEY, _EPOCH, _HEAD = b'{"run_key": "', b'"kind": "epoch"', 100
 """How the JSON of an epoch is known without parsing it: by its first bytes, where `Record.to_json` puts the kind."""
+
+
+def _keep(kept: dict[int, bytes], line: bytes, number: int) -> None:
+    """Add a line of a run to those that are kept; a third epoch in a row takes the place of the second."""
+    last_two = list(kept)[-2:]
+    if len(last_two) == 2 and all(_EPOCH in one[:_HEAD] for one in (line, *(kept[n] for n in last_two))):
+        del kept[last_two[1]]
+    kept[number] = line
 
 
 def line_of(text: str) -> bytes:

@@ -1,7 +1,7 @@
 """What is known of a sweep: the state of each of its runs, folded from the records of its journal."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -10,7 +10,7 @@ from harness import frozen
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started, is_cut_short
 from harness.grid import Grid
-from harness.journal import Aside, Attempt, Journal, add
+from harness.journal import Attempt, Journal, add, attempts
 from harness.source import SourceError, read_text
 
 
@@ -60,10 +60,6 @@ class Sweep:
             if not is_cut_short(event):
                 del self.attempts[key]
         return attempt
-
-    def add_all(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self.add(record)
 
     def status(self, run: RunConfig) -> str:
         if (end := self.ends.get(run.key)) is not None:
@@ -118,15 +114,11 @@ def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | 
         return None
     known = cast(tuple[RunConfig, ...], runs)  # their keys, names and labels are all that is asked for
     sweep = Sweep(Grid(folder.name, known, text), folder, known)
-    journal, aside = Journal(folder), Aside()
-    for record in journal.read(pictures=False, aside=aside):
-        if isinstance(record.event, Started) or is_cut_short(record.event):
-            sweep.add_all(journal.epochs(aside, record.run_key))
-        elif isinstance(record.event, TERMINAL):
-            aside.forget(record.run_key)
+    journal = Journal(folder)
+    for record in journal.read(pictures=False, epochs=False):
         sweep.add(record)
-    for key in sweep.live():
-        sweep.add_all(journal.epochs(aside, key))
+    if sweep.attempts:
+        sweep.attempts = attempts(journal.outline(sweep.attempts))
     return sweep
 
 

@@ -16,7 +16,7 @@ from harness.events import (
     Skipped,
     Started,
 )
-from harness.journal import Aside, Journal, JournalError, attempts, line_of
+from harness.journal import Journal, JournalError, attempts, line_of
 
 EVENTS: list[Event] = [
     Started({"torch": "2"}),
@@ -168,13 +168,24 @@ def test_a_bit_flipped_at_any_of_100_places_is_noticed(tmp_path: Path) -> None:
 
 def test_a_status_is_read_without_its_epochs(tmp_path: Path) -> None:
     records, _ = long_journal(tmp_path)
-    journal, aside = Journal(tmp_path), Aside()
-    found = list(journal.read(aside=aside))
+    found = list(Journal(tmp_path).read(epochs=False))
     assert found == [record for record in records if not isinstance(record.event, EpochDone)]
-    for key in {record.run_key for record in records}:
-        epochs = [record for record in records if record.run_key == key and isinstance(record.event, EpochDone)]
-        assert journal.epochs(aside, key) == (epochs if len(epochs) < 2 else [epochs[0], epochs[-1]])
-        assert journal.epochs(aside, key) == []
+
+
+def test_an_outline_has_the_first_and_the_last_of_epochs_in_a_row(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        for key in ("a", "b", "ab"):
+            for event in (Started({}), *(EpochDone(n, n, 0.5, {}) for n in range(1, 6)), Interrupted("killed")):
+                journal.append(Record(key, 1, event))
+        for event in (Started({}), EpochDone(6, 6, 0.5, {}), EpochDone(7, 7, 0.5, {})):
+            journal.append(Record("a", 2, event))
+    with journal.path.open("ab") as file:
+        file.write(line_of(Record("a", 3, EpochDone(8, 8, 0.5, {})).to_json())[:-1])  # being written
+    found = list(Journal(tmp_path).outline(["a", "never heard of"]))
+    assert {record.run_key for record in found} == {"a"}
+    shown = [record.event.epoch if isinstance(record.event, EpochDone) else record.event.kind for record in found]
+    assert shown == ["started", 1, 5, "interrupted", "started", 6, 7]
+    assert list(Journal(tmp_path).outline([])) == []
 
 
 def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) -> None:
