@@ -35,6 +35,7 @@ class Progress(ABC):
         self.console = console
         self._runs: dict[str, RunConfig] = {}
         self._epochs_done = self._epochs = 0
+        self._epochs_left: dict[str, int] = {}
         self._begun = 0.0
         self.sweep: Sweep | None = None
         self.steps: Sequence[Step] = ()
@@ -47,7 +48,8 @@ class Progress(ABC):
         """Say what is going to happen; the clock of the remaining time starts here."""
         self._runs = {run.key: run for run in runs}
         done_epochs = {key: len(attempt.epochs) for key, attempt in sweep.attempts.items()}
-        self._epochs = sum(run.training.epochs - done_epochs.get(run.key, 0) for run in runs)
+        self._epochs_left = {run.key: run.training.epochs - done_epochs.get(run.key, 0) for run in runs}
+        self._epochs = sum(self._epochs_left.values())
         self._begun = time.monotonic()
         done = len(sweep.selected) - len(runs)
         begun = sum(done_epochs.get(run.key, 0) > 0 for run in runs)
@@ -71,6 +73,10 @@ class Progress(ABC):
             self.say("The tracking store lacks some of these runs; they can be replayed from the journal.")
         show_next(self.console, steps)
 
+    def _count_epoch(self, run_key: str) -> None:
+        self._epochs_done += 1
+        self._epochs_left[run_key] = max(0, self._epochs_left.get(run_key, 0) - 1)
+
     def remaining(self) -> str:
         """Return the time left as text, from the epochs done so far."""
         if not self._epochs_done:
@@ -90,7 +96,7 @@ class PlainProgress(Progress):
     def show(self, record: Record) -> None:
         run = self._runs[record.run_key]
         if isinstance(record.event, EpochDone):
-            self._epochs_done += 1
+            self._count_epoch(record.run_key)
         elif is_retrying(record.event):
             self.say(f"crashed: {run.name}{_outcome(record)}")
         elif isinstance(record.event, TERMINAL):
@@ -122,11 +128,12 @@ class LiveProgress(Progress):
         elif isinstance(record.event, EpochDone):
             seen = self._running[record.run_key]
             seen[2:] = [record] if len(seen) > 1 else [record, record]
-            self._epochs_done += 1
+            self._count_epoch(record.run_key)
         elif isinstance(record.event, TERMINAL):
             self._running.pop(record.run_key, None)
             if not is_retrying(record.event):
                 self._bar.advance(self._task)
+                self._epochs -= self._epochs_left.pop(record.run_key, 0)  # of one that failed, they do not come
             if not isinstance(record.event, Finished):
                 kind = "crashed" if is_retrying(record.event) else record.event.kind
                 self.say(f"{kind}: {self._runs[record.run_key].name}{_outcome(record)}")

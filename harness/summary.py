@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SHOWN = 20
 """At most so many rows of a table and groups of failures are shown."""
 
+NARROW = 72
+"""In fewer columns the numbers stand closer together, for the sake of the labels."""
+
 
 def say(console: Console, line: str) -> None:
     """Print a line as it is, however long: it may be copied or searched for."""
@@ -41,7 +44,7 @@ def show_outcome(console: Console, sweep: "Sweep") -> None:
     levels = rank(sweep)
     if any(level.value is not None for level in levels):
         shown = [level for level in levels if level.is_tried][:SHOWN]
-        console.print(table(shown, of_one=len(levels) == 1))
+        console.print(table(shown, of_one=len(levels) == 1, narrow=console.width < NARROW))
         for line in notes(shown, levels):
             note(console, line)
     say(console, ", ".join(f"{n} {status}" for status, n in sweep.counts().most_common()) + ".")
@@ -57,9 +60,10 @@ def show_next(console: Console, steps: Sequence[Step]) -> None:
         say(console, f"next: {step}")
 
 
-def table(levels: Sequence[Level], *, of_one: bool = False) -> Table:
+def table(levels: Sequence[Level], *, of_one: bool = False, narrow: bool = False) -> Table:
     """Return the ranking: mean, half-width of its interval, runs finished of those planned, difference to the best."""
-    found = Table(title="test −ELBO, nats per image (lower is better)", title_justify="left", box=None, pad_edge=False)
+    title = "test −ELBO, nats per image (lower is better)"
+    found = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0 if narrow else 1))
     found.add_column("setting", overflow="fold")
     titles = ["mean", "± 95 %", "seeds"] + ["vs best", "± 95 %", ""] * (not of_one)
     for title in titles:

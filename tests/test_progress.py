@@ -123,6 +123,18 @@ def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunCo
     progress.close()
 
 
+def test_the_epochs_of_a_run_that_failed_are_not_waited_for(runs: list[RunConfig]) -> None:
+    progress = LiveProgress(Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None))
+    progress.start(sweep_of(runs[:2]), runs[:2])
+    for event in (Started({}), EpochDone(1, 4, 0.5, {}), Failed("ValueError: no")):
+        progress.show(Record(runs[0].key, 1_000, event))
+    assert (progress._epochs_done, progress._epochs) == (1, 3)
+    for event in (Started({}), EpochDone(1, 4, 0.5, {}), EpochDone(2, 4, 0.5, {}), finished(10)):
+        progress.show(Record(runs[1].key, 1_000, event))
+    assert progress.remaining() == "0.0 s"
+    progress.close()
+
+
 def test_finished_runs_of_other_code_are_pointed_out(runs: list[RunConfig]) -> None:
     out = io.StringIO()
     sweep = sweep_of(runs)
