@@ -47,6 +47,14 @@ grid_option = click.option(
 )
 
 
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON document instead (docs/json.md); lines for people on stderr.",
+)
+
+
 class Refused(click.ClickException):
     """Input that cannot be used: one line on stderr, exit code 2."""
 
@@ -81,8 +89,8 @@ def store_uri(out: Path) -> str:
     return f"sqlite:///{database}"
 
 
-def make_console() -> Any:
-    """Return rich's console for standard output."""
+def make_console(*, stderr: bool = False) -> Any:
+    """Return rich's console for standard output or error."""
     from rich.console import Console
 
-    return Console()
+    return Console(stderr=stderr)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.command_line import Refused, grid_option, load, make_console, out_option, plugin_option, uri_option
+from harness.command_line import (
+    Refused,
+    grid_option,
+    json_option,
+    load,
+    make_console,
+    out_option,
+    plugin_option,
+    uri_option,
+)
 from harness.quantities import DURATION, SAVING, SIZE
 
 if TYPE_CHECKING:
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
 @click.command()
 @grid_option
 @click.option("--dry-run", is_flag=True, help="Print the runs, their status and an estimate of the time; run nothing.")
+@json_option
 @click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: one per core.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Torch threads per worker.")
 @click.option("--retry", type=click.Choice(["failed"]), help="Run failed and diverged runs again.")
@@ -72,6 +82,7 @@ if TYPE_CHECKING:
 def run(
     grid_path: Path,
     dry_run: bool,
+    as_json: bool,
     workers: int | None,
     threads: int,
     retry: str | None,
@@ -98,6 +109,7 @@ def run(
     """
     from harness import frozen, lease
     from harness.dispatch import Policy
+    from harness.document import document, to_text
     from harness.plugins import load_registry
     from harness.runner import Options, run_sweep
     from harness.sweep import read_sweep
@@ -131,13 +143,16 @@ def run(
         sweep = read_sweep(grid, out, selected)
         if lease.holder(sweep.folder) is None:
             sweep.take_for_interrupted("no driver is alive")
-        show(sweep, options, registry)
+        show(sweep, options, registry, as_json=as_json)
         return
     check_data(selected)
-    progress = make_progress()
+    progress = make_progress(make_console(stderr=as_json))
     for note in grid.notes:
         progress.say(f"note: {note}")
-    sys.exit(run_sweep(grid, options, progress, selected))
+    code = run_sweep(grid, options, progress, selected)
+    if as_json:
+        click.echo(to_text(document(progress.sweep, progress.steps, exit_code=code)))
+    sys.exit(code)
 
 
 def ray_options(
@@ -184,11 +199,10 @@ def check_data(runs: Sequence["RunConfig"]) -> None:
         load(config)
 
 
-def make_progress() -> Any:
+def make_progress(console: Any) -> Any:
     """Return a live table on a terminal and plain lines elsewhere."""
     from harness.progress import LiveProgress, PlainProgress
 
-    console = make_console()
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 
@@ -259,17 +273,17 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
 @grid_option
 @plugin_option
 @out_option
-def status(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
-    """Say what is done, running and failed of a grid."""
-    from harness import lease
+@json_option
+@click.option("--tracebacks", is_flag=True, help="Print the traceback of one run of each error.")
+def status(grid_path: Path, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
+    """Say what is done, running and failed of a grid, which setting is best so far, and what comes next."""
+    from harness import status
     from harness.plugins import load_registry
-    from harness.progress import PlainProgress
     from harness.sweep import read_status, read_sweep
 
-    progress = PlainProgress(make_console())
     sweep = read_status(grid_path, out, plugins) or read_sweep(load(grid_path, load_registry(plugins)), out)
-    if (who := lease.holder(sweep.folder)) is not None:
-        progress.say(f"{'last driven' if who.expired else 'driven'} by {who}")
+    found = status.look(sweep, grid_path, out, plugins)
+    if as_json:
+        click.echo(status.to_text(found))
     else:
-        sweep.take_for_interrupted("no driver is alive; the command of the sweep goes on")
-    progress.finish(sweep, None)
+        status.show(make_console(), found, tracebacks=tracebacks)

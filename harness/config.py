@@ -216,6 +216,10 @@ class RunConfig(Settings):
         return f"{shown}={short(value)}"
 
     @property
+    def n_epochs(self) -> int:
+        return self.training.epochs
+
+    @property
     def name(self) -> str:
         """The label with the seed: unique within a grid."""
         return f"{self.label} · seed {self.seed}"

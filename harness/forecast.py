@@ -1,6 +1,7 @@
 """How long runs take, judged by their configuration alone. The sweep starts the longest first, the dry run adds up."""
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -9,12 +10,15 @@ from harness.config import RunConfig
 from harness.datasets.catalogue import lookup
 from harness.diagnostics import Diagnostics
 
+RUN_S = 0.03
+"""Seconds that a run takes besides what it computes: carried to journal and store (docs/speed.md)."""
+
 COMPILE_S = 5.0
 """Seconds that compiling a step takes, once another run has left it on the disk; the first one takes 10 to 25."""
 
 
 class Cost(NamedTuple):
-    """Seconds of one update and of decoding one code, measured or in units of one's own."""
+    """Seconds of one update and of evaluating one code (drawn, decoded, held against its image), or in other units."""
 
     step_s: float
     decode_s: float
@@ -36,7 +40,7 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
     layer_sizes = (height * width, *run.model.hidden, codes)  # the decoder mirrors the encoder
     pass_once = sum(first * second for first, second in pairwise(layer_sizes))
     n_evaluations = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
-    return Cost(3 * run.training.batch_size * (1 + n_evaluations) * pass_once, pass_once)
+    return Cost(3 * run.training.batch_size * (1 + n_evaluations) * pass_once, 2 * pass_once)
 
 
 def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
@@ -48,10 +52,19 @@ def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimato
     split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
     n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
     n_decoded = split * (run.training.epochs // run.evaluation.validation_every)
-    n_decoded += info.n_test * (run.evaluation.test_samples + 1 + run.evaluation.bound_samples)
+    own = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
+    n_decoded += info.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
     n_decoded += n_diagnosed(run, registry)
     compile_s = COMPILE_S if run.training.compile == "on" else 0.0
-    return n_steps * cost.step_s + n_decoded * 2 * cost.decode_s + compile_s  # decoding and its likelihood
+    return n_steps * cost.step_s + n_decoded * cost.decode_s + compile_s + RUN_S
+
+
+def makespan(seconds: Iterable[float], workers: int) -> float:
+    """Return when the last of these runs ends, if the longest start first and each worker takes the next one."""
+    ends = [0.0] * workers
+    for one in sorted(seconds, reverse=True):
+        heapq.heapreplace(ends, ends[0] + one)
+    return max(ends)
 
 
 def n_diagnosed(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> int:

@@ -49,6 +49,10 @@ class Planned:
         return f"{self.label} · seed {self.seed}"
 
     @property
+    def n_epochs(self) -> int:
+        return int(self.setting.values["training.epochs"])
+
+    @property
     def values(self) -> dict[str, Any]:
         """Every setting by its dotted name; labels are left out."""
         return {**self.setting.values, "seed": self.seed}

@@ -105,6 +105,20 @@ class Journal:
                 if epochs or _EPOCH not in body[:_HEAD]:
                     yield self._parse(body, number, pictures)
 
+    def outline(self, run_keys: Iterable[str]) -> Iterator[Record]:
+        """Yield the records of these runs, run by run; of epochs that follow one another only the first and the last.
+
+        Nothing else is looked at, so damage to the rest is not seen here.
+        """
+        starts = {b'{"run_key": %s' % json.dumps(key).encode(): dict[int, bytes]() for key in run_keys}
+        with self._opened() as lines:
+            for number, line in enumerate(lines, 1):
+                if (kept := starts.get(line[9 : line.find(b",")])) is not None and line.endswith(b"\n"):
+                    _keep(kept, line, number)
+        for kept in starts.values():
+            for number, line in kept.items():
+                yield self._parse(self._checked(line[:-1], number), number, pictures=False)
+
     def lines(self) -> Iterator[tuple[bytes, Record | None]]:
         """Yield every whole line and its record, without picture; None for one that does not fit its checksum.
 
@@ -200,8 +214,16 @@ class Journal:
 
 
 _BLOCK = 1 << 16
-_EPOCH, _HEAD = b'"kind": "epoch"', 100
+_BEFORE_KEY, _EPOCH, _HEAD = b'{"run_key": "', b'"kind": "epoch"', 100
 """How the JSON of an epoch is known without parsing it: by its first bytes, where `Record.to_json` puts the kind."""
+
+
+def _keep(kept: dict[int, bytes], line: bytes, number: int) -> None:
+    """Add a line of a run to those that are kept; a third epoch in a row takes the place of the second."""
+    last_two = list(kept)[-2:]
+    if len(last_two) == 2 and all(_EPOCH in one[:_HEAD] for one in (line, *(kept[n] for n in last_two))):
+        del kept[last_two[1]]
+    kept[number] = line
 
 
 def line_of(text: str) -> bytes:

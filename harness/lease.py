@@ -61,7 +61,7 @@ class Holder:
         return abs(self.age_s) >= EXPIRES_S
 
     def __str__(self) -> str:
-        from harness.progress import duration
+        from harness.quantities import duration
 
         return f"{self.who}, last heartbeat {duration(max(self.age_s, 0.0))} ago"
 

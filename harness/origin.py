@@ -31,17 +31,16 @@ def of(sweep: "Sweep", options: "Options") -> Origin:
     if not sweep.to_do(retry_failed=options.retry_failed) and (former := read(sweep.folder)) is not None:
         return former
     made_by = {**provenance(), "workers": options.workers, "threads": options.threads}
-    return Origin(options.command, made_by, report_command(sweep.grid.name, options))
+    return Origin(options.command, made_by, report_command(sweep.grid.name, options.out, options.tracking_uri))
 
 
-def report_command(name: str, options: "Options") -> str:
-    """Return the command that makes the report of this sweep."""
+def report_command(name: str, out: Path, tracking_uri: str | None) -> str:
+    """Return the command that makes the report of a sweep."""
     command = ["harness", "report", "--experiment", name]
-    if options.out != Path("results"):
-        command += ["--from", str(options.out)]
-    if options.tracking_uri is not None:
-        command += ["--tracking-uri", options.tracking_uri]
-    return without_passwords(shlex.join(command))
+    if out != Path("results"):
+        command += ["--from", str(out)]
+    uri = ["--tracking-uri", tracking_uri] if tracking_uri is not None else []
+    return without_passwords(shlex.join([*command, *uri]))
 
 
 def keep(sweep: "Sweep", options: "Options") -> None:

@@ -1,25 +1,31 @@
 """What a sweep shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
-import statistics
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started
-from reports.visible import visible
+from harness.next_steps import Step
+from harness.quantities import duration
+from harness.summary import say, show_next, show_outcome
+from harness.underway import epoch_s
 
 if TYPE_CHECKING:
     from harness.sweep import Sweep
+
+ECHO = 8
+"""So many columns stay free at the right: the terminal writes ^C there, and would start a line that nobody erases."""
 
 
 class Progress(ABC):
@@ -29,7 +35,10 @@ class Progress(ABC):
         self.console = console
         self._runs: dict[str, RunConfig] = {}
         self._epochs_done = self._epochs = 0
+        self._epochs_left: dict[str, int] = {}
         self._begun = 0.0
+        self.sweep: Sweep | None = None
+        self.steps: Sequence[Step] = ()
 
     @abstractmethod
     def show(self, record: Record) -> None:
@@ -39,7 +48,8 @@ class Progress(ABC):
         """Say what is going to happen; the clock of the remaining time starts here."""
         self._runs = {run.key: run for run in runs}
         done_epochs = {key: len(attempt.epochs) for key, attempt in sweep.attempts.items()}
-        self._epochs = sum(run.training.epochs - done_epochs.get(run.key, 0) for run in runs)
+        self._epochs_left = {run.key: run.training.epochs - done_epochs.get(run.key, 0) for run in runs}
+        self._epochs = sum(self._epochs_left.values())
         self._begun = time.monotonic()
         done = len(sweep.selected) - len(runs)
         begun = sum(done_epochs.get(run.key, 0) > 0 for run in runs)
@@ -49,23 +59,23 @@ class Progress(ABC):
 
     def say(self, line: str) -> None:
         """Print one line above whatever is live."""
-        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)
 
     def close(self) -> None:  # noqa: B027 only what is live has something to close
         """Give the terminal back, whatever happened."""
 
-    def finish(self, sweep: "Sweep", tracking_lost: str | None) -> None:
-        """Print what came of it."""
+    def finish(self, sweep: "Sweep", tracking_lost: str | None, steps: Sequence[Step] = ()) -> None:
+        """Print what came of it, and what comes next; both stay known."""
         self.close()
-        if any(isinstance(end, Finished) for end in sweep.ends.values()):
-            self.console.print(ranking(sweep))
-        self.say(", ".join(f"{n} {status}" for status, n in sweep.counts().most_common()) + ".")
-        for line in not_finished(sweep):
-            self.say(line)
-        if sweep.counts()["failed"] + sweep.counts()["diverged"]:
-            self.say("Run the same command with --retry failed to try these again.")
+        self.sweep, self.steps = sweep, steps
+        show_outcome(self.console, sweep)
         if tracking_lost:
             self.say("The tracking store lacks some of these runs; they can be replayed from the journal.")
+        show_next(self.console, steps)
+
+    def _count_epoch(self, run_key: str) -> None:
+        self._epochs_done += 1
+        self._epochs_left[run_key] = max(0, self._epochs_left.get(run_key, 0) - 1)
 
     def remaining(self) -> str:
         """Return the time left as text, from the epochs done so far."""
@@ -86,7 +96,7 @@ class PlainProgress(Progress):
     def show(self, record: Record) -> None:
         run = self._runs[record.run_key]
         if isinstance(record.event, EpochDone):
-            self._epochs_done += 1
+            self._count_epoch(record.run_key)
         elif is_retrying(record.event):
             self.say(f"crashed: {run.name}{_outcome(record)}")
         elif isinstance(record.event, TERMINAL):
@@ -118,11 +128,12 @@ class LiveProgress(Progress):
         elif isinstance(record.event, EpochDone):
             seen = self._running[record.run_key]
             seen[2:] = [record] if len(seen) > 1 else [record, record]
-            self._epochs_done += 1
+            self._count_epoch(record.run_key)
         elif isinstance(record.event, TERMINAL):
             self._running.pop(record.run_key, None)
             if not is_retrying(record.event):
                 self._bar.advance(self._task)
+                self._epochs -= self._epochs_left.pop(record.run_key, 0)  # of one that failed, they do not come
             if not isinstance(record.event, Finished):
                 kind = "crashed" if is_retrying(record.event) else record.event.kind
                 self.say(f"{kind}: {self._runs[record.run_key].name}{_outcome(record)}")
@@ -136,7 +147,8 @@ class LiveProgress(Progress):
         table.add_column("running", ratio=1, no_wrap=True, overflow="ellipsis")
         for title in ("epoch", "train", "val", "left"):
             table.add_column(title, justify="right", no_wrap=True)
-        for key, (started, *latest) in list(self._running.items()):
+        n_rows = max(1, self.console.height - len(("header", "more", "bar", "line of the cursor")))
+        for key, (started, *latest) in list(self._running.items())[:n_rows]:
             run = self._runs[key]
             event = latest[-1].event if latest else None
             if isinstance(event, EpochDone):
@@ -145,51 +157,9 @@ class LiveProgress(Progress):
                 table.add_row(escape(run.name), f"{event.epoch}/{run.training.epochs}", *shown, left)
             else:
                 table.add_row(escape(run.name), f"0/{run.training.epochs}", "–", "–", "…")
-        return Group(table, self._bar)
-
-
-def epoch_s(started: Record, first: Record, latest: Record) -> float:
-    """Return the seconds an epoch takes: between the first and the latest since the start, which may be one."""
-    epochs = [record.event.epoch for record in (first, latest) if isinstance(record.event, EpochDone)]
-    n = epochs[-1] - epochs[0]
-    return (latest.time_ms - first.time_ms) / 1e3 / n if n else (first.time_ms - started.time_ms) / 1e3
-
-
-def ranking(sweep: "Sweep") -> Table:
-    """Return the settings, best mean test −ELBO first, with every value's range over seeds."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for run in sweep.grid.runs:
-        if isinstance(end := sweep.ends.get(run.key), Finished):
-            values[run.label].append(end.metrics["test/neg_elbo"])
-    table = Table(title="test −ELBO, nats per image (lower is better)", title_justify="left", box=None, pad_edge=False)
-    table.add_column("setting", overflow="fold")
-    for title in ("mean", "min–max", "seeds"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for label, found in sorted(values.items(), key=lambda item: statistics.fmean(item[1])):
-        table.add_row(
-            escape(label), f"{statistics.fmean(found):.2f}", f"{min(found):.2f}–{max(found):.2f}", str(len(found))
-        )
-    return table
-
-
-def not_finished(sweep: "Sweep") -> list[str]:
-    """Return one line per reason for which runs failed, diverged or were skipped, with the runs it befell."""
-    befell: dict[str, list[str]] = defaultdict(list)
-    for run in sweep.grid.runs:
-        if sweep.status(run) in ("failed", "diverged", "skipped", "interrupted"):
-            befell[f"{sweep.status(run)}: {getattr(sweep.ends[run.key], 'error', '')}"].append(run.name)
-    return [
-        f"{why} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for why, names in befell.items()
-    ]
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as `3.2 s`, `45 s`, `12 min` or `3.4 h`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        more = len(self._running) - n_rows
+        lines = [Text(f"… and {more} more")] if more > 0 else []
+        return Constrain(Group(table, *lines, self._bar), max(20, self.console.width - ECHO))
 
 
 def is_retrying(event: Event) -> bool:

@@ -53,3 +53,12 @@ class _Saving(click.ParamType):  # type: ignore[type-arg] # generic in new versi
 DURATION = _Quantity("time", SECONDS, "90s, 30m, 2h")
 SIZE = _Quantity("size", BYTES, "800MB, 4GB")
 SAVING = _Saving()
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `3.2 s`, `45 s`, `12 min` or `3.4 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

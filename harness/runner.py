@@ -4,13 +4,13 @@ The driver is the only writer.
 """
 
 import gc
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import next_steps
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
@@ -22,7 +22,6 @@ from harness.grid import Grid
 from harness.journal import Journal
 from harness.lease import Lease
 from harness.models import ModelFiles
-from harness.origin import report_command
 from harness.plugins import load_registry
 from harness.progress import Progress
 from harness.provenance import provenance
@@ -106,12 +105,8 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         finally:
             executor.close()
             progress.close()
-        progress.finish(sweep, store.lost)
-        if interrupted:
-            progress.say("next: the same command again goes on where this stopped")
-        if store.lost and options.grid_path is not None:
-            progress.say(f"next: {sync_command(options)}")
-        progress.say(f"next: {report_command(grid.name, options)}")
+        steps = next_steps.after_run(sweep, options, interrupted=interrupted, lost=store.lost is not None)
+        progress.finish(sweep, store.lost, steps)
     return code
 
 
@@ -124,17 +119,6 @@ def make_executor(options: Options) -> Executor:
     return LocalExecutor(
         workers=options.workers, threads=options.threads, plugins=options.plugins, saving=options.saving
     )
-
-
-def sync_command(options: Options) -> str:
-    """Return the command that brings a store that was away up to date."""
-    command = ["harness", "sync", "--grid", str(options.grid_path)]
-    command += [part for plugin in options.plugins for part in ("--plugin", str(plugin))]
-    if options.out != Path("results"):
-        command += ["--out", str(options.out)]
-    if options.tracking_uri is not None:
-        command += ["--tracking-uri", options.tracking_uri]
-    return without_passwords(shlex.join(command))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from harness import frozen
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started, is_cut_short
 from harness.grid import Grid
-from harness.journal import Attempt, Journal, add
+from harness.journal import Attempt, Journal, add, attempts
 from harness.source import SourceError, read_text
 
 
@@ -100,7 +100,10 @@ def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = Non
 
 
 def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | None:
-    """Return what is known of a sweep without building its grid, in a moment; None where the grid must be built."""
+    """Return what is known of a sweep without building its grid, in a moment; None where the grid must be built.
+
+    Of the epochs, attempts have the first and the newest since each start: most runs have ended, and need none.
+    """
     try:
         text = read_text(grid_path)
     except SourceError:  # building the grid says what is wrong with it
@@ -111,8 +114,11 @@ def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | 
         return None
     known = cast(tuple[RunConfig, ...], runs)  # their keys, names and labels are all that is asked for
     sweep = Sweep(Grid(folder.name, known, text), folder, known)
-    for record in Journal(folder).read(pictures=False, epochs=False):
+    journal = Journal(folder)
+    for record in journal.read(pictures=False, epochs=False):
         sweep.add(record)
+    if sweep.attempts:
+        sweep.attempts = attempts(journal.outline(sweep.attempts))
     return sweep
 
 

@@ -33,7 +33,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(dry_run, "BUDGET_S", 600.0)
     monkeypatch.setattr(dry_run, "time_update", update)
-    monkeypatch.setattr(dry_run, "time_decoding", decode)
+    monkeypatch.setattr(dry_run, "time_evaluation", decode)
     return seen
 
 
@@ -58,16 +58,19 @@ def test_no_more_settings_are_timed_once_the_budget_has_gone(tiny_run: Make, mon
     assert len(calibrate([tiny_run("straight_through"), tiny_run("gumbel_softmax")])) == 1
 
 
-def test_the_fastest_of_a_few_timings_counts() -> None:
-    pauses = iter([0.02, 0.001, *[0.005] * N_TIMED])
-    assert 0.001 <= dry_run.fastest(lambda: time.sleep(next(pauses)) or 0.0, time.perf_counter() + BUDGET_S) < 0.005
-    assert next(pauses) == 0.005
+def test_the_median_of_a_few_timings_counts() -> None:
+    pauses = iter([0.2, 0.001, 0.05, 0.001, 0.2, 7.0])
+    assert 0.05 <= dry_run.typical(lambda: time.sleep(next(pauses)) or 0.0, time.perf_counter() + BUDGET_S) < 0.2
+    assert next(pauses) == 7.0
+    assert N_TIMED == 5
     calls: list[int] = []
-    dry_run.fastest(lambda: calls.append(1) or 0.0, until=0.0)
+    dry_run.typical(lambda: calls.append(1) or 0.0, until=0.0)
     assert len(calls) == 1
 
 
-def test_the_time_is_the_sum_over_runs_whatever_they_do(tiny_run: Make, timed: list[str]) -> None:
+def test_the_time_is_the_sum_over_runs_whatever_they_do(
+    tiny_run: Make, timed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Runs that cost the same are counted, not computed again; more epochs or diagnostics cost more."""
     runs = [tiny_run("straight_through", seed=seed) for seed in range(3)]
     runs += [tiny_run("straight_through", seed=9, training=TrainingConfig(epochs=20, batch_size=50))]
@@ -76,6 +79,15 @@ def test_the_time_is_the_sum_over_runs_whatever_they_do(tiny_run: Make, timed: l
     cost = Cost(1.0, 0.1)
     each = [dry_run.run_seconds(run, cost, REGISTRY) for run in runs]
     assert each[0] == each[1] < min(each[3], each[4])
-    shown = dry_run.estimate(list(sweep.selected), Options(out=Path("nowhere"), workers=1), REGISTRY)
-    assert dry_run.duration(sum(each)) in shown
-    assert re.fullmatch(r": about \S+ \S+ with 1 workers, judging by a few timed updates", shown)
+    monkeypatch.setattr(dry_run, "process_age_s", lambda: 2.0)
+    monkeypatch.setattr(dry_run, "warm_up", lambda *_: 1.0)
+    found = dry_run.estimate(list(sweep.selected), Options(out=Path("nowhere"), workers=1), REGISTRY)
+    assert found == dry_run.Forecast(pytest.approx(sum(each) + 5.0), 5.0, 1, 5)
+    assert re.fullmatch(r": about \S+ \S+ with 1 workers, 5\.0 s of them to start", dry_run.in_words(found))
+    assert dry_run.in_words(dry_run.estimate([], Options(out=Path("nowhere"), workers=1), REGISTRY)) == ""
+
+
+def test_the_start_of_this_process_is_measured() -> None:
+    before = dry_run.process_age_s()
+    time.sleep(0.05)
+    assert 0.04 < dry_run.process_age_s() - before < 5

@@ -10,7 +10,7 @@ from rich.console import Console
 from estimators import REGISTRY
 from harness.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.events import Started
-from harness.forecast import longest_first, nominal_cost, run_seconds
+from harness.forecast import longest_first, makespan, nominal_cost, run_seconds
 from harness.grid import load_grid
 from harness.journal import Journal
 from harness.progress import PlainProgress
@@ -50,6 +50,13 @@ def test_the_longest_start_first_and_ties_keep_the_order_of_the_grid(tiny_run: M
     assert [run.varies[0] for run in ordered] == ["1", "4", "7", "0", "2", "3", "5", "6", "8"]
     assert longest_first(list(reversed(ordered)), REGISTRY)[0].training.epochs == 9
     assert longest_first([], REGISTRY) == []
+
+
+def test_the_last_run_ends_when_its_worker_has_done_what_came_before() -> None:
+    assert makespan([], 2) == 0
+    assert makespan([3, 3, 3], 2) == 6
+    assert makespan([1, 1, 1, 5], 2) == 5
+    assert makespan([2.0] * 10, 5) == 4
 
 
 def test_a_sweep_starts_its_longest_run_first(tmp_path: Path, out: Path) -> None:

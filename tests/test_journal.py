@@ -172,6 +172,22 @@ def test_a_status_is_read_without_its_epochs(tmp_path: Path) -> None:
     assert found == [record for record in records if not isinstance(record.event, EpochDone)]
 
 
+def test_an_outline_has_the_first_and_the_last_of_epochs_in_a_row(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        for key in ("a", "b", "ab"):
+            for event in (Started({}), *(EpochDone(n, n, 0.5, {}) for n in range(1, 6)), Interrupted("killed")):
+                journal.append(Record(key, 1, event))
+        for event in (Started({}), EpochDone(6, 6, 0.5, {}), EpochDone(7, 7, 0.5, {})):
+            journal.append(Record("a", 2, event))
+    with journal.path.open("ab") as file:
+        file.write(line_of(Record("a", 3, EpochDone(8, 8, 0.5, {})).to_json())[:-1])  # being written
+    found = list(Journal(tmp_path).outline(["a", "never heard of"]))
+    assert {record.run_key for record in found} == {"a"}
+    shown = [record.event.epoch if isinstance(record.event, EpochDone) else record.event.kind for record in found]
+    assert shown == ["started", 1, 5, "interrupted", "started", 6, 7]
+    assert list(Journal(tmp_path).outline([])) == []
+
+
 def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) -> None:
     ours = {"source_sha256": "ab", "packages": {"torch": "2.5"}}
     theirs = ours | {"packages": {"torch": "2.6"}}

@@ -10,9 +10,12 @@ from rich.console import Console
 from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Failed, Finished, Interrupted, Record, Skipped, Started
 from harness.grid import Grid
-from harness.progress import LiveProgress, PlainProgress, duration, not_finished
+from harness.next_steps import Step
+from harness.progress import ECHO, LiveProgress, PlainProgress
 from harness.provenance import provenance
+from harness.quantities import duration
 from harness.runner import warn_of_other_origins
+from harness.summary import not_finished
 from harness.sweep import Sweep, origin
 
 Make = Callable[..., RunConfig]
@@ -39,19 +42,33 @@ def play(progress: PlainProgress | LiveProgress, sweep: Sweep, runs: list[RunCon
         for event in (Started({}), epoch, end):
             progress.show(Record.now(run.key, event))
         sweep.ends[run.key] = end
-    progress.finish(sweep, None)
+    progress.finish(sweep, None, [Step("harness report --experiment g"), Step("harness run", "the same again")])
 
 
 def test_plain_lines_say_what_ended_and_rank_the_settings(runs: list[RunConfig]) -> None:
     out = io.StringIO()
     play(PlainProgress(Console(file=out, width=80)), sweep_of(runs), runs)
-    text = out.getvalue()
+    text = "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
     assert "[1/6] finished: straight_through · constant(1) · seed 0: test −ELBO 10.00 in 3.0 s" in text
     assert "[3/6] failed: rloo · seed 0: ValueError: no (x.py:3)" in text
-    assert "straight_through · constant(1)  10.50  10.00–11.00      2" in text
-    assert text.index("straight_through · constant(1)  10.50") < text.index("gumbel_softmax · constant(1)    12.25")
-    assert "4 finished, 1 failed, 1 skipped." in text
-    assert "--retry failed" in text
+    assert text[text.index("test −ELBO, nats") :] == OUTCOME
+
+
+OUTCOME = """\
+test −ELBO, nats per image (lower is better)
+setting                          mean  ± 95 %  seeds  vs best  ± 95 %
+straight_through · constant(1)  10.50    6.35    2/2     best
+gumbel_softmax · constant(1)    12.25    3.18    2/2    +1.75    3.18  ?
+rloo                                –       –    0/2        –
+  1 failed
+? these seeds cannot tell it from the best: the interval holds 0.
+Settings with failed or diverged runs rank after all others.
+4 finished, 1 failed, 1 skipped.
+failed: ValueError: no (x.py:3) (rloo · seed 0)
+skipped: cuda: none here (rloo · seed 1)
+next: harness report --experiment g
+next: the same again
+"""
 
 
 def test_live_table_fits_and_shows_epoch_loss_and_time_left(runs: list[RunConfig]) -> None:
@@ -67,11 +84,26 @@ def test_live_table_fits_and_shows_epoch_loss_and_time_left(runs: list[RunConfig
     with console.capture() as capture:
         console.print(progress._render())
     shown = capture.get()
-    assert max(map(len, shown.splitlines())) <= 80
+    assert max(map(len, shown.splitlines())) <= 80 - ECHO
     assert "1/2  200.0  190.0  30 s" in shown
     assert "0/2" in shown
     assert "0/6" in shown
     progress.finish(sweep, None)
+
+
+def test_a_live_table_of_more_runs_than_lines_keeps_its_bar(tiny_run: Make) -> None:
+    many = [tiny_run(seed=seed) for seed in range(40)]
+    progress = LiveProgress(Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None))
+    progress.start(sweep_of(many), many)
+    for run in many:
+        progress.show(Record(run.key, 1_000, Started({})))
+    out = io.StringIO()
+    Console(file=out, width=80).print(progress._render())
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 23
+    assert lines[-2].rstrip() == "… and 20 more"
+    assert "0/40" in lines[-1]
+    progress.close()
 
 
 def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunConfig]) -> None:
@@ -88,6 +120,18 @@ def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunCo
         with progress.console.capture() as capture:
             progress.console.print(progress._render())
         assert row in capture.get()
+    progress.close()
+
+
+def test_the_epochs_of_a_run_that_failed_are_not_waited_for(runs: list[RunConfig]) -> None:
+    progress = LiveProgress(Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None))
+    progress.start(sweep_of(runs[:2]), runs[:2])
+    for event in (Started({}), EpochDone(1, 4, 0.5, {}), Failed("ValueError: no")):
+        progress.show(Record(runs[0].key, 1_000, event))
+    assert (progress._epochs_done, progress._epochs) == (1, 3)
+    for event in (Started({}), EpochDone(1, 4, 0.5, {}), EpochDone(2, 4, 0.5, {}), finished(10)):
+        progress.show(Record(runs[1].key, 1_000, event))
+    assert progress.remaining() == "0.0 s"
     progress.close()
 
 

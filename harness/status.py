@@ -1,0 +1,58 @@
+"""`harness status`: what is known of a sweep at this moment, for a terminal or as a document."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import document, lease, next_steps, summary
+from harness.underway import UnderWay, seconds_left, under_way
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Status:
+    """A sweep, who drives it, the runs under way, the seconds it still needs and the commands that come next."""
+
+    sweep: "Sweep"
+    driver: lease.Holder | None
+    running: Sequence[UnderWay]
+    seconds_left: float | None
+    steps: Sequence[next_steps.Step]
+
+
+def look(sweep: "Sweep", grid_path: Path, out: Path, plugins: Sequence[Path]) -> Status:
+    """Find out the rest. Without a driver, what the journal has under way counts as interrupted."""
+    driver = lease.holder(sweep.folder)
+    if driver is None:
+        sweep.take_for_interrupted("no driver is alive; the command of the sweep goes on")
+    driven = driver is not None and not driver.expired
+    running = under_way(sweep, time.time_ns() // 1_000_000)
+    left_s = seconds_left(sweep, running) if driven else None
+    return Status(
+        sweep, driver, running, left_s, next_steps.after_status(sweep, grid_path, out, plugins, driven=driven)
+    )
+
+
+def show(console: "Console", found: Status, *, tracebacks: bool = False) -> None:
+    """Print it for a person."""
+    if found.driver is not None:
+        summary.say(console, f"{'last driven' if found.driver.expired else 'driven'} by {found.driver}")
+    summary.show_under_way(console, found.running, found.seconds_left)
+    summary.show_outcome(console, found.sweep)
+    for text in summary.tracebacks(found.sweep) if tracebacks else ():
+        console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
+    summary.show_next(console, found.steps)
+
+
+def to_text(found: Status) -> str:
+    """Return it as JSON."""
+    known = document.document(
+        found.sweep, found.steps, driver=found.driver, running=found.running, seconds_left=found.seconds_left
+    )
+    return document.to_text(known)
