@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import sealed
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record
+from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record
 from harness.journal import Attempt, Journal, JournalError, add
 
 
@@ -60,7 +60,7 @@ def is_whole(attempt: Attempt) -> bool:
     return counts and has_starts and ends
 
 
-_NEED_A_START = EpochDone | Image | Finished
+_NEED_A_START = EpochDone | Image | Latents | Finished
 
 
 def _after_an_end(events: Sequence[Event]) -> Iterator[Event]:

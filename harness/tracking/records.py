@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 from mlflow.entities import Metric, Param, RunTag
 
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started
+from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started
 from harness.journal import Attempt
 from reports.visible import visible
 
@@ -23,7 +24,7 @@ MLFLOW_STATUS = {
 
 
 SUMS = "harness.sha256"
-PER_RUN = "time/"
+PER_RUN = ("time/", "latent/")
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
 
@@ -73,6 +74,8 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
         return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
     if isinstance(event, Image):
         return {f"images/{event.name}.png": event.png}
+    if isinstance(event, Latents):
+        return {"latents.json": json.dumps(asdict(event)).encode()}
     if not isinstance(event, TERMINAL):
         return {}
     rows = [{"epoch": e.epoch, "step": e.step, "elapsed_s": e.elapsed_s, **e.metrics} for e in attempt.epochs]
