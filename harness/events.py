@@ -36,7 +36,7 @@ class EpochDone:
 class Image:
     """A picture after `step` updates, as PNG bytes (`harness.pictures`), which may be left on the disk.
 
-    One name may come at several steps; at each step it comes once, and the last one counts.
+    One name may come at several steps, once at each; `final` is the one at the end, which becomes the run's artifact.
     """
 
     kind: ClassVar[str] = "image"
@@ -44,6 +44,7 @@ class Image:
     step: int
     png: bytes = field(repr=False)
     sha256: str = ""
+    final: bool = True
 
     def __post_init__(self) -> None:
         if not self.sha256:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.events import Latents
+from harness.vae import probs_and_entropy
 
 DEAD = 0.01
 """A class is dead where the aggregate posterior gives it less than this share of the uniform law's 1/K."""
@@ -63,10 +64,9 @@ def latent_use(batches: Iterable[Tensor]) -> LatentUse:
     """Return how the latents are used, from the logits (B, L, K) of the posteriors of a split, batch by batch."""
     n_images, total = 0, torch.zeros((), dtype=torch.float64)
     for logits_BLK in batches:
-        q_BLK = logits_BLK.softmax(-1)
-        entropy_BL = torch.special.entr(q_BLK).sum(-1)
+        q_BLK, entropy_BL = probs_and_entropy(logits_BLK)
         sums_LJ = torch.cat([q_BLK.sum(0), entropy_BL.sum(0).unsqueeze(-1)], -1)  # J = K + 1: one copy from the device
         total = total + sums_LJ.cpu().double()
         n_images += len(logits_BLK)
     mean_LJ = total / n_images
-    return LatentUse(mean_LJ[:, :-1], mean_LJ[:, -1])
+    return LatentUse(mean_LJ[:, :-1], mean_LJ[:, -1].clamp_min(0))

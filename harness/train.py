@@ -94,7 +94,7 @@ def train(
             metrics |= diagnostics.metrics(state.vae, state.estimator, dataset)
         if is_pictured(epoch, run.training.epochs):
             for name, png in present_pictures(run, state.vae, state.estimator, dataset):
-                yield Image(name, state.step, png)
+                yield Image(name, state.step, png, final=False)
         yield EpochDone(epoch, state.step, state.elapsed_s, metrics)
         is_stopping = pace.is_stopping()
         if pace.is_due(epoch) or is_stopping:

@@ -73,7 +73,7 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     if isinstance(event, Started):
         return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
     if isinstance(event, Image):
-        return {f"images/{event.name}.png": event.png}
+        return {f"images/{event.name}.png": event.png} if event.final else {}
     if isinstance(event, Latents):
         return {"latents.json": json.dumps(asdict(event)).encode()}
     if not isinstance(event, TERMINAL):
@@ -89,10 +89,11 @@ def sums(attempt: Attempt) -> dict[str, str]:
     """Return the SHA-256 of all artifacts of an attempt, by name."""
     found: dict[str, str] = {}
     for record in attempt.records:
-        if isinstance(record.event, Image):  # whose bytes may have been left in the journal
-            found[f"images/{record.event.name}.png"] = record.event.sha256
+        contents = files_of(record, attempt)
+        if isinstance(event := record.event, Image):  # whose bytes may have been left in the journal
+            found |= dict.fromkeys(contents, event.sha256)
         else:
-            found |= {name: sha256(content) for name, content in files_of(record, attempt).items()}
+            found |= {name: sha256(content) for name, content in contents.items()}
     return found
 
 
