@@ -94,8 +94,8 @@ class Journal:
     def read(self, *, pictures: bool = True, epochs: bool = True) -> Iterator[Record]:
         """Yield every whole record in order.
 
-        Pictures, which are most of the bytes, are left empty if so asked. So are epochs left out, and what comes with
-        them (pictures, latents): most of the lines, but no start and no end.
+        Without `pictures` these, most of the bytes, are left empty. Without `epochs` all that lies between starts and
+        ends is left out, most of the lines: epochs, pictures, latents.
 
         Raises JournalError, with the line number, where the file is damaged.
         """
