@@ -34,17 +34,33 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture as PNG bytes: `originals`, `reconstructions`, `prior_samples`. Its bytes may be left on the disk."""
+    """A picture after `step` updates, as PNG bytes (`harness.pictures`), which may be left on the disk.
+
+    One name may come at several steps, once at each; `final` is the one at the end, which becomes the run's artifact.
+    """
 
     kind: ClassVar[str] = "image"
     name: str
     step: int
     png: bytes = field(repr=False)
     sha256: str = ""
+    final: bool = True
 
     def __post_init__(self) -> None:
         if not self.sha256:
             object.__setattr__(self, "sha256", hashlib.sha256(self.png).hexdigest())
+
+
+@dataclass(frozen=True)
+class Latents:
+    """How each of the L latents is used on the test images at the end (`harness.latents`); `usage` is L × K."""
+
+    kind: ClassVar[str] = "latents"
+    kl: list[float]
+    perplexity: list[float]
+    entropy: list[float]
+    dead_classes: list[int]
+    usage: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -115,11 +131,12 @@ class Interrupted:
     retrying: bool = False
 
 
-Event = Started | EpochDone | Image | Checkpoint | Weights | Finished | Diverged | Failed | Skipped | Interrupted
+Event = (
+    Started | EpochDone | Image | Latents | Checkpoint | Weights | Finished | Diverged | Failed | Skipped | Interrupted
+)
 TERMINAL = (Finished, Diverged, Failed, Skipped, Interrupted)
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls
-    for cls in (Started, EpochDone, Image, Checkpoint, Weights, Finished, Diverged, Failed, Skipped, Interrupted)
+    cls.kind: cls for cls in (Started, EpochDone, Image, Latents, Checkpoint, Weights, *TERMINAL)
 }
 
 

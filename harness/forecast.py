@@ -51,7 +51,8 @@ def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimato
     n_train = min(n_train, run.data.train_size or n_train)
     split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
     n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
-    n_decoded = split * (run.training.epochs // run.evaluation.validation_every)
+    n_kinds = 1 + registry[run.estimator.name].relaxes  # of codes: the soft/hard gap needs both
+    n_decoded = split * n_kinds * (run.training.epochs // run.evaluation.validation_every)
     own = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
     n_decoded += info.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
     n_decoded += n_diagnosed(run, registry)

@@ -10,13 +10,14 @@ import hashlib
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from harness.events import TERMINAL, EpochDone, Event, Image, Record, Started, Weights, is_cut_short
+from harness.events import TERMINAL, EpochDone, Event, Image, Latents, Record, Started, Weights, is_cut_short
 from harness.provenance import maker
 
 
@@ -93,7 +94,8 @@ class Journal:
     def read(self, *, pictures: bool = True, epochs: bool = True) -> Iterator[Record]:
         """Yield every whole record in order.
 
-        Pictures, which are most of the bytes, are left empty if so asked, and epochs, most of the lines, left out.
+        Without `pictures` these, most of the bytes, are left empty. Without `epochs` all that lies between starts and
+        ends is left out, most of the lines: epochs, pictures, latents.
 
         Raises JournalError, with the line number, where the file is damaged.
         """
@@ -102,7 +104,7 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return
                 body = self._checked(line[:-1], number)
-                if epochs or _EPOCH not in body[:_HEAD]:
+                if epochs or _DETAIL.search(body, 0, _HEAD) is None:
                     yield self._parse(body, number, pictures)
 
     def outline(self, run_keys: Iterable[str]) -> Iterator[Record]:
@@ -215,7 +217,8 @@ class Journal:
 
 _BLOCK = 1 << 16
 _BEFORE_KEY, _EPOCH, _HEAD = b'{"run_key": "', b'"kind": "epoch"', 100
-"""How the JSON of an epoch is known without parsing it: by its first bytes, where `Record.to_json` puts the kind."""
+_DETAIL = re.compile(rb'"kind": "(epoch|image|latents)"')
+"""How such a record's JSON is known without parsing it: by its first bytes, where `Record.to_json` puts the kind."""
 
 
 def _keep(kept: dict[int, bytes], line: bytes, number: int) -> None:
@@ -276,11 +279,10 @@ class Attempt:
         """Return whether the attempt has this already: it went on from a checkpoint before it."""
         if isinstance(event, EpochDone):
             return any(known.epoch == event.epoch for known in self.epochs)
-        if isinstance(event, Weights):
-            return any(isinstance(r.event, Weights) for r in self.records)
-        return isinstance(event, Image) and any(
-            isinstance(r.event, Image) and r.event.name == event.name for r in self.records
-        )
+        known = (record.event for record in self.records)
+        if isinstance(event, Image):
+            return (event.name, event.step) in ((e.name, e.step) for e in known if isinstance(e, Image))
+        return isinstance(event, Latents | Weights) and any(type(e) is type(event) for e in known)
 
 
 def attempts(records: Iterable[Record]) -> dict[str, Attempt]:

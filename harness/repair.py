@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import sealed
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Weights
+from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Weights
 from harness.journal import Attempt, Journal, JournalError, add
 
 
@@ -60,7 +60,7 @@ def is_whole(attempt: Attempt) -> bool:
     return counts and has_starts and ends
 
 
-_NEED_A_START = EpochDone | Image | Weights | Finished
+_NEED_A_START = EpochDone | Image | Latents | Weights | Finished
 
 
 def _after_an_end(events: Sequence[Event]) -> Iterator[Event]:

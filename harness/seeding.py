@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Stream = Literal["initialisation", "estimator", "data", "binarization", "noise", "evaluation", "diagnostics"]
+Stream = Literal["initialisation", "estimator", "data", "binarization", "noise", "evaluation", "gap", "diagnostics"]
 
 
 def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:

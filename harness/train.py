@@ -19,9 +19,10 @@ from harness.compiled import CompiledLosses, Losses, compile_step
 from harness.config import RunConfig, TrainingConfig
 from harness.devices import flushed_denormals, peak_memory_mb, reset_peak_memory
 from harness.diagnostics import Diagnostics
-from harness.evaluate import kl_divergence, pictures, test_metrics, validation_metrics
+from harness.evaluate import kl_divergence, test_metrics, validation_metrics
 from harness.events import Diverged, EpochDone, Event, Finished, Image, Interrupted, Started
 from harness.learned_tau import LearnedTau
+from harness.pictures import final_pictures, is_pictured, present_pictures
 from harness.provenance import provenance
 from harness.schedules import Learned
 from harness.vae import CategoricalVAE
@@ -91,6 +92,9 @@ def train(
             return
         if diagnostics and diagnostics.due(epoch):
             metrics |= diagnostics.metrics(state.vae, state.estimator, dataset)
+        if is_pictured(epoch, run.training.epochs):
+            for name, png in present_pictures(run, state.vae, state.estimator, dataset):
+                yield Image(name, state.step, png, final=False)
         yield EpochDone(epoch, state.step, state.elapsed_s, metrics)
         is_stopping = pace.is_stopping()
         if pace.is_due(epoch) or is_stopping:
@@ -99,17 +103,19 @@ def train(
             yield Interrupted(f"stopped after epoch {epoch}")
             return
 
-    final = test_metrics(run, state.vae, state.estimator, dataset)
+    final, use = test_metrics(run, state.vae, state.estimator, dataset)
     if (name := non_finite_name(final)) is not None:
         yield Diverged(state.step, f"{name} is {final[name]} at the end of training")
         return
-    for name, png in pictures(run, state.vae, state.estimator, dataset):
+    for name, png in final_pictures(run, state.vae, state.estimator, dataset, use):
         yield Image(name, state.step, png)
+    yield use.event()
     if pace.keeps_model:
         yield models.save(run, state)
     final |= timing.summary(state.step_s, run.training.batch_size)
     if compile_s:
         final |= {"time/compile_s": compile_s, "compiled": float(isinstance(state.losses, CompiledLosses))}
+    final["cost/n_cost_evals"] = float(state.estimator.n_cost_evals(run.model.n_latents, run.model.n_categories))
     peak_mb = max(state.peak_mb, peak_memory_mb(device))
     yield Finished(state.step, final | {"time/total_s": state.elapsed_s, "memory/peak_mb": peak_mb})
 

@@ -147,6 +147,12 @@ class _KLToUniform(torch.autograd.Function):
         return shifted_BLK, total_BL1, probs_BLK, (probs_BLK * shifted_BLK).sum(-1, keepdim=True)
 
 
+def probs_and_entropy(logits_BLK: Tensor) -> tuple[Tensor, Tensor]:
+    """Return π = softmax(logits), and its entropy −Σ_k π log π of shape (B, L), in nats."""
+    _, total_BL1, probs_BLK, mean_BL1 = _KLToUniform.parts(logits_BLK)
+    return probs_BLK, (total_BL1.log() - mean_BL1).squeeze(-1)
+
+
 def one_hot_samples(logits_BLK: Tensor, n_samples: int) -> Tensor:
     """Draw one-hot codes z_SBLK from q with torch's default generator (Gumbel-max in float32 or wider).
 

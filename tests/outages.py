@@ -13,7 +13,19 @@ from PIL import Image as PILImage
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.events import Diverged, EpochDone, Event, Failed, Finished, Image, Interrupted, Record, Started, Weights
+from harness.events import (
+    Diverged,
+    EpochDone,
+    Event,
+    Failed,
+    Finished,
+    Image,
+    Interrupted,
+    Latents,
+    Record,
+    Started,
+    Weights,
+)
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt, Journal
 from harness.models import ModelFiles
@@ -83,8 +95,10 @@ def epoch(number: int) -> EpochDone:
 
 
 def whole(run: RunConfig) -> list[Event]:
-    picture = Image("originals", 10, png(run.seed))
-    return [Started(CODE), epoch(1), epoch(2), picture, Finished(10, {"test/neg_elbo": 1.5, "train/loss": 0.5})]
+    early, picture = Image("originals", 5, png(100 + run.seed), final=False), Image("originals", 10, png(run.seed))
+    latents = Latents([0.5], [1.75], [0.193], [0], [[0.8, 0.2]])
+    end = Finished(10, {"test/neg_elbo": 1.5, "train/loss": 0.5})
+    return [Started(CODE), epoch(1), early, epoch(2), picture, latents, end]
 
 
 def continued(run: RunConfig) -> list[Event]:
@@ -245,7 +259,10 @@ def check_files(client: MlflowClient, run_id: str, attempt: Attempt) -> None:
     assert [row["epoch"] for row in rows] == [event.epoch for event in attempt.epochs]
     pictures = [file.path for file in client.list_artifacts(run_id, "images")] if images else []
     endings = Counter(path.rpartition(".")[2] for path in pictures)
-    assert endings == Counter({"png": 2 * len(images), "webp": len(images)} if images else {}), pictures
-    for image in images:
+    final = [image for image in images if image.final]
+    in_charts = len(images)  # each once, as PNG and small
+    assert endings == Counter({"png": in_charts + len(final), "webp": in_charts} if images else {}), pictures
+    assert ("latents.json" in names) == any(isinstance(record.event, Latents) for record in attempt.records)
+    for image in final:
         assert Path(client.download_artifacts(run_id, f"images/{image.name}.png")).read_bytes() == image.png
     assert ("mlflow.loggedImages" in client.get_run(run_id).data.tags) == bool(images)

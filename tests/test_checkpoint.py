@@ -12,7 +12,7 @@ from estimators import REGISTRY
 from harness import sealed
 from harness.checkpoint import Checkpoints, Pace, label_of
 from harness.config import DiagnosticsConfig, ModelConfig, RunConfig, TrainingConfig
-from harness.events import Checkpoint, EpochDone, Event, Finished, Image, Interrupted, Record, Started
+from harness.events import Checkpoint, EpochDone, Event, Finished, Image, Interrupted, Latents, Record, Started
 from harness.journal import Attempt
 from harness.schedules import Exponential, Learned
 from harness.sweep import is_measured
@@ -22,14 +22,16 @@ Make = Callable[..., RunConfig]
 
 
 def without_times(events: Iterator[Event] | list[Event]) -> list[object]:
-    """What has to be the same: epochs and final metrics but the measured ones, and pictures."""
+    """What has to be the same: epochs and final metrics but the measured ones, pictures and latents."""
     found: list[object] = []
     for event in events:
         if isinstance(event, EpochDone | Finished):
             metrics = {k: v for k, v in event.metrics.items() if not is_measured(k)}
             found.append((event.kind, event.step, metrics))
         elif isinstance(event, Image):
-            found.append((event.name, event.png))
+            found.append((event.name, event.step, event.png))
+        elif isinstance(event, Latents):
+            found.append(event)
     return found
 
 

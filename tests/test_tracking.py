@@ -1,8 +1,10 @@
 """Events in MLflow: complete, once each, and no obstacle to the sweep."""
 
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -16,11 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
+from PIL import Image as PILImage
 from stores_that_fail import wait_for
 
 from estimators import REGISTRY
 from harness import tracking
-from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Record, Skipped, Started
+from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Latents, Record, Skipped, Started
 from harness.grid import Grid, load_grid
 from harness.journal import Attempt
 from harness.sweep import Span
@@ -234,6 +237,60 @@ def test_every_file_of_a_run_has_its_checksum(tracker: Tracker, grid: Grid, toge
     assert stated(parent) == {"grid.yaml": sha256(artifact(parent, "grid.yaml"))}
 
 
+def png(shade: int) -> bytes:
+    file = io.BytesIO()
+    PILImage.new("L", (4, 4), shade).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_pictures_over_training_are_in_the_charts_and_the_last_one_is_the_artifact(
+    tracker: Tracker, grid: Grid, together: bool
+) -> None:
+    shades = {5: png(50), 10: png(100), 20: png(200)}
+    events = [Started({"torch": "2"})]
+    for epoch, (step, shade) in enumerate(shades.items(), 1):
+        events += [Image("reconstructions", step, shade, final=step == 20), EpochDone(epoch, step, 0.5, {})]
+    attempt = Attempt(
+        [Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate([*events, Finished(20, {})])]
+    )
+    tracker.write(attempt.records, attempt) if together else write(tracker, attempt)
+    (child,) = children(tracker)
+    assert artifact(child, "images/reconstructions.png").read_bytes() == shades[20]
+    assert stated(child)["images/reconstructions.png"] == hashlib.sha256(shades[20]).hexdigest()
+    charts = [path for path in artifact(child, "images").iterdir() if re.search(r"\bstep\b.*\.png$", path.name)]
+    shown = {int(re.search(r"step\W(\d+)", path.name)[1]): PILImage.open(path).getpixel((0, 0)) for path in charts}
+    assert shown == {5: 50, 10: 100, 20: 200}
+
+
+def test_one_name_twice_among_the_final_pictures_leaves_the_last(tracker: Tracker, grid: Grid) -> None:
+    events = [Started({}), Image("originals", 5, png(1)), Image("originals", 10, png(2)), Finished(10, {})]
+    attempt = Attempt([Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate(events)])
+    tracker.write(attempt.records, attempt)
+    (child,) = children(tracker)
+    assert artifact(child, "images/originals.png").read_bytes() == png(2)
+    assert stated(child)["images/originals.png"] == hashlib.sha256(png(2)).hexdigest()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_latents_are_a_file_with_its_checksum_and_one_value_of_each_metric(
+    tracker: Tracker, grid: Grid, together: bool
+) -> None:
+    latents = Latents([0.5], [1.75], [0.193], [0], [[0.8, 0.2]])
+    epoch = EpochDone(1, 5, 0.5, {"latent/perplexity": 1.5, "val/soft_hard_gap": 3.0})
+    events = [Started({}), epoch, latents, Finished(5, {"latent/perplexity": 1.75})]
+    attempt = Attempt([Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate(events)])
+    tracker.write(attempt.records, attempt) if together else write(tracker, attempt)
+    (child,) = children(tracker)
+    path = artifact(child, "latents.json")
+    assert json.loads(path.read_text()) == {
+        "kl": [0.5], "perplexity": [1.75], "entropy": [0.193], "dead_classes": [0], "usage": [[0.8, 0.2]]
+    }  # fmt: skip
+    assert stated(child)["latents.json"] == sha256(path)
+    assert child.data.metrics == {"latent/perplexity": 1.75, "val/soft_hard_gap": 3.0}
+    assert json.loads(artifact(child, "history.json").read_text())[0]["latent/perplexity"] == 1.5
+
+
 def test_checksums_are_of_the_files_that_are_there(tracker: Tracker, grid: Grid) -> None:
     """The driver is ahead of the store: an attempt may hold records that are not written yet."""
     attempt = finished_attempt(grid.runs[0].key)
@@ -271,8 +328,8 @@ def test_a_failed_run_has_the_checksum_of_its_traceback(tracker: Tracker, grid: 
 
 
 def test_the_checksums_fit_into_a_tag() -> None:
-    names = ["config.json", "provenance.json", "history.json", "error.txt"]
-    names += [f"images/{name}.png" for name in ("originals", "reconstructions", "prior_samples")]
+    names = ["config.json", "provenance.json", "history.json", "latents.json", "error.txt"]
+    names += [f"images/{name}.png" for name in ("originals", "reconstructions", "prior_samples", "traversals")]
     assert len(records.checksum_tag(dict.fromkeys(names, records.sha256(b""))).value) < 1000
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from estimators import REGISTRY, Cost, Estimate, Estimator
 from harness import data, train
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
-from harness.events import Diverged, EpochDone, Event, Finished, Image, Started
+from harness.events import Diverged, EpochDone, Event, Finished, Image, Latents, Started
 from harness.grid import load_grid
 from harness.schedules import Exponential, NoSchedule
 
@@ -31,16 +31,19 @@ def run(config: RunConfig, registry: dict[str, type[Estimator]] | None = None) -
 
 def test_events_come_in_order_with_every_metric(tiny_run: Make) -> None:
     events = run(tiny_run())
-    assert [type(e) for e in events] == [Started, EpochDone, EpochDone, Image, Image, Image, Finished]
-    epoch, final = events[1], events[-1]
+    pictures = [Image] * 4
+    assert [type(e) for e in events] == [Started, Image, Image, EpochDone, EpochDone, *pictures, Latents, Finished]
+    epoch, final = events[3], events[-1]
     assert isinstance(epoch, EpochDone)
     assert isinstance(final, Finished)
     assert set(epoch.metrics) == {
-        *("train/loss", "train/bce", "train/kl", "val/loss", "val/bce", "val/kl", "tau"),
+        *("train/loss", "train/bce", "train/kl", "val/loss", "val/bce", "val/kl", "tau", "val/soft_hard_gap"),
+        *("latent/perplexity", "latent/dead_classes", "latent/entropy"),
         *("time/step_s_median", "time/step_s_p90", "time/images_per_s"),
     }
     assert set(final.metrics) == {
         *("test/neg_elbo", "test/bce", "test/kl", "test/relaxed_loss", "test/neg_bound", "time/total_s"),
+        *("latent/perplexity", "latent/dead_classes", "latent/entropy"),
         *("time/step_s_median", "time/step_s_p90", "time/images_per_s", "memory/peak_mb"),
     }
     assert epoch.metrics["train/loss"] == pytest.approx(epoch.metrics["train/bce"] + epoch.metrics["train/kl"])

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 from mlflow.entities import Metric, Param, RunTag
 
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Record, Started, Weights
+from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started, Weights
 from harness.journal import Attempt
 from reports.visible import visible
 
@@ -24,7 +25,7 @@ MLFLOW_STATUS = {
 
 SUMS = "harness.sha256"
 WEIGHTS = "model/weights.pt"
-PER_RUN = "time/"
+PER_RUN = ("time/", "latent/")
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
 
@@ -73,7 +74,9 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     if isinstance(event, Started):
         return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
     if isinstance(event, Image):
-        return {f"images/{event.name}.png": event.png}
+        return {f"images/{event.name}.png": event.png} if event.final else {}
+    if isinstance(event, Latents):
+        return {"latents.json": json.dumps(asdict(event)).encode()}
     if isinstance(event, Weights):
         return {WEIGHTS: event.content}
     if not isinstance(event, TERMINAL):
@@ -89,12 +92,11 @@ def sums(attempt: Attempt) -> dict[str, str]:
     """Return the SHA-256 of all artifacts of an attempt, by name."""
     found: dict[str, str] = {}
     for record in attempt.records:
-        if isinstance(record.event, Image):  # whose bytes may have been left in the journal
-            found[f"images/{record.event.name}.png"] = record.event.sha256
-        elif isinstance(record.event, Weights):
-            found[WEIGHTS] = record.event.sha256
+        contents = files_of(record, attempt)
+        if isinstance(event := record.event, Image | Weights):  # whose bytes may not be in the journal
+            found |= dict.fromkeys(contents, event.sha256)
         else:
-            found |= {name: sha256(content) for name, content in files_of(record, attempt).items()}
+            found |= {name: sha256(content) for name, content in contents.items()}
     return found
 
 

@@ -1,0 +1,173 @@
+"""The use of latents against loops over single numbers, and that looking at it alters nothing."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from estimators import REGISTRY, Cost, Estimate, Estimator, build
+from harness import data, evaluate, seeding, train
+from harness.config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.events import EpochDone, Finished, Latents
+from harness.latents import latent_use
+
+Make = Callable[..., RunConfig]
+
+
+def naive(logits_BLK: Tensor) -> dict[str, list]:
+    """What `latents.json` says, by the definitions of its fields, one number at a time."""
+    n_images, n_latents, n_categories = logits_BLK.shape
+    found: dict[str, list] = {name: [] for name in ("kl", "perplexity", "entropy", "dead_classes", "usage")}
+    for latent in range(n_latents):
+        rows = [[math.exp(x) for x in logits_BLK[i, latent].tolist()] for i in range(n_images)]
+        laws = [[x / sum(row) for x in row] for row in rows]
+        usage = [sum(law[k] for law in laws) / n_images for k in range(n_categories)]
+        found["kl"].append(sum(p * math.log(p * n_categories) for law in laws for p in law) / n_images)
+        found["entropy"].append(-sum(p * math.log(p) for law in laws for p in law) / n_images)
+        found["perplexity"].append(math.exp(-sum(share * math.log(share) for share in usage)))
+        found["dead_classes"].append(sum(share < 0.01 / n_categories for share in usage))
+        found["usage"].append(usage)
+    return found
+
+
+@pytest.fixture
+def logits_BLK() -> Tensor:
+    """40 posteriors of 3 variables; 2 classes of the first and 1 of the last are dead."""
+    logits = torch.randn(40, 3, 5, generator=torch.Generator().manual_seed(0))
+    logits[:, 0, 1:3] -= 9
+    logits[:, 2, 4] -= 12
+    return logits
+
+
+def test_every_value_is_that_of_the_naive_loop(logits_BLK: Tensor) -> None:
+    event, wanted = latent_use(logits_BLK.split(7)).event(), naive(logits_BLK)
+    for name in ("kl", "perplexity", "entropy"):
+        assert getattr(event, name) == pytest.approx(wanted[name], rel=1e-5), name
+    assert event.dead_classes == wanted["dead_classes"] == [2, 0, 1]
+    assert torch.tensor(event.usage).allclose(torch.tensor(wanted["usage"]), atol=1e-6)
+    assert all(share == round(share, 6) for shares in event.usage for share in shares)
+
+
+def test_metrics_sum_entropies_and_dead_classes_and_average_perplexities(logits_BLK: Tensor) -> None:
+    metrics, wanted = latent_use([logits_BLK]).metrics(), naive(logits_BLK)
+    assert metrics == {
+        "latent/perplexity": pytest.approx(sum(wanted["perplexity"]) / 3, rel=1e-5),
+        "latent/dead_classes": 3.0,
+        "latent/entropy": pytest.approx(sum(wanted["entropy"]), rel=1e-5),
+    }
+
+
+def test_the_extremes_are_exact() -> None:
+    uniform = latent_use([torch.zeros(9, 2, 4)]).event()
+    assert (uniform.kl, uniform.dead_classes, uniform.usage) == ([0, 0], [0, 0], [[0.25] * 4] * 2)
+    assert uniform.perplexity == pytest.approx([4, 4])
+    one_class = latent_use([torch.tensor([1e4, 0, 0, 0]).repeat(9, 2, 1)]).event()
+    assert (one_class.entropy, one_class.perplexity, one_class.dead_classes) == ([0, 0], [1, 1], [3, 3])
+    assert one_class.kl == pytest.approx([math.log(4)] * 2)
+
+
+def started(run: RunConfig) -> tuple[train.State, data.Dataset]:
+    dataset = data.load(run.data)
+    return train.start(run, REGISTRY, dataset.n_pixels, torch.device("cpu")), dataset
+
+
+@pytest.mark.parametrize("name", ["gumbel_softmax", "igr", "gaussian_softmax", "decoupled_st_gs", "rloo"])
+def test_validation_takes_the_law_of_the_estimators_own_codes(tiny_run: Make, name: str) -> None:
+    run = tiny_run(name, evaluation=EvaluationConfig(batch_size=130))
+    state, dataset = started(run)
+    metrics = evaluate.validation_metrics(run, state.vae, state.estimator, dataset, 1)
+    with torch.no_grad():
+        logits_BLK = state.estimator.class_logits(state.vae.encode(dataset.split("validation")))
+    wanted = naive(logits_BLK.double())
+    assert metrics["latent/perplexity"] == pytest.approx(sum(wanted["perplexity"]) / 3, rel=1e-4)
+    assert metrics["latent/entropy"] == pytest.approx(sum(wanted["entropy"]), rel=1e-4)
+    assert metrics["val/kl"] == pytest.approx(3 * math.log(4) - metrics["latent/entropy"], abs=1e-4)
+    assert ("val/soft_hard_gap" in metrics) is state.estimator.relaxes
+
+
+class Hardened(Estimator):
+    """Says that it relaxes, but evaluates the one-hot code of the likeliest class: its loss is known."""
+
+    name, relaxes = "hardened", True
+
+    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
+        code = torch.nn.functional.one_hot(logits_BLK.argmax(-1), logits_BLK.shape[-1]).to(logits_BLK.dtype)
+        torch.rand(7)
+        return Estimate(cost(code.unsqueeze(0))[0])
+
+
+@pytest.mark.parametrize("codes", ["one_hot", "relaxed"])
+def test_the_gap_is_the_loss_with_one_hot_codes_less_that_with_the_estimators_own(tiny_run: Make, codes: str) -> None:
+    run = tiny_run(evaluation=EvaluationConfig(validation_codes=codes, batch_size=130))
+    state, dataset = started(run)
+    estimator, x_ND = Hardened(), dataset.split("validation")
+    metrics = evaluate.validation_metrics(run, state.vae, estimator, dataset, 3)
+    batches = evaluate.encoded(state.vae, estimator, x_ND, 130)
+    stream = "evaluation" if codes == "one_hot" else "gap"
+    with torch.no_grad(), seeding.seeded(run.seed, stream, 3, device=x_ND.device):
+        hard = sum(evaluate.discrete_losses(state.vae, estimator, batches))
+    with torch.no_grad():
+        soft = sum(evaluate.training_losses(state.vae, estimator, batches))
+    assert metrics["val/soft_hard_gap"] == pytest.approx(hard - soft, abs=1e-9)
+    assert metrics["val/loss"] == (hard if codes == "one_hot" else soft)
+
+
+@pytest.mark.parametrize("name", ["gumbel_softmax", "straight_through"])
+@pytest.mark.parametrize("codes", ["one_hot", "relaxed"])
+def test_neither_latents_nor_the_gap_alter_the_validation_loss(tiny_run: Make, name: str, codes: str) -> None:
+    """Batch by batch, each encoded when it is its turn, with nothing else drawn: the loss before there were latents."""
+    run = tiny_run(name, evaluation=EvaluationConfig(validation_codes=codes, batch_size=130))
+    state, dataset = started(run)
+    before = torch.get_rng_state()
+    metrics = evaluate.validation_metrics(run, state.vae, state.estimator, dataset, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    x_ND, total = dataset.split("validation"), torch.zeros(2, dtype=torch.float64)
+    losses = evaluate.training_losses if codes == "relaxed" else evaluate.discrete_losses
+    with torch.no_grad(), seeding.seeded(run.seed, "evaluation", 2, device=x_ND.device):
+        for x_BD in x_ND.split(130):
+            means = losses(state.vae, state.estimator, evaluate.encoded(state.vae, state.estimator, x_BD, 130))
+            total += torch.tensor(means, dtype=torch.float64) * len(x_BD)
+    assert [metrics["val/bce"], metrics["val/kl"]] == pytest.approx((total / len(x_ND)).tolist(), rel=1e-12)
+
+
+def test_what_is_known_of_latents_alters_no_training(tiny_run: Make) -> None:
+    """Dearer validation, and more of it, leaves the losses of training and of the test as they are."""
+    found = []
+    for every in (1, 4):
+        settings = EvaluationConfig(bound_samples=2, n_images=2 if every == 1 else 0, validation_every=every)
+        run = tiny_run("gumbel_softmax", evaluation=settings, training=TrainingConfig(epochs=4, batch_size=50))
+        events = list(train.train(run, REGISTRY))
+        losses = [e.metrics["train/loss"] for e in events if isinstance(e, EpochDone)]
+        ends = [e.metrics["test/neg_bound"] for e in events if isinstance(e, Finished)]
+        found.append((losses, ends, [e for e in events if isinstance(e, Latents)]))
+    assert found[0] == found[1]
+
+
+def test_a_run_ends_with_the_latents_of_the_test_images(tiny_run: Make) -> None:
+    model = ModelConfig(n_latents=4, n_categories=6, hidden=(16,))
+    *_, latents, end = train.train(tiny_run(model=model), REGISTRY)
+    assert isinstance(latents, Latents)
+    assert isinstance(end, Finished)
+    assert [len(latents.kl), len(latents.usage), len(latents.usage[0])] == [4, 4, 6]
+    assert end.metrics["latent/entropy"] == pytest.approx(sum(latents.entropy))
+    assert end.metrics["latent/perplexity"] == pytest.approx(sum(latents.perplexity) / 4)
+    assert end.metrics["latent/dead_classes"] == sum(latents.dead_classes)
+    assert end.metrics["test/kl"] == pytest.approx(sum(latents.kl), rel=1e-5)
+
+
+def test_encoding_is_shared_not_repeated(tiny_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_run(evaluation=EvaluationConfig(batch_size=130))
+    state, dataset = started(run)
+    n_encoded = 0
+    encode = state.vae.encode
+
+    def counted(x_BD: Tensor) -> Tensor:
+        nonlocal n_encoded
+        n_encoded += len(x_BD)
+        return encode(x_BD)
+
+    monkeypatch.setattr(state.vae, "encode", counted)
+    evaluate.validation_metrics(run, state.vae, build("gumbel_softmax"), dataset, 1)
+    assert n_encoded == len(dataset.split("validation"))
