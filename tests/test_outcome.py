@@ -65,7 +65,7 @@ def test_words_of_a_grid_make_no_markup(payload: str) -> None:
     assert not re.search(UNSEEN, shown)
     assert shown.count("\n") == 0
     name = code(payload)
-    assert not re.search(r"[`|\n]", name[1:-1])
+    assert not re.search(r"[`\n]", name[1:-1])
 
 
 def test_a_command_stays_within_its_block() -> None:

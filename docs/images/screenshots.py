@@ -27,6 +27,7 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -130,7 +131,7 @@ class Visitor:
         for text in texts:
             self.see(text)
 
-    def see(self, text: str, seconds: float = 40) -> None:
+    def see(self, text: str, seconds: float = 20) -> None:
         WebDriverWait(self.browser, seconds).until(
             lambda browser: text in browser.find_element(By.TAG_NAME, "body").text, f"{text!r} is not shown"
         )
@@ -139,6 +140,12 @@ class Visitor:
         found = WebDriverWait(self.browser, seconds).until(lambda browser: browser.find_elements(By.XPATH, xpath))
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found[0])
         found[0].click()
+
+    def scroll_to(self, title: str) -> None:
+        """Bring the last section with this title to the top."""
+        time.sleep(3)
+        found = self.browser.find_elements(By.XPATH, f"//*[text()='{title}']")
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", found[-1])
 
     def keep(self, name: str, settle_s: float = 4.0) -> None:
         """Save what is seen, in few colours, once curves and pictures have been drawn."""
@@ -166,7 +173,10 @@ def main() -> None:
         me = Visitor(browser, address, experiment_id)
         for name, picture in pictures(me, parent, best, [run.info.run_id for run in children], models).items():
             if given.only in (None, name):
-                picture()
+                try:
+                    picture()
+                except WebDriverException as error:  # the page differs: look at what there is
+                    print(f"{name}: {type(error).__name__} {error.msg}")
                 me.keep(name)
 
 
@@ -179,18 +189,27 @@ def pictures(me: Visitor, parent: str, best: str, children: list[str], models: l
         me.open(sweep, "Description")
         me.click("//button[contains(., 'Show more')]")
 
+    def charts() -> None:
+        me.open(f"{me.experiment}/runs?compareRunsMode=CHART", "memory/peak_mb")
+        me.scroll_to("test")
+
+    def images() -> None:
+        me.open(f"{run}/model-metrics", "peak_mb")
+        me.scroll_to("Model metrics")
+
     def dataset() -> None:
         me.open(run, "mnist-mini")
-        me.click("//button[contains(., 'mnist-mini')]")
+        me.click("//*[@role='button'][contains(., 'mnist-mini')]")
+        me.see("num_elements")
 
     return {
         "runs": lambda: me.open(f"{me.experiment}/runs", "Group: rloo"),
-        "charts": lambda: me.open(f"{me.experiment}/runs?compareRunsMode=CHART", "test/neg_elbo"),
+        "charts": charts,
         "compare": lambda: me.open(comparison, "Parallel Coordinates"),
         "sweep": description,
         "report": lambda: me.open(f"{sweep}/artifacts/report/report.html", "report.html"),
         "system": lambda: me.open(f"{sweep}/system-metrics", "cpu_utilization"),
-        "images": lambda: me.open(f"{run}/model-metrics", "reconstructions"),
+        "images": images,
         "dataset": dataset,
         "models": lambda: me.open(f"{me.experiment}/models", "Ready"),
         **({"model": lambda: me.open(f"{me.experiment}/models/{models[0].model_id}", "Ready")} if models else {}),

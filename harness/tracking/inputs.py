@@ -8,8 +8,8 @@ from harness.config import DataConfig
 from harness.datasets.identity import Part, parts
 
 CONTEXT = "mlflow.data.context"
-DIGEST = 16
-"""So many of its digits are shown beside the name; 36 would fit. The source has all of them."""
+DIGEST = 8
+"""So many of its digits, as in MLflow's own digests, are shown beside the name. The source has all of them."""
 
 
 def inputs_of(data: DataConfig) -> list[DatasetInput]:
