@@ -191,16 +191,16 @@ def pictures(me: Visitor, parent: str, best: str, children: list[str], models: l
 
     def charts() -> None:
         me.open(f"{me.experiment}/runs?compareRunsMode=CHART", "memory/peak_mb")
-        me.scroll_to("test")
+        me.scroll_to("train")
 
-    def images() -> None:
+    def curves() -> None:
         me.open(f"{run}/model-metrics", "peak_mb")
-        me.scroll_to("Model metrics")
+        me.scroll_to("train")
 
     def dataset() -> None:
         me.open(run, "mnist-mini")
         me.click("//*[@role='button'][contains(., 'mnist-mini')]")
-        me.see("num_elements")
+        me.see("num rows")
 
     return {
         "runs": lambda: me.open(f"{me.experiment}/runs", "Group: rloo"),
@@ -209,7 +209,8 @@ def pictures(me: Visitor, parent: str, best: str, children: list[str], models: l
         "sweep": description,
         "report": lambda: me.open(f"{sweep}/artifacts/report/report.html", "report.html"),
         "system": lambda: me.open(f"{sweep}/system-metrics", "cpu_utilization"),
-        "images": images,
+        "curves": curves,
+        "images": lambda: me.open(f"{run}/artifacts/images/reconstructions.png", "provenance.json"),
         "dataset": dataset,
         "models": lambda: me.open(f"{me.experiment}/models", "Ready"),
         **({"model": lambda: me.open(f"{me.experiment}/models/{models[0].model_id}", "Ready")} if models else {}),
