@@ -159,7 +159,7 @@ class Journal:
         where = f"{self.path}:{number}"
         try:
             data = json.loads(body)
-            if data.get("kind") == Image.kind and "sha256" in data:
+            if data["kind"] == Image.kind and "sha256" in data:
                 png = self._read_picture(data["sha256"], where) if pictures else b""
                 data["png"] = base64.b64encode(png).decode()
             return Record.from_data(data)

@@ -69,7 +69,7 @@ def note(sweep: "Sweep", made_with: "Origin | None", *, is_over: bool) -> str:
     """Return the description of a sweep in Markdown."""
     parts = [f"**{text(sweep.grid.question, QUESTION)}**"] if sweep.grid.question else []
     ranked = best_settings(sweep)
-    parts += [state(sweep, ranked, is_over=is_over), *([table(ranked)] if ranked else [])]
+    parts += [state(sweep, ranked, is_over=is_over), *([ranking(ranked)] if ranked else [])]
     parts.append(grid_in_words(sweep.grid.runs))
     for title, command in (("Run again", made_with and made_with.command), ("Report", made_with and made_with.report)):
         if command:
@@ -120,12 +120,11 @@ def best_settings(sweep: "Sweep") -> list[Setting]:
     return sorted(Setting(mean, name, label, n) for name, (mean, label, n) in best.items())
 
 
-def table(rows: Sequence[Setting]) -> str:
-    """Return settings as a table in Markdown."""
-    lines = [f"| {code(name)} | {code(label)} | {mean:.2f} | {n} |" for mean, name, label, n in rows[:ROWS]]
-    head = ["| estimator | its best setting | test −ELBO, mean | seeds |", "|---|---|---:|---:|"]
-    more = [f"\nand {counted(len(rows) - ROWS, 'more estimator')}"] if len(rows) > ROWS else []
-    return "\n".join([*head, *lines, *more])
+def ranking(rows: Sequence[Setting]) -> str:
+    """Return settings as a list in Markdown: the tables of MLflow's interface have no space between their columns."""
+    lines = [f"- {mean:.2f} {code(label)} ({counted(n, 'seed')})" for mean, _, label, n in rows[:ROWS]]
+    lines += [f"- and {counted(len(rows) - ROWS, 'more estimator')}"] * (len(rows) > ROWS)
+    return "\n".join(["The best setting of each estimator, by its mean test −ELBO:", "", *lines])
 
 
 def counted(number: int, what: str) -> str:
@@ -146,9 +145,9 @@ def text(words: str, limit: int) -> str:
 
 
 def code(words: str) -> str:
-    """Return a name as code, also within a table: its backticks and bars become other characters that look alike."""
+    """Return a name as code; its backticks become other characters that look alike."""
     shown = visible(words if len(words) <= LABEL else f"{words[:LABEL]}…")
-    return f"`{shown.replace('`', 'ˋ').replace('|', '¦')}`"
+    return f"`{shown.replace('`', 'ˋ')}`"
 
 
 def block(command: str) -> str:

@@ -161,7 +161,7 @@ def test_a_run_names_its_data_with_digest_context_and_source(tracker, grid) -> N
     assert len(child.inputs.dataset_inputs) == 2
     for part in parts(grid.runs[0].data):
         dataset = given[part.context]
-        assert (dataset.name, dataset.digest) == ("mnist-mini", part.digest[:16])
+        assert (dataset.name, dataset.digest) == ("mnist-mini", part.digest[:8])
         assert json.loads(dataset.source)["tags"]["harness.digest"] == part.digest
         assert (
             json.loads(dataset.profile)["num_rows"] == part.n_images == {"training": 3600, "test": 1000}[part.context]

@@ -16,7 +16,7 @@ from harness.sweep import Sweep
 GRID = """
 name: told
 question: Which one?
-estimators: [straight_through, {name: rloo, n_samples: [2, 4]}]
+estimators: [straight_through, {name: rloo, n_samples: [2, 3]}]
 schedules: [{kind: constant, tau: [0.5, 1.0]}]
 seeds: [0, 1]
 """
@@ -46,7 +46,7 @@ def test_the_note_of_a_sweep_says_question_grid_result_and_commands(sweep: Sweep
         "**Ended:** 8 finished. Best: `straight_through · constant(0.5)`, test −ELBO 102.00 (mean of"
     )
     assert "3 estimators × 2 schedules × 1 device × 2 seeds: 8 runs." in told
-    assert {"`straight_through`", "`rloo(n_samples=2)`", "`rloo(n_samples=4)`"} <= set(re.findall("`[^`]*`", told))
+    assert {"`straight_through`", "`rloo(n_samples=2)`", "`rloo(n_samples=3)`"} <= set(re.findall("`[^`]*`", told))
     assert told.count("```sh\nharness r") == 2
 
 
@@ -65,7 +65,7 @@ def test_words_of_a_grid_make_no_markup(payload: str) -> None:
     assert not re.search(UNSEEN, shown)
     assert shown.count("\n") == 0
     name = code(payload)
-    assert not re.search(r"[`|\n]", name[1:-1])
+    assert not re.search(r"[`\n]", name[1:-1])
 
 
 def test_a_command_stays_within_its_block() -> None:

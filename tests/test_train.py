@@ -38,12 +38,12 @@ def test_events_come_in_order_with_every_metric(tiny_run: Make) -> None:
     assert isinstance(final, Finished)
     assert set(epoch.metrics) == {
         *("train/loss", "train/bce", "train/kl", "val/loss", "val/bce", "val/kl", "tau", "val/soft_hard_gap"),
-        *("latent/perplexity", "latent/dead_classes", "latent/entropy"),
+        *("cost/n_cost_evals", "latent/perplexity", "latent/dead_classes", "latent/entropy"),
         *("time/step_s_median", "time/step_s_p90", "time/images_per_s"),
     }
     assert set(final.metrics) == {
         *("test/neg_elbo", "test/bce", "test/kl", "test/relaxed_loss", "test/neg_bound", "time/total_s"),
-        *("latent/perplexity", "latent/dead_classes", "latent/entropy"),
+        *("cost/n_cost_evals", "latent/perplexity", "latent/dead_classes", "latent/entropy"),
         *("time/step_s_median", "time/step_s_p90", "time/images_per_s", "memory/peak_mb"),
     }
     assert epoch.metrics["train/loss"] == pytest.approx(epoch.metrics["train/bce"] + epoch.metrics["train/kl"])

@@ -8,8 +8,8 @@ from harness.config import DataConfig
 from harness.datasets.identity import Part, parts
 
 CONTEXT = "mlflow.data.context"
-DIGEST = 16
-"""So many of its digits are shown beside the name; 36 would fit. The source has all of them."""
+DIGEST = 8
+"""So many of its digits, as in MLflow's own digests, are shown beside the name. The source has all of them."""
 
 
 def inputs_of(data: DataConfig) -> list[DatasetInput]:
@@ -18,6 +18,7 @@ def inputs_of(data: DataConfig) -> list[DatasetInput]:
 
 
 def _input(data: DataConfig, part: Part) -> DatasetInput:
+    settings = {name: value for name, value in part.settings.items() if value is not None}
     facts = {"harness.data": data.name, "harness.digest": part.digest, "harness.how": part.how}
     tensor = [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, part.n_pixels]}}]
     schema = {"mlflow_tensorspec": {"features": json.dumps(tensor), "targets": None}}
@@ -27,6 +28,6 @@ def _input(data: DataConfig, part: Part) -> DatasetInput:
         source_type="code",
         source=json.dumps({"tags": facts}),
         schema=json.dumps(schema),
-        profile=json.dumps({"num_rows": part.n_images, "num_elements": part.n_images * part.n_pixels, **part.settings}),
+        profile=json.dumps({"num_rows": part.n_images, "num_elements": part.n_images * part.n_pixels, **settings}),
     )
     return DatasetInput(dataset, [InputTag(CONTEXT, part.context)])
