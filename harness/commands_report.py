@@ -41,7 +41,7 @@ LOCAL_UI = "http://127.0.0.1:5000"
               help="Instead: what changed from one sweep to another, each NAME or FOLDER/NAME.")  # fmt: skip
 @click.option("--watch", type=DURATION, is_flag=False, flag_value="30s", metavar="[TIME]",
               help="Build it anew every 30s, or TIME, while the sweep runs.")  # fmt: skip
-@click.option("--no-figures", is_flag=True, help="Leave out figures/ (SVG and PDF for papers), which takes a while.")
+@click.option("--pdf", is_flag=True, help="Write figures/ as PDF too, which takes a quarter of a second each.")
 @click.option("--ui-url", metavar="URL", help=f"Where links to runs lead. Default: the server, or {LOCAL_UI}.")
 @click.option(
     "--from",
@@ -71,7 +71,7 @@ def report(
     former: bool,
     compare: tuple[str, str] | None,
     watch: float | None,
-    no_figures: bool,
+    pdf: bool,
     ui_url: str | None,
     results: Path,
     out: Path | None,
@@ -89,9 +89,9 @@ def report(
     if compare:
         _compare(compare, options, place)
     elif watch:
-        _watch(lambda: _build(experiments, options, place, former=former, figures=False, attach=attach), watch)
+        _watch(lambda: _build(experiments, options, place, former=former, pdf=False, attach=attach), watch)
     else:
-        _build(experiments, options, place, former=former, figures=not no_figures, attach=attach)
+        _build(experiments, options, place, former=former, pdf=pdf, attach=attach)
 
 
 class _Place(NamedTuple):
@@ -106,7 +106,7 @@ class _Place(NamedTuple):
 
 
 def _build(
-    experiments: Sequence[str], options: "Options", place: _Place, *, former: bool, figures: bool, attach: bool
+    experiments: Sequence[str], options: "Options", place: _Place, *, former: bool, pdf: bool, attach: bool
 ) -> "Runs":
     """Read the store, write the report, say where it is; return the runs."""
     from reports import load
@@ -115,7 +115,7 @@ def _build(
     runs = load(experiments or None, place.uri(), former=former)
     folder = place.out or place.results / folder_name(runs.experiment.replace(", ", "-")) / "report"
     try:
-        path = build_report(runs, folder, options, figures=figures)
+        path = build_report(runs, folder, options, pdf=pdf)
     except OSError as error:
         raise unwritable(folder, error) from error
     click.echo(f"report: {path.absolute()}")

@@ -49,7 +49,7 @@ def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir:
     (out_dir / "figures").mkdir(exist_ok=True)
     for name, text in table_files(sections).items():
         write_atomically(out_dir / "tables" / name, text)
-    for name, content in figure_files(sections):
+    for name, content in figure_files(sections, pdf=False):
         write_bytes_atomically(out_dir / "figures" / name, content)
     write_atomically(out_dir / "compare.html", page)
     return out_dir / "compare.html"

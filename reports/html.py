@@ -17,8 +17,10 @@ from reports.page import environment
 from reports.sections import SECTIONS
 
 
-def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, figures: bool = True) -> Path:
-    """Write ``report.html``, ``tables/`` and, unless told not to, ``figures/`` under ``out_dir``; return the report.
+def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, pdf: bool = False) -> Path:
+    """Write ``report.html``, ``tables/`` and ``figures/`` (SVG; with ``pdf`` also that) under ``out_dir``.
+
+    Return the report's path.
 
     Raises ReportError for an option that fits no run, OSError where it cannot write.
     """
@@ -31,10 +33,9 @@ def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, f
         for name, text in table_files(sections).items():
             write_atomically(out_dir / "tables" / name, text)
         runs.to_parquet(out_dir / "tables")
-        if figures:
-            (out_dir / "figures").mkdir(exist_ok=True)
-            for name, content in figure_files(sections):
-                write_bytes_atomically(out_dir / "figures" / name, content)
+        (out_dir / "figures").mkdir(exist_ok=True)
+        for name, content in figure_files(sections, pdf=pdf):
+            write_bytes_atomically(out_dir / "figures" / name, content)
     write_atomically(out_dir / "report.html", page)
     return out_dir / "report.html"
 
@@ -77,11 +78,7 @@ def table_files(sections: Sequence[Section]) -> dict[str, str]:
     return files
 
 
-MAX_PDFS = 6
-"""As many panels of a figure are written as PDF too, which takes time for its fonts; small multiples are SVG alone."""
-
-
-def figure_files(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
+def figure_files(sections: Sequence[Section], *, pdf: bool) -> Iterator[tuple[str, bytes]]:
     """File name and content of everything under figures/, one at a time."""
     for section in sections:
         for block in section.blocks:
@@ -89,5 +86,5 @@ def figure_files(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
                 for number, panel in enumerate(block.panels, 1):
                     stem = block.name if len(block.panels) == 1 else f"{block.name}-{number}"
                     yield f"{stem}.svg", panel.for_paper().encode("utf-8")
-                    if len(block.panels) <= MAX_PDFS:
+                    if pdf:
                         yield f"{stem}.pdf", panel.pdf()

@@ -29,8 +29,8 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     runs = in_memory(main_grid(), epochs=6)
     many = in_memory(main_grid(n_seeds=8), epochs=3)
     return {
-        "report": build_report(runs, out / "report", Options(ui="http://127.0.0.1:5000"), figures=False),
-        "gradients": build_report(with_diagnostics(), out / "gradients", figures=False),
+        "report": build_report(runs, out / "report", Options(ui="http://127.0.0.1:5000")),
+        "gradients": build_report(with_diagnostics(), out / "gradients"),
         "compare": build_comparison(("before", runs), ("after", many), out / "compare", Options()),
     }
 

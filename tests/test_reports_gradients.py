@@ -93,7 +93,7 @@ def test_a_bias_that_was_not_found_is_drawn_as_zero_and_its_number_is_kept(runs)
 
 
 def test_tables_are_written_beside_the_report(runs, tmp_path):
-    build_report(runs, tmp_path, figures=False)
+    build_report(runs, tmp_path)
     stored = pd.read_csv(tmp_path / "tables" / "gradients.csv")
     assert list(stored.columns[:2]) == ["parameters_of", "estimator"]
     assert len(stored) == 8
@@ -102,11 +102,11 @@ def test_tables_are_written_beside_the_report(runs, tmp_path):
 
 
 def test_the_report_has_a_section_on_gradients_only_where_there_are_diagnostics(runs, tmp_path):
-    with_section = Page(build_report(runs, tmp_path / "with", figures=False).read_text())
+    with_section = Page(build_report(runs, tmp_path / "with").read_text())
     assert "At the parameters of rloo, over 3 seeds: epoch 4" in with_section.text
     assert "The true gradient is exact" in with_section.text
     assert "Signal-to-noise on the logits" in with_section.text
-    without = Page(build_report(in_memory(planned()), tmp_path / "without", figures=False).read_text())
+    without = Page(build_report(in_memory(planned()), tmp_path / "without").read_text())
     assert "Not measured: a diagnostics section in the grid asks for it" in without.text
 
 

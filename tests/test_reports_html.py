@@ -52,7 +52,7 @@ class Page(html.parser.HTMLParser):
 
 
 def report(runs, tmp_path, **options):
-    path = build_report(runs, tmp_path, Options(**options), figures=False)
+    path = build_report(runs, tmp_path, Options(**options))
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -64,7 +64,7 @@ def runs():
 @pytest.fixture(scope="module")
 def folder(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    build_report(runs, out)
+    build_report(runs, out, pdf=True)
     return out
 
 

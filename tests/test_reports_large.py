@@ -87,14 +87,14 @@ def test_pictures_are_of_all_estimators_in_turn(monkeypatch, tmp_path):
     assert {name: names.count(name) for name in names} == {
         "estimator_0": 2, "estimator_1": 2, "estimator_2": 1, "estimator_3": 1,
     }  # fmt: skip
-    text = build_report(runs, tmp_path, figures=False).read_text()
+    text = build_report(runs, tmp_path).read_text()
     assert "; 6 of 12 settings are shown, the first of every estimator in turn." in text
 
 
 def test_only_long_tables_are_in_a_box(tmp_path):
     grids = [sweep(n, 1, 1, epochs=1) for n in (3, 31)]
     runs = [replace(grid, history=grid.history.iloc[:0], images={}) for grid in grids]
-    few, many = (build_report(each, tmp_path / str(len(each.runs)), figures=False).read_text() for each in runs)
+    few, many = (build_report(each, tmp_path / str(len(each.runs))).read_text() for each in runs)
     assert 'class="scroll long"' in many
     assert 'class="scroll long"' not in few
     assert "settings are shown" not in few + many

@@ -69,7 +69,7 @@ def test_an_undamaged_store_has_no_notes(uri: str, tmp_path: Path) -> None:
     assert len(runs.history) == 3 * N_EPOCHS
     assert len(runs.images) == 3
     assert runs.sweeps[0].plan
-    assert "not used" not in build_report(runs, tmp_path / "report", figures=False).read_text(encoding="utf-8")
+    assert "not used" not in build_report(runs, tmp_path / "report").read_text(encoding="utf-8")
 
 
 def test_a_damaged_history_is_told_each_time_and_never_used(uri: str, out: Path) -> None:
@@ -119,7 +119,7 @@ def test_other_damaged_files_are_told_and_not_used(
         runs = load("small", uri)
         assert any(note.endswith(NOT_USED.format(name)) for note in runs.notes), what
         assert lost(runs)
-    page = build_report(runs, tmp_path / "report", figures=False).read_text(encoding="utf-8")
+    page = build_report(runs, tmp_path / "report").read_text(encoding="utf-8")
     assert NOT_USED.format(name) in page
 
 
