@@ -265,7 +265,7 @@ def in_memory(planned: Sequence[Planned], *, epochs: int = 4, name: str = "demo"
             record |= {"start": start, "end": start + pd.Timedelta(seconds=1), "training.lr": 0.001} | dict(run.params)
             record |= {"evaluation.bound_samples": 100, "model.n_latents": 20, "model.n_categories": 10}
             record |= {"schedule.tau": 1.0} if run.schedule == "constant" else {}
-            record |= {"experiment": name, "experiment_id": "1"} | dict(run.params)
+            record |= {"data.name": "mnist", "experiment": name, "experiment_id": "1"} | dict(run.params)
         if run.status == "finished":
             record |= final_metrics(run)
         records.append(record)

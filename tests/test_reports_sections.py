@@ -176,6 +176,10 @@ def test_published_numbers_of_another_shape_are_not_shown():
     runs = in_memory(planned("gumbel_softmax", params={"model.n_categories": 3}))
     (words,) = blocks(published.section(Context(runs)), Words)
     assert "20 × 3" in words.text
+    (words,) = blocks(
+        published.section(Context(in_memory(planned("gumbel_softmax", params={"data.name": "x"})))), Words
+    )
+    assert "data (x)" in words.text
 
 
 def test_a_published_number_of_an_epoch_is_compared_with_that_epoch(context):

@@ -17,9 +17,9 @@ from reports.context import Context
 from reports.svg import Panel, inline, style
 
 COSTS = {
-    "time/step_s_median": ("step, ms", 1e3),
-    "cost/n_cost_evals": ("decoder evaluations per image and update", 1.0),
-    "memory/peak_mb": ("peak memory, MB", 1.0),
+    "time/step_s_median": ("step time", "step, ms", 1e3),
+    "cost/n_cost_evals": ("evaluations", "decoder evaluations per image and update", 1.0),
+    "memory/peak_mb": ("memory", "peak memory, MB", 1.0),
 }
 HOW_PARETO = (
     "Each mark is a setting, mean over its seeds; further left costs less, further down is better. The line joins the "
@@ -62,9 +62,9 @@ def pareto_panels(context: Context) -> list[Panel]:
         return []
     points = _points(context, context.primary)
     panels = []
-    for name, (words, scale) in COSTS.items():
+    for name, (short, words, scale) in COSTS.items():
         if name in points and points[name].nunique() > 1:
-            panels.append(_panel(context, points.assign(cost=points[name] * scale), words, context.primary))
+            panels.append(_panel(context, points.assign(cost=points[name] * scale), short, words, context.primary))
     return panels
 
 
@@ -85,7 +85,7 @@ def setting_levels(context: Context, metric: Metric) -> pd.DataFrame:
     )
 
 
-def _panel(context: Context, points: pd.DataFrame, words: str, metric: Metric) -> Panel:
+def _panel(context: Context, points: pd.DataFrame, short: str, words: str, metric: Metric) -> Panel:
     on_front = st.pareto_front(points[["cost", "quality"]].to_numpy(dtype=float))
     front = points[on_front].sort_values("cost", kind="stable")
     with style(f"pareto-{words}"):
@@ -96,7 +96,7 @@ def _panel(context: Context, points: pd.DataFrame, words: str, metric: Metric) -
             how = context.look[row["estimator_label"]]
             axes.plot(row["cost"], row["mean"], how.marker, color=how.hex, markersize=7 if is_on else 5.5,
                       markerfacecolor=how.hex if is_on else "none", alpha=1 if is_on else 0.8)  # fmt: skip
-        figures.finish(axes, f"Quality against {words.partition(',')[0]}", words, f"{metric.name}, nats per example")
+        figures.finish(axes, f"Quality against {short}", words, f"{metric.name}, nats per example")
         if points["cost"].min() > 0 and points["cost"].max() > 12 * points["cost"].min():
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

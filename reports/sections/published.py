@@ -20,8 +20,10 @@ from reports.tables import Cell, Column, Table
 
 FILE = Path(__file__).parent.parent / "published.yaml"
 SHAPE = ("model.n_latents", "model.n_categories")
+SAME = ("data.name", *SHAPE)
+"""What has to be the same, where a source states it: else the numbers are of different problems."""
 HOW = (
-    "A published number stands beside runs of the same estimator with codes of the same shape, the best setting of "
+    "A published number stands beside runs of the same estimator on the same data with codes of the same shape, the best setting of "
     "each. The last column says what else differs between the two protocols: with anything in it the difference says "
     "nothing about an estimator. What a source does not state is not compared."
 )
@@ -48,7 +50,10 @@ def section(context: Context) -> Section:
     rows = sorted(_rows(context), key=lambda row: (row["source"], row["estimator"]))
     if not rows:
         shape = " × ".join(_values(context.frame, name) for name in SHAPE)
-        text = f"No number that we know of is published for these estimators and codes of this shape ({shape})."
+        data = _values(context.frame, "data.name")
+        text = (
+            f"No number that we know of is published for these estimators, data ({data}) and shape of codes ({shape})."
+        )
         return Section("published", "Published against measured", [Words(text, "empty")])
     frame = pd.DataFrame(rows)
     return Section("published", "Published against measured", [Tabular(_table(rows), "published", frame), How(HOW)])
@@ -63,10 +68,10 @@ def _rows(context: Context) -> Iterator[dict[str, Any]]:
     finished = context.frame[context.frame["status"] == "finished"]
     for entry in entries():
         fitting = finished
-        for name in SHAPE:
+        for name in SAME:
             if name in entry["protocol"]:
-                there = pd.to_numeric(fitting[name], errors="coerce") if name in fitting else pd.Series(dtype=float)
-                fitting = fitting[there.reindex(fitting.index) == entry["protocol"][name]]
+                there = fitting[name].astype(str) if name in fitting else pd.Series(index=fitting.index, dtype=object)
+                fitting = fitting[there == str(entry["protocol"][name])]
         for estimator, number in entry["values"].items():
             runs = fitting[fitting["estimator"] == estimator]
             values = _measured(context, runs, entry)
