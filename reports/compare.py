@@ -81,6 +81,8 @@ def changes(sides: Sides, band: float) -> pd.DataFrame:
             "step_ratio": steps[1].get(key, math.nan) / steps[0].get(key, math.nan),
         })  # fmt: skip
     frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
     return frame.sort_values(["mean", "setting"], ascending=[False, True], kind="stable").reset_index(drop=True)
 
 

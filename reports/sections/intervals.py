@@ -58,7 +58,7 @@ def profile(context: Context, metric: Metric) -> Panel | None:
     edge = 0.04 * (high - low)
     x = np.unique(np.concatenate([[low - edge, high + edge], finite[finite <= high + edge]]))
     with style("profile"):
-        figure = Figure((6.2, 3.4), layout="constrained")
+        figure = Figure((5.2, 3.2), layout="constrained")
         axes = figure.add_subplot()
         for label, found in values.items():
             how = context.look[label]

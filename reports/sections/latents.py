@@ -84,7 +84,7 @@ def kl_panel(context: Context) -> Panel | None:
     if not lines:
         return None
     with style("kl"):
-        figure = Figure((6.2, 3.2), layout="constrained")
+        figure = Figure((5.2, 3.1), layout="constrained")
         axes = figure.add_subplot()
         for run, kl in lines:
             how = context.look[run["estimator_label"]]

@@ -23,9 +23,9 @@ SHAPE = ("model.n_latents", "model.n_categories")
 SAME = ("data.name", *SHAPE)
 """What has to be the same, where a source states it: else the numbers are of different problems."""
 HOW = (
-    "A published number stands beside runs of the same estimator on the same data with codes of the same shape, the best setting of "
-    "each. The last column says what else differs between the two protocols: with anything in it the difference says "
-    "nothing about an estimator. What a source does not state is not compared."
+    "A published number stands beside runs of the same estimator on the same data with codes of the same shape, the "
+    "best setting of each. The last column says what else differs between the two protocols: with anything in it the "
+    "difference says nothing about an estimator. What a source does not state is not compared."
 )
 COLUMNS = (
     Column("Source", numeric=False),

@@ -102,7 +102,7 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
     if not lines:
         return None
     with style("sensitivity"):
-        figure = Figure((6.2, 3.4), layout="constrained")
+        figure = Figure((5.2, 3.2), layout="constrained")
         axes = figure.add_subplot()
         spoken = []
         for (label, _), group in lines.items():
