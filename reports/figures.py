@@ -49,6 +49,30 @@ def curves(
     ]
 
 
+def summary(
+    history: pd.DataFrame, metric: str, x: str, styles: Styles, words: str, title: str = "All schedules"
+) -> list[Panel]:
+    """One panel instead of many: a line per estimator, the median over all of its runs."""
+    data = history[np.isfinite(history[metric].astype(float))] if metric in history else history.iloc[:0]
+    if data.empty:
+        return []
+    with style(f"summary-{metric}-{x}"):
+        figure = Figure((5.2, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for label, group in data.groupby("estimator_label", sort=True):
+            how = styles[str(label)]
+            _median_line(axes, _median_curve(group, metric, x), x, how, how.dash, 1.7)
+        axes.set_ylim(*_limits(data, metric))
+        axes.set_xlim(left=0)
+        finish(axes, title, "training step" if x == "step" else "training time, s", words)
+        return [inline(figure, f"{metric} against {x}, medians: {_spoken(data, metric)}.", wide=True)]
+
+
+def n_panels(history: pd.DataFrame, metric: str) -> int:
+    """How many panels `curves` would make."""
+    return len(_facets(history[history[metric].notna()])) if metric in history else 0
+
+
 def styles_of(frame: pd.DataFrame) -> Styles:
     """The style of every estimator label of a frame."""
     return palette.styles(zip(frame["estimator"], frame["estimator_label"], strict=True))

@@ -45,8 +45,12 @@ def galleries(runs: Runs) -> list[Gallery]:
     turn = have.groupby("estimator_label").cumcount().sort_values(kind="stable")
     have = have.loc[turn.index[:MAX_SETTINGS].sort_values()]
     by_originals: dict[str, list[Picture]] = {}
+    drawn: set[str] = set()  # estimators whose traversals are there: they are large, and one says it
     for row in have.to_dict("records"):
-        images = runs.images[str(row["run_key"])]
+        images = dict(runs.images[str(row["run_key"])])
+        if row["estimator_label"] in drawn:
+            images.pop("traversals", None)
+        drawn.add(str(row["estimator_label"]))
         picture = Picture(
             setting=str(row["setting"]),
             estimator=str(row["estimator"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from outages import check, made_up_records, play, png, replay, small_grid, whole
+from outages import check, made_up_records, play, png, put_aside, replay, small_grid, whole
 from stores_that_fail import Lock
 from test_cli import assert_refused, grid_file, harness
 
@@ -149,7 +149,8 @@ def test_a_run_that_went_on_and_finished_while_the_store_was_away(out: Path, tol
     tracker, _ = opened_new(out, grid)
     sweep = read_sweep(grid, out)
     with Journal(sweep.folder) as journal:
-        for i, record in enumerate(made_up_records([run])):
+        for i, whole_record in enumerate(made_up_records([run])):
+            record = put_aside(whole_record, sweep.folder)
             journal.append(record)
             attempt = sweep.add(record)
             if i < told:

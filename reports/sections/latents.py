@@ -35,6 +35,8 @@ HOW_KL = (
     "says least: a line that falls to zero early leaves variables unused."
 )
 MAX_LINES = 12
+MAX_PANELS = 8
+"""Where there would be more, one panel has a median for each estimator."""
 
 
 def section(context: Context) -> Section:
@@ -43,7 +45,9 @@ def section(context: Context) -> Section:
     if (table := use_table(context.frame)) is not None:
         blocks += [Tabular(table[0], "latents", table[1]), How(HOW)]
     for number, (name, (title, words)) in enumerate(CURVES.items()):
-        if panels := figures.curves(context.history, name, "step", context.look, words):
+        many = figures.n_panels(context.history, name) > MAX_PANELS
+        draw = figures.summary if many else figures.curves
+        if panels := draw(context.history, name, "step", context.look, words):
             blocks += [Heading(title), Pictures(name.rpartition("/")[2].replace("_", "-"), panels, legend=number == 0)]
     if panel := kl_panel(context):
         blocks += [Heading("KL of each variable"), Pictures("kl-per-variable", [panel]), How(HOW_KL)]
