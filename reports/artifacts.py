@@ -79,9 +79,17 @@ class Artifacts:
             value = visible_json(json.loads(self.content(run, name)))
         except (ValueError, RecursionError):  # one that is not JSON, or nested too deeply to be ours
             return kind()
-        if kind is list:
-            return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+        if kind is list and isinstance(value, list):
+            return [entry for entry in value if isinstance(entry, dict)]
         return value if isinstance(value, kind) else kind()
+
+    def records(self, run: Any, name: str) -> list[dict[str, Any]]:
+        """The objects of a JSON list as they are: for numbers, whose names the reader makes visible."""
+        try:
+            value = json.loads(self.content(run, name))
+        except (ValueError, RecursionError):
+            return []
+        return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
     def images(self, run: Any) -> dict[str, bytes]:
         found = {kind: self.content(run, f"images/{kind}.png") for kind in IMAGES}

@@ -255,11 +255,10 @@ def _unnamed_axes(frame: pd.DataFrame) -> list[str]:
 
 def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
     """One row per run and epoch; ``histories`` maps a run key to the list stored as ``history.json``."""
-    rows: list[dict[str, Any]] = []
-    for values in runs[list(IDENTITY)].itertuples(index=False, name=None):
-        run: dict[str, Any] = dict(zip(IDENTITY, values, strict=True))
-        rows.extend(run | dict(epoch) for epoch in histories.get(str(run["run_key"]), ()))
-    frame = pd.DataFrame.from_records(rows)
+    epochs = [list(histories.get(key, ())) for key in runs["run_key"]]
+    numbers = pd.DataFrame.from_records([dict(epoch) for run in epochs for epoch in run])
+    identity = runs[list(IDENTITY)].loc[runs.index.repeat([len(run) for run in epochs])].reset_index(drop=True)
+    frame = pd.concat([identity, numbers], axis=1)
     for name in (*IDENTITY, "epoch", "step", "elapsed_s"):
         if name not in frame:
             frame[name] = pd.Series(dtype="float64" if name in ("epoch", "step", "elapsed_s") else "object")

@@ -13,6 +13,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import lru_cache
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -230,14 +231,20 @@ def _record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, s
 
 def _history(run: Any, read: Artifacts) -> list[dict[str, float]]:
     """The numbers of every epoch; nothing where an epoch does not say when it was."""
-    rows = [_numbers(row) for row in read.json(run, "history.json", list)]
+    rows = [_numbers(row) for row in read.records(run, "history.json")]
     return rows if all({"epoch", "step", "elapsed_s"} <= row.keys() for row in rows) else []
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """What is a number that can be drawn, and no part of the run's identity; a loss may be nan or infinite."""
-    numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name not in IDENTITY}
-    return {name: value for name, value in numbers.items() if not _HUGE < abs(value) < math.inf}
+    shown = ((_shown(name), value) for name, value in row.items() if isinstance(value, int | float))
+    return {name: value for name, value in shown if name not in IDENTITY and not _HUGE < abs(value) < math.inf}
+
+
+@lru_cache(maxsize=4096)
+def _shown(name: str) -> str:
+    """The name of a metric, made visible once for all epochs."""
+    return visible(name, NAME)
 
 
 def _sweep(run: Any, read: Artifacts) -> Sweep:

@@ -150,6 +150,15 @@ def test_the_benchmark_makes_the_store_that_a_sync_makes(report_store, monkeypat
     assert (tags["harness.status"], status) == ("finished", "FINISHED")
     assert {"history.json", "config.json", "provenance.json", "images"} <= artifacts
     assert [step for step, _, _ in history["train/loss"]] == [36 * epoch for epoch in range(1, 6)]
-    curves = {"train/loss", "train/bce", "train/kl", "val/loss", "val/bce", "val/kl", "tau"}  # times: once a run
+    curves = {
+        "train/loss",
+        "train/bce",
+        "train/kl",
+        "val/loss",
+        "val/bce",
+        "val/kl",
+        "val/soft_hard_gap",
+        "tau",
+    }  # times: once a run
     assert {key for key, values in history.items() if len(values) >= 5} == curves
     assert metrics["test/neg_elbo"] > 90
