@@ -42,7 +42,7 @@ def test_a_loaded_model_has_the_test_metrics_of_its_run(tiny_run, tmp_path: Path
     path.write_bytes(weights.content)
     vae, loaded = load_model(path, run)
     assert not vae.training
-    again = final_metrics(run, vae, loaded, load(run.data))
+    again, _ = final_metrics(run, vae, loaded, load(run.data))
     assert again == {name: end.metrics[name] for name in again}
 
 
