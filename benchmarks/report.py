@@ -3,9 +3,9 @@
     python benchmarks/report.py --rounds 3 --store results/report-benchmark
 
 Makes the store if it is not there yet (`report_store.py` says how; about a minute, and 400 MB), then runs `harness
-report` on it in a new process, several times. The parts are the time inside the functions that read the store, that
-compute statistics and that draw figures; "HTML and tables" is the rest of building the report, "imports" the rest of
-the process. Writes results/report.md and report.json.
+report` on it in a new process, several times. The parts are the time inside the function that reads the store and
+inside each of the report's sections; "writing" is the rest of building the report (page, tables, figures), "imports"
+the rest of the process. Writes results/report.md and report.json.
 """
 
 import argparse
@@ -18,40 +18,34 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 STORE = Path(__file__).parent.parent / "results" / "report-benchmark"
 TARGETS = {"seconds": "≤ 30 s", "peak_mb": "≤ 1,500 MB", "html_mb": "≤ 10 MB"}
-PARTS = ("imports", "reading", "statistics", "figures", "HTML and tables")
+PARTS = ("imports", "reading", "sections", "writing")
+SLOWEST = 5
+"""As many sections are listed."""
 
 
 def child(store: Path, out: Path) -> None:
     """Run `harness report` in this process, and print what it took as JSON."""
     begun = time.perf_counter()
     from harness.cli import main
-    from reports import comparison, figures, gradient_history, html, stored, verdict
+    from reports import html, stored
 
     spent: Counter[str] = Counter()
-    timed(spent, "reading", stored, "load")
-    timed(spent, "build", html, "build_report")
-    timed(spent, "statistics", comparison, "levels", "differences", "difference_points")
-    timed(spent, "statistics", verdict, "sentence", "power", "warnings")
-    timed(spent, "figures", figures, "curves", "temperatures", "level_plot", "difference_plot")
-    timed(spent, "figures", gradient_history, "sections", "curves", "last_panels")
+    sections: Counter[str] = Counter()
+    stored.load = stopwatch(spent, "reading", stored.load)
+    html.build_report = stopwatch(spent, "build", html.build_report)
+    html.SECTIONS = tuple(stopwatch(sections, each.__module__.rpartition(".")[2], each) for each in html.SECTIONS)
     with suppress(SystemExit):
         main(["report", "--from", str(store), "--out", str(out)])
     total = time.perf_counter() - begun
-    spent["HTML and tables"] = spent.pop("build") - spent["statistics"] - spent["figures"]
+    spent["sections"] = sum(sections.values())
+    spent["writing"] = spent.pop("build") - spent["sections"]
     spent["imports"] = total - sum(spent.values())
     size = (out / "report.html").stat().st_size / 1e6
-    print(json.dumps({"parts": spent, "peak_mb": peak_mb(), "html_mb": size}))
-
-
-def timed(spent: Counter[str], part: str, module: ModuleType, *names: str) -> None:
-    """Replace functions of a module by ones that add their seconds to a part."""
-    for name in names:
-        setattr(module, name, stopwatch(spent, part, getattr(module, name)))
+    print(json.dumps({"parts": spent, "sections": sections, "peak_mb": peak_mb(), "html_mb": size}))
 
 
 def stopwatch(spent: Counter[str], part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,9 +90,14 @@ def main() -> None:
     made_s = report_store.make(options.store)
     found = [measure(options.store) for _ in range(options.rounds)]
     parts = {part: [each["parts"][part] for each in found] for part in PARTS}
+    slowest = sorted(found[0]["sections"], key=lambda name: -found[0]["sections"][name])[:SLOWEST]
     rows = [
         ["the whole process, s", TARGETS["seconds"], record.spread([each["seconds"] for each in found], ".1f")],
         *([f"– {part}, s", "", record.spread(values, ".1f")] for part, values in parts.items()),
+        *(
+            [f"– – section {name}, s", "", record.spread([each["sections"][name] for each in found], ".1f")]
+            for name in slowest
+        ),
         ["peak resident memory, MB", TARGETS["peak_mb"], record.spread([each["peak_mb"] for each in found], ",.0f")],
         ["report.html, MB", TARGETS["html_mb"], record.spread([each["html_mb"] for each in found], ".1f")],
     ]

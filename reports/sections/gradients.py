@@ -23,9 +23,12 @@ HOW = (
     "to the highest, so that one that begins at 0 says that at some seed no bias was found, and p, the smallest times "
     "the number of seeds, whether there is one at any. Milliseconds compare only where nothing else ran."
 )
+MEASURES = (
+    ("relative_bias", "relative bias"), ("variance", "variance of a draw"), ("snr", "signal-to-noise of a draw")
+)  # fmt: skip
 HOW_FINAL = (
-    "Each mark is one setting: its own estimator’s bias and signal-to-noise at the last measured epoch, mean over "
-    "seeds, against the final loss. A pattern here says which of the two mattered at this learning rate; it is a "
+    "Each mark is one setting: its own estimator’s bias, variance and signal-to-noise at the last measured epoch, mean "
+    "over seeds, against the final loss. A pattern here says which of them mattered at these learning rates; it is a "
     "correlation over settings, and no proof."
 )
 
@@ -67,7 +70,7 @@ def against_result(context: Context) -> list[Panel]:
         return []
     final = context.frame[context.frame["status"] == "finished"].set_index("run_key")[metric.name]
     panels = []
-    for name, words in (("relative_bias", "relative bias"), ("snr", "signal-to-noise of a draw")):
+    for name, words in MEASURES:
         column = f"gradient/own/{name}"
         if column not in context.history:
             continue
@@ -87,7 +90,7 @@ def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, me
             how = context.look[str(label)]
             axes.plot(row[column], row["final"], how.marker, color=how.hex, markersize=7)
         figures.finish(axes, f"Final loss against {words}", words, f"{metric}, nats per example")
-        if column.endswith("snr") and np.all(points[column] > 0):
+        if not column.endswith("bias") and np.all(points[column] > 0):
             axes.set_xscale("log")
         axes.margins(0.08)
         for _, row in points.reset_index().drop_duplicates("estimator_label").iterrows():
