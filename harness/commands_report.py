@@ -1,5 +1,6 @@
 """`harness report`: what a person takes away from a sweep, or from two."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +84,8 @@ def report(
 
     if compare and (watch or attach or group_by or experiments):
         raise Refused("--compare: expected neither --experiment, --watch, --attach nor --group-by with it.")
+    if not math.isfinite(band):
+        raise Refused(f"--band: expected a finite number of nats, got {band}.")
     refresh_s = max(5, round(watch)) if watch else None
     options = Options(baseline, metric, group_by, title, band, _ui(ui_url, tracking_uri), refresh_s)
     place = _Place(results, tracking_uri, out)
@@ -166,15 +169,18 @@ def _watch(build: Callable[[], "Runs"], every_s: float) -> None:
 
 def _ui(given: str | None, tracking_uri: str | None) -> str:
     """Return where links lead: what was given, else a server's own address without its password, else `harness ui`."""
-    if given is not None:
-        if urlsplit(given).scheme not in ("http", "https"):
+    uri = given if given is not None else tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    try:
+        parts = urlsplit(uri)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # reading the store says what is wrong with it, without the password
+        parts, port = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        if given is not None:
             raise Refused(f"--ui-url: expected http://… or https://…, got {given!r}.")
-        return given
-    parts = urlsplit(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if parts.scheme not in ("http", "https"):
         return LOCAL_UI
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return given or f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
 
 
 def attached(uri: str, experiment: str, path: Path) -> str:

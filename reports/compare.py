@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ import pandas as pd
 from reports import comparison, figures, provenance, tables, verdict
 from reports import statistics as st
 from reports.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
+from reports.comparison import Metric, Pairs
 from reports.context import Context, Options
 from reports.definitions import TERMS
-from reports.files import write_atomically, write_bytes_atomically
+from reports.files import Folder, write_atomically
 from reports.frame import WORST, Runs
 from reports.html import figure_files, render, table_files
 from reports.tables import Cell, Column, Table
@@ -45,51 +46,89 @@ def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir:
     sections = [_changed(sides, rows), _settings(sides, rows), _apart(sides), _methods(sides)]
     title = options.title or f"{sides.names[0]} → {sides.names[1]}"
     page = render(sides.contexts[1], sections, title=title, question="What changed from one sweep to the other?")
-    (out_dir / "tables").mkdir(parents=True, exist_ok=True)
-    (out_dir / "figures").mkdir(exist_ok=True)
-    for name, text in table_files(sections).items():
-        write_atomically(out_dir / "tables" / name, text)
-    for name, content in figure_files(sections, pdf=False):
-        write_bytes_atomically(out_dir / "figures" / name, content)
+    with Folder(out_dir / "tables") as tables_folder, Folder(out_dir / "figures") as figures_folder:
+        for name, text in table_files(sections).items():
+            tables_folder.write(name, text.encode("utf-8"))
+        for name, content in figure_files(sections, pdf=False):
+            figures_folder.write(name, content)
     write_atomically(out_dir / "compare.html", page)
     return out_dir / "compare.html"
 
 
+def shared_metric(sides: Sides) -> Metric | None:
+    """The metric that both are compared by: the first of the second sweep that the first has too."""
+    return next((metric for metric in sides.contexts[1].metrics if metric.name in sides.contexts[0].frame), None)
+
+
 def changes(sides: Sides, band: float) -> pd.DataFrame:
     """One row per setting and device that both sweeps have: levels, and the paired difference second − first."""
-    metric = sides.contexts[1].primary or sides.contexts[0].primary
-    frames = [context.frame for context in sides.contexts]
-    if metric is None or any(metric.name not in frame for frame in frames):
+    metric = shared_metric(sides)
+    if metric is None:
         return pd.DataFrame()
+    frames = [context.frame for context in sides.contexts]
     tried = [comparison.by_seed(frame, metric.name) for frame in frames]
     about = frames[1].drop_duplicates(comparison.SETTING).set_index(comparison.SETTING)
-    steps = [_step_s(frame) for frame in frames]
-    rows = []
-    for key in sorted(tried[0].keys() & tried[1].keys()):
-        mine = [pd.Series(each[key], dtype=float) for each in tried]
-        pairs = _pairs(tried[0][key], tried[1][key])
-        finite = pairs[np.isfinite(pairs)]
-        interval = st.t_interval(finite)
-        rows.append({
+    steps, same = [_step_s(frame) for frame in frames], _equal(frames)
+    rows = [
+        {
             **dict(zip(comparison.SETTING, key, strict=True)),
             **{name: about.loc[key, name] for name in ("estimator", "estimator_label")},
-            **{f"mean_{i}": st.mean(each[np.isfinite(each)].to_numpy()) for i, each in enumerate(mine, 1)},
-            **{f"failed_{i}": int(np.isinf(each).sum()) for i, each in enumerate(mine, 1)},
-            "n_pairs": len(pairs), "n_bad": len(pairs) - len(finite), "mean": st.mean(finite),
-            "low": interval.low, "high": interval.high, "same": bool(len(pairs)) and bool(np.all(pairs == 0)),
-            "equivalence": st.equivalence(pairs, band),
+            **_change([each[key] for each in tried], metric, band),
+            "same": key in same,
             "step_ratio": steps[1].get(key, math.nan) / steps[0].get(key, math.nan),
-        })  # fmt: skip
+        }
+        for key in sorted(tried[0].keys() & tried[1].keys())
+    ]
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
+    frame["same"] &= frame["n_bad"] == 0
     return frame.sort_values(["mean", "setting"], ascending=[False, True], kind="stable").reset_index(drop=True)
 
 
-def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> np.ndarray:
+def _change(values: Sequence[Mapping[int, float]], metric: Metric, band: float) -> dict[str, object]:
+    """Both levels of a setting, and what the pairs say."""
+    pairs = _pairs(*values)
+    interval = st.t_interval(pairs.finite)
+    levels = [np.array(list(each.values()), dtype=float) for each in values]
+    return {
+        **{f"mean_{i}": st.mean(each[np.isfinite(each)]) for i, each in enumerate(levels, 1)},
+        **{f"failed_{i}": int(np.isinf(each).sum()) for i, each in enumerate(levels, 1)},
+        "n_pairs": len(pairs.all),
+        "n_bad": pairs.n_bad,
+        "mean": st.mean(pairs.finite),
+        "low": interval.low,
+        "high": interval.high,
+        "equivalence": st.equivalence(pairs.all, band, both_failed=pairs.both_failed) if metric.in_nats else "",
+    }
+
+
+def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
     """The differences second − first at the seeds of both."""
     seeds = sorted(first.keys() & second.keys())
-    return st.paired_differences([second[seed] for seed in seeds], [first[seed] for seed in seeds])
+    values = [np.array([each[seed] for seed in seeds], dtype=float) for each in (second, first)]
+    return comparison.pairs_of(*values)
+
+
+def _equal(frames: Sequence[pd.DataFrame]) -> set[tuple[str, str]]:
+    """The settings and devices of which every final number of every run that both have finished is the same."""
+    names = [name for name in frames[0] if str(name).startswith(("test/", "latent/")) and name in frames[1]]
+    both = _shared([frame[frame["status"] == "finished"] for frame in frames])
+    same = pd.Series(True, index=both.index)
+    for name in names:
+        one, other = both[f"{name}_1"], both[f"{name}_2"]
+        same &= (one == other) | (one.isna() & other.isna())
+    alike = same.groupby([both["setting"], both["device"]]).all()
+    return {(str(setting), str(device)) for setting, device in alike.index[alike]}
+
+
+def _shared(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The runs of both with the same setting, device and seed, side by side: columns end in _1 and _2."""
+    on = [*comparison.SETTING, "seed"]
+    known = [frame[frame["seed"].notna()].drop_duplicates(on) for frame in frames]
+    left, right = (frame.rename(columns={name: f"{name}_{i}" for name in frame if name not in on})
+                   for i, frame in enumerate(known, 1))  # fmt: skip
+    return left.merge(right, on=on)
 
 
 def _step_s(frame: pd.DataFrame) -> Mapping[tuple[str, str], float]:
@@ -103,7 +142,9 @@ def _step_s(frame: pd.DataFrame) -> Mapping[tuple[str, str], float]:
 def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
     """In a sentence or two: better, worse, the same; and what ended otherwise."""
     blocks: list[Block] = []
-    if rows.empty:
+    if shared_metric(sides) is None:
+        blocks.append(Words("The two sweeps have no final metric in common.", "warn"))
+    elif rows.empty:
         blocks.append(Words("The two sweeps have no setting in common that both have tried to the end.", "warn"))
     else:
         words = rows["equivalence"].where(~rows["same"], "equal")
@@ -116,21 +157,30 @@ def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
         blocks += [Words(note, "warn") for note in context.runs.notes]
     blocks.append(Heading("What is not the same"))
     differing = list(_differing(sides))
-    text = "Code, packages, machine and settings are the same, as far as they were stored."
+    text = "Code, packages and machine are the same, and the configurations of the runs that both have."
     blocks.append(Facts(differing) if differing else Words(text))
     return Section("changed", "What changed", blocks)
 
 
 def _differing(sides: Sides) -> list[tuple[str, str]]:
-    """What provenance and configuration say that is not the same, first → second."""
-    stored = [dict(provenance.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts]
-    settings = [dict(provenance.settings(context.frame)) for context in sides.contexts]
-    found = []
-    for one, other in (stored, settings):
-        names = [*one, *(name for name in other if name not in one)]
-        found += [(name, f"{one.get(name, 'not stored')} → {other.get(name, 'not stored')}") for name in names
-                  if one.get(name) != other.get(name) and name not in ("seed", "device")]  # fmt: skip
+    """What is not the same, first → second: of provenance, and of the configurations of the runs that both have."""
+    one, other = (dict(provenance.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts)
+    names = [*one, *(name for name in other if name not in one)]
+    found = [(name, f"{one.get(name, 'not stored')} → {other.get(name, 'not stored')}")
+             for name in names if one.get(name) != other.get(name)]  # fmt: skip
+    both = _shared([context.frame[context.frame["status"] != "missing"] for context in sides.contexts])
+    for column in sorted(name.removesuffix("_1") for name in both if name.endswith("_1")):
+        if "." in column and "/" not in column and f"{column}_2" in both:
+            texts = [both[f"{column}_{i}"].map(_said) for i in (1, 2)]
+            pairs = [f"{a} → {b}" for a, b in zip(*texts, strict=True) if a != b]
+            kinds = list(dict.fromkeys(pairs))
+            more = f", and {len(kinds) - 3} more" if len(kinds) > 3 else ""
+            found += [(column, f"{', '.join(kinds[:3])}{more} (in {len(pairs)} of {len(both)} runs)")] if pairs else []
     return found
+
+
+def _said(value: object) -> str:
+    return "not set" if value is None or value is pd.NA or value != value else str(value)
 
 
 def _settings(sides: Sides, rows: pd.DataFrame) -> Section:
@@ -138,22 +188,22 @@ def _settings(sides: Sides, rows: pd.DataFrame) -> Section:
     if rows.empty:
         return Section("settings", "Setting by setting", [Words("There is nothing to compare.", "empty")])
     context = sides.contexts[1]
-    metric = context.primary
+    metric = shared_metric(sides)
     blocks: list[Block] = []
     if metric is not None:
         points = _points(sides, rows, metric.name)
         panel = figures.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], context.look)
         blocks += [Pictures("changes", [panel])] if panel else []
-        blocks.append(Tabular(_table(sides, rows, metric.title, context.options.band), "changes", rows))
+        blocks.append(Tabular(_table(sides, rows, metric, context.options.band), "changes", rows))
     return Section("settings", "Setting by setting", [*blocks, How(HOW)])
 
 
 def _points(sides: Sides, rows: pd.DataFrame, metric: str) -> list[np.ndarray]:
     tried = [comparison.by_seed(context.frame, metric) for context in sides.contexts]
-    return [_pairs(tried[0][key], tried[1][key]) for key in zip(rows["setting"], rows["device"], strict=True)]
+    return [_pairs(tried[0][key], tried[1][key]).finite for key in zip(rows["setting"], rows["device"], strict=True)]
 
 
-def _table(sides: Sides, rows: pd.DataFrame, title: str, band: float) -> Table:
+def _table(sides: Sides, rows: pd.DataFrame, metric: Metric, band: float) -> Table:
     columns = [
         Column("Setting", numeric=False, term="setting"),
         Column("Device", numeric=False),
@@ -161,7 +211,7 @@ def _table(sides: Sides, rows: pd.DataFrame, title: str, band: float) -> Table:
         Column("Pairs", term="pair"),
         Column("Change", meaning="second − first at the same seed", term="pair"),
         Column("95 % interval", term="interval"),
-        Column(f"±{tables.number(band)} nats", numeric=False, term="equivalence"),
+        Column(f"±{tables.number(band)} nats" if metric.in_nats else "Same", numeric=False, term="equivalence"),
         Column("Step time", meaning="second ÷ first, medians", term="step-time"),
     ]
     shown = []
@@ -169,29 +219,31 @@ def _table(sides: Sides, rows: pd.DataFrame, title: str, band: float) -> Table:
         word = "equal" if row["same"] else str(row["equivalence"])
         tone = {"better": "good", "worse": "bad"}.get(word, "")
         ratio, width = row["step_ratio"], row["high"] - row["low"]
-        span = tables.interval(row["low"], row["high"], signed=True)
-        levels = [
-            Cell(tables.number(row[f"mean_{i}"]) + (f" ({row[f'failed_{i}']})" if row[f"failed_{i}"] else ""),
-                 None if math.isnan(row[f"mean_{i}"]) else row[f"mean_{i}"],
-                 tone="warn" if row[f"failed_{i}"] else "")
-            for i in (1, 2)
-        ]  # fmt: skip
+        span = tables.interval(row["low"], row["high"], metric.digits, signed=True)
+        levels = [_level(row[f"mean_{i}"], row[f"failed_{i}"], metric) for i in (1, 2)]
+        change = tables.number(row["mean"], metric.digits, signed=True)
         shown.append([
             Cell(str(row["setting"]), str(row["setting"]), estimator=str(row["estimator"])),
             Cell(str(row["device"]), str(row["device"])), *levels, Cell(str(row["n_pairs"]), row["n_pairs"]),
-            Cell(tables.number(row["mean"], signed=True), None if math.isnan(row["mean"]) else row["mean"], tone=tone),
+            Cell(change, None if math.isnan(row["mean"]) else row["mean"], tone=tone),
             Cell(span, None if math.isnan(width) else width, tone=tone),
             Cell(word, word, tone=tone or "quiet"),
             Cell("–" if math.isnan(ratio) else f"× {ratio:.2f}", None if math.isnan(ratio) else ratio),
         ])  # fmt: skip
-    return Table(f"{title}: {sides.names[1]} against {sides.names[0]}, nats per example", columns, shown)
+    caption = f"{metric.title}: {sides.names[1]} against {sides.names[0]}"
+    return Table(", ".join(filter(None, [caption, metric.per])), columns, shown)
+
+
+def _level(mean: float, failed: int, metric: Metric) -> Cell:
+    text = tables.number(mean, metric.digits) + (f" ({failed})" if failed else "")
+    return Cell(text, None if math.isnan(mean) else mean, tone="warn" if failed else "")
 
 
 def _apart(sides: Sides) -> Section:
     """Runs that ended otherwise, and settings that one sweep alone has."""
     first, second = (context.frame for context in sides.contexts)
-    both = first.merge(second, on=["setting", "device", "seed"], suffixes=("_1", "_2"))
-    other = both[(both["status_1"] != both["status_2"])]
+    both = _shared((first, second))
+    other = both[both["status_1"] != both["status_2"]]
     blocks: list[Block] = []
     if len(other):
         columns = [Column(title, numeric=False) for title in ("Setting", "Device", "Seed", *sides.names, "Error")]
@@ -203,12 +255,16 @@ def _apart(sides: Sides) -> Section:
         ]  # fmt: skip
         blocks.append(Tabular(Table("Runs that ended otherwise", columns, rows), "statuses"))
     for name, mine, theirs in ((sides.names[0], first, second), (sides.names[1], second, first)):
-        only = sorted(set(mine["setting"]) - set(theirs["setting"]))
+        only = sorted(_named_settings(mine) - _named_settings(theirs))
         if only:
             listed = "; ".join(only[:20]) + (f"; and {len(only) - 20} more" if len(only) > 20 else "")
             blocks.append(Words(f"Only in {name}: {listed}.", "remark"))
     text = "Every run that both have ended alike, and both have the same settings."
     return Section("apart", "What one of them has alone", blocks or [Words(text, "empty")])
+
+
+def _named_settings(frame: pd.DataFrame) -> set[str]:
+    return set(frame["setting"] + " · " + frame["device"])
 
 
 def _methods(sides: Sides) -> Section:

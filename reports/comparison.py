@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,18 +14,49 @@ import pandas as pd
 from reports import statistics as st
 from reports.frame import NO_TEMPERATURE, WORST, ReportError
 
+NATS = "nats"
 SETTING = ["setting", "device"]
 DESCRIPTION = ["setting", "device", "estimator", "estimator_label", "schedule_label", "axes"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A final metric in nats per example; ``compared`` where lower is better and a baseline makes sense."""
+    """A final metric; ``compared`` where lower is better and a baseline makes sense."""
 
     name: str
     title: str
     meaning: str
     compared: bool = True
+    unit: str = NATS
+    digits: int = 2  # decimals
+
+    @property
+    def in_nats(self) -> bool:
+        """Whether a band of equivalence in nats makes sense."""
+        return self.unit == NATS
+
+    @property
+    def per(self) -> str:
+        """The unit of a value: ``nats per example``."""
+        return f"{NATS} per example" if self.in_nats else self.unit
+
+    @property
+    def axis(self) -> str:
+        """What an axis says: the name, and the unit."""
+        return f"{self.name}, {self.per}" if self.unit else self.name
+
+
+_UNITS = (("time/images_per_s", "images/s"), ("time/", "s"), ("memory/", "MB"), ("latent/entropy", NATS))
+_NO_NATS = ("time/", "memory/", "cost/", "latent/", "gradient/", "compiled", "tau")
+
+
+def _asked(runs: pd.DataFrame, name: str) -> Metric:
+    """A metric that is none of the usual ones, with its unit and the decimals that its size asks for."""
+    unit = next((unit for start, unit in _UNITS if name.startswith(start)), "")
+    unit = unit if name.startswith(_NO_NATS) else NATS
+    size = float(runs[name].abs().median())
+    digits = min(12, max(2, 3 - math.floor(math.log10(size)))) if unit != NATS and size > 0 else 2
+    return Metric(name, name, "asked for with --metric; lower is taken for better", True, unit, digits)
 
 
 def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
@@ -48,7 +80,7 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
     names = sorted(str(name) for name in runs.columns if "/" in str(name) and runs[name].notna().any())
     if first not in names:
         raise ReportError(f"--metric: expected one of {', '.join(names) or 'none, as no run finished'}; got '{first}'.")
-    return [Metric(first, first, "asked for with --metric; lower is taken for better"), *others]
+    return [_asked(runs, first), *others]
 
 
 def bound_samples(runs: pd.DataFrame) -> str:
@@ -187,6 +219,31 @@ def by_seed(runs: pd.DataFrame, metric: str) -> Tried:
     return found
 
 
+class Pairs(NamedTuple):
+    """The differences of two settings, one per seed that both have tried to the end, in the order of the seeds."""
+
+    all: np.ndarray  # ``inf`` where one failed; 0, a tie, where both did
+    finite: np.ndarray  # of the pairs in which both finished: what means and intervals are of
+    both_failed: int
+
+    @property
+    def n_bad(self) -> int:
+        """Pairs in which a run failed."""
+        return len(self.all) - len(self.finite)
+
+
+def pairs_of(mine: np.ndarray, theirs: np.ndarray) -> Pairs:
+    """The differences ``mine − theirs`` of values at the same seeds."""
+    every = st.paired_differences(mine, theirs)
+    finished = np.isfinite(mine) & np.isfinite(theirs)
+    return Pairs(every, every[finished], int(np.sum(np.isinf(mine) & np.isinf(theirs))))
+
+
+def pairs(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> Pairs:
+    """The differences of two settings, ``one − other``."""
+    return pairs_of(*paired_values(tried, one, other))
+
+
 def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Values of the seeds that both have tried to the end, in the order of the seeds."""
     mine, theirs = tried.get(one, {}), tried.get(other, {})
@@ -198,15 +255,14 @@ def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) ->
 
 def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
     pair = (one["setting"], one["device"]), (other["setting"], other["device"])
-    mine, theirs = paired_values(tried, *pair)
-    all_pairs = st.paired_differences(mine, theirs)
-    finite = all_pairs[np.isfinite(mine) & np.isfinite(theirs)]  # two that failed tie, but have no difference
+    found = pairs(tried, *pair)
+    all_pairs, finite = found.all, found.finite
     interval, improvement = st.t_interval(finite), st.improvement_interval(all_pairs)
     return {
         **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},
         "versus": other["setting"],
         "n_pairs": len(all_pairs),
-        "n_bad": int(len(all_pairs) - len(finite)),
+        "n_bad": found.n_bad,
         "mean": st.mean(finite),
         "median": st.median(all_pairs),
         "low": interval.low,
@@ -214,15 +270,14 @@ def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float)
         "probability_of_improvement": st.probability_of_improvement(all_pairs),
         "improvement_low": improvement.low,
         "improvement_high": improvement.high,
-        "equivalence": st.equivalence(all_pairs, band),
+        "equivalence": st.equivalence(all_pairs, band, both_failed=found.both_failed),
         "p": st.wilcoxon(all_pairs),
         "floor": st.power_floor(len(all_pairs)),
     }
 
 
 def difference_points(runs: pd.DataFrame, metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
-    """The differences behind each row of ``differences``, one per pair."""
+    """The differences behind each row of ``differences``, one per pair in which both finished."""
     tried = by_seed(runs, metric)
     keys = zip(rows["setting"], rows["versus"], rows["device"], strict=True)
-    pairs = [((setting, device), (versus, device)) for setting, versus, device in keys]
-    return [st.paired_differences(*paired_values(tried, *pair)) for pair in pairs]
+    return [pairs(tried, (setting, device), (versus, device)).finite for setting, versus, device in keys]

@@ -67,6 +67,11 @@ class Context:
             return self.frame
         return grouping.grouped(self.frame, self.options.group_by, [metric.name for metric in self.metrics])
 
+    @property
+    def left_out(self) -> list[str]:
+        """Estimators that are in no group, because they are not in every one."""
+        return [] if self.options.group_by is None else grouping.left_out(self.frame, self.options.group_by)
+
     @cached_property
     def metrics(self) -> list[Metric]:
         """The final metrics that there are, the one that was asked for first."""

@@ -21,9 +21,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the 
 def csv(frame: pd.DataFrame) -> str:
     """The frame; a text that a spreadsheet would calculate gets an apostrophe before it, as spreadsheets mean text."""
     texts = frame.select_dtypes(["object", "string"]).columns
-    return frame.assign(**{name: frame[name].map(_no_formula) for name in texts}).to_csv(
-        index=False, lineterminator="\n"
-    )
+    safe = frame.assign(**{name: frame[name].map(_no_formula) for name in texts})
+    return safe.rename(columns=_no_formula).to_csv(index=False, lineterminator="\n")
 
 
 def _no_formula(value: object) -> object:

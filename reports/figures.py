@@ -316,7 +316,7 @@ def _forest(
         return None
     shown = rows[:MAX_ROWS]
     title += f" (first {MAX_ROWS} of {len(rows)})" if len(rows) > MAX_ROWS else ""
-    label = f"{'difference in ' if zero else ''}{metric.name}, nats per example"
+    label = f"{'difference in ' if zero else ''}{metric.axis}"
     with style(f"{metric.name}-{zero}"):
         figure = Figure((4.9, 0.85 + 0.46 * len(shown)), layout="constrained")
         axes = figure.add_subplot()

@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Self, final
 
 _STALE_S = 3_600.0
+_LIST = ".written.json"
+
+
+@final
+class Folder:
+    """A folder of files that a report writes: those of a former report that this one has no more are removed.
+
+    What somebody else put there stays: `.written.json` says which files are a report's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._names = path, set[str]()
+
+    def __enter__(self) -> Self:
+        self._path.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, name: str, content: bytes) -> None:
+        write_bytes_atomically(self._path / name, content)
+        self._names.add(name)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        for name in self._former() - self._names:
+            (self._path / name).unlink(missing_ok=True)
+        write_atomically(self._path / _LIST, json.dumps(sorted(self._names)))
+
+    def _former(self) -> set[str]:
+        try:
+            names = json.loads((self._path / _LIST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return set()
+        return {name for name in names if isinstance(name, str) and Path(name).name == name}
 
 
 def write_atomically(path: Path, text: str) -> None:

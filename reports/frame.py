@@ -93,10 +93,14 @@ class Runs:
     notes: tuple[str, ...] = ()  # what could not be read; the report prints them
     latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
 
+    def parquet_files(self) -> dict[str, bytes]:
+        """runs.parquet and history.parquet: name -> content."""
+        return {"runs.parquet": parquet(self.runs), "history.parquet": parquet(self.history)}
+
     def to_parquet(self, folder: Path) -> None:
-        """Write runs.parquet and history.parquet into ``folder``, each whole or not at all."""
-        for name, frame in (("runs", self.runs), ("history", self.history)):
-            write_bytes_atomically(folder / f"{name}.parquet", parquet(frame))
+        """Write them into ``folder``, each whole or not at all."""
+        for name, content in self.parquet_files().items():
+            write_bytes_atomically(folder / name, content)
 
 
 def typed(text: Any) -> Any:
@@ -130,25 +134,29 @@ def newest(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[bool, float, str]:
+    return record["status"] == "finished", _started(record), str(record["run_id"])
+
+
+def _started(record: Mapping[str, Any]) -> float:
     start = record.get("start")
-    seconds = start.timestamp() if start is not None and not pd.isna(start) else 0.0
-    return record["status"] == "finished", seconds, str(record["run_id"])
+    return start.timestamp() if start is not None and not pd.isna(start) else 0.0
 
 
 def mark_former(records: Sequence[dict[str, Any]], sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """The records with ``former``: whether no plan has the run any more. Where plans have no run at all, none is.
 
-    A former run of an estimator whose file was edited since gets the version into its label, so that it is a setting
-    of its own.
+    Runs of an estimator whose file was edited since get the version into their label, so that they are settings of
+    their own: all but those of the version that was planned and started last.
     """
     planned = {str(entry.get("run_key", "")) for sweep in sweeps for entry in sweep.plan}
     known = all(sweep.plan for sweep in sweeps) and any(str(record["run_key"]) in planned for record in records)
     marked = [{**record, "former": known and str(record["run_key"]) not in planned} for record in records]
-    current = {(record["estimator"], record.get("source")) for record in marked if not record["former"]}
-    names = {name for name, _ in current}
+    current: dict[str, Any] = {}  # the source of each estimator's planned run that started last
+    for record in sorted(marked, key=_started):
+        if not record["former"]:
+            current[str(record["estimator"])] = record.get("source")
     for record in marked:
-        version = (record["estimator"], record.get("source"))
-        if record["former"] and record["estimator"] in names and version not in current:
+        if current.get(str(record["estimator"]), record.get("source")) != record.get("source"):
             _name_version(record)
     return [{name: value for name, value in record.items() if name != "source"} for record in marked]
 
@@ -241,13 +249,11 @@ def _absent(value: Any) -> bool:
 
 
 def _unnamed_axes(frame: pd.DataFrame) -> list[str]:
-    """Parameters that differ between runs of one label, device and seed: swept, and not named by the label."""
+    """Parameters that differ between runs of one label and device, and are not named by the label."""
     known = frame[frame["status"] != "missing"]
-    if not known.duplicated(["label", "device", "seed"]).any():
-        return []
-    groups = ["label", "device", "seed"]
+    groups = ["label", "device"]
     settings = [name for name in known.columns if name not in CORE and "/" not in name and name != _SOURCE]
-    text = known[settings].astype(str)
+    text = known[settings].astype(object).map(lambda value: None if _absent(value) else str(value))
     text[groups] = known[groups]
     differs = text.groupby(groups, dropna=False).nunique().max()
     return sorted(str(name) for name in differs.index[differs > 1])

@@ -72,7 +72,12 @@ def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 def long(history: pd.DataFrame) -> pd.DataFrame:
     """One row per run, epoch and measured estimator; a column per metric."""
-    found = [(match[1], match[2], column) for column in history if (match := _NAME.fullmatch(str(column)))]
+    taken = {*IDENTITY, "epoch", "step", "elapsed_s", "measured"}
+    found = [
+        (match[1], match[2], column)
+        for column in history
+        if (match := _NAME.fullmatch(str(column))) and match[2] not in taken
+    ]
     parts = []
     for measured in dict.fromkeys(name for name, _, _ in found):
         columns = {column: metric for name, metric, column in found if name == measured}

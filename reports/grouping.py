@@ -30,8 +30,13 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
     if by not in choices(runs):
         raise ReportError(f"--group-by: expected one of {', '.join(choices(runs)) or 'nothing'}; got '{by}'.")
     of_estimators = by in ("estimator", "estimator_label")
-    label = runs[by].astype(str) if of_estimators else f"{by}=" + runs[by].astype(str)
-    named = runs.assign(group=label)
+    named = _named(runs, by)
+    if not of_estimators:
+        named = named[~named["estimator_label"].isin(left_out(runs, by))]
+    if named.empty:
+        raise ReportError(f"--group-by: expected estimators that are in every group of {by}, got none.")
+    if not of_estimators:
+        named = named.assign(group=f"{by}=" + named["group"])
     rows = []
     for (group, device, seed), part in named.groupby(["group", "device", "seed"], sort=True, dropna=False):
         settings = named.loc[(named["group"] == group) & (named["device"] == device), "setting"].nunique()
@@ -55,6 +60,28 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
             }
         )
     return pd.DataFrame(rows).astype({"seed": "Int64"})
+
+
+def _named(runs: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The runs with their group. A run that left no trace has that of the other runs of its setting, if they agree."""
+    if by.startswith("schedule"):
+        runs = runs[runs["schedule_label"] != NO_TEMPERATURE]
+    values = runs[by].astype(object).where(runs[by].notna(), None)
+    text = values.map(lambda value: "not set" if value is None else str(value))
+    known = text[runs["status"] != "missing"].groupby(runs["setting"]).agg(lambda each: each.iloc[0])
+    of_setting = runs["setting"].map(known).fillna("unknown")
+    stated = by in NAMES
+    return runs.assign(group=text.where((runs["status"] != "missing") | stated, of_setting))
+
+
+def left_out(runs: pd.DataFrame, by: str) -> list[str]:
+    """Estimators that are not in every group: a mean over others would compare those and not the groups."""
+    if by in ("estimator", "estimator_label"):
+        return []
+    named = _named(runs, by)
+    named = named[named["group"] != "unknown"]
+    groups = named.groupby("estimator_label")["group"].nunique()
+    return sorted(set(runs["estimator_label"]) - set(groups.index[groups == named["group"].nunique()]))
 
 
 def _status(statuses: pd.Series, n_settings: int) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from reports import export
 from reports.blocks import Pictures, Section, Tabular
 from reports.context import Context, Options
-from reports.files import write_atomically, write_bytes_atomically
+from reports.files import Folder, write_atomically
 from reports.frame import Runs
 from reports.page import environment
 from reports.sections import SECTIONS
@@ -29,13 +29,14 @@ def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, p
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has its own fonts
         sections = [section(context) for section in SECTIONS]
         page = render(context, sections)
-        (out_dir / "tables").mkdir(parents=True, exist_ok=True)
-        for name, text in table_files(sections).items():
-            write_atomically(out_dir / "tables" / name, text)
-        runs.to_parquet(out_dir / "tables")
-        (out_dir / "figures").mkdir(exist_ok=True)
-        for name, content in figure_files(sections, pdf=pdf):
-            write_bytes_atomically(out_dir / "figures" / name, content)
+        with Folder(out_dir / "tables") as tables:
+            for name, text in table_files(sections).items():
+                tables.write(name, text.encode("utf-8"))
+            for name, content in runs.parquet_files().items():
+                tables.write(name, content)
+        with Folder(out_dir / "figures") as figures:
+            for name, content in figure_files(sections, pdf=pdf):
+                figures.write(name, content)
     write_atomically(out_dir / "report.html", page)
     return out_dir / "report.html"
 

@@ -141,7 +141,7 @@ def _walsh_depth(n: int, confidence: float) -> int:
     return int(np.sum(2 * below <= 1 - confidence + 1e-12))
 
 
-def equivalence(differences: Values, band: float, confidence: float = CONFIDENCE) -> str:
+def equivalence(differences: Values, band: float, confidence: float = CONFIDENCE, *, both_failed: int = 0) -> str:
     """The verdict about a band of practical equivalence of ±``band`` nats, which is to be set before looking.
 
     - "equivalent": two one-sided t tests at level 1 − confidence both reject, that is, the interval of the mean at
@@ -152,7 +152,8 @@ def equivalence(differences: Values, band: float, confidence: float = CONFIDENCE
     - "undecided": otherwise, and below two pairs.
 
     With a failed run there is no mean: never "equivalent"; "better" or "worse" where Wilcoxon's signed-rank test, which
-    ranks failures last, rejects at 1 − confidence. Source: Schuirmann (1987), J. Pharmacokin. Biopharm. 15:657.
+    ranks failures last, rejects at 1 − confidence. ``both_failed`` of the differences are ties of two failed runs.
+    Source: Schuirmann (1987), J. Pharmacokin. Biopharm. 15:657.
     """
     if not band >= 0:
         raise ValueError(
@@ -161,7 +162,7 @@ def equivalence(differences: Values, band: float, confidence: float = CONFIDENCE
     differences = np.asarray(differences, dtype=float)
     if len(differences) < 2:
         return "undecided"
-    if not np.all(np.isfinite(differences)):
+    if both_failed or not np.all(np.isfinite(differences)):
         side = hodges_lehmann(differences) if wilcoxon(differences) <= 1 - confidence + 1e-12 else 0.0
         return _side(side, side)
     inner = t_interval(differences, 2 * confidence - 1)

@@ -42,6 +42,7 @@ _FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupt
 _TIMEOUT_S = 5.0
 _PAGE = 1000
 _HUGE = 1e100
+_WHEN = ("epoch", "step", "elapsed_s")
 DEFAULT_STORE = "results/mlflow.db"
 
 __all__ = ["ReportError", "Runs", "load"]
@@ -201,7 +202,7 @@ def _record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, s
     """One flat record of a child run: tags, typed params, last metrics. Every text is made visible here."""
     tags = {name: visible(value) for name, value in run.data.tags.items()}
     params = {visible(name, NAME): visible(value) for name, value in run.data.params.items()}
-    metrics = {visible(name, NAME): float(value) for name, value in run.data.metrics.items()}
+    metrics = {visible(name, NAME): _sane(float(value)) for name, value in run.data.metrics.items()}
     named = ("run_key", "estimator", "schedule", "device", "seed")
     identity = {name: tags.get(name, params.get(name)) for name in named}
     shared = typed(tags.get("time/shared_machine", params.get("time/shared_machine")))
@@ -229,10 +230,15 @@ def _record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, s
     }
 
 
+def _sane(value: float) -> float:
+    """The value of a final metric; NaN for what can be no measurement: MLflow keeps an infinity as 1.8e308."""
+    return value if abs(value) < _HUGE else math.nan
+
+
 def _history(run: Any, read: Artifacts) -> list[dict[str, float]]:
     """The numbers of every epoch; nothing where an epoch does not say when it was."""
     rows = [_numbers(row) for row in read.records(run, "history.json")]
-    return rows if all({"epoch", "step", "elapsed_s"} <= row.keys() for row in rows) else []
+    return rows if all(all(math.isfinite(row.get(name, math.nan)) for name in _WHEN) for row in rows) else []
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from reports.comparison import DESCRIPTION, Metric
 from reports.frame import NO_TEMPERATURE, STATUSES, ReportError
 
 MINUS = "−"
+_FARTHEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,12 @@ def p_value(value: float) -> str:
 
 def _num(value: float, digits: int = 2, *, signed: bool = False, tone: str = "") -> Cell:
     known = value is not None and not math.isnan(value)
-    return Cell(number(value, digits, signed=signed), float(value) if known else None, tone=tone)
+    return Cell(number(value, digits, signed=signed), orderable(value) if known else None, tone=tone)
+
+
+def orderable(value: float) -> float:
+    """The value, or what sorts like it where it is infinite, which the page cannot read."""
+    return math.copysign(_FARTHEST, value) if math.isinf(value) else float(value)
 
 
 def _setting(row: pd.Series, several_devices: bool) -> list[Cell]:
@@ -115,7 +121,7 @@ def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | N
 
 def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
     """Mean, median, IQM and interval of each setting, best first."""
-    devices = levels["device"].nunique() > 1
+    devices, digits = levels["device"].nunique() > 1, metric.digits
     columns = [
         *_setting_columns(devices),
         Column("n", meaning="finished runs of those planned", term="n"),
@@ -130,24 +136,29 @@ def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
         n = Cell(
             f"{row['n']} of {row['n_planned']}" if short else str(row["n"]), row["n"], tone="warn" if short else ""
         )
-        span = Cell(interval(row["low"], row["high"]), None if math.isnan(row["low"]) else row["high"] - row["low"])
-        rows.append([*_setting(row, devices), n, _num(row["mean"]), span, _ranked(row, "median"), _ranked(row, "iqm")])
-    return Table(f"{metric.title} ({metric.name}), nats per example, lower is better" if metric.compared else
-                 f"{metric.title} ({metric.name}), nats per example", columns, rows)  # fmt: skip
+        width = None if math.isnan(row["low"]) else row["high"] - row["low"]
+        span = Cell(interval(row["low"], row["high"], digits), width)
+        ranked = (_ranked(row, name, digits) for name in ("median", "iqm"))
+        rows.append([*_setting(row, devices), n, _num(row["mean"], digits), span, *ranked])
+    caption = ", ".join(filter(None, [f"{metric.title} ({metric.name})", metric.per]))
+    return Table(caption + (", lower is better" if metric.compared else ""), columns, rows)
 
 
-def _ranked(row: pd.Series, name: str) -> Cell:
+def _ranked(row: pd.Series, name: str, digits: int) -> Cell:
     """Median or IQM, with its own interval on hovering, where there is one (CSV has it too)."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     unknown = math.isnan(low) or math.isinf(low)
-    title = "too few runs for an interval" if unknown else f"95 % interval {interval(low, high)}"
+    title = "too few runs for an interval" if unknown else f"95 % interval {interval(low, high, digits)}"
     value = float(row[name])
-    return Cell(number(value), None if math.isnan(value) else value, title=title)
+    return Cell(number(value, digits), None if math.isnan(value) else orderable(value), title=title)
 
 
 def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: float = 0.5) -> Table:
-    """Paired differences to the baseline; negative is better."""
-    devices = found["device"].nunique() > 1
+    """Paired differences to the baseline; negative is better. A band of equivalence is one in nats."""
+    devices, digits = found["device"].nunique() > 1, metric.digits
+    words = "against the band of equivalence"
+    band_column = [Column(f"±{number(band)} nats", numeric=False, meaning=words, term="equivalence")]
+    band_column = band_column if metric.in_nats else []
     columns = [
         *_setting_columns(devices),
         Column(
@@ -161,9 +172,7 @@ def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: 
         Column("95 % interval", meaning="Student's t on the paired differences", term="interval"),
         Column("Median diff.", meaning="failed and diverged runs count as worst", term="median"),
         Column("P(better)", meaning="share of pairs in which the setting is lower, ties half", term="p-better"),
-        Column(
-            f"±{number(band, 2)} nats", numeric=False, meaning="against the band of equivalence", term="equivalence"
-        ),
+        *band_column,
         Column(
             "Holm p",
             meaning="Wilcoxon signed-rank, Holm over this table; “floor” where no p could be small",
@@ -180,15 +189,16 @@ def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: 
                 *_setting(row, devices),
                 _versus(str(row["versus"]), baseline),
                 Cell(pairs, row["n_pairs"], tone="warn" if row["n_bad"] else ""),
-                _num(row["mean"], signed=True, tone=tone),
-                Cell(interval(row["low"], row["high"], signed=True), width, tone=tone),
-                _num(row["median"], signed=True),
+                _num(row["mean"], digits, signed=True, tone=tone),
+                Cell(interval(row["low"], row["high"], digits, signed=True), width, tone=tone),
+                _num(row["median"], digits, signed=True),
                 _improvement(row),
-                _verdict(str(row["equivalence"])),
+                *([_verdict(str(row["equivalence"]))] if metric.in_nats else []),
                 _holm(row),
             ]
         )
-    return Table(f"{metric.title} ({metric.name}): paired difference to {baseline}, nats per example", columns, rows)
+    caption = f"{metric.title} ({metric.name}): paired difference to {baseline}"
+    return Table(", ".join(filter(None, [caption, metric.per])), columns, rows)
 
 
 def _versus(setting: str, baseline: str) -> Cell:
@@ -264,7 +274,7 @@ def timings(runs: pd.DataFrame) -> Table | None:
         ),
         "time/step_s_p90": ("Step p90, ms", 1e3, 2, "median over runs of the 90th percentile"),
         "time/images_per_s": ("Images/s", 1, 0, "training throughput at the median step"),
-        "time/total_s": ("Total, s", 1, 1, "training and evaluation of one run"),
+        "time/total_s": ("Total, s", 1, 1, "training of one run"),
         "memory/peak_mb": ("Peak, MB", 1, 0, "resident memory of the process on a CPU, allocated memory on a GPU"),
     }
     names = {name: how for name, how in names.items() if name in runs and runs[name].notna().any()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison import Baseline, Tried, bound_samples, by_seed, paired_values
+from reports.comparison import Baseline, Metric, Tried, bound_samples, by_seed, pairs
 from reports.frame import NO_TEMPERATURE, STATUSES
 from reports.tables import interval, number, p_value
 
@@ -24,30 +25,56 @@ def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def sentence(
-    runs: pd.DataFrame, metric: str, levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
+    runs: pd.DataFrame, metric: Metric, levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
 ) -> tuple[str, str]:
     """Subject and predicate: what the runs say about one metric, with an interval, or why they say nothing."""
     usable = levels[levels["n"] > 0]
     if usable.empty:
         return "No run", " finished with this number, so there is nothing to compare."
-    return _where(usable.iloc[0], usable), " " + _predicate(by_seed(runs, metric), usable, differences, baseline)
+    tried = by_seed(runs, metric.name)
+    return _where(usable.iloc[0], usable), " " + _predicate(tried, metric, usable, differences, baseline)
 
 
-def _predicate(tried: Tried, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline) -> str:
+def _predicate(
+    tried: Tried, metric: Metric, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
+) -> str:
     best = usable.iloc[0]
-    value = f"{number(best['mean'])} nats per example{_interval_of_mean(best)}"
+    value = f"{number(best['mean'], metric.digits)} {metric.per}".strip() + _interval_of_mean(best, metric)
     if len(usable) == 1:
         return f"reaches {value}. It is the only setting with a result: nothing to compare it with."
-    lead = f"has the lowest mean of {len(usable)} settings, {value}"
+    lead = f"{_lowest(usable, metric)}, {value}"
     if best["n_bad"]:
         lead += f", although {best['n_bad']} of its runs failed or diverged"
+    lead += _lower_but_failing(usable, metric)
     if best[baseline.by] == baseline.label:
-        return f"{lead}. It is the baseline; {_nearest(tried, usable)}"
+        return f"{lead}. It is the baseline; {_nearest(tried, usable, metric)}"
     rows = differences[(differences["setting"] == best["setting"]) & (differences["device"] == best["device"])]
     rows = rows.sort_values("mean", ascending=False, kind="stable")  # first against the baseline's best schedule
     if rows.empty or not math.isfinite(rows.iloc[0]["mean"]):
         return f"{lead}. {_unpaired(usable, best, baseline)}"
-    return f"{lead}. {_against(rows.iloc[0])}"
+    return f"{lead}. {_against(rows.iloc[0], metric)}"
+
+
+def _lowest(usable: pd.DataFrame, metric: Metric) -> str:
+    """Of how many settings the first has the lowest mean: of those without a failure, where others rank behind."""
+    whole = usable[usable["n_bad"] == 0] if metric.compared else usable
+    if len(whole) in (0, len(usable)):
+        return f"has the lowest mean of {len(usable)} settings"
+    if len(whole) == 1:
+        return f"is the only one of {len(usable)} settings without a failed run"
+    return f"has the lowest mean of the {len(whole)} settings without a failed run"
+
+
+def _lower_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
+    """Which setting has a lower mean and ranks behind, because a run of it failed."""
+    best = usable.iloc[0]
+    lower = usable[(usable["mean"] < best["mean"]) & (usable["n_bad"] > 0)]
+    if best["n_bad"] or lower.empty:
+        return ""
+    row = lower.sort_values("mean", kind="stable").iloc[0]
+    n = row["n_bad"] + row["n"]
+    mean = number(row["mean"], metric.digits)
+    return f" ({_where(row, usable)} has {mean}, but {row['n_bad']} of its {n} runs failed)"
 
 
 def _unpaired(usable: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
@@ -70,18 +97,19 @@ def _where(row: pd.Series, frame: pd.DataFrame) -> str:
     return f"{row['setting']} on {row['device']}" if frame["device"].nunique() > 1 else str(row["setting"])
 
 
-def _interval_of_mean(row: pd.Series) -> str:
+def _interval_of_mean(row: pd.Series, metric: Metric) -> str:
     if math.isnan(row["low"]):
         return f" (n{NB}={NB}{row['n']}, too few for an interval)"
-    return f" (95{NB}% t-interval {interval(row['low'], row['high'])}, n{NB}={NB}{row['n']})"
+    return f" (95{NB}% t-interval {interval(row['low'], row['high'], metric.digits)}, n{NB}={NB}{row['n']})"
 
 
-def _against(row: pd.Series) -> str:
-    change = f"{number(abs(row['mean']))} nats {'below' if row['mean'] < 0 else 'above'} {row['versus']}"
+def _against(row: pd.Series, metric: Metric) -> str:
+    side = "below" if row["mean"] < 0 else "above"
+    change = " ".join(filter(None, [number(abs(row["mean"]), metric.digits), metric.unit, side, row["versus"]]))
     n = row["n_pairs"] - row["n_bad"]
     if math.isnan(row["low"]):
         return f"At the same seed it is {change}; one pair gives no interval."
-    bounds = interval(row["low"], row["high"], signed=True)
+    bounds = interval(row["low"], row["high"], metric.digits, signed=True)
     span = f"Paired by seed it is {change} (95{NB}% interval {bounds}, {n} pairs)"
     certain = st.Interval(row["low"], row["high"]).excludes_zero
     return (
@@ -89,17 +117,16 @@ def _against(row: pd.Series) -> str:
     )
 
 
-def _nearest(tried: Tried, usable: pd.DataFrame) -> str:
+def _nearest(tried: Tried, usable: pd.DataFrame, metric: Metric) -> str:
     """How far the second best is, whatever its schedule, paired by seed."""
     best, other = usable.iloc[0], usable.iloc[1]
     keys = [(str(row["setting"]), str(row["device"])) for row in (best, other)]
-    found = st.paired_differences(*reversed(paired_values(tried, *keys)))
-    finite = found[[math.isfinite(value) for value in found]]
+    finite = pairs(tried, keys[1], keys[0]).finite
     name = _where(other, usable)
     if not len(finite):
         return f"the second best, {name}, has no seed in common with it."
     bounds = st.t_interval(finite)
-    span = interval(bounds.low, bounds.high, signed=True)
+    span = interval(bounds.low, bounds.high, metric.digits, signed=True)
     zero = ", which contains zero" if bounds.known and not bounds.excludes_zero else ""
     note = f"95{NB}% interval {span}{zero}" if bounds.known else "one pair gives no interval"
     return (
@@ -132,9 +159,7 @@ def needed(levels: pd.DataFrame, differences: pd.DataFrame, tried: Tried, band: 
     best = usable.iloc[0]
     rows = differences[(differences["setting"] == best["setting"]) & (differences["device"] == best["device"])]
     row = (rows if len(rows) else differences).iloc[0]
-    pairs = (str(row["setting"]), str(row["device"])), (str(row["versus"]), str(row["device"]))
-    found = st.paired_differences(*paired_values(tried, *pairs))
-    finite = found[[math.isfinite(value) for value in found]]
+    finite = pairs(tried, (row["setting"], row["device"]), (row["versus"], row["device"])).finite
     if len(finite) < 2:
         return ""
     spread = float(finite.std(ddof=1))
@@ -143,6 +168,26 @@ def needed(levels: pd.DataFrame, differences: pd.DataFrame, tried: Tried, band: 
         f"Seeds: the paired differences of {row['setting']} to {row['versus']} have a standard deviation of "
         f"{number(spread)} nats, so a difference of {number(band)} nats would be found four times out of five {words}"
         f"{'' if len(finite) >= 6 else ' From so few seeds that spread is itself uncertain.'}"
+    )
+
+
+_PROBLEMS = {
+    "of different data": ("data.name", "data.binarization", "data.train_size"),
+    "of different models": ("model.n_latents", "model.n_categories", "model.hidden"),
+    "with different budgets": ("training.epochs", "training.batch_size"),
+}
+"""What makes runs answers to different questions, although a report ranks them together."""
+
+
+def _swept(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in runs and runs[name].dropna().astype(str).nunique() > 1]
+
+
+def _mixed(runs: pd.DataFrame, words: str, names: Sequence[str]) -> str:
+    parts = [f"{name}: {', '.join(sorted(set(runs[name].dropna().astype(str))))}" for name in _swept(runs, names)]
+    return (
+        f"Runs {words} are ranked together ({'; '.join(parts)}): compare settings only where these are the same, or "
+        f"report on each alone."
     )
 
 
@@ -157,6 +202,7 @@ def warnings(runs: pd.DataFrame) -> list[str]:
             "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that "
             "changes τ also changes the size of the gradient. What looks like a schedule may be a learning rate."
         )
+    found += [_mixed(runs, words, names) for words, names in _PROBLEMS.items() if _swept(runs, names)]
     seeds = finished.groupby(["setting", "device"])["seed"].nunique()
     if len(seeds) and seeds.max() == 1:
         found.append("One seed per setting: no interval can be given, and the order of the settings may be chance.")

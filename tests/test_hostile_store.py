@@ -32,7 +32,7 @@ from reports.stored import ReportError, load
 from reports.tables import Cell, Column, Table
 from reports.visible import visible, visible_json, visible_lines
 
-KINDS = {".html", ".csv", ".md", ".tex", ".svg", ".parquet"}
+KINDS = {".html", ".csv", ".md", ".tex", ".svg", ".parquet", ".json"}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_browser_is_told_what_the_page_may_do(page):
 def test_no_character_is_unseen_and_no_file_elsewhere(folder):
     written = [path for path in folder.parents[1].rglob("*") if path.is_file()]
     assert {path.suffix for path in written} == KINDS
-    assert all(path.is_relative_to(folder) and re.fullmatch(r"[a-z-]+[0-9]*\.\w+", path.name) for path in written)
+    assert all(path.is_relative_to(folder) and re.fullmatch(r"\.?[a-z-]+[0-9]*\.\w+", path.name) for path in written)
     for path in (each for each in written if each.suffix != ".parquet"):
         found = re.search(UNSEEN, path.read_text(encoding="utf-8"))
         assert found is None, (path.name, found)

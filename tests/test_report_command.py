@@ -117,7 +117,7 @@ def test_two_sweeps_are_compared_seed_by_seed(folder, tmp_path):
     output = report("--compare", "before", "after", "--from", folder, "--out", tmp_path)
     page = page_of(output)
     assert "Of 2 settings that both have: 1 better, 1 equal to the last bit." in page.text
-    assert "Only in after: rloo." in page.text
+    assert "Only in after: rloo · cpu." in page.text
     assert page.text.count("−2.00") >= 1
     changes = pd.read_csv(tmp_path / "tables" / "changes.csv").set_index("estimator")
     assert changes.loc["gumbel_softmax", "mean"] == pytest.approx(-2)
@@ -129,7 +129,10 @@ def test_two_sweeps_are_compared_seed_by_seed(folder, tmp_path):
 def test_a_comparison_with_itself_is_equal_to_the_last_bit(folder, tmp_path):
     output = report("--compare", f"{folder}/before", "before", "--from", folder, "--out", tmp_path)
     assert "Of 2 settings that both have: 2 equal to the last bit." in page_of(output).text
-    assert "Code, packages, machine and settings are the same" in page_of(output).text
+    assert (
+        "Code, packages and machine are the same, and the configurations of the runs that both have"
+        in page_of(output).text
+    )
 
 
 def test_a_comparison_without_anything_in_common_says_so(folder, tmp_path):

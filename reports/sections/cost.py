@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -32,8 +33,9 @@ HOW_TIME = (
 )
 HOW_EQUAL = (
     "{metric} of each setting at the last epoch that the smallest budget pays for: the updates, evaluations or "
-    "seconds after which the first setting is at its end. Mean over seeds; the number in brackets is the rank. A "
-    "setting that is first by updates and not by evaluations has bought its lead."
+    "seconds after which the first setting of a device is at its end. Mean over seeds, where all of them have an epoch "
+    "by then; the number in brackets is the rank, a setting with failed runs last. A setting that is first by updates "
+    "and not by evaluations has bought its lead."
 )
 SHARED = (
     "Contended: other runs shared the machine, so these times are an upper bound and not a comparison of speed."
@@ -60,10 +62,11 @@ def pareto_panels(context: Context) -> list[Panel]:
     """Quality against step time, evaluations and peak memory, each with its front."""
     if context.primary is None:
         return []
-    points = _points(context, context.primary)
+    every = _points(context, context.primary)
     panels = []
-    for name, (short, words, scale) in COSTS.items():
+    for (device, points), (name, (short, words, scale)) in itertools.product(every.groupby("device"), COSTS.items()):
         if name in points and points[name].nunique() > 1:
+            short = f"{short}, {device}" if every["device"].nunique() > 1 else short
             panels.append(_panel(context, points.assign(cost=points[name] * scale), short, words, context.primary))
     return panels
 
@@ -96,7 +99,7 @@ def _panel(context: Context, points: pd.DataFrame, short: str, words: str, metri
             how = context.look[row["estimator_label"]]
             axes.plot(row["cost"], row["mean"], how.marker, color=how.hex, markersize=7 if is_on else 5.5,
                       markerfacecolor=how.hex if is_on else "none", alpha=1 if is_on else 0.8)  # fmt: skip
-        figures.finish(axes, f"Quality against {short}", words, f"{metric.name}, nats per example")
+        figures.finish(axes, f"Quality against {short}", words, metric.axis)
         if points["cost"].min() > 0 and points["cost"].max() > 12 * points["cost"].min():
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from reports import figures, gradient_history
 from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.comparison import Metric
 from reports.context import Context
 from reports.svg import Panel, inline, style
 
@@ -78,18 +79,18 @@ def against_result(context: Context) -> list[Panel]:
         last = last.assign(final=last["run_key"].map(final)).dropna(subset=["final"])
         points = last.groupby(["estimator_label", "setting", "device"], sort=True)[[column, "final"]].mean()
         if len(points) > 1:
-            panels.append(_scatter(context, points, column, words, metric.name))
+            panels.append(_scatter(context, points, column, words, metric))
     return panels
 
 
-def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, metric: str) -> Panel:
+def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, metric: Metric) -> Panel:
     with style(f"result-{column}"):
         figure = Figure(figures.SIZE, layout="constrained")
         axes = figure.add_subplot()
         for (label, _, _), row in points.iterrows():  # type: ignore[misc]
             how = context.look[str(label)]
             axes.plot(row[column], row["final"], how.marker, color=how.hex, markersize=7)
-        figures.finish(axes, f"Final loss against {words}", words, f"{metric}, nats per example")
+        figures.finish(axes, f"Final loss against {words}", words, metric.axis)
         if not column.endswith("bias") and np.all(points[column] > 0):
             axes.set_xscale("log")
         axes.margins(0.08)
@@ -97,4 +98,4 @@ def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, me
             figures.annotate(axes, figures.short(str(row["estimator_label"]), 28), row[column], row["final"])
         spoken = "; ".join(f"{setting}: {row[column]:.2g} and {row['final']:.1f}" for (_, setting, _), row in
                            points.iterrows())  # type: ignore[misc]  # fmt: skip
-        return inline(figure, f"{words} and {metric} of each setting. {spoken}.")
+        return inline(figure, f"{words} and {metric.name} of each setting. {spoken}.")

@@ -20,9 +20,9 @@ HOW = (
 )
 HOW_PROFILE = (
     "For every value on the horizontal axis, the share of an estimator’s runs that end at it or below, over all of its "
-    "schedules, other axes and seeds; the band is a 95 % interval, point by point. The further left and the steeper, "
-    "the better and the less it depends on its settings; a curve that ends below 100 % has runs that failed or "
-    "diverged."
+    "schedules, other axes and seeds. The further left and the steeper, the better and the less it depends on its "
+    "settings; a curve that ends below 100 % has runs that failed or diverged. The band is a 95 % interval, point by "
+    "point; it is drawn where an estimator has one setting, since runs of several settings share their seeds."
 )
 MIN_RUNS_FOR_BAND = 4
 
@@ -60,16 +60,15 @@ def profile(context: Context, metric: Metric) -> Panel | None:
     with style("profile"):
         figure = Figure((5.2, 3.2), layout="constrained")
         axes = figure.add_subplot()
+        several = context.frame.groupby("estimator_label")["setting"].nunique() > 1
         for label, found in values.items():
             how = context.look[label]
-            if len(found) >= MIN_RUNS_FOR_BAND:
+            if len(found) >= MIN_RUNS_FOR_BAND and not several[label]:
                 band = st.profile_band(found, x)
                 axes.fill_between(x, *band, step="post", color=how.hex, alpha=0.1, linewidth=0)
             axes.step(x, st.performance_profile(found, x), where="post", color=how.hex, linewidth=1.9,
                       linestyle=palette.line(how.dash))  # fmt: skip
-        figures.finish(
-            axes, "Performance profile", f"τ: {metric.name}, nats per example", "share of runs at τ or below"
-        )
+        figures.finish(axes, "Performance profile", f"τ: {metric.axis}", "share of runs at τ or below")
         axes.set_ylim(0, 1.02)
         axes.set_xlim(x[0], x[-1])
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")

@@ -31,8 +31,9 @@ HOW = (
     "means that the relaxed codes of training carry what one-hot codes cannot."
 )
 HOW_KL = (
-    "KL divergence of each latent variable of the first finished seed, from the one that says most to the one that "
-    "says least: a line that falls to zero early leaves variables unused."
+    "KL divergence of each latent variable, from the one that says most to the one that says least, of one run of "
+    "each estimator: the first finished seed of its first setting, of at most 12 estimators. A line that falls to "
+    "zero early leaves variables unused."
 )
 MAX_LINES = 12
 MAX_PANELS = 8

@@ -6,6 +6,8 @@ from reports import figures
 from reports.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.context import Context
 
+MAX_PANELS = 40
+"""Where there would be more, one panel has a median for each estimator."""
 HOW = (
     "{metric} in nats per example: a thin line per seed, a thick one for the median over seeds (with many seeds a "
     "band between the quartiles instead of the thin lines; where a panel holds many runs of several schedules, their "
@@ -14,14 +16,18 @@ HOW = (
     "only, without evaluation"
 )
 
+HOW_TAU = "τ at the end of each epoch, the same for every estimator and seed of a schedule; of a learned τ the median."
+
 
 def section(context: Context) -> Section:
     """Loss against steps and against seconds, and the temperatures."""
     metric, history = context.curve_metric, context.history
     if metric is None:
         return Section("curves", "Learning curves", [Words("No run has told of an epoch yet.", "empty")])
-    by_step = figures.curves(history, metric, "step", context.look)
-    by_time = figures.curves(history, metric, "elapsed_s", context.look)
+    many = figures.n_panels(history, metric) > MAX_PANELS
+    words = f"{metric}, nats per example"
+    draw = figures.summary if many else figures.curves
+    by_step, by_time = (draw(history, metric, x, context.look, words) for x in ("step", "elapsed_s"))
     how = HOW.format(metric=metric)
     how += "; these seconds were measured while other runs shared the machine." if context.is_shared else "."
     if len(history) and history["epoch"].nunique() == 1:
@@ -35,5 +41,5 @@ def section(context: Context) -> Section:
     ]
     if temperatures := figures.temperatures(history):
         blocks += [Heading("Temperature"), Pictures("temperature", temperatures)]
-        blocks.append(How("τ at the end of each epoch, the same for every estimator and seed of a schedule."))
+        blocks.append(How(HOW_TAU))
     return Section("curves", "Learning curves", blocks)

@@ -14,7 +14,7 @@ from reports import figures, palette, tables
 from reports import statistics as st
 from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.context import Context, best_settings
-from reports.frame import WORST
+from reports.frame import IDENTITY, WORST
 from reports.svg import Panel, inline, style
 from reports.tables import Cell, Column, Table
 
@@ -22,8 +22,8 @@ MAX_LINES = 8
 HOW = (
     "The share of a setting’s runs whose {metric} has come down to the target, against steps and against seconds of "
     "training. A run that never does counts as not reached, a failed or diverged one too; one that was cut short "
-    "leaves the count where it ended. The targets are what settings reach in the median at their end: nine of ten "
-    "(easy), and the better half (middle)."
+    "leaves the count where it ended. The targets are what settings reach in the median at their end: at least nine "
+    "of ten (easy), and the better half (middle)."
 )
 UNITS = {"step": "training step", "elapsed_s": "training time, s"}
 
@@ -43,7 +43,7 @@ def section(context: Context) -> Section:
         return Section("targets", "Time to target", [Words("No run has told of an epoch yet.", "empty")])
     blocks: list[Block] = []
     for name, target in targets(ends).items():
-        runs = dict(iter(context.curve_history.groupby(["setting", "device"], sort=True)))
+        runs = _watched(context)
         blocks.append(Heading(f"Target {tables.number(target)}", f"{name}; {metric}, nats per example"))
         shown = _shown(context, ends)
         panels = [_panel(context, {key: runs[key] for key in shown if key in runs}, x, target) for x in UNITS]
@@ -57,6 +57,15 @@ def targets(ends: pd.Series) -> dict[str, float]:
     """What nine of ten settings reach, and what half of them reach; one target where they are the same."""
     found = {"easy": float(ends.quantile(0.9, "higher")), "middle": float(ends.quantile(0.5, "higher"))}
     return found if found["middle"] < found["easy"] else {"easy": found["easy"]}
+
+
+def _watched(context: Context) -> dict[tuple[str, str], pd.DataFrame]:
+    """The epochs of every run, by setting and device; one that failed before its first epoch has a row too."""
+    history = context.curve_history
+    failed = context.frame[context.frame["status"].isin(WORST)]
+    without = failed[~failed["run_key"].isin(history["run_key"])]
+    both = pd.concat([history, without[list(IDENTITY)]], ignore_index=True) if len(without) else history
+    return dict(iter(both.groupby(["setting", "device"], sort=True)))
 
 
 def _final_medians(context: Context) -> pd.Series:
@@ -80,8 +89,10 @@ def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
     """First time at the target of every run of a setting."""
     reached, watched = [], []
     for _, run in runs.sort_values("epoch").groupby("run_key"):
-        reached.append(st.time_to_target(run[x].to_numpy(), run[metric].to_numpy(), target))
-        watched.append(math.inf if run["status"].iloc[0] in WORST else float(run[x].iloc[-1]))
+        status = run["status"].iloc[0]
+        run = run.dropna(subset=[x, metric])
+        reached.append(st.time_to_target(run[x].to_numpy(), run[metric].to_numpy(), target) if len(run) else math.inf)
+        watched.append(math.inf if status in WORST else float(run[x].iloc[-1]))
     return Times(np.array(reached), np.array(watched))
 
 

@@ -112,7 +112,7 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
             spoken.append(f"{label} is best at τ = {best['tau']:g} with {best['median']:.1f}")
         axes.set_xscale("log")
         ticks = sorted(set(constant["tau"]))
-        figures.finish(axes, "Sensitivity to a constant temperature", "τ", f"{metric.name}, nats per example")
+        figures.finish(axes, "Sensitivity to a constant temperature", "τ", metric.axis)
         axes.set_xticks(ticks, [f"{tau:g}" for tau in ticks])
         axes.minorticks_off()
         for (_, _), group in lines.items():

@@ -26,18 +26,23 @@ def _findings(context: Context) -> list[Block]:
     found = []
     for metric in context.metrics:
         if metric.compared:
-            sentence = verdict.sentence(context.compared, metric.name, context.levels(metric),
-                                        context.differences(metric), context.baseline)  # fmt: skip
+            sentence = verdict.sentence(
+                context.compared, metric, context.levels(metric), context.differences(metric), context.baseline
+            )
             found.append(Finding(metric.title, metric.name, *sentence))
     if not found:
         text = "No run finished, so there is nothing to compare. What happened to each run is below."
         return [Words(text, "empty")]
     grouped = context.options.group_by
-    note = f"Compared by {grouped}: each value is the mean over everything else, at the same seed."
+    note = f"Compared by {grouped}: each value is the mean over everything else at one seed, so n counts seeds."
+    if grouped and context.left_out:
+        note += f" Left out, because they are not in every group: {', '.join(context.left_out)}."
     return [*([Words(note, "remark")] if grouped else []), Findings(found)]
 
 
 def _needed(context: Context, metric: Metric) -> str:
+    if not metric.in_nats:
+        return ""
     tried = comparison.by_seed(context.compared, metric.name)
     return verdict.needed(context.levels(metric), context.differences(metric), tried, context.options.band)
 
@@ -59,7 +64,7 @@ def _facts(context: Context) -> Facts:
     if packages := provenance.packages(stored):
         facts.append(("Packages", packages))
     facts.append(("Newest run", provenance.newest_end(context.frame)))
-    stated = context.options.baseline is not None or context.options.group_by is not None
+    stated = context.options.baseline is not None
     facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
     facts.append(("k of the bound", comparison.bound_samples(context.frame)))
     return Facts(facts, command=provenance.command(runs))
