@@ -22,8 +22,8 @@ TERMS: tuple[tuple[str, str, str], ...] = (
     ("mean", "Mean", "Of the finished runs: it cannot hold an ∞, so read it with n."),
     ("interval", "95 % interval", "Student’s t, on the values or on the paired differences. For normal and "
         "heavy-tailed differences it covers 95 % at every number of seeds, for strongly skewed ones 82 to 86 %; a "
-        "percentile bootstrap of a mean covers 75 % at 3 seeds and 90 % at 10. Intervals are not corrected for the number of "
-        "comparisons, and the best of several settings looks better than it is."),
+        "percentile bootstrap of a mean covers 75 % at 3 seeds and 90 % at 10. Intervals are not corrected for the "
+        "number of comparisons, and the best of several settings looks better than it is."),
     ("median", "Median", "Failed and diverged runs count as ∞, so it is ∞ once half of the runs have no number. "
         "Its interval, in the CSV and on hovering, is that of the sign test, from six runs on."),
     ("iqm", "IQM", "Interquartile mean: the mean of the middle half of the values, with fractional weights at its "
