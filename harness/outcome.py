@@ -3,14 +3,14 @@
 All text of a grid or command line is shown as text: it makes no link, no heading and no HTML.
 """
 
+import math
 import re
-import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.events import Finished
+from harness.ranking import Level, rank
 from reports.visible import visible
 
 if TYPE_CHECKING:
@@ -25,15 +25,6 @@ ROWS = 40
 QUESTION, COMMAND, LABEL = 600, 1200, 80
 """Characters of each at most: MLflow cuts a tag at 8,000 in silence."""
 _MARKUP = re.compile(r"[&<>\\`*_{}\[\]|~#$@]|(?<=:)//|(?<=www)\.", re.IGNORECASE)
-
-
-class Setting(NamedTuple):
-    """A setting of an estimator: its mean test −ELBO over so many finished seeds."""
-
-    mean: float
-    estimator: str
-    label: str
-    n_seeds: int
 
 
 class Outcome(NamedTuple):
@@ -92,7 +83,7 @@ def grid_in_words(runs: Sequence["RunConfig"]) -> str:
     return "\n".join([lines[0], "", *lines[1:]])
 
 
-def state(sweep: "Sweep", ranked: Sequence[Setting], *, is_over: bool) -> str:
+def state(sweep: "Sweep", ranked: Sequence[Level], *, is_over: bool) -> str:
     """Return how the sweep ended, or that it is under way, with its runs by status and the best setting.
 
     MLflow folds all but the first lines of a description away, so this stands there.
@@ -100,31 +91,47 @@ def state(sweep: "Sweep", ranked: Sequence[Setting], *, is_over: bool) -> str:
     counts = ", ".join(f"{count} {status}" for status, count in sweep.counts().most_common())
     best = ""
     if ranked:
-        mean, _, label, n_seeds = ranked[0]
-        best = f" Best so far: {code(label)}, test −ELBO {mean:.2f} (mean of {counted(n_seeds, 'seed')})."
+        best = (
+            f" Best so far: {code(ranked[0].setting)}, test −ELBO {mean(ranked[0]):.2f} (mean of {seeds(ranked[0])})."
+        )
     if not is_over:
         return f"**Under way.** When it began: {counts}.{best}"
     return f"**Ended:** {counts}.{best.replace('Best so far', 'Best')}"
 
 
-def best_settings(sweep: "Sweep") -> list[Setting]:
-    """Return the best setting of each estimator by its mean over seeds, best first."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for run in sweep.grid.runs:
-        if (value := result(sweep, run)) is not None:
-            values[run.estimator.name, run.label].append(value)
-    best: dict[str, tuple[float, str, int]] = {}
-    for (name, label), found in values.items():
-        row = statistics.fmean(found), label, len(found)
-        best[name] = min(best.get(name, row), row)
-    return sorted(Setting(mean, name, label, n) for name, (mean, label, n) in best.items())
+def best_settings(sweep: "Sweep") -> list[Level]:
+    """Return the best setting of each estimator, best first, in the order of the terminal and the report.
+
+    One with a failed or diverged run comes after all without; an estimator without a finished run has none.
+    """
+    names = {run.label: run.estimator.name for run in sweep.grid.runs}
+    best: dict[str, Level] = {}
+    for level in rank(sweep):
+        if level.value is not None:
+            best.setdefault(names[level.setting], level)
+    return list(best.values())
 
 
-def ranking(rows: Sequence[Setting]) -> str:
+def mean(level: Level) -> float:
+    """Return the mean of a setting's finished runs."""
+    return level.value.mean if level.value is not None else math.nan
+
+
+def seeds(level: Level) -> str:
+    """Return over how many seeds that mean is, of how many if not of all, and what became of the others."""
+    n = level.value.n if level.value is not None else 0
+    if n == level.n_planned:
+        return counted(n, "seed")
+    bad = {"failed": level.n_failed, "diverged": level.n_diverged}
+    return ", ".join([f"{n:,} of {counted(level.n_planned, 'seed')}", *(f"{k:,} {how}" for how, k in bad.items() if k)])
+
+
+def ranking(rows: Sequence[Level]) -> str:
     """Return settings as a list in Markdown: the tables of MLflow's interface have no space between their columns."""
-    lines = [f"- {mean:.2f} {code(label)} ({counted(n, 'seed')})" for mean, _, label, n in rows[:ROWS]]
+    lines = [f"- {mean(level):.2f} {code(level.setting)} ({seeds(level)})" for level in rows[:ROWS]]
     lines += [f"- and {counted(len(rows) - ROWS, 'more estimator')}"] * (len(rows) > ROWS)
-    return "\n".join(["The best setting of each estimator, by its mean test −ELBO:", "", *lines])
+    last = "; those with failed or diverged runs are last" * any(level.n_bad for level in rows)
+    return "\n".join([f"The best setting of each estimator, by its mean test −ELBO{last}:", "", *lines])
 
 
 def counted(number: int, what: str) -> str:

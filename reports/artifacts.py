@@ -25,6 +25,8 @@ from reports.visible import NAME, visible, visible_json, without_passwords
 
 CHECKSUMS = "harness.sha256"
 IMAGES = ("originals", "reconstructions", "prior_samples", "traversals")
+_FOLDERS = ("pictures", "images")
+"""Where a run has them; older runs in the second."""
 MAX_BYTES = 64_000_000
 MAX_NOTES = 20
 _SERVERS = ("http", "https")
@@ -92,8 +94,11 @@ class Artifacts:
         return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
     def images(self, run: Any) -> dict[str, bytes]:
-        found = {kind: self.content(run, f"images/{kind}.png") for kind in IMAGES}
+        found = {kind: self._image(run, kind) for kind in IMAGES}
         return {kind: png for kind, png in found.items() if png.startswith(_PNG)}
+
+    def _image(self, run: Any, kind: str) -> bytes:
+        return next(filter(None, (self.content(run, f"{folder}/{kind}.png") for folder in _FOLDERS)), b"")
 
     def _read(self, run: Any, name: str) -> bytes | None:
         """The bytes of a file, None where there is none."""

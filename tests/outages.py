@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -43,6 +44,9 @@ CODE = {
     "git_dirty": 0,
 }
 ENDED = {"finished": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED", "skipped": "KILLED"}
+
+IN_CHARTS = re.compile(r"images/([^/+%]+)([+%])step\2\d+\2timestamp\2\d+\2[^+%]+(\2compressed\.webp|\.png)")
+"""A name that MLflow's charts can read; they show no picture of a run that has another one among these."""
 
 
 class Said:
@@ -258,11 +262,12 @@ def check_files(client: MlflowClient, run_id: str, attempt: Attempt) -> None:
     rows = json.loads(Path(client.download_artifacts(run_id, "history.json")).read_text())
     assert [row["epoch"] for row in rows] == [event.epoch for event in attempt.epochs]
     pictures = [file.path for file in client.list_artifacts(run_id, "images")] if images else []
+    assert all(IN_CHARTS.fullmatch(path) for path in pictures), pictures
     endings = Counter(path.rpartition(".")[2] for path in pictures)
+    assert endings == Counter({"png": len(images), "webp": len(images)} if images else {}), pictures  # each once
     final = [image for image in images if image.final]
-    in_charts = len(images)  # each once, as PNG and small
-    assert endings == Counter({"png": in_charts + len(final), "webp": in_charts} if images else {}), pictures
+    assert len(client.list_artifacts(run_id, "pictures")) == len({image.name for image in final})
     assert ("latents.json" in names) == any(isinstance(record.event, Latents) for record in attempt.records)
     for image in final:
-        assert Path(client.download_artifacts(run_id, f"images/{image.name}.png")).read_bytes() == image.png
+        assert Path(client.download_artifacts(run_id, f"pictures/{image.name}.png")).read_bytes() == image.png
     assert ("mlflow.loggedImages" in client.get_run(run_id).data.tags) == bool(images)

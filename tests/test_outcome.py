@@ -7,10 +7,11 @@ import pytest
 from hostile_store import PAYLOADS, UNSEEN
 
 from estimators import REGISTRY
-from harness.events import Finished, Record
+from harness.events import Diverged, Failed, Finished, Record
 from harness.grid import Grid, load_grid
 from harness.origin import Origin
-from harness.outcome import best_runs, block, code, note, text
+from harness.outcome import best_runs, best_settings, block, code, note, text
+from harness.ranking import rank
 from harness.sweep import Sweep
 
 GRID = """
@@ -56,6 +57,62 @@ def test_the_best_of_each_estimator(sweep: Sweep) -> None:
     rloo = [i for i, run in enumerate(runs) if run.estimator.name == "rloo"]
     finish(sweep, {i: 100.0 + i for i in range(len(runs))} | {rloo[-1]: 50.0})
     assert best_runs(sweep) == {"straight_through": runs[0].key, "rloo": runs[rloo[-1]].key}
+
+
+def settings(sweep: Sweep, estimator: str) -> list[str]:
+    return list(dict.fromkeys(run.label for run in sweep.grid.runs if run.estimator.name == estimator))
+
+
+def end(sweep: Sweep, setting: str, *ends: float | str) -> None:
+    """End the runs of a setting, in the order of their seeds: with a number, failed or diverged."""
+    runs = [run for run in sweep.grid.runs if run.label == setting]
+    for run, how in zip(runs, ends, strict=True):
+        bad = Failed("no", "") if how == "failed" else Diverged(1, "the loss is nan")
+        event = bad if isinstance(how, str) else Finished(1, {"test/neg_elbo": how})
+        sweep.add(Record(run.key, 1, event))
+
+
+@pytest.fixture
+def three_seeds(tmp_path: Path) -> Sweep:
+    path = tmp_path / "told.yaml"
+    path.write_text(GRID.replace("[0, 1]", "[0, 1, 2]"))
+    grid = load_grid(path, REGISTRY)
+    return Sweep(grid, tmp_path / "told", grid.runs)
+
+
+def test_a_setting_with_failed_or_diverged_runs_is_best_of_its_estimator_only_without_another(
+    three_seeds: Sweep,
+) -> None:
+    first, second = settings(three_seeds, "straight_through")
+    end(three_seeds, first, "diverged", 50.0, "diverged")
+    assert "Best: `straight_through · constant(0.5)`, test −ELBO 50.00 (mean of 1 of 3 seeds, 2 diverged)." in note(
+        three_seeds, None, is_over=True
+    )
+    end(three_seeds, second, 101.0, 102.0, 103.0)
+    end(three_seeds, settings(three_seeds, "rloo")[0], 60.0, "failed", "diverged")
+    told = note(three_seeds, None, is_over=True)
+    assert f"Best: `{second}`, test −ELBO 102.00 (mean of 3 seeds)." in told
+    assert told.partition("those with failed or diverged runs are last:\n\n")[2].splitlines()[:2] == [
+        f"- 102.00 `{second}` (3 seeds)",
+        f"- 60.00 `{settings(three_seeds, 'rloo')[0]}` (1 of 3 seeds, 1 failed, 1 diverged)",
+    ]
+
+
+def test_settings_have_the_order_of_the_terminal(three_seeds: Sweep) -> None:
+    labels = list(dict.fromkeys(run.label for run in three_seeds.grid.runs))
+    for number, label in enumerate(labels[:-1]):
+        end(three_seeds, label, 100.0 - number, 90.0, "failed" if number % 2 else 110.0)
+    ranked = [level.setting for level in rank(three_seeds)]
+    best = best_settings(three_seeds)
+    assert [level.setting for level in best] == [each for each in ranked if each in {level.setting for level in best}]
+    assert best[0].setting == ranked[0]
+    names = {run.label: run.estimator.name for run in three_seeds.grid.runs}
+    assert [names[level.setting] for level in best] == list(dict.fromkeys(names[each] for each in ranked[:-1]))
+
+
+def test_a_setting_that_is_not_through_says_over_how_many_of_its_seeds(three_seeds: Sweep) -> None:
+    finish(three_seeds, {0: 100.0})
+    assert "test −ELBO 100.00 (mean of 1 of 3 seeds)." in note(three_seeds, None, is_over=False)
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)

@@ -107,7 +107,7 @@ def _is_json(content: bytes) -> bool:
         ("plan.json", lambda runs: len(runs.sweeps[0].plan) == 0),
         ("grid.yaml", lambda runs: runs.sweeps[0].grid == ""),
         ("provenance.json", lambda runs: not runs.runs["shared_machine"].any()),
-        ("images/originals.png", lambda runs: len(runs.images) == 2),
+        ("pictures/originals.png", lambda runs: len(runs.images) == 2),
     ],
 )
 def test_other_damaged_files_are_told_and_not_used(

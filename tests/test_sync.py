@@ -59,10 +59,10 @@ def test_a_lost_picture_is_all_that_a_replay_leaves_out(out: Path) -> None:
 
 
 def pictures(out: Path) -> dict[str, list[str]]:
-    """The pictures of each run, by key, but not those for charts."""
+    """The final pictures of each run, by key."""
     client = MlflowClient(tracking_uri=uri_of(out))
-    files = {run.data.tags["run_key"]: client.list_artifacts(run.info.run_id, "images") for run in children(out)}
-    return {key: [file.path for file in found if "+" not in file.path] for key, found in files.items()}
+    files = {run.data.tags["run_key"]: client.list_artifacts(run.info.run_id, "pictures") for run in children(out)}
+    return {key: [file.path for file in found] for key, found in files.items()}
 
 
 def test_sync_is_refused_while_the_sweep_has_a_driver(tmp_path: Path, out: Path) -> None:

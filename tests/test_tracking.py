@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
+from outages import IN_CHARTS
 from PIL import Image as PILImage
 from stores_that_fail import wait_for
 
@@ -101,8 +102,8 @@ def test_a_finished_run_has_tags_params_metrics_and_files(tracker: Tracker, grid
     ]
     assert json.loads(artifact(child, "config.json").read_text())["seed"] == 0
     assert json.loads(artifact(child, "provenance.json").read_text()) == {"torch": "2"}
-    assert artifact(child, "images/originals.png").read_bytes() == PNG
-    assert len(list(artifact(child, "images").iterdir())) == 3  # and two for the UI: with the step, and small
+    assert artifact(child, "pictures/originals.png").read_bytes() == PNG
+    assert len(list(artifact(child, "images").iterdir())) == 2  # for the UI: with the step, and small
 
 
 def test_what_is_written_together_takes_few_calls(
@@ -231,7 +232,7 @@ def test_every_file_of_a_run_has_its_checksum(tracker: Tracker, grid: Grid, toge
     attempt = finished_attempt(grid.runs[0].key)
     tracker.write(attempt.records, attempt) if together else write(tracker, attempt)
     (child,) = children(tracker)
-    names = ["config.json", "provenance.json", "images/originals.png", "history.json"]
+    names = ["config.json", "provenance.json", "pictures/originals.png", "history.json"]
     assert stated(child) == {name: sha256(artifact(child, name)) for name in names}
     parent = MlflowClient(tracking_uri=tracker.uri).get_run(tracker.parent_id)
     assert stated(parent) == {"grid.yaml": sha256(artifact(parent, "grid.yaml"))}
@@ -256,9 +257,10 @@ def test_pictures_over_training_are_in_the_charts_and_the_last_one_is_the_artifa
     )
     tracker.write(attempt.records, attempt) if together else write(tracker, attempt)
     (child,) = children(tracker)
-    assert artifact(child, "images/reconstructions.png").read_bytes() == shades[20]
-    assert stated(child)["images/reconstructions.png"] == hashlib.sha256(shades[20]).hexdigest()
-    charts = [path for path in artifact(child, "images").iterdir() if re.search(r"\bstep\b.*\.png$", path.name)]
+    assert artifact(child, "pictures/reconstructions.png").read_bytes() == shades[20]
+    assert stated(child)["pictures/reconstructions.png"] == hashlib.sha256(shades[20]).hexdigest()
+    assert all(IN_CHARTS.fullmatch(f"images/{path.name}") for path in artifact(child, "images").iterdir())
+    charts = artifact(child, "images").glob("*.png")
     shown = {int(re.search(r"step\W(\d+)", path.name)[1]): PILImage.open(path).getpixel((0, 0)) for path in charts}
     assert shown == {5: 50, 10: 100, 20: 200}
 
@@ -268,8 +270,8 @@ def test_one_name_twice_among_the_final_pictures_leaves_the_last(tracker: Tracke
     attempt = Attempt([Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate(events)])
     tracker.write(attempt.records, attempt)
     (child,) = children(tracker)
-    assert artifact(child, "images/originals.png").read_bytes() == png(2)
-    assert stated(child)["images/originals.png"] == hashlib.sha256(png(2)).hexdigest()
+    assert artifact(child, "pictures/originals.png").read_bytes() == png(2)
+    assert stated(child)["pictures/originals.png"] == hashlib.sha256(png(2)).hexdigest()
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -329,7 +331,7 @@ def test_a_failed_run_has_the_checksum_of_its_traceback(tracker: Tracker, grid: 
 
 def test_the_checksums_fit_into_a_tag() -> None:
     names = ["config.json", "provenance.json", "history.json", "latents.json", "error.txt"]
-    names += [f"images/{name}.png" for name in ("originals", "reconstructions", "prior_samples", "traversals")]
+    names += [f"pictures/{name}.png" for name in ("originals", "reconstructions", "prior_samples", "traversals")]
     assert len(records.checksum_tag(dict.fromkeys(names, records.sha256(b""))).value) < 1000
 
 

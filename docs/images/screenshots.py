@@ -29,11 +29,18 @@ from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 HERE = Path(__file__).parent
 COLOURS = 128
 COLUMNS = ["metrics.`test/neg_elbo`", "metrics.`test/neg_bound`", "tags.`harness.best`", "attributes.`Dataset`"]
+STEADY = 5
+"""So often, a second apart, a section is in the same place before it counts as staying there."""
+PLACE = """
+    let box = arguments[0];
+    while (box.parentElement && !/auto|scroll/.test(getComputedStyle(box).overflowY)) box = box.parentElement;
+    return arguments[0].getBoundingClientRect().top - box.getBoundingClientRect().top + box.scrollTop"""
 GROUPED = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "estimator"}]}
 STATE = {
     "searchFilter": "",
@@ -118,7 +125,13 @@ class Visitor:
         browser.get(f"{address}/#/experiments?workflowType=machine_learning")
         self.remember("mlflow.assistant.panelOpen_v1", False)
         self.remember("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", True)
-        self.remember(f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment_id}"]-ReactComponentState', STATE)
+        self.remember_state()
+
+    def remember_state(self, **changes: object) -> None:
+        """Be somebody who left the page of the experiment in STATE, with these changes."""
+        name = self.experiment.rpartition("/")[2]
+        key = f'MLflowLocalStorage-1.1-ExperimentPage-["{name}"]-ReactComponentState'
+        self.remember(key, STATE | changes)
 
     def remember(self, key: str, value: object) -> None:
         self.browser.execute_script("localStorage.setItem(arguments[0], arguments[1])", key, json.dumps(value))
@@ -141,11 +154,37 @@ class Visitor:
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found[0])
         found[0].click()
 
-    def scroll_to(self, title: str) -> None:
-        """Bring the last section with this title to the top."""
-        time.sleep(3)
-        found = self.browser.find_elements(By.XPATH, f"//*[text()='{title}']")
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", found[-1])
+    def scroll_to(self, title: str, seconds: float = 40) -> None:
+        """Bring the last section with this title to the top, again until it stays: those above it grow as they load."""
+        tops: list[float] = []
+        deadline = time.monotonic() + seconds
+        while len(tops) < STEADY or max(tops[-STEADY:]) - min(tops[-STEADY:]) > 2:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the section {title!r} does not stay in its place")
+            found = self.browser.find_elements(By.XPATH, f"//*[text()='{title}']")
+            if found:
+                self.browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", found[-1])
+                time.sleep(0.2)
+                tops.append(self.browser.execute_script(PLACE, found[-1]))
+            time.sleep(1)
+
+    def add_image_grid(self, picture: str, steps: int) -> None:
+        """Fill the window with a chart of this picture of the runs in sight, so many marks after the first step's."""
+        dialog = "//*[@role='dialog']"
+        self.click("(//button[contains(., 'Add chart')])[last()]")
+        self.click("//*[@role='menuitem'][contains(., 'Image grid')]")
+        self.click(f"{dialog}//*[@role='switch']")  # not the parameters of each run
+        self.click(f"({dialog}//button[@role='combobox'])[last()]")
+        self.click(f"//*[@role='option'][contains(., '{picture}')]")
+        self.browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+        slider = self.browser.find_element(By.XPATH, f"{dialog}//*[@role='slider']")
+        for _ in range(1 + steps):
+            slider.send_keys(Keys.ARROW_RIGHT)
+        self.click(f"{dialog}//button[. = 'Add chart']")
+        time.sleep(2)
+        self.click(
+            f"(//button[contains(@data-component-id, 'fullscreen')][preceding-sibling::*[. = '{picture}']])[last()]"
+        )
 
     def keep(self, name: str, settle_s: float = 4.0) -> None:
         """Save what is seen, in few colours, once curves and pictures have been drawn."""
@@ -167,12 +206,13 @@ def main() -> None:
     runs = client.search_runs([experiment_id])
     parent = next(run for run in runs if run.data.tags["harness.kind"] == "sweep").info.run_id
     children = [run for run in runs if run.data.tags["harness.kind"] == "run"]
-    best = next(run for run in children if "harness.best" in run.data.tags).info.run_id
+    best = [run.info.run_id for run in children if "harness.best" in run.data.tags]
     models = client.search_logged_models([experiment_id])
     with interface(uri) as address, chromium() as browser:
         me = Visitor(browser, address, experiment_id)
         for name, picture in pictures(me, parent, best, [run.info.run_id for run in children], models).items():
             if given.only in (None, name):
+                me.remember_state()
                 try:
                     picture()
                 except WebDriverException as error:  # the page differs: look at what there is
@@ -180,9 +220,9 @@ def main() -> None:
                 me.keep(name)
 
 
-def pictures(me: Visitor, parent: str, best: str, children: list[str], models: list[Any]) -> dict[str, Any]:
+def pictures(me: Visitor, parent: str, best: list[str], children: list[str], models: list[Any]) -> dict[str, Any]:
     """What leads to each picture, by its name."""
-    run, sweep = f"{me.experiment}/runs/{best}", f"{me.experiment}/runs/{parent}"
+    run, sweep = f"{me.experiment}/runs/{best[0]}", f"{me.experiment}/runs/{parent}"
     comparison = f"/compare-runs?runs={json.dumps(children)}&experiments={json.dumps([me.experiment.split('/')[-1]])}"
 
     def description() -> None:
@@ -190,12 +230,19 @@ def pictures(me: Visitor, parent: str, best: str, children: list[str], models: l
         me.click("//button[contains(., 'Show more')]")
 
     def charts() -> None:
-        me.open(f"{me.experiment}/runs?compareRunsMode=CHART", "memory/peak_mb")
+        me.open(f"{me.experiment}/runs?compareRunsMode=CHART", "Group: rloo")
         me.scroll_to("train")
 
     def curves() -> None:
-        me.open(f"{run}/model-metrics", "peak_mb")
+        me.open(f"{run}/model-metrics", "Auto-refresh")
         me.scroll_to("train")
+
+    def images() -> None:
+        shown = {"runsHiddenMode": "HIDE_ALL", "runsVisibilityMap": dict.fromkeys(best, True)}
+        me.remember_state(groupBy=None, runsExpanded={parent: True}, **shown)
+        me.open(f"{me.experiment}/runs?compareRunsMode=CHART", "Model metrics")
+        me.scroll_to("Model metrics")
+        me.add_image_grid("reconstructions", steps=2)
 
     def dataset() -> None:
         me.open(run, "mnist-mini")
@@ -210,7 +257,7 @@ def pictures(me: Visitor, parent: str, best: str, children: list[str], models: l
         "report": lambda: me.open(f"{sweep}/artifacts/report/report.html", "report.html"),
         "system": lambda: me.open(f"{sweep}/system-metrics", "cpu_utilization"),
         "curves": curves,
-        "images": lambda: me.open(f"{run}/artifacts/images/reconstructions.png", "provenance.json"),
+        "images": images,
         "dataset": dataset,
         "models": lambda: me.open(f"{me.experiment}/models", "Ready"),
         **({"model": lambda: me.open(f"{me.experiment}/models/{models[0].model_id}", "Ready")} if models else {}),

@@ -25,6 +25,8 @@ MLFLOW_STATUS = {
 
 SUMS = "harness.sha256"
 WEIGHTS = "model/weights.pt"
+PICTURES = "pictures"
+"""The folder of the final pictures. `images` is that of MLflow's charts alone: a name without a step breaks them."""
 PER_RUN = ("time/", "latent/")
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
@@ -74,7 +76,7 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     if isinstance(event, Started):
         return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
     if isinstance(event, Image):
-        return {f"images/{event.name}.png": event.png} if event.final else {}
+        return {f"{PICTURES}/{event.name}.png": event.png} if event.final else {}
     if isinstance(event, Latents):
         return {"latents.json": json.dumps(asdict(event)).encode()}
     if isinstance(event, Weights):
