@@ -11,6 +11,7 @@ install: $(DONE)
 $(DONE): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: expected Python >= 3.11, got " + sys.version.split()[0] + ". Set PYTHON=python3.11 or newer.")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv: torch and MLflow are several GB, so this takes some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(DONE)
 

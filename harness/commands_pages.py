@@ -2,13 +2,16 @@
 
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from harness.command_line import (
+    Refused,
     grid_option,
     load,
     make_console,
@@ -64,6 +67,12 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
 def ui(port: int, out: Path, tracking_uri: str | None) -> None:
     """Open the MLflow UI on this store, on loopback only."""
     uri = tracking_uri or store_uri(out)
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise Refused(f"--port: expected a free port, got {port}: {error.strerror}. Give another.") from error
     click.echo(f"MLflow UI: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C stops it)")
     click.echo("Open the grid's experiment, its runs, the chart view, then: Group by → estimator.")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -132,7 +133,9 @@ def _compare(names: tuple[str, str], options: "Options", place: _Place) -> None:
     from reports.compare import build_comparison
 
     one, other = (_load_named(name, place) for name in names)
-    folder = place.out or place.results / "compare" / "-".join(folder_name(runs.experiment) for runs in (one, other))
+    for runs in (one, other):
+        folder_name(runs.experiment)
+    folder = place.out or place.results / "compare" / re.sub(r"[^A-Za-z0-9._-]+", "-", "-to-".join(names)).strip("-.")
     try:
         path = build_comparison((names[0], one), (names[1], other), folder, options)
     except OSError as error:
@@ -154,6 +157,7 @@ def _watch(build: Callable[[], "Runs"], every_s: float) -> None:
     """Build again and again until no sweep runs any more, or Ctrl-C. What goes wrong meanwhile is said, once a time."""
     from reports.frame import ReportError
 
+    click.echo(f"watching: a report every {every_s:g} s until the sweep ends; Ctrl-C stops")
     while True:
         try:
             runs = build()

@@ -57,8 +57,11 @@ def _level(label: str, by_seed: dict[int, float], statuses: Counter[str]) -> Lev
     return Level(label, statuses.total(), statuses["failed"], statuses["diverged"], mean_of(list(by_seed.values())))
 
 
-def _order(level: Level) -> tuple[bool, bool, float]:
-    return level.value is None, level.n_bad > 0, math.inf if level.value is None else level.value.mean
+def _order(level: Level) -> tuple[bool, float, float]:
+    """As `reports.comparison.levels`: by the share of runs that failed or diverged, then the mean; no value last."""
+    if level.value is None:
+        return True, 1.0, math.inf
+    return False, level.n_bad / (level.n_bad + level.value.n), level.value.mean
 
 
 def _difference(level: Level, best: Level, by_seed: dict[str, dict[int, float]]) -> Mean | None:

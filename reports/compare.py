@@ -17,7 +17,7 @@ from reports.comparison import Metric, Pairs
 from reports.context import Context, Options
 from reports.definitions import TERMS
 from reports.files import Folder, write_atomically
-from reports.frame import WORST, Runs
+from reports.frame import ABSENT, WORST, Runs
 from reports.html import figure_files, render, table_files
 from reports.tables import Cell, Column, Table
 
@@ -155,6 +155,8 @@ def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
     for name, context in zip(sides.names, sides.contexts, strict=True):
         blocks += [Heading(name), Counts(verdict.counts(context.frame))]
         blocks += [Words(note, "warn") for note in context.runs.notes]
+    if any(context.is_shared for context in sides.contexts):
+        blocks.append(Words("Times were taken while other runs shared the machine: step times do not compare.", "warn"))
     blocks.append(Heading("What is not the same"))
     differing = list(_differing(sides))
     text = "Code, packages and machine are the same, and the configurations of the runs that both have."
@@ -168,7 +170,7 @@ def _differing(sides: Sides) -> list[tuple[str, str]]:
     names = [*one, *(name for name in other if name not in one)]
     found = [(name, f"{one.get(name, 'not stored')} → {other.get(name, 'not stored')}")
              for name in names if one.get(name) != other.get(name)]  # fmt: skip
-    both = _shared([context.frame[context.frame["status"] != "missing"] for context in sides.contexts])
+    both = _shared([context.frame[~context.frame["status"].isin(ABSENT)] for context in sides.contexts])
     for column in sorted(name.removesuffix("_1") for name in both if name.endswith("_1")):
         if "." in column and "/" not in column and f"{column}_2" in both:
             texts = [both[f"{column}_{i}"].map(_said) for i in (1, 2)]

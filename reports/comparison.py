@@ -46,7 +46,8 @@ class Metric:
         return f"{self.name}, {self.per}" if self.unit else self.name
 
 
-_UNITS = (("time/images_per_s", "images/s"), ("time/", "s"), ("memory/", "MB"), ("latent/entropy", NATS))
+_HIGHER_IS_BETTER = ("images_per_s", "cosine", "cosine_low", "cosine_high", "snr", "compiled")
+_UNITS = (("time/", "s"), ("memory/", "MB"), ("latent/entropy", NATS))
 _NO_NATS = ("time/", "memory/", "cost/", "latent/", "gradient/", "compiled", "tau")
 
 
@@ -78,8 +79,12 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
     if len(others) < len(there):
         return [*(metric for metric in there if metric.name == first), *others]
     names = sorted(str(name) for name in runs.columns if "/" in str(name) and runs[name].notna().any())
+    names = [name for name in names if not name.endswith(_HIGHER_IS_BETTER)]
     if first not in names:
-        raise ReportError(f"--metric: expected one of {', '.join(names) or 'none, as no run finished'}; got '{first}'.")
+        near = difflib.get_close_matches(first, names, 1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        there = ", ".join(names) or "none, as no run finished"
+        raise ReportError(f"--metric: expected one of {there}; got '{first}'.{hint}")
     return [_asked(runs, first), *others]
 
 
@@ -95,7 +100,8 @@ def levels(runs: pd.DataFrame, metric: str, *, bad_is_worst: bool = True) -> pd.
     """One row per setting and device, best first.
 
     ``n`` runs have a number, ``n_bad`` failed or diverged. mean, low and high (t interval) are of the n; median and IQM
-    count the bad ones as worst (``inf``), unless told not to. A setting with a bad run ranks after the others.
+    count the bad ones as worst (``inf``), unless told not to. A setting with a bad run ranks after the others,
+    the larger its share the later.
     """
     rows = []
     for key, group in runs.groupby(DESCRIPTION, sort=True, dropna=False):
@@ -117,7 +123,8 @@ def levels(runs: pd.DataFrame, metric: str, *, bad_is_worst: bool = True) -> pd.
     frame = pd.DataFrame(
         rows, columns=[*DESCRIPTION, "n", "n_bad", "n_planned", "mean", "median", "iqm", "low", "high", *_RANKED]
     )
-    order = pd.DataFrame({"none": frame["n"].eq(0), "bad": frame["n_bad"].gt(0), "mean": frame["mean"]})
+    bad = frame["n_bad"] / (frame["n"] + frame["n_bad"]).clip(lower=1)
+    order = pd.DataFrame({"none": frame["n"].eq(0), "bad": bad, "mean": frame["mean"]})
     return frame.loc[order.sort_values(["none", "bad", "mean"], kind="stable").index].reset_index(drop=True)
 
 

@@ -144,7 +144,7 @@ class Context:
         run_id, experiment = str(run.get("run_id", "")), str(run.get("experiment_id", ""))
         if not self.options.ui or not _RUN_ID.fullmatch(run_id) or not _NUMBER.fullmatch(experiment):
             return ""
-        return f"{self.options.ui.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        return f"{self.options.ui.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
 
 
 def best_settings(levels: pd.DataFrame, limit: int) -> Sequence[tuple[str, str]]:

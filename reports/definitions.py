@@ -41,8 +41,8 @@ TERMS: tuple[tuple[str, str, str], ...] = (
     ("failures", "Failed, diverged", "Worst in every rank, median, IQM, P(better), test, profile and target; two at "
         "one seed tie. Skipped, interrupted, running and missing runs have not been tried to the end: they are in no "
         "mean and no pair, and are listed."),
-    ("profile", "Performance profile", "For every value τ the share of an estimator’s runs, over its schedules and "
-        "other axes, that end at τ or below (Dolan and Moré 2002; Agarwal et al. 2021)."),
+    ("profile", "Performance profile", "For every value the share of an estimator’s runs, over its schedules and "
+        "other axes, that end at it or below (Dolan and Moré 2002; Agarwal et al. 2021)."),
     ("wins", "Wins", "The share of seeds at which the row’s setting is lower than the column’s, ties half."),
     ("target", "Time to target", "The first epoch at which a run’s `{curve}` is at the target or below. Runs that "
         "never are count as not reached, failed and diverged ones too; one that was cut short leaves the count where "

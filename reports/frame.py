@@ -1,6 +1,7 @@
 """The tidy frames that every table and figure is made from.
 
-``Runs.runs`` has one row per run. A run that was planned but left no trace has a row too, with status ``missing``:
+``Runs.runs`` has one row per run. A run that was planned but left no trace has a row too, with status ``missing``, or
+``waiting`` while its sweep runs:
 
 ==================  =========================================================================================
 run_id              MLflow run id; empty for a missing run
@@ -13,7 +14,7 @@ schedule_label      the schedule with its parameters: ``constant(1)``
 axes                every other swept field, ``training.lr=0.001``; empty where nothing else is swept
 setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only
 device, seed        as stored; ``seed`` is an integer
-status              finished, failed, diverged, skipped, interrupted, running or missing
+status              finished, failed, diverged, skipped, interrupted, running, waiting or missing
 error               first line of the error, empty where there is none
 sweep               run id of the parent run
 experiment          name of its experiment; experiment_id is MLflow's number of it
@@ -44,7 +45,8 @@ import pandas as pd
 from reports.files import write_bytes_atomically
 
 NO_TEMPERATURE = "none"
-STATUSES = ("finished", "failed", "diverged", "interrupted", "running", "skipped", "missing")
+STATUSES = ("finished", "failed", "diverged", "interrupted", "running", "waiting", "skipped", "missing")
+ABSENT = ("missing", "waiting")  # they left no trace: nothing but their plan is known of them
 WORST = ("failed", "diverged")  # these rank last; the others have not been tried to the end
 IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
 CORE = (
@@ -170,8 +172,10 @@ def _name_version(record: dict[str, Any]) -> None:
     record["estimator_label"] = named
 
 
-def planned_but_missing(plan: Iterable[Mapping[str, Any]], known: set[str]) -> list[dict[str, Any]]:
-    """Records of planned runs that left no trace in the store."""
+def planned_but_missing(
+    plan: Iterable[Mapping[str, Any]], known: set[str], status: str = "missing"
+) -> list[dict[str, Any]]:
+    """Records of planned runs that left no trace in the store: ``missing``, or ``waiting`` while their sweep runs."""
     missing: dict[str, dict[str, Any]] = {}
     for entry in plan:
         key = str(entry.get("run_key", ""))
@@ -179,7 +183,7 @@ def planned_but_missing(plan: Iterable[Mapping[str, Any]], known: set[str]) -> l
             fields = {
                 name: str(entry.get(name, "")) for name in ("name", "label", "estimator", "schedule", "device", "seed")
             }
-            missing[key] = {**fields, "run_id": "", "run_key": key, "status": "missing", "error": ""}
+            missing[key] = {**fields, "run_id": "", "run_key": key, "status": status, "error": ""}
     return list(missing.values())
 
 
@@ -250,7 +254,7 @@ def _absent(value: Any) -> bool:
 
 def _unnamed_axes(frame: pd.DataFrame) -> list[str]:
     """Parameters that differ between runs of one label and device, and are not named by the label."""
-    known = frame[frame["status"] != "missing"]
+    known = frame[~frame["status"].isin(ABSENT)]
     groups = ["label", "device"]
     settings = [name for name in known.columns if name not in CORE and "/" not in name and name != _SOURCE]
     text = known[settings].astype(object).map(lambda value: None if _absent(value) else str(value))

@@ -6,12 +6,13 @@ value only at a seed that all of its settings were tried at; one that failed at 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.frame import CORE, NO_TEMPERATURE, WORST, ReportError
+from reports.frame import ABSENT, CORE, NO_TEMPERATURE, WORST, ReportError
 
 NAMES = ("estimator", "estimator_label", "schedule", "schedule_label", "axes")
 """What may be grouped by, besides the parameters of the configuration."""
@@ -20,7 +21,7 @@ NAMES = ("estimator", "estimator_label", "schedule", "schedule_label", "axes")
 def choices(runs: pd.DataFrame) -> list[str]:
     """The names that runs can be grouped by: they differ between runs."""
     parameters = [name for name in runs.columns if name not in CORE and "/" not in name]
-    known = runs[runs["status"] != "missing"]
+    known = runs[~runs["status"].isin(ABSENT)]
     swept = [name for name in parameters if known[name].dropna().astype(str).nunique() > 1]
     return [*(name for name in NAMES if runs[name].nunique() > 1), *sorted(swept)]
 
@@ -28,7 +29,9 @@ def choices(runs: pd.DataFrame) -> list[str]:
 def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame:
     """One row per group, device and seed, with the columns of ``reports.frame`` that a comparison needs."""
     if by not in choices(runs):
-        raise ReportError(f"--group-by: expected one of {', '.join(choices(runs)) or 'nothing'}; got '{by}'.")
+        near = difflib.get_close_matches(by, choices(runs), 1, 0.4)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ReportError(f"--group-by: expected one of {', '.join(choices(runs)) or 'nothing'}; got '{by}'.{hint}")
     of_estimators = by in ("estimator", "estimator_label")
     named = _named(runs, by)
     if not of_estimators:
@@ -68,10 +71,10 @@ def _named(runs: pd.DataFrame, by: str) -> pd.DataFrame:
         runs = runs[runs["schedule_label"] != NO_TEMPERATURE]
     values = runs[by].astype(object).where(runs[by].notna(), None)
     text = values.map(lambda value: "not set" if value is None else str(value))
-    known = text[runs["status"] != "missing"].groupby(runs["setting"]).agg(lambda each: each.iloc[0])
+    known = text[~runs["status"].isin(ABSENT)].groupby(runs["setting"]).agg(lambda each: each.iloc[0])
     of_setting = runs["setting"].map(known).fillna("unknown")
     stated = by in NAMES
-    return runs.assign(group=text.where((runs["status"] != "missing") | stated, of_setting))
+    return runs.assign(group=text.where((~runs["status"].isin(ABSENT)) | stated, of_setting))
 
 
 def left_out(runs: pd.DataFrame, by: str) -> list[str]:

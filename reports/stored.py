@@ -103,9 +103,9 @@ def _load(experiments: Sequence[str] | None, tracking_uri: str, *, former: bool)
         left_out = 0 if former else sum(record["former"] for record in records)
         records = [record for record in records if former or not record["former"]]
         by_id = {_id(run): run for run in children}
-        records += planned_but_missing(
-            (entry for sweep in sweeps for entry in sweep.plan), {str(record["run_key"]) for record in records}
-        )
+        known = {str(record["run_key"]) for record in records}
+        absent = "waiting" if any(sweep.is_running for sweep in sweeps) else "missing"
+        records += planned_but_missing((entry for sweep in sweeps for entry in sweep.plan), known, absent)
         if not records:
             raise nothing
         runs = tidy(records)
@@ -184,6 +184,8 @@ def _there(names: list[str]) -> str:
 
 def _only(client: Any) -> str:
     names = _names(client)
+    if not names:
+        raise ReportError("experiment: expected one in the store, got none. Run a grid first.")
     if len(names) != 1:
         raise ReportError(f"experiment: expected a name, as there is not just one. There is: {_there(names)}.")
     return names[0]

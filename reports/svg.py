@@ -28,7 +28,7 @@ _COLOURS = {
 class Panel:
     """One picture: SVG markup, and the words for those who cannot see it."""
 
-    svg: str
+    svg: str = field(repr=False)
     alt: str
     wide: bool = False
     drawing: Figure | None = field(default=None, repr=False, compare=False)

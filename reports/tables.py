@@ -54,6 +54,10 @@ class Table:
             [[cell.text for cell in row] for row in self.rows], columns=[column.title for column in self.columns]
         )
 
+    def __str__(self) -> str:
+        """What a terminal shows."""
+        return f"{self.caption}\n{self.frame().to_string(index=False)}"
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return str(
@@ -183,6 +187,7 @@ def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: 
     for _, row in found.iterrows():
         pairs = f"{row['n_pairs']}" + (f" ({row['n_bad']} failed)" if row["n_bad"] else "")
         tone = "" if math.isnan(row["low"]) else "good" if row["high"] < 0 else "bad" if row["low"] > 0 else ""
+        tone = "" if row["n_bad"] else tone
         width = None if math.isnan(row["low"]) else row["high"] - row["low"]
         rows.append(
             [
@@ -258,7 +263,7 @@ def _completeness_cell(statuses: pd.Series) -> Cell:
     counts = {status: int((statuses == status).sum()) for status in (*STATUSES, *sorted(set(statuses) - set(STATUSES)))}
     counts = {status: count for status, count in counts.items() if count}
     text = " · ".join(f"{count} {status}" for status, count in counts.items())
-    worst = next((status for status in ("failed", "diverged", "missing", "interrupted", "running", "skipped")
+    worst = next((status for status in ("failed", "diverged", "missing", "interrupted", "running", "waiting", "skipped")
                   if status in counts), "finished")  # fmt: skip
     return Cell(text, counts.get("finished", 0), tone=worst)
 

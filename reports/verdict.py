@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from reports import statistics as st
@@ -21,7 +22,9 @@ def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
     found = runs["status"].value_counts()
     others = [status for status in (*STATUSES, *sorted(set(found.index) - set(STATUSES))) if status not in usual]
     shown = [(status, int(found.get(status, 0))) for status in (*usual, *others)]
-    return [("planned", len(runs)), *[(status, count) for status, count in shown if count or status in usual]]
+    former = int(runs["former"].sum()) if "former" in runs else 0
+    shown += [("of a former grid", former)] if former else []
+    return [("planned", len(runs) - former), *[(status, count) for status, count in shown if count or status in usual]]
 
 
 def sentence(
@@ -52,7 +55,29 @@ def _predicate(
     rows = rows.sort_values("mean", ascending=False, kind="stable")  # first against the baseline's best schedule
     if rows.empty or not math.isfinite(rows.iloc[0]["mean"]):
         return f"{lead}. {_unpaired(usable, best, baseline)}"
-    return f"{lead}. {_against(rows.iloc[0], metric)}"
+    return f"{lead}. {_against(rows.iloc[0], metric)}{_best_of_baseline(tried, metric, usable, rows.iloc[0], baseline)}"
+
+
+def _best_of_baseline(tried: Tried, metric: Metric, usable: pd.DataFrame, row: pd.Series, baseline: Baseline) -> str:
+    """The same against the baseline's best setting, where that is another one than it was paired with."""
+    those = usable[(usable[baseline.by] == baseline.label) & (usable["device"] == row["device"])]
+    if those.empty or those.iloc[0]["setting"] == row["versus"]:
+        return ""
+    best = those.iloc[0]["setting"]
+    finite = pairs(tried, (row["setting"], row["device"]), (best, row["device"])).finite
+    if not len(finite):
+        return ""
+    away = " ".join(filter(None, [number(st.mean(finite), metric.digits, signed=True), metric.unit]))
+    return f" Against the baseline’s best setting, {best}, it is at {away} ({_note(finite, metric)})."
+
+
+def _note(finite: np.ndarray, metric: Metric) -> str:
+    """The interval of a mean difference, and whether it tells."""
+    bounds = st.t_interval(finite)
+    if not bounds.known:
+        return "one pair gives no interval"
+    span = interval(bounds.low, bounds.high, metric.digits, signed=True)
+    return f"95{NB}% interval {span}{'' if bounds.excludes_zero else ', which contains zero'}"
 
 
 def _lowest(usable: pd.DataFrame, metric: Metric) -> str:
@@ -123,15 +148,11 @@ def _nearest(tried: Tried, usable: pd.DataFrame, metric: Metric) -> str:
     keys = [(str(row["setting"]), str(row["device"])) for row in (best, other)]
     finite = pairs(tried, keys[1], keys[0]).finite
     name = _where(other, usable)
+    second = f"the second best, {name}," if not other["n_bad"] else f"{name}, the next of which runs failed,"
     if not len(finite):
-        return f"the second best, {name}, has no seed in common with it."
-    bounds = st.t_interval(finite)
-    span = interval(bounds.low, bounds.high, metric.digits, signed=True)
-    zero = ", which contains zero" if bounds.known and not bounds.excludes_zero else ""
-    note = f"95{NB}% interval {span}{zero}" if bounds.known else "one pair gives no interval"
-    return (
-        f"paired with it by seed, the second best, {name}, is at {number(st.mean(finite), signed=True)} nats ({note})."
-    )
+        return f"{second} has no seed in common with it."
+    away = " ".join(filter(None, [number(st.mean(finite), metric.digits, signed=True), metric.unit]))
+    return f"paired with it by seed, {second} is at {away} ({_note(finite, metric)})."
 
 
 def power(differences: pd.DataFrame) -> str:
@@ -151,24 +172,25 @@ def power(differences: pd.DataFrame) -> str:
     return f"{text}, and {p_value(least)} after Holm's correction for {len(differences)} comparisons."
 
 
-def needed(levels: pd.DataFrame, differences: pd.DataFrame, tried: Tried, band: float) -> str:
-    """How many seeds would show a difference of ``band`` nats, by the spread of the best setting's differences."""
+def needed(levels: pd.DataFrame, tried: Tried, band: float) -> str:
+    """How many seeds would show a difference of ``band`` nats, by the spread between the best setting and the next."""
     usable = levels[levels["n"] > 1]
-    if not len(usable) or not len(differences) or band <= 0:
+    if len(usable) < 2 or band <= 0:
         return ""
-    best = usable.iloc[0]
-    rows = differences[(differences["setting"] == best["setting"]) & (differences["device"] == best["device"])]
-    row = (rows if len(rows) else differences).iloc[0]
-    finite = pairs(tried, (row["setting"], row["device"]), (row["versus"], row["device"])).finite
+    best, other = usable.iloc[0], usable.iloc[1]
+    finite = pairs(tried, (other["setting"], other["device"]), (best["setting"], best["device"])).finite
     if len(finite) < 2:
         return ""
     spread = float(finite.std(ddof=1))
-    words = f"with {st.sample_size(spread, band)} seeds (paired t test, 5{NB}%)."
     return (
-        f"Seeds: the paired differences of {row['setting']} to {row['versus']} have a standard deviation of "
-        f"{number(spread)} nats, so a difference of {number(band)} nats would be found four times out of five {words}"
-        f"{'' if len(finite) >= 6 else ' From so few seeds that spread is itself uncertain.'}"
+        f"Seeds: the paired differences of the second best, {_where(other, usable)}, to the best have a standard "
+        f"deviation of {number(spread)} nats, so a difference of {number(band)} nats would be found four times out of five with "
+        f"{st.sample_size(spread, band)} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same "
+        f"command: what is finished stays.{'' if len(finite) >= 6 else _FEW}"
     )
+
+
+_FEW = " From so few seeds that spread is itself uncertain, and Wilcoxon’s test needs six at least."
 
 
 _PROBLEMS = {

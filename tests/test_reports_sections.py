@@ -79,7 +79,10 @@ def test_runs_link_to_mlflow(context):
     links = [row[-1].link for row in shown.rows]
     stored = context.frame["run_id"].ne("")
     assert [bool(link) for link in links] == list(stored)
-    assert links[0] == f"http://127.0.0.1:5000/#/experiments/1/runs/{context.frame['run_id'].iloc[0]}"
+    assert (
+        links[0]
+        == f"http://127.0.0.1:5000/#/experiments/1/runs/{context.frame['run_id'].iloc[0]}?workflowType=machine_learning"
+    )
 
 
 @pytest.mark.parametrize(("run_id", "experiment"), [("x" * 32, "1"), ("0" * 32, "1/../2"), ("", "1")])

@@ -25,6 +25,8 @@ HOW_PROFILE = (
     "point; it is drawn where an estimator has one setting, since runs of several settings share their seeds."
 )
 MIN_RUNS_FOR_BAND = 4
+MANY = 50
+"""From so many runs on, the axis may leave out the worst of them."""
 
 
 def section(context: Context) -> Section:
@@ -54,7 +56,7 @@ def profile(context: Context, metric: Metric) -> Panel | None:
     finite = np.concatenate([found[np.isfinite(found)] for found in values.values()]) if values else np.empty(0)
     if len(finite) < 2 or np.ptp(finite) == 0:
         return None
-    low, high = finite.min(), np.quantile(finite, 0.98)
+    low, high = finite.min(), np.quantile(finite, 0.98) if len(finite) >= MANY else finite.max()
     edge = 0.04 * (high - low)
     x = np.unique(np.concatenate([[low - edge, high + edge], finite[finite <= high + edge]]))
     with style("profile"):
@@ -68,7 +70,7 @@ def profile(context: Context, metric: Metric) -> Panel | None:
                 axes.fill_between(x, *band, step="post", color=how.hex, alpha=0.1, linewidth=0)
             axes.step(x, st.performance_profile(found, x), where="post", color=how.hex, linewidth=1.9,
                       linestyle=palette.line(how.dash))  # fmt: skip
-        figures.finish(axes, "Performance profile", f"τ: {metric.axis}", "share of runs at τ or below")
+        figures.finish(axes, "Performance profile", metric.axis, "share of runs at it or below")
         axes.set_ylim(0, 1.02)
         axes.set_xlim(x[0], x[-1])
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from reports import comparison, provenance, tables
@@ -21,7 +23,7 @@ def section(context: Context) -> Section:
     blocks: list[Block] = [
         Definitions(terms),
         Heading("Exclusions"),
-        Words(exclusions(context.frame)),
+        Words(exclusions(context.frame, context.runs.notes)),
         Heading("Provenance"),
         Facts(facts, command=provenance.command(context.runs)),
     ]
@@ -34,9 +36,10 @@ def section(context: Context) -> Section:
     return Section("methods", "Methods", blocks)
 
 
-def exclusions(frame: pd.DataFrame) -> str:
+def exclusions(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """Which runs are in no mean and no pair, in words."""
     newest = " Where a configuration was run more than once, the newest finished run counts."
+    newest += "".join(f" {note}" for note in notes if "left out" in note)
     without = frame[~frame["status"].isin(("finished", "failed", "diverged"))]
     if without.empty:
         return f"No run was excluded.{newest}"

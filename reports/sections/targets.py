@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from reports import figures, palette, tables
 from reports import statistics as st
 from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.context import Context, best_settings
-from reports.frame import IDENTITY, WORST
+from reports.frame import IDENTITY, NO_TEMPERATURE, WORST
 from reports.svg import Panel, inline, style
 from reports.tables import Cell, Column, Table
 
@@ -40,7 +41,7 @@ def section(context: Context) -> Section:
     metric = context.curve_metric
     ends = _final_medians(context)
     if metric is None or ends.empty:
-        return Section("targets", "Time to target", [Words("No run has told of an epoch yet.", "empty")])
+        return Section("targets", "Time to target", [Words("No run has finished yet.", "empty")])
     blocks: list[Block] = []
     for name, target in targets(ends).items():
         runs = _watched(context)
@@ -92,8 +93,15 @@ def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
         status = run["status"].iloc[0]
         run = run.dropna(subset=[x, metric])
         reached.append(st.time_to_target(run[x].to_numpy(), run[metric].to_numpy(), target) if len(run) else math.inf)
-        watched.append(math.inf if status in WORST else float(run[x].iloc[-1]))
+        is_cut_short = status not in (*WORST, "finished")  # a finished run has spent its budget: it is not there
+        watched.append(float(run[x].iloc[-1]) if is_cut_short and len(run) else math.inf)
     return Times(np.array(reached), np.array(watched))
+
+
+def _median(found: Times) -> float:
+    """The median over runs, ``inf`` for those that are not there; by Kaplan and Meier where some were cut short."""
+    is_cut_short = np.isinf(found.reached) & np.isfinite(found.watched)
+    return st.median_time(*found) if is_cut_short.any() else st.median(found.reached)
 
 
 def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: str, target: float) -> Panel:
@@ -102,20 +110,30 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
         figure = Figure(figures.SIZE, layout="constrained")
         axes = figure.add_subplot()
         spoken, last = [], max(float(group[x].max()) for group in runs.values())
-        dashes: dict[str, int] = {}
+        kinds = sorted({_kind(group) for group in runs.values()} - {""})
         for (setting, _), group in runs.items():
-            label = str(group["estimator_label"].iloc[0])
+            label, kind = str(group["estimator_label"].iloc[0]), _kind(group)
             how, found = context.look[label], times(group, metric, x, target)
-            dash = dashes[label] = dashes.get(label, -1) + 1
+            dash = kinds.index(kind) if kind else how.dash
             at, share = st.reached_share(found.reached, found.watched)
             at, share = np.concatenate([[0.0], at, [last]]), np.concatenate([[0.0], share, share[-1:] or [0.0]])
-            axes.step(at, share, where="post", color=how.hex, linewidth=1.9, linestyle=palette.line(how.dash + dash))
+            axes.step(at, share, where="post", color=how.hex, linewidth=1.9, linestyle=palette.line(dash))
             spoken.append(f"{setting}: {100 * share[-1]:.0f} %")
         figures.finish(axes, f"{metric} ≤ {tables.number(target)}", UNITS[x], "share of runs")
+        if len(kinds) > 1:
+            lines = [Line2D([], [], color=palette.INK, linestyle=palette.line(i)) for i in range(len(kinds))]
+            names = [figures.short(kind, 40) for kind in kinds]
+            axes.legend(lines, names, frameon=False, fontsize=7.5, loc="best", handlelength=3)
         axes.set_ylim(-0.02, 1.03)
-        axes.set_xlim(0, last)
+        axes.set_xlim(0, 1.03 * last)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         return inline(figure, f"Share of runs that have reached {target:.2f}, by {UNITS[x]}. {'; '.join(spoken)}.")
+
+
+def _kind(group: pd.DataFrame) -> str:
+    """What a dash stands for: the schedule and the other axes of a setting."""
+    schedule, axes = str(group["schedule_label"].iloc[0]), str(group["axes"].iloc[0])
+    return " · ".join(filter(None, ["" if schedule == NO_TEMPERATURE else schedule, axes]))
 
 
 def _table(
@@ -132,7 +150,7 @@ def _table(
     for (setting, device), group in runs.items():
         found = {x: times(group, metric, x, target) for x in UNITS}
         n, reached = len(found["step"].reached), int(np.isfinite(found["step"].reached).sum())
-        medians = {x: st.median_time(*each) for x, each in found.items()}
+        medians = {x: _median(each) for x, each in found.items()}
         numbers.append({"target": target, "kind": name, "setting": setting, "device": device, "n": n,
                         "reached": reached, "median_steps": medians["step"],
                         "median_seconds": medians["elapsed_s"]})  # fmt: skip

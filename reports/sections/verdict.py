@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from reports import comparison, figures, provenance, verdict
-from reports.blocks import Block, Counts, Facts, Finding, Findings, Pictures, Section, Words
+from reports.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
 from reports.comparison import Metric
 from reports.context import Context
 
+HOW = (
+    "{metric} of each setting less that of the baseline with the same schedule, other axes and seed (an estimator "
+    "without a temperature is paired with each schedule): a mark per seed, the bar is the mean with its 95 % interval "
+    "by Student’s t. Left of zero is better than the baseline. The sentences above compare the best settings, "
+    "whatever their schedules, where they say so."
+)
 BY_DEFAULT = " (chosen by default: straight_through if there is one, else the first by name)"
 
 
@@ -44,7 +50,7 @@ def _needed(context: Context, metric: Metric) -> str:
     if not metric.in_nats:
         return ""
     tried = comparison.by_seed(context.compared, metric.name)
-    return verdict.needed(context.levels(metric), context.differences(metric), tried, context.options.band)
+    return verdict.needed(context.levels(metric), tried, context.options.band)
 
 
 def _picture(context: Context) -> list[Block]:
@@ -54,7 +60,7 @@ def _picture(context: Context) -> list[Block]:
     panel = figures.difference_plot_of(context, context.primary) or figures.level_plot(
         context.compared, context.levels(context.primary), context.primary, context.look
     )
-    return [Pictures("verdict", [panel])] if panel else []
+    return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name))] if panel else []
 
 
 def _facts(context: Context) -> Facts:

@@ -16,9 +16,9 @@ from reports.tables import Cell, Column, Table
 MAX_SETTINGS = 16
 Keys = Sequence[tuple[str, str]]
 HOW = (
-    "Row against column: the share of seeds at which the row is lower (1.00: at every seed), ties half, and below it "
-    "the mean difference in nats. Dark: the row wins. ● marks a difference whose 95 % interval excludes zero. Beneath "
-    "a cell’s number, on hovering, the pairs and Holm’s p over all pairs of the table."
+    "Row against column: the share of seeds at which the row is lower (1.00: at every seed), ties half, and in "
+    "brackets the mean difference in nats; ● marks one whose 95 % interval excludes zero. Dark: the row wins. A "
+    "pointer over a cell shows the number of pairs and Holm’s p over all pairs of the table."
 )
 
 
