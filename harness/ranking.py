@@ -60,7 +60,7 @@ def _level(label: str, by_seed: dict[int, float], statuses: Counter[str]) -> Lev
 def _order(level: Level) -> tuple[bool, float, float]:
     """As `reports.comparison.levels`: by the share of runs that failed or diverged, then the mean; no value last."""
     if level.value is None:
-        return True, 1.0, math.inf
+        return True, float(level.n_bad > 0), math.inf
     return False, level.n_bad / (level.n_bad + level.value.n), level.value.mean
 
 

@@ -184,8 +184,8 @@ def needed(levels: pd.DataFrame, tried: Tried, band: float) -> str:
     spread = float(finite.std(ddof=1))
     return (
         f"Seeds: the paired differences of the second best, {_where(other, usable)}, to the best have a standard "
-        f"deviation of {number(spread)} nats, so a difference of {number(band)} nats would be found four times out of five with "
-        f"{st.sample_size(spread, band)} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same "
+        f"deviation of {number(spread)} nats, so a difference of {number(band)} nats would be found four times out of "
+        f"five with {st.sample_size(spread, band)} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same "
         f"command: what is finished stays.{'' if len(finite) >= 6 else _FEW}"
     )
 
