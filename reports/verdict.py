@@ -182,11 +182,12 @@ def needed(levels: pd.DataFrame, tried: Tried, band: float) -> str:
     if len(finite) < 2:
         return ""
     spread = float(finite.std(ddof=1))
+    n = st.sample_size(spread, band)
     return (
         f"Seeds: the paired differences of the second best, {_where(other, usable)}, to the best have a standard "
         f"deviation of {number(spread)} nats, so a difference of {number(band)} nats would be found four times out of "
-        f"five with {st.sample_size(spread, band)} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same "
-        f"command: what is finished stays.{'' if len(finite) >= 6 else _FEW}"
+        f"five with {n} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same command: what is "
+        f"finished stays.{'' if len(finite) >= 6 else _FEW}"
     )
 
 
