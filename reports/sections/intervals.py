@@ -16,7 +16,7 @@ from reports.svg import Panel, inline, style
 
 HOW = (
     "Every open mark is one run (levels) or one pair of runs with the same seed (differences to the baseline); the bar "
-    "is the mean with its 95 % interval by Student’s t. Best setting on top."
+    "is the mean with its 95 % interval by Student’s t. In the order of the tables: settings with a failed run last."
 )
 HOW_PROFILE = (
     "For every value on the horizontal axis, the share of an estimator’s runs that end at it or below, over all of its "
