@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -23,6 +25,7 @@ from harness.sweep import Record, Sweep
 from harness.tracking import Tracker
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -112,6 +115,50 @@ def test_a_sweep_is_shown_by_estimator_with_its_description_as_text(
     assert browser.execute_script("return window.__pwned") is None
     links = browser.execute_script("return [...document.querySelectorAll('a, img')].map(e => e.href || e.src)")
     assert not [link for link in links if "elsewhere" in link or "javascript" in link or link.endswith("/x")]
+
+
+EXPANDER = """
+    const row = [...document.querySelectorAll('[role=row]')].find(e => e.innerText.includes('sweep seen'))
+    return row && row.querySelector('button:has(svg)') || null"""
+SLIDERS = """
+    const titles = [...document.querySelectorAll('*')].filter(e => (e.firstChild || {}).data === arguments[0])
+    if (titles.length) titles.pop().scrollIntoView()
+    return [...document.querySelectorAll('[role=slider]')].filter(e => e.tabIndex === 0)"""
+PICTURES = """
+    return [...document.querySelectorAll('img')].filter(e => e.src.includes('originals') && e.naturalWidth > 0)
+        .map(e => e.src)"""
+
+
+def steps_shown(browser: Any) -> list[int]:
+    """The step of each picture that has loaded, by its address."""
+    addresses = browser.execute_script(PICTURES)
+    return [int(re.search(r"originals\+step\+(\d+)", unquote(address))[1]) for address in addresses]
+
+
+def check_slider(browser: Any, n_runs: int) -> None:
+    """The slider leads to the pictures of each step: as many as there are runs."""
+    wait_for(lambda: browser.execute_script(SLIDERS, "Model metrics"), SECONDS)  # it is made when it comes into sight
+    (slider,) = browser.execute_script(SLIDERS, "Model metrics")
+    for step in (5, 10):
+        slider.send_keys(Keys.ARROW_RIGHT)
+        wait_for(lambda step=step: steps_shown(browser) == [step] * n_runs, SECONDS)
+
+
+def test_pictures_over_steps_are_beside_each_other_and_on_the_page_of_a_run(
+    browser: Any, address: str, tracker: Tracker
+) -> None:
+    runs = f"{address}/#/experiments/{tracker.experiment_id}/runs"
+    browser.get(f"{runs}?compareRunsMode=CHART&workflowType=machine_learning")
+    wait_for(lambda: browser.execute_script(EXPANDER) is not None, SECONDS)
+    browser.execute_script(EXPANDER).click()
+    check_slider(browser, 4)
+    assert "incorrect filename" not in shown(browser)
+
+    client = MlflowClient(tracking_uri=tracker.uri)
+    child = client.search_runs([tracker.experiment_id], "tags.seed = '1'")[0].info.run_id
+    browser.get("about:blank")
+    browser.get(f"{runs}/{child}/model-metrics")
+    check_slider(browser, 1)
 
 
 def test_the_note_that_is_shown_is_the_stored_one(tracker: Tracker) -> None:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -168,14 +168,16 @@ class Visitor:
                 tops.append(self.browser.execute_script(PLACE, found[-1]))
             time.sleep(1)
 
-    def add_image_grid(self, picture: str, steps: int) -> None:
-        """Fill the window with a chart of this picture of the runs in sight, so many marks after the first step's."""
+    def add_image_grid(self, names: Sequence[str], steps: int) -> None:
+        """Fill the window with a chart of these pictures of the runs in sight, so many marks after the first step's."""
+        title = names[0] if len(names) == 1 else "Image grid"
         dialog = "//*[@role='dialog']"
         self.click("(//button[contains(., 'Add chart')])[last()]")
         self.click("//*[@role='menuitem'][contains(., 'Image grid')]")
         self.click(f"{dialog}//*[@role='switch']")  # not the parameters of each run
         self.click(f"({dialog}//button[@role='combobox'])[last()]")
-        self.click(f"//*[@role='option'][contains(., '{picture}')]")
+        for name in names:
+            self.click(f"//*[@role='option'][contains(., '{name}')]")
         self.browser.switch_to.active_element.send_keys(Keys.ESCAPE)
         slider = self.browser.find_element(By.XPATH, f"{dialog}//*[@role='slider']")
         for _ in range(1 + steps):
@@ -183,7 +185,7 @@ class Visitor:
         self.click(f"{dialog}//button[. = 'Add chart']")
         time.sleep(2)
         self.click(
-            f"(//button[contains(@data-component-id, 'fullscreen')][preceding-sibling::*[. = '{picture}']])[last()]"
+            f"(//button[contains(@data-component-id, 'fullscreen')][preceding-sibling::*[. = '{title}']])[last()]"
         )
 
     def keep(self, name: str, settle_s: float = 4.0) -> None:
@@ -242,7 +244,7 @@ def pictures(me: Visitor, parent: str, best: list[str], children: list[str], mod
         me.remember_state(groupBy=None, runsExpanded={parent: True}, **shown)
         me.open(f"{me.experiment}/runs?compareRunsMode=CHART", "Model metrics")
         me.scroll_to("Model metrics")
-        me.add_image_grid("reconstructions", steps=2)
+        me.add_image_grid(["reconstructions", "prior_samples"], steps=2)
 
     def dataset() -> None:
         me.open(run, "mnist-mini")
