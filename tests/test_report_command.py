@@ -103,9 +103,12 @@ def test_several_experiments_are_one_frame(folder):
     assert len(runs.runs) == 7
 
 
-def test_frames_are_parquet_too(folder, tmp_path):
+def test_frames_are_parquet_too_and_figures_pdf_if_asked_for(folder, tmp_path):
     runs = load("before", uri(folder))
-    report("--experiment", "before", "--from", folder, "--out", tmp_path)
+    report("--experiment", "before", "--from", folder, "--out", tmp_path, "--pdf")
+    kinds = {kind: {path.stem for path in (tmp_path / "figures").glob(f"*.{kind}")} for kind in ("svg", "pdf")}
+    assert kinds["svg"] == kinds["pdf"] > {"verdict", "profile"}
+    assert (tmp_path / "figures" / "verdict.pdf").read_bytes().startswith(b"%PDF")
     for name, frame in (("runs", runs.runs), ("history", runs.history)):
         stored = pd.read_parquet(tmp_path / "tables" / f"{name}.parquet")
         assert list(stored.columns) == list(frame.columns)

@@ -64,7 +64,7 @@ def runs():
 @pytest.fixture(scope="module")
 def folder(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    build_report(runs, out, pdf=True)
+    build_report(runs, out)
     return out
 
 
@@ -144,7 +144,7 @@ def test_no_half_written_files_remain(folder):
     expected |= {"tables/.written.json", "figures/.written.json"}
     assert {name for name in names if not name.startswith("figures/") or name in expected} == expected
     figures = {name.rpartition(".")[0] for name in names - expected if name.startswith("figures/")}
-    assert names - expected == {f"{name}.{kind}" for name in figures for kind in ("svg", "pdf")}
+    assert names - expected == {f"{name}.svg" for name in figures}
     assert {"figures/verdict", "figures/profile", "figures/pareto-1", "figures/curves-by-step-1"} <= figures
 
 
