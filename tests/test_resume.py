@@ -81,6 +81,7 @@ def test_ctrl_c_while_the_workers_start_is_quiet(folder: Path, out: Path, delay_
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow  # tests/test_checkpoint.py damages every byte of one
 def test_a_damaged_checkpoint_is_said_and_the_run_starts_over(folder: Path, out: Path) -> None:
     reference = folder / "reference"
     assert run(folder, reference).returncode == 0
@@ -98,6 +99,7 @@ def test_a_damaged_checkpoint_is_said_and_the_run_starts_over(folder: Path, out:
     assert [path.name for path in (out / "killed" / "checkpoints").iterdir()] == [f"{paths[0].name}.damaged-1"]
 
 
+@pytest.mark.slow  # tests/test_frozen.py has each kind of change
 def test_an_edited_grid_says_what_it_changes(folder: Path, out: Path) -> None:
     text = GRID.format(epochs=2, seeds=2)
     (folder / "killed.yaml").write_text(text)
@@ -126,6 +128,7 @@ SLOW = """
 """
 
 
+@pytest.mark.slow  # tests/test_dispatch.py has the limit itself
 def test_a_run_beyond_its_time_limit_fails_and_goes_on_with_a_larger_one(tmp_path: Path, out: Path) -> None:
     plugin = tmp_path / "slow.py"
     plugin.write_text(textwrap.dedent(SLOW))

@@ -88,13 +88,15 @@ def _shown(context: Context, ends: pd.Series) -> Sequence[tuple[str, str]]:
 
 def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
     """First time at the target of every run of a setting."""
+    ordered = runs.sort_values(["run_key", "epoch"], kind="stable")
+    keys, status = ordered["run_key"].to_numpy(), ordered["status"].to_numpy()
+    at, value = ordered[x].to_numpy(dtype=float), ordered[metric].to_numpy(dtype=float)
     reached, watched = [], []
-    for _, run in runs.sort_values("epoch").groupby("run_key"):
-        status = run["status"].iloc[0]
-        run = run.dropna(subset=[x, metric])
-        reached.append(st.time_to_target(run[x].to_numpy(), run[metric].to_numpy(), target) if len(run) else math.inf)
-        is_cut_short = status not in (*WORST, "finished")  # a finished run has spent its budget: it is not there
-        watched.append(float(run[x].iloc[-1]) if is_cut_short and len(run) else math.inf)
+    for place in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
+        known = place[np.isfinite(at[place]) & np.isfinite(value[place])]
+        reached.append(st.time_to_target(at[known], value[known], target) if len(known) else math.inf)
+        is_cut_short = status[place[0]] not in (*WORST, "finished")  # one that finished has spent its budget
+        watched.append(at[known[-1]] if is_cut_short and len(known) else math.inf)
     return Times(np.array(reached), np.array(watched))
 
 
@@ -116,7 +118,7 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
             how, found = context.look[label], times(group, metric, x, target)
             dash = kinds.index(kind) if kind else how.dash
             at, share = st.reached_share(found.reached, found.watched)
-            at, share = np.concatenate([[0.0], at, [last]]), np.concatenate([[0.0], share, share[-1:] or [0.0]])
+            at, share = np.append(at, last), np.append(share, share[-1])
             axes.step(at, share, where="post", color=how.hex, linewidth=1.9, linestyle=palette.line(dash))
             spoken.append(f"{setting}: {100 * share[-1]:.0f} %")
         figures.finish(axes, f"{metric} ≤ {tables.number(target)}", UNITS[x], "share of runs")
