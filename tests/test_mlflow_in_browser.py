@@ -144,6 +144,7 @@ def check_slider(browser: Any, n_runs: int) -> None:
         wait_for(lambda step=step: steps_shown(browser) == [step] * n_runs, SECONDS)
 
 
+@pytest.mark.slow  # half a minute; tests/outages.py wants of every name that the charts can read it
 def test_pictures_over_steps_are_beside_each_other_and_on_the_page_of_a_run(
     browser: Any, address: str, tracker: Tracker
 ) -> None:

@@ -109,7 +109,10 @@ try:
 except OSError as error:
     print(error.strerror)
 """
-    assert start(code, path).communicate(timeout=60)[0] == "File too large\n"
+    process = start(code, path)
+    assert process.stdout is not None
+    assert process.stdout.read() == "File too large\n"  # communicate() would miss what came together with "ready"
+    assert process.wait(timeout=60) == 0
     assert sealed.read(path) == CONTENT
     assert list(tmp_path.iterdir()) == [path]
 
