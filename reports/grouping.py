@@ -66,7 +66,7 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
 
 
 def _named(runs: pd.DataFrame, by: str) -> pd.DataFrame:
-    """The runs with their group. A run that left no trace has that of the other runs of its setting, if they agree."""
+    """The runs with their group. A run that left no trace has that of the other runs of its setting."""
     if by.startswith("schedule"):
         runs = runs[runs["schedule_label"] != NO_TEMPERATURE]
     values = runs[by].astype(object).where(runs[by].notna(), None)

@@ -61,7 +61,8 @@ def load(
     Raises ReportError, one line, where the store does not answer or has no such experiment or no runs in it.
     """
     mlflow_environment.prepare()
-    tracking_uri = _checked_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE)
+    here = f"sqlite:///{Path(DEFAULT_STORE).resolve()}"
+    tracking_uri = _checked_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or here)
     from google.protobuf.json_format import Error as ProtobufError  # of an answer that is not MLflow's
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

@@ -14,7 +14,7 @@ from test_reports_html import Page
 from harness import commands_report
 from harness.cli import cli
 from reports import load
-from reports.frame import mark_former, tidy
+from reports.frame import ReportError, mark_former, tidy
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,14 @@ def test_an_edited_plugin_is_no_axis_and_its_former_version_a_setting_of_its_own
 def test_without_a_plan_that_knows_any_run_nothing_is_former():
     for plans in ([], [Plan()], [Plan("other")], [Plan("new"), Plan()]):
         assert not any(each["former"] for each in mark_former([record("new", ""), record("old", "")], plans))
+
+
+def test_without_an_address_the_store_is_that_of_results_here(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReportError, match=r"expected a database, got no file at '.*/results/mlflow\.db'"):
+        load("before")
+    (tmp_path / "results").symlink_to(folder)
+    assert len(load("before").runs) == 6
 
 
 def test_several_experiments_are_one_frame(folder):

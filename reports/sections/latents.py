@@ -27,8 +27,8 @@ CURVES = {
 }
 HOW = (
     "Means over the finished runs of a setting, on test images. Perplexity says how many of its classes a variable "
-    "uses (at most K); dead classes are those that no image uses; a low entropy of q is a decided code. A large gap "
-    "means that the relaxed codes of training carry what one-hot codes cannot."
+    "uses (at most K); dead classes are those that next to no image uses; a low entropy of q is a decided code. A "
+    "large gap means that the relaxed codes of training carry what one-hot codes cannot."
 )
 HOW_KL = (
     "KL divergence of each latent variable, from the one that says most to the one that says least, of one run of "

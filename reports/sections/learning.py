@@ -23,7 +23,9 @@ def section(context: Context) -> Section:
     """Loss against steps and against seconds, and the temperatures."""
     metric, history = context.curve_metric, context.history
     if metric is None:
-        return Section("curves", "Learning curves", [Words("No run has told of an epoch yet.", "empty")])
+        return Section(
+            "curves", "Learning curves", [Words("No run has ended yet: curves are of runs that have.", "empty")]
+        )
     many = figures.n_panels(history, metric) > MAX_PANELS
     words = f"{metric}, nats per example"
     draw = figures.summary if many else figures.curves
