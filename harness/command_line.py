@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reports.sqlite_uri import DATABASE, sqlite_uri
 from reports.visible import visible_lines
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ def store_uri(out: Path) -> str:
     """Return the URI of an existing store. Raises Refused where there is none."""
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
-    database = out.absolute() / "mlflow.db"
+    database = out.absolute() / DATABASE
     if not database.exists():
         raise Refused(
             f"{database}: expected an MLflow store, got none. "
             "Run a grid first, or give its --out folder or --tracking-uri."
         )
-    return f"sqlite:///{database}"
+    return sqlite_uri(database)
 
 
 def make_console(*, stderr: bool = False) -> Any:

@@ -67,6 +67,8 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
 def ui(port: int, out: Path, tracking_uri: str | None) -> None:
     """Open the MLflow UI on this store, on loopback only."""
     uri = tracking_uri or store_uri(out)
+    if uri.startswith("sqlite"):
+        uri = _with_files(uri, out)
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -78,3 +80,16 @@ def ui(port: int, out: Path, tracking_uri: str | None) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])  # noqa: S606 fixed program, no shell
+
+
+def _with_files(uri: str, out: Path) -> str:
+    """Return a database's URI as the server reads it, after its runs were pointed at files that were moved with it."""
+    from harness.tracking import STORE_ERRORS, first_line, follow_moved_files
+    from reports.sqlite_uri import unambiguous
+
+    uri = unambiguous(uri)
+    try:
+        follow_moved_files(uri, out)
+    except STORE_ERRORS as error:  # a database on a disk that cannot be written to shows all but moved files
+        click.echo(f"note: files of runs that were moved may not be shown ({first_line(error)})", err=True)
+    return uri

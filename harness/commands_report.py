@@ -13,6 +13,7 @@ import click
 
 from harness.command_line import DEFAULT_OUT, Refused, default_out, store_uri, unwritable
 from harness.quantities import DURATION
+from reports.sqlite_uri import DATABASE, sqlite_uri
 
 if TYPE_CHECKING:
     from reports.context import Options
@@ -116,7 +117,7 @@ def _build(
     from reports import load
     from reports.html import build_report
 
-    runs = load(experiments or None, place.uri(), former=former)
+    runs = load(experiments or None, place.uri(), former=former, results=place.results)
     folder = place.out or place.results / folder_name(runs.experiment.replace(", ", "-")) / "report"
     try:
         path = build_report(runs, folder, options, pdf=pdf)
@@ -124,7 +125,7 @@ def _build(
         raise unwritable(folder, error) from error
     click.echo(f"report: {path.absolute()}")
     if attach:
-        click.echo(attached(place.uri(), experiments[0] if experiments else runs.experiment, path))
+        click.echo(attached(place, experiments[0] if experiments else runs.experiment, path))
     return runs
 
 
@@ -148,9 +149,9 @@ def _load_named(name: str, place: _Place) -> "Runs":
     from reports import load
 
     folder, experiment = Path(name).parent, Path(name).name
-    if folder != Path() and (folder / "mlflow.db").exists():
-        return load(experiment, f"sqlite:///{(folder / 'mlflow.db').absolute()}")
-    return load(name, place.uri())
+    if folder != Path() and (folder / DATABASE).exists():
+        return load(experiment, sqlite_uri(folder / DATABASE))
+    return load(name, place.uri(), results=place.results)
 
 
 def _watch(build: Callable[[], "Runs"], every_s: float) -> None:
@@ -187,12 +188,12 @@ def _ui(given: str | None, tracking_uri: str | None) -> str:
     return given or f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
 
 
-def attached(uri: str, experiment: str, path: Path) -> str:
+def attached(place: _Place, experiment: str, path: Path) -> str:
     """Attach a report to its sweep in MLflow; say where it is. Raises Refused where the store does not take it."""
     from harness import tracking
 
     try:
-        run = tracking.attach(uri, experiment, path)
+        run = tracking.attach(place.uri(), experiment, path, place.results)
     except tracking.STORE_ERRORS as error:
         raise Refused(f"{tracking.in_one_line(error)} The report is written; the same command attaches it.") from error
     return f"attached: report/report.html of the run {run.run_name!r} in MLflow"

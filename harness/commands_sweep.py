@@ -259,9 +259,12 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     with Lease(journal.folder):
         sweep = read_sweep(grid, out)
         try:
-            replayed = sync_store(tracking.Tracker(uri, out=out.absolute()), sweep)
+            tracker = tracking.Tracker(uri, out=out.absolute())
+            replayed = sync_store(tracker, sweep)
         except tracking.STORE_ERRORS as error:
-            raise Refused(f"{tracking.in_one_line(error)} The same command goes on.") from error
+            raise Refused(f"{tracking.in_one_line(error)} {tracking.hint(error)}") from error
+    for line in tracker.refusals.new_lines():
+        click.echo(line)
     ended = [run for run in grid.runs if run.key in sweep.ends]
     there, former = len(ended) - replayed, len(sweep.ends) - len(ended)
     click.echo(f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {there} were there already.")

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from harness.names import metric_names, run_name
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
 
 if TYPE_CHECKING:
@@ -125,11 +125,6 @@ class BasketConfig(EstimatorConfig):
 
     reserved: ClassVar[frozenset[str]] = EstimatorConfig.reserved - {"tau"}
 
-    @property
-    def metric_name(self) -> str:
-        """The label in the letters that MLflow allows: `rloo(n_samples=2)` → `rloo-n_samples-2`."""
-        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.label).strip("-")
-
 
 class DiagnosticsConfig(Settings):
     """Gradient quality during training: how often, with how many draws, on how many images, of which estimators."""
@@ -141,11 +136,16 @@ class DiagnosticsConfig(Settings):
     basket: tuple[BasketConfig, ...] = ()
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        names = ["own", *(entry.metric_name for entry in self.basket)]
-        if again := [name for name in names if names.count(name) > 1]:
+    def _labels_differ(self) -> Self:
+        labels = [entry.label for entry in self.basket]
+        if again := [label for label in labels if labels.count(label) > 1]:
             raise ValueError(f"basket: expected different names, got {again[0]} more than once. Give labels.")
         return self
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What the estimators of the basket are called in `gradient/<name>/<metric>`, in its order."""
+        return metric_names(entry.label for entry in self.basket)
 
 
 class RunConfig(Settings):
@@ -221,8 +221,8 @@ class RunConfig(Settings):
 
     @property
     def name(self) -> str:
-        """The label with the seed: unique within a grid."""
-        return f"{self.label} · seed {self.seed}"
+        """The label with the seed, in at most 250 characters: unique within a grid."""
+        return run_name(self.label, self.seed)
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True)

@@ -19,10 +19,9 @@ from harness.config import DiagnosticsConfig, RunConfig
 from harness.data import Dataset
 from harness.gradient_comparison import measure
 from harness.gradient_draws import Problem
+from harness.names import OWN
 from harness.vae import CategoricalVAE, bernoulli_nll
 
-OWN = "own"
-"""What the run's own estimator is called among the metrics, whatever its name."""
 PROBE = 2  # index of the stream "diagnostics" of a seed; 0 and 1 are those of `harness.gradient_comparison`
 
 
@@ -75,11 +74,11 @@ class Diagnostics:
     def _basket(self, estimator: Estimator, device: torch.device) -> dict[str, Estimator]:
         """The run's own estimator as it is, and new ones, at the run's present temperatures unless told otherwise."""
         found = {OWN: copy.deepcopy(estimator)}
-        for entry in self._settings.basket:
+        for entry, name in zip(self._settings.basket, self._settings.metric_names, strict=True):
             known = self._registry[entry.name].temperatures
             present = {key: float(getattr(estimator, key)) for key in estimator.temperatures if key in known}
             with seeding.seeded(self._run.seed, "estimator", device=device):
-                found[entry.metric_name] = build(entry.name, self._registry, **{**present, **entry.params})
+                found[name] = build(entry.name, self._registry, **{**present, **entry.params})
         return found
 
 

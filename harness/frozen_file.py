@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import sealed
+from harness.names import run_name
 from harness.sealed import Damaged
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Planned:
 
     @property
     def name(self) -> str:
-        return f"{self.label} · seed {self.seed}"
+        return run_name(self.label, self.seed)
 
     @property
     def n_epochs(self) -> int:

@@ -43,6 +43,8 @@ KEYS = (
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE = "1 to 64 letters, digits, '-', '_' and '.', of which the first is a letter or digit"
+RESERVED = ("Default", "artifacts", "compare", "gradients", "mlflow.db", "mlruns")
+"""What MLflow has already, and what a results folder holds besides sweeps: no name of a grid, in whatever capitals."""
 EXAMPLES = {"estimators": "[straight_through]", "seeds": "[0, 1, 2]"}
 
 
@@ -81,7 +83,7 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
     problems.stop_if_any()
     for key in entries.keys() - set(KEYS):
         axes.unknown_key(tree, key, key, KEYS, problems)
-    words = _words(entries, path, problems)
+    words = _words(entries, tree, path, problems)
     factors = read_factors(entries, problems)
     candidates = read_estimators(entries["estimators"], registry, problems) if "estimators" in entries else []
     schedules, devices = [Placed(Constant(), tree.position, "schedules")], [Placed("cpu", tree.position, "devices")]
@@ -147,7 +149,7 @@ def _check_count(factors: Iterable[Sized], tree: Node, problems: Problems) -> No
         problems.stop_if_any()
 
 
-def _words(entries: Mapping[str, Node], path: Path, problems: Problems) -> dict[str, str]:
+def _words(entries: Mapping[str, Node], tree: Node, path: Path, problems: Problems) -> dict[str, str]:
     """The texts about the grid. Without a name it is called like its file."""
     words = {"name": default_name(path)}
     for key in ("name", "question", "description"):
@@ -157,7 +159,17 @@ def _words(entries: Mapping[str, Node], path: Path, problems: Problems) -> dict[
                 problems.expected(axes.at(entries[key], key), "text", entries[key].plain())
     if isinstance(words["name"], str) and not NAME.fullmatch(words["name"]):
         problems.expected(axes.at(entries["name"], "name"), NAME_RULE, words["name"])
+    elif isinstance(words["name"], str) and is_reserved(words["name"]):
+        hint = "Give the grid another name." if "name" in entries else f"Add name: to {path.name}, or rename it."
+        where = axes.at(entries["name"], "name") if "name" in entries else Placed(None, tree.position, "name")
+        problems.expected(where, f"none of {', '.join(RESERVED)}", words["name"], hint=hint)
     return words
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a results folder or MLflow uses this name for something else."""
+    small = name.lower()
+    return small in {each.lower() for each in RESERVED} or small.startswith("mlflow.db")
 
 
 def default_name(path: Path) -> str:

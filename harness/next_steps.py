@@ -1,5 +1,6 @@
 """The commands that a sweep leads to, to be copied: run it on, try again, bring its store up to date, report."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def after_run(sweep: "Sweep", options: "Options", *, interrupted: bool, lost: bo
 
 def after_status(sweep: "Sweep", grid_path: Path, out: Path, plugins: Sequence[Path], *, driven: bool) -> list[Step]:
     """Return what comes after `harness status`; nothing that a living driver does anyway."""
-    command = former_command(sweep, grid_path) or _grid_command("run", grid_path, plugins, out, None)
+    command = former_command(sweep, grid_path, out) or _grid_command("run", grid_path, plugins, out, None)
     steps = []
     if not driven and any(sweep.status(run) != "skipped" for run in sweep.to_do(retry_failed=False)):
         steps.append(Step(command))
@@ -54,14 +55,16 @@ def after_status(sweep: "Sweep", grid_path: Path, out: Path, plugins: Sequence[P
     return steps
 
 
-def former_command(sweep: "Sweep", grid_path: Path) -> str | None:
-    """Return the command that the sweep was last run with, if it names the grid as it is named now."""
+def former_command(sweep: "Sweep", grid_path: Path, out: Path) -> str | None:
+    """Return the command that the sweep was last run with, if it names grid and folder as they are named now."""
     known = origin.read(sweep.folder)
     try:
         words = shlex.split(known.command) if known is not None else []
     except ValueError:
         return None
     usable = words[:2] == ["harness", "run"] and str(grid_path) in words and "***" not in " ".join(words)
+    named = words[words.index("--out") + 1] if "--out" in words[:-1] else os.environ.get("HARNESS_OUT") or "results"
+    usable = usable and Path(named).absolute() == out.absolute()  # the folder may have been moved since
     return without_words(shlex.join(words), "--json") if usable else None
 
 

@@ -79,6 +79,7 @@ class Store:
     def _open(self) -> int:
         assert self._opened is not None  # noqa: S101 `open` comes first
         replayed = open_store(self._tracker, *self._opened, beat=self._has_moved)
+        self._say_what_was_refused()
         self._is_open = True
         return replayed
 
@@ -111,6 +112,11 @@ class Store:
             self._patiently(self._catch_up)
         spans, told = self._told()
         self._patiently(lambda: self._guarded(lambda: self._tracker.close_sweep(status, counts, spans, told)))
+        if self.lost is None and (refused := self._tracker.refusals.count):
+            self._progress.say(
+                f"tracking: the store refused {refused} values or files, which it will never have. "
+                "Trying again does not help; the journal has everything."
+            )
 
     def _told(self) -> tuple[dict[str, "Span"], Outcome]:
         if self._opened is None:
@@ -200,7 +206,12 @@ class Store:
                 records, attempt = with_weights(records, attempt, Journal(self._opened[0].folder))
             if records:
                 self._tracker.write(records, attempt)
+                self._say_what_was_refused()
             self._has_moved()
+
+    def _say_what_was_refused(self) -> None:
+        for line in self._tracker.refusals.new_lines():
+            self._progress.say(line)
 
     def _guarded(self, action: Callable[[], object]) -> None:
         from harness.tracking import STORE_ERRORS, first_line

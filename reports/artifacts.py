@@ -15,12 +15,13 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
+from reports.places import ARTIFACTS, local_path, present_place
+from reports.sqlite_uri import DATABASE
 from reports.visible import NAME, visible, visible_json, without_passwords
 
 CHECKSUMS = "harness.sha256"
@@ -41,15 +42,19 @@ class _RefusedError(Exception):
 
 
 class _SilentError(Exception):
-    """The server of a file does not answer, and it was told."""
+    """The server of a file does not answer, or the folder of its run is not there, and it was told."""
 
 
 class Artifacts:
-    """Reads the files of runs, each verified; `folder` takes what has to be downloaded."""
+    """Reads the files of runs, each verified; `folder` takes what has to be downloaded.
 
-    def __init__(self, tracking_uri: str, folder: Path) -> None:
-        self._uri, self._folder = tracking_uri, folder
+    `results` are folders in which the files of runs may lie now, wherever the store says they were.
+    """
+
+    def __init__(self, tracking_uri: str, folder: Path, results: Sequence[Path] = ()) -> None:
+        self._uri, self._folder, self._results = tracking_uri, folder, tuple(results)
         self._refused: list[str] = []
+        self._absent: dict[str, str] = {}  # by run: the place of its files, which is not there
         self._silent: dict[str, str] = {}  # by server: the note that it does not answer
 
     @property
@@ -57,7 +62,17 @@ class Artifacts:
         """A line for each server that is silent and each file that was refused; after MAX_NOTES, how many more."""
         more = len(self._refused) - MAX_NOTES
         last = (f"{more} more stored files are not used for reasons like these.",) if more > 0 else ()
-        return (*self._silent.values(), *self._refused[:MAX_NOTES], *last)
+        return (*self._silent.values(), *self._absent_note(), *self._refused[:MAX_NOTES], *last)
+
+    def _absent_note(self) -> tuple[str, ...]:
+        if not self._absent:
+            return ()
+        n, place = len(self._absent), visible(next(iter(self._absent.values())), NAME)
+        return (
+            f"The files of {n} stored {'run' if n == 1 else 'runs'} are not there: expected for example the folder "
+            f"{place}. Curves, pictures and plans are missing. If the results folder was moved or copied, the folder "
+            f"{ARTIFACTS} belongs beside its {DATABASE}.",
+        )
 
     def content(self, run: Any, name: str) -> bytes:
         """The file's bytes; none where it is absent or refused."""
@@ -115,7 +130,12 @@ class Artifacts:
                 f"the server says that it lies on this machine, at {visible(root, NAME)}; where it does, give the store"
                 " itself as --tracking-uri"
             )
-        path = Path(url2pathname(parts.path) if parts.scheme == "file" else root)
+        stored = local_path(root)
+        assert stored is not None  # noqa: S101 other places were downloaded above
+        path = present_place(stored, self._results)
+        if not path.is_dir() and CHECKSUMS in run.data.tags:
+            self._absent[run.info.run_id] = str(path)
+            raise _SilentError
         return _within(path, path / name)
 
     def _downloaded(self, root: str, scheme: str, host: str, name: str) -> tuple[Path, Path]:

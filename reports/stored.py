@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-import socket
-import sqlite3
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from functools import lru_cache
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -36,48 +31,56 @@ from reports.frame import (
     tidy,
     typed,
 )
+from reports.sqlite_uri import DATABASE, sqlite_path, sqlite_uri
+from reports.store_uri import checked_uri, reason
 from reports.visible import FILE, NAME, visible, visible_lines, without_passwords
 
 _FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
-_TIMEOUT_S = 5.0
 _PAGE = 1000
 _HUGE = 1e100
 _WHEN = ("epoch", "step", "elapsed_s")
-DEFAULT_STORE = "results/mlflow.db"
+DEFAULT_STORE = f"results/{DATABASE}"
 
 __all__ = ["ReportError", "Runs", "load"]
 
 
 def load(
-    experiments: str | Sequence[str] | None = None, tracking_uri: str | None = None, *, former: bool = False
+    experiments: str | Sequence[str] | None = None,
+    tracking_uri: str | None = None,
+    *,
+    former: bool = False,
+    results: Path | None = None,
 ) -> Runs:
     """Read every run of the experiments (None: the only one there is) from the store at ``tracking_uri``.
 
     Of several experiments one frame is made; a configuration that was run in more than one counts once. Runs that
     their grid has no more, because grid or plugin was edited since, are left out and told in ``notes``, unless
     ``former``. ``tracking_uri`` is by default $MLFLOW_TRACKING_URI, else the store that `harness run` writes to from
-    here, results/mlflow.db.
+    here, results/mlflow.db. Files of runs are looked for beside a SQLite store, then in the folder ``results``, then
+    where the store says.
 
     Raises ReportError, one line, where the store does not answer or has no such experiment or no runs in it.
     """
     mlflow_environment.prepare()
-    here = f"sqlite:///{Path(DEFAULT_STORE).resolve()}"
-    tracking_uri = _checked_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or here)
+    here = sqlite_uri(Path(DEFAULT_STORE).resolve())
+    tracking_uri = checked_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or here)
+    database = sqlite_path(tracking_uri)
+    folders = [folder for folder in (database and database.parent, results and results.absolute()) if folder]
     from google.protobuf.json_format import Error as ProtobufError  # of an answer that is not MLflow's
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return _load([experiments] if isinstance(experiments, str) else experiments, tracking_uri, former=former)
+        names = [experiments] if isinstance(experiments, str) else experiments
+        return _load(names, tracking_uri, folders, former=former)
     except (MlflowException, ProtobufError, SQLAlchemyError, ImportError, OSError) as error:
-        reason = _reason(error)
         raise ReportError(
-            f"tracking URI: expected an MLflow store, got '{without_passwords(tracking_uri)}' ({reason}). "
+            f"tracking URI: expected an MLflow store, got '{without_passwords(tracking_uri)}' ({reason(error)}). "
             "Check --tracking-uri."
         ) from error
 
 
-def _load(experiments: Sequence[str] | None, tracking_uri: str, *, former: bool) -> Runs:
+def _load(experiments: Sequence[str] | None, tracking_uri: str, folders: Sequence[Path], *, former: bool) -> Runs:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking_uri)
@@ -94,7 +97,7 @@ def _load(experiments: Sequence[str] | None, tracking_uri: str, *, former: bool)
         raise nothing
 
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
-        read = Artifacts(tracking_uri, Path(folder))
+        read = Artifacts(tracking_uri, Path(folder), folders)
         sweeps = tuple(
             sorted((_sweep(run, read) for run in parents), key=lambda sweep: (str(sweep.start), sweep.run_id))
         )
@@ -118,7 +121,7 @@ def _load(experiments: Sequence[str] | None, tracking_uri: str, *, former: bool)
         latents = {keys[_id(run)]: _latents(run, read) for run in pictured}
         if sweeps and not any(sweep.provenance for sweep in sweeps) and present:
             sweeps = (*sweeps[:-1], _with_provenance(sweeps[-1], read.json(present[-1], "provenance.json", dict)))
-    notes = (*read.notes, *_notes(runs, histories), *_former_note(left_out))
+    notes = (*_plan_notes(sweeps), *read.notes, *_notes(runs, histories), *_former_note(left_out))
     return Runs(
         experiment=visible(", ".join(names), NAME),
         runs=runs,
@@ -135,6 +138,18 @@ def _experiment_id(client: Any, name: str) -> str:
     if found is None or found.lifecycle_stage != "active":
         raise ReportError(_unknown(name, client))
     return str(found.experiment_id)
+
+
+def _plan_notes(sweeps: Sequence[Sweep]) -> tuple[str, ...]:
+    """Say it where plans cannot be read: without them nobody knows what is missing, and what is out of date."""
+    n = sum(not sweep.plan for sweep in sweeps)
+    if not n:
+        return ()
+    which = "the sweep" if len(sweeps) == 1 else f"{n} of {len(sweeps)} sweeps"
+    return (
+        f"The plan of {which} (plan.json) cannot be read. Missing runs are not known, and runs that are no longer in "
+        "the grid are shown like the others.",
+    )
 
 
 def _former_note(count: int) -> tuple[str, ...]:
@@ -303,64 +318,3 @@ def _utc(milliseconds: int | None) -> pd.Timestamp | None:
         return pd.Timestamp(milliseconds, unit="ms", tz="UTC") if milliseconds else None
     except (ValueError, OverflowError):
         return None
-
-
-def _checked_uri(tracking_uri: str) -> str:
-    """Fail in seconds where there is no store: MLflow would retry for minutes, or make a new one."""
-    shown = without_passwords(tracking_uri)
-    try:
-        parts = urlsplit(tracking_uri)
-        port = parts.port if parts.scheme in ("http", "https") else None
-    except ValueError:  # whose text may have a part of the password
-        raise ReportError(
-            f"tracking URI: expected scheme://host:port, with a port up to 65535, got '{shown}'. "
-            "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
-        ) from None
-    if parts.scheme == "sqlite":
-        _check_sqlite(tracking_uri.removeprefix("sqlite:///").split("?")[0])
-    elif parts.scheme in ("http", "https"):
-        try:
-            _knock(parts.scheme, parts.hostname or "", port)
-        except (OSError, HTTPException, ValueError) as error:
-            raise ReportError(
-                f"tracking URI: expected a tracking server that answers, got '{shown}' ({_reason(error)}). "
-                "Start it, or give --tracking-uri."
-            ) from error
-    elif not parts.scheme and Path(tracking_uri).is_file():
-        return _checked_uri(f"sqlite:///{Path(tracking_uri).resolve()}")
-    return tracking_uri
-
-
-def _knock(scheme: str, host: str, port: int | None) -> None:
-    """Raise OSError unless something answers within seconds. Any HTTP status will do: MLflow reports the rest."""
-    if scheme == "https":
-        socket.create_connection((host, port or 443), timeout=_TIMEOUT_S).close()
-        return
-    connection = HTTPConnection(host, port, timeout=_TIMEOUT_S)
-    connection.request("GET", "/health")
-    connection.getresponse()
-    connection.close()
-
-
-def _check_sqlite(name: str) -> None:
-    path = Path(name).resolve()
-    if not path.is_file():
-        raise ReportError(
-            f"tracking URI: expected a database, got no file at '{path}'. Run a grid first, or give --tracking-uri."
-        )
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.Error as error:
-        raise ReportError(
-            f"tracking URI: expected an MLflow database, got '{path}' ({error}). Give another --tracking-uri."
-        ) from error
-    if "experiments" not in tables:
-        raise ReportError(
-            f"tracking URI: expected an MLflow database, got '{path}' without experiments. Give another --tracking-uri."
-        )
-
-
-def _reason(error: Exception) -> str:
-    """What the store or its library says, in a line: MLflow repeats the whole address."""
-    return visible(without_passwords((str(error).strip().splitlines() or [type(error).__name__])[0]), 200)

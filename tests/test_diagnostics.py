@@ -158,7 +158,7 @@ def test_a_grid_asks_for_them_once_for_all_runs(tmp_path) -> None:
     [config] = load_grid(path, REGISTRY).runs
     assert config.diagnostics is not None
     assert config.diagnostics.every == 5
-    assert [entry.metric_name for entry in config.diagnostics.basket] == ["reinforce", "rloo-n_samples-2", "rloo"]
+    assert config.diagnostics.metric_names == ("reinforce", "rloo-n_samples-2", "rloo")
     assert config.flat()["diagnostics.basket"] == "reinforce, rloo(n_samples=2), rloo"
 
 

@@ -535,7 +535,7 @@ def test_an_address_that_is_none_is_one_line(tmp_path, uri):
 
 
 def test_a_slash_in_the_password_of_a_database_is_taken():
-    assert errors.address("postgresql+psycopg2://me:pa/ss@h:1/d") == ("postgresql", "h", 1)
+    assert errors.address("postgresql+psycopg2://me:pa/ss@h:1/d") == "postgresql"
 
 
 def test_what_a_server_says_of_an_outage_does_not_move_the_cursor():

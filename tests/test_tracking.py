@@ -357,7 +357,9 @@ Tracker(f"sqlite:///{sys.argv[1]}", out=Path(sys.argv[1]).parent)
 
 
 def maker(path: Path) -> subprocess.Popen[bytes]:
-    made = subprocess.Popen([sys.executable, "-c", MAKE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    environment = os.environ | {"TMPDIR": str(path.parent)} if path.parent.exists() else None
+    command = [sys.executable, "-c", MAKE, str(path)]
+    made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     assert made.stdout is not None
     assert made.stdout.readline() == b"ready\n"
     return made
@@ -393,14 +395,13 @@ def test_two_processes_that_make_one_database_at_once_have_the_same(tmp_path: Pa
 
 def test_a_database_is_not_put_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for refuses in (False, True):
-        made, path = tmp_path / "made", tmp_path / f"there-{refuses}"
+        path = tmp_path / f"there-{refuses}"
         for content in (b"first", b"second"):
-            made.unlink(missing_ok=True)
-            made.write_bytes(content)
             if refuses:
                 monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError))
-            databases._put(made, path)
+            databases._put(content, path)
         assert path.read_bytes() == b"first"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_database_that_is_half_made_is_no_outage(out: Path, tmp_path: Path) -> None:

@@ -11,10 +11,23 @@ from reports import mlflow_environment
 mlflow_environment.prepare()
 
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line, in_one_line  # noqa: E402 see above
+from harness.tracking.moved import follow_moved_files  # noqa: E402
+from harness.tracking.refusals import hint  # noqa: E402
 from harness.tracking.report import attach  # noqa: E402
 from harness.tracking.tracker import Tracker, default_uri  # noqa: E402
 
-__all__ = ["STORE_ERRORS", "Down", "Tracker", "TrackingError", "attach", "default_uri", "first_line", "in_one_line"]
+__all__ = [
+    "STORE_ERRORS",
+    "Down",
+    "Tracker",
+    "TrackingError",
+    "attach",
+    "default_uri",
+    "first_line",
+    "follow_moved_files",
+    "hint",
+    "in_one_line",
+]
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the traceback of what it raises

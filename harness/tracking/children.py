@@ -13,6 +13,8 @@ from harness.config import RunConfig
 from harness.journal import Attempt
 from harness.sweep import Span
 from harness.tracking.models import delete_models
+from harness.tracking.records import fitting, stated_sums
+from reports.places import local_path
 
 STORED = "harness.stored"
 """The tag of a parent that says which attempts the store had to their ends when the sweep closed there."""
@@ -79,8 +81,9 @@ class Runs:
 class Children:
     """The child runs of one parent: the newest attempt at each run of the sweep."""
 
-    def __init__(self, runs: Runs, parent_id: str) -> None:
-        self._runs, self._parent_id = runs, parent_id
+    def __init__(self, runs: Runs, parent_id: str, *, files_are_here: bool = False) -> None:
+        """`files_are_here`: the store keeps files on this machine, so that a missing one can be seen."""
+        self._runs, self._parent_id, self._files_are_here = runs, parent_id, files_are_here
         self._newest: dict[str, tuple[int, str]] = {}  # by run key: the attempt's begin, and its run id
         self._ended: dict[str, Span | None] = {}  # by run id, of those that were read; None if they had no end
         self._unread: set[str] = set()  # keys of runs that the store has, but of which was not asked yet
@@ -104,6 +107,7 @@ class Children:
                 continue
             begun_ms, last_ms = _number(tags.get("harness.attempt")), _number(tags.get("harness.end"))
             ended = run.info.status != "RUNNING" and last_ms >= 0
+            ended = ended and not (self._files_are_here and lacks_files(run))
             self._ended[run_id] = Span(begun_ms, last_ms) if ended else None
             mine = begun_ms, run_id
             other = self._newest.get(key, mine)
@@ -144,13 +148,23 @@ class Children:
             "harness.status": "running",
             "harness.attempt": str(attempt.begun_ms),
         }
-        return self._runs.create(run.name, {**tags, **own}, attempt.begun_ms)
+        fit = {name: fitting(value, 8000) for name, value in {**tags, **own}.items()}
+        return self._runs.create(fitting(run.name, 250), fit, attempt.begun_ms)
 
     def delete_doubles(self) -> None:
         """Delete what the store created though its answer was lost, so that MLflow asked it a second time."""
         known = {run_id for _, run_id in self._newest.values()}
         running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`harness.status` = 'running'")
         self._runs.delete({run.info.run_id for run in running} - known)
+
+
+def lacks_files(run: Any) -> bool:
+    """Return whether a file of a run on this machine is gone that its journal can always replace."""
+    folder = local_path(run.info.artifact_uri)
+    if folder is None:
+        return False
+    replaceable = (name for name in stated_sums(run.data.tags) if "/" not in name)  # pictures may be lost there too
+    return any(not folder.joinpath(name).is_file() for name in replaceable)
 
 
 def _number(tag: str | None) -> int:

@@ -1,16 +1,24 @@
 """Databases, before MLflow opens them: a SQLite file that is made whole or not at all, a server that lets one in."""
 
 import os
+import uuid
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import create_engine, make_url
 
+from reports.sqlite_uri import sqlite_path, sqlite_uri
+
 CONNECT_S = 10
 """A database server that has not let one in for so long is down."""
-_SERVERS = ("postgresql", "mysql")
+_SERVERS = ("postgresql", "mysql", "mssql")
 _TAKE_A_LIMIT = ("psycopg2", "psycopg", "mysqldb", "pymysql")  # drivers
+
+
+def is_database(uri: str) -> bool:
+    """Return whether a URI is that of a database which this process opens itself."""
+    return uri.startswith(("sqlite", *_SERVERS))
 
 
 def with_limit(uri: str) -> str:
@@ -34,35 +42,41 @@ def try_server(uri: str) -> None:
 def make_sqlite(uri: str) -> None:
     """Make the database of a SQLite URI where there is no such file yet: whole, or not at all.
 
-    MLflow makes it by 68 migrations, seconds long. One that is killed in the middle of them is broken for good: so they
-    happen in a folder beside it, which such a kill leaves behind. Raises what is in STORE_ERRORS.
+    MLflow makes it by 68 migrations, which take seconds. A kill in the middle of them would break the file for good.
+    So they run in a temporary folder, whose name MLflow can read, and the file is put into its place when it is ready.
+    Raises what is in STORE_ERRORS.
     """
-    url = make_url(uri) if uri.startswith("sqlite:///") else None
-    if url is None or not url.database or url.database.startswith((":", "file:")):
-        return
-    path = Path(url.database)
-    if path.exists():
+    path = sqlite_path(uri)
+    if path is None or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{path.name}-", suffix=".partial", dir=path.parent) as folder:
-        made = Path(folder, path.name)
-        _migrate(url.set(database=str(made)).render_as_string(hide_password=False))
-        _put(made, path)
+    with TemporaryDirectory(prefix="harness-") as folder:
+        made = Path(folder, "mlflow.db")
+        _migrate(made, path.parent / "mlruns")
+        _put(made.read_bytes(), path)
 
 
-def _migrate(uri: str) -> None:
+def _migrate(database: Path, artifacts: Path) -> None:
+    """Make a database; `artifacts` is where MLflow's own experiment "Default", which no sweep uses, has its files."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     made: Any = SqlAlchemyStore  # it has no types
-    made(uri, "./mlruns").engine.dispose()  # MLflow's own default folder, which no sweep uses
+    made(sqlite_uri(database), artifacts.as_uri()).engine.dispose()
 
 
-def _put(made: Path, path: Path) -> None:
-    """Move the file to its place, unless another process has put one there meanwhile."""
+def _put(content: bytes, path: Path) -> None:
+    """Make the file of a database with this content, unless another process has made one meanwhile."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        os.link(made, path)
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(partial, path)
     except FileExistsError:
         return
     except OSError:  # a file system without links
         if not path.exists():
-            os.replace(made, path)
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,25 +1,21 @@
 """What goes wrong with a store: which exceptions are its own, which are an outage, and what the user reads of them."""
 
 import re
-import socket
 from urllib.parse import urlsplit
 
-import requests
 from google.protobuf.json_format import Error as ProtobufError
 from mlflow.exceptions import MlflowException
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
 from reports.visible import visible, without_passwords
+from reports.web_server import WEB, ask_server
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ProtobufError)
 """What a store raises that stops answering: its own exception, or one of the network, the disk or the database; or of
 protobuf, where a server's answer is not MLflow's."""
 
-ANSWER_S = 10.0
-"""A server that has not answered a simple question for so long is down."""
-
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+DATABASES = ("postgresql", "mysql", "mssql")
 
 HALF_MADE = ("already exists", "duplicate column", "no such table", "no such column")
 """What SQLite says where MLflow was killed while it made or migrated the database."""
@@ -40,27 +36,23 @@ class Down(OSError):  # noqa: N818 what the store is
 
 
 def check_server(uri: str) -> None:
-    """Raise Down within seconds, not minutes, where nothing listens at the address or a web server does not answer.
+    """Raise Down within seconds, not minutes, where a web server does not answer. Raises TrackingError for no address.
 
-    Raises TrackingError where it is no address.
+    A database server is tried by its own driver (`harness.tracking.databases`).
     """
-    scheme, host, port = address(uri)
-    if scheme not in PORTS or not host:
+    if address(uri) not in WEB:
         return
-    what = "server" if scheme in ("http", "https") else "store"
     try:
-        socket.create_connection((host, port or PORTS[scheme]), timeout=ANSWER_S / 2).close()
-        if what == "server":
-            _check_answer(uri)
+        ask_server(uri)
     except OSError as error:
         raise Down(
-            f"tracking: expected an MLflow {what} at {without_passwords(uri)}, got: {first_line(error)}. "
+            f"tracking: expected an MLflow server at {without_passwords(uri)}, got: {first_line(error)}. "
             "Start it, or give another --tracking-uri."
         ) from error
 
 
-def address(uri: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, without its driver, host and port of a URI. Raises TrackingError where it has none such."""
+def address(uri: str) -> str:
+    """Return the scheme of a URI, without its driver. Raises TrackingError where it is no address."""
     if re.match(r"[\w.-]+:\d+(/|$)", uri) or uri.startswith("htp"):
         raise TrackingError(
             f"tracking: expected http://, https://, sqlite:/// or postgresql://, got {without_passwords(uri)!r}. "
@@ -68,30 +60,16 @@ def address(uri: str) -> tuple[str, str | None, int | None]:
         )
     try:
         scheme = urlsplit(uri).scheme.partition("+")[0]
-        if scheme not in PORTS:
-            return scheme, None, None
-        if scheme in ("http", "https"):
-            parts = urlsplit(uri)
-            return scheme, parts.hostname, parts.port
-        url = make_url(uri)  # it takes a slash in a password
-        return scheme, url.host, url.port
+        if scheme in WEB:
+            urlsplit(uri).port  # noqa: B018 it raises ValueError
+        elif scheme in DATABASES:
+            make_url(uri)  # it takes a slash in a password
     except (ValueError, ArgumentError):  # whose text may have a part of the password
         raise TrackingError(
             f"tracking: expected scheme://host:port, with a port up to 65535, got {without_passwords(uri)!r}. "
             "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
         ) from None
-
-
-def _check_answer(uri: str) -> None:
-    """Raise OSError where a web server gives no answer at all. What it answers is not this function's business."""
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_S, allow_redirects=False).close()
-    except requests.exceptions.SSLError:
-        return
-    except requests.exceptions.Timeout as error:
-        raise OSError(f"no answer within {ANSWER_S:.0f} s") from error
-    except requests.exceptions.ConnectionError as error:
-        raise OSError("a connection that ended without an answer") from error
+    return scheme
 
 
 def is_outage(uri: str, error: BaseException) -> bool:

@@ -31,6 +31,23 @@ PER_RUN = ("time/", "latent/")
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
 
+def param(name: str, value: object) -> Param:
+    """Return a param that MLflow takes: it has at most 6,000 characters."""
+    return Param(name, fitting(str(value), 6000))
+
+
+def tag(name: str, value: str) -> RunTag:
+    """Return a tag that MLflow takes: it has at most 8,000 characters."""
+    return RunTag(name, fitting(value, 8000))
+
+
+def fitting(text: str, limit: int) -> str:
+    """Return a text that a database can hold, cut in plain sight: MLflow would cut it without a word."""
+    text = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    end = f"… ({len(text)} characters)"
+    return text if len(text) <= limit else text[: limit - len(end)] + end
+
+
 def up_to(last: Record, attempt: Attempt) -> Attempt:
     """Return the attempt as it is with this record: the driver may be ahead, and go on meanwhile."""
     records = list(attempt.records)

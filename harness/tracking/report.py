@@ -8,11 +8,13 @@ from urllib.parse import urlsplit
 
 from mlflow.tracking import MlflowClient
 
-from harness.tracking.databases import with_limit
+from harness.tracking.databases import is_database, with_limit
 from harness.tracking.errors import TrackingError, check_server
 from harness.tracking.files import Files
+from harness.tracking.moved import follow_moved_files
 from harness.tracking.notes import FILE, report_tags
 from harness.tracking.records import checksum_tag, sha256, stated_sums
+from reports.sqlite_uri import unambiguous
 from reports.visible import NAME, visible
 
 FOLDER = FILE.partition("/")[0]
@@ -27,12 +29,17 @@ class Attached(NamedTuple):
     run_name: str
 
 
-def attach(uri: str, experiment: str, page: Path) -> Attached:
+def attach(uri: str, experiment: str, page: Path, results: Path | None = None) -> Attached:
     """Make report.html and the tables/ beside it artifacts of the newest parent run; its note says so.
+
+    `results` is the folder in which the files of the runs may lie.
 
     Raises what is in STORE_ERRORS, and TrackingError where there is no sweep, or a server names a folder here.
     """
+    uri = unambiguous(uri)
     check_server(uri)
+    if is_database(uri):
+        follow_moved_files(uri, results)
     client = MlflowClient(tracking_uri=with_limit(uri))
     run = _newest_sweep(client, experiment)
     if urlsplit(uri).scheme in ("http", "https") and urlsplit(run.info.artifact_uri).scheme in ("", "file"):

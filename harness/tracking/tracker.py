@@ -18,11 +18,12 @@ from harness.outcome import Outcome
 from harness.sweep import Span
 from harness.tracking.best import tag_best
 from harness.tracking.children import STORED, Children, Runs
-from harness.tracking.databases import make_sqlite, try_server, with_limit
+from harness.tracking.databases import is_database, make_sqlite, try_server, with_limit
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
 from harness.tracking.files import Files
 from harness.tracking.inputs import inputs_of
 from harness.tracking.models import log_model
+from harness.tracking.moved import follow_moved_files
 from harness.tracking.notes import note_tags
 from harness.tracking.records import (
     MLFLOW_STATUS,
@@ -33,12 +34,17 @@ from harness.tracking.records import (
     files_of,
     goes_on,
     newest_tags,
+    param,
     sha256,
     stated_sums,
     sums,
+    tag,
     up_to,
 )
+from harness.tracking.refusals import Refusals
 from harness.tracking.system import SystemMetrics
+from reports.places import ARTIFACTS
+from reports.sqlite_uri import DATABASE, sqlite_uri, unambiguous
 from reports.visible import without_passwords
 
 NOTHING = Outcome()
@@ -48,7 +54,7 @@ KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
 
 def default_uri(out: Path) -> str:
     """Return the tracking URI that is used when none is given: $MLFLOW_TRACKING_URI, else SQLite in `out`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.absolute() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(out / DATABASE)
 
 
 class Tracker:
@@ -56,14 +62,16 @@ class Tracker:
 
     def __init__(self, uri: str, *, out: Path) -> None:
         """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is none."""
-        self.uri = uri
-        self._artifacts = (out / "artifacts").absolute()
+        self.uri = uri = unambiguous(uri)
+        self._artifacts = (out / ARTIFACTS).absolute()
         check_server(uri)
         try:
             make_sqlite(uri)
             try_server(uri)
             self._client = MlflowClient(tracking_uri=with_limit(uri))
             self._client.search_experiments(max_results=1)
+            if is_database(uri):
+                follow_moved_files(uri, out)
         except ImportError as error:
             raise TrackingError(
                 f"tracking: expected the driver of the database at {without_passwords(uri)}, got: {error}. Install it; "
@@ -75,6 +83,7 @@ class Tracker:
                 f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {first_line(error)}. "
                 f"{advice(error)}, or give another --tracking-uri."
             ) from error
+        self.refusals = Refusals()
         self._files = Files(self._client)
         self._planned: dict[str, RunConfig] = {}
         self.experiment_id = self.parent_id = ""
@@ -98,10 +107,10 @@ class Tracker:
         self.experiment_id = self._experiment(name)
         self._runs = Runs(self._client, self.experiment_id)
         own = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name}
-        self.parent_id = self._runs.only_parent(sweep_id) or self._runs.create(f"sweep {name}", {**own, **tags})
-        self._children = Children(self._runs, self.parent_id)
+        self.parent_id = self._runs.only_parent(sweep_id) or self._runs.create(f"sweep {name}", own)
+        self._children = Children(self._runs, self.parent_id, files_are_here=is_database(self.uri))
         self._client.update_run(self.parent_id, status="RUNNING")
-        self._log_batches(self.parent_id, [RunTag(key, value) for key, value in tags.items()])
+        self._log_batches(self.parent_id, [tag(key, value) for key, value in tags.items()])
         contents = {name: text.encode() for name, text in files.items()}
         self._files.log(self.parent_id, contents)
         parent = self._client.get_run(self.parent_id)
@@ -121,27 +130,35 @@ class Tracker:
         attempt = up_to(records[-1], attempt)
         entities: list[Entity] = []
         files: dict[str, bytes] = {}
-        child = self._children.of(run, attempt, self._identity(run))
+        child = ""
+        with self.refusals.costing(f"run {run.name}"):
+            child = self._children.of(run, attempt, self._identity(run))
+        if not child:
+            return
         if any(goes_on(record, attempt) for record in records):  # before its tags say that it has ended
             self._client.update_run(child, status="RUNNING")
         if records[0] is attempt.records[0]:
-            entities += [Param(name, str(value)) for name, value in {**run.flat(), **self._identity(run)}.items()]
+            entities += [param(name, value) for name, value in {**run.flat(), **self._identity(run)}.items()]
             files["config.json"] = run.to_json().encode()
-            self._client.log_inputs(child, inputs_of(run.data))
+            with self.refusals.costing(f"data set {run.data.name}"):
+                self._client.log_inputs(child, inputs_of(run.data))
         for record in records:
             entities += entities_of(record, attempt)
             files |= files_of(record, attempt)
-        self._files.log(child, files)
+        with self.refusals.costing(f"files of {run.name}"):
+            self._files.log(child, files)
         if files:
             entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(attempt)}))
         self._log_batches(child, newest_tags(entities))
         for record in records:
             if isinstance(record.event, Image):
                 again = self._children.was_read(child)
-                self._files.log_for_charts(child, record.event, record.time_ms, again=again)
+                with self.refusals.costing(f"picture {record.event.name} for charts"):
+                    self._files.log_for_charts(child, record.event, record.time_ms, again=again)
         last = next((r for r in reversed(records) if isinstance(r.event, (Started, *TERMINAL))), None)
         if last is not None and isinstance(last.event, TERMINAL):
-            log_model(self._client, child, run, attempt)
+            with self.refusals.costing(f"model of {run.name}"):
+                log_model(self._client, child, run, attempt)
             self._client.set_terminated(child, MLFLOW_STATUS[last.event.kind], last.time_ms)
 
     @cached_property
@@ -206,7 +223,8 @@ class Tracker:
 
     def _log_batches(self, run_id: str, entities: Sequence[Entity]) -> None:
         """Log metrics, params and tags together; a call takes so many of each, and so many in all."""
-        for batch in batches(entities):
+
+        def write(batch: Sequence[Entity]) -> None:
             self._client.log_batch(
                 run_id,
                 metrics=[entity for entity in batch if isinstance(entity, Metric)],
@@ -214,3 +232,6 @@ class Tracker:
                 tags=[entity for entity in batch if isinstance(entity, RunTag)],
                 synchronous=True,  # whatever MLFLOW_ENABLE_ASYNC_LOGGING says: an outage must be raised here
             )
+
+        for batch in batches(entities):
+            self.refusals.log(write, batch)

@@ -1,0 +1,78 @@
+"""A results folder that was moved or copied: the places in its database are corrected before anything is written.
+
+Reports find the files without this (`reports.places`). But MLflow itself would look for them in the place where they
+were, and write there. A server keeps its own files, so this is for databases only.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine, text
+
+from harness.tracking.databases import with_limit
+from reports.places import ARTIFACTS, local_path
+from reports.sqlite_uri import sqlite_path
+
+_PLACES = {"runs": ("run_uuid", "artifact_uri"), "logged_models": ("model_id", "artifact_location")}
+
+
+def follow_moved_files(uri: str, out: Path | None = None) -> int:
+    """Point the database at the files below its own folder, or below `out`. Return how many places were changed.
+
+    An experiment has moved if files of its runs lie there; or if its place is gone, and the database lies in `out` and
+    so should they. Then its runs and models have moved that lie there or are gone from where they were. Raises
+    SQLAlchemyError.
+    """
+    database = sqlite_path(uri)
+    home = database.parent if database is not None else None
+    folders = [folder for folder in (out and out.absolute(), home) if folder is not None]
+    engine = create_engine(with_limit(uri))
+    try:
+        with engine.connect() as connection:
+            experiments = connection.execute(text("SELECT experiment_id, name, artifact_location FROM experiments"))
+            return sum(_follow(connection, row, folders, home) for row in experiments.all())
+    finally:
+        engine.dispose()
+
+
+def _follow(connection: Any, experiment: Any, folders: Sequence[Path], home: Path | None) -> int:
+    """Point one experiment, its runs and its models at their files; return how many of them were changed."""
+    number, name, location = experiment
+    before = _local(location)
+    targets = [folder / ARTIFACTS / name for folder in folders]
+    if before is None or before in targets or before.parts[-2:] != (ARTIFACTS, name):
+        return 0
+    rows = {table: _rows(connection, table, number) for table in _PLACES}
+    target = next((each for each in targets if any((each / row[0]).is_dir() for row in rows["runs"])), None)
+    if target is None and folders[:1] == [home] and not before.exists():
+        target = targets[0]
+    if target is None:
+        return 0
+    changed = [("experiments", "artifact_location", "experiment_id", number, target)]
+    for table, (key, column) in _PLACES.items():
+        for row_id, place in rows[table]:
+            path = _local(place)
+            if path is None or not path.is_relative_to(before):
+                continue
+            now = target / path.relative_to(before)
+            if now.exists() or not path.exists():
+                changed.append((table, column, key, row_id, now))
+    for table, column, key, row_id, path in changed:
+        statement = text(f"UPDATE {table} SET {column} = :place WHERE {key} = :id")  # noqa: S608 names of this file
+        connection.execute(statement, {"place": path.as_uri(), "id": row_id})
+    connection.commit()
+    return len(changed)
+
+
+def _rows(connection: Any, table: str, experiment_id: int) -> list[Any]:
+    key, column = _PLACES[table]
+    query = text(f"SELECT {key}, {column} FROM {table} WHERE experiment_id = :id")  # noqa: S608 names of this file
+    return list(connection.execute(query, {"id": experiment_id}).all())
+
+
+def _local(place: str | None) -> Path | None:
+    try:
+        return local_path(place or "")
+    except ValueError:
+        return None

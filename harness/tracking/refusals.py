@@ -1,0 +1,93 @@
+"""What a store refuses for good costs that value alone; it is named once, and everything else is stored.
+
+An outage is another thing: the store may take the same values later (`harness.tracking.errors`).
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import final
+
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import DataError, IntegrityError, NotSupportedError
+
+from harness.tracking.errors import STORE_ERRORS, first_line
+from harness.tracking.records import Entity
+from reports.visible import NAME, visible
+
+NAMED = 5
+"""So many refusals are named; a value that is refused in every epoch of a thousand runs would fill the screen."""
+
+_REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "RESOURCE_ALREADY_EXISTS"})
+_CAUSES = (DataError, IntegrityError, NotSupportedError, UnicodeError)
+_IN_WORDS = re.compile(r"\.(DataError|IntegrityError|NotSupportedError|StringDataRightTruncation)\b|error code 413 ")
+"""How a server says the same: its text has the exception of its database, or the request was too large."""
+_DELETED = ("in the 'active' state", "active lifecycle", "deleted")
+"""What MLflow says of a run that somebody deleted meanwhile. Its values are fine: a replay makes the run anew."""
+
+
+def is_for_good(error: BaseException) -> bool:
+    """Return whether a store refused what it was given, and will do so again."""
+    if isinstance(error.__cause__, _CAUSES) or isinstance(error, _CAUSES):
+        return True
+    text = str(error)
+    if not isinstance(error, MlflowException) or any(words in text for words in _DELETED):
+        return False
+    return error.error_code in _REFUSED or _IN_WORDS.search(text) is not None
+
+
+def hint(error: BaseException) -> str:
+    """Return whether the same command can help after this, as a sentence."""
+    if is_for_good(error):
+        return "Trying again does not help: the store refuses it for good. The journal has everything."
+    return "The same command goes on."
+
+
+@final
+class Refusals:
+    """Counts what a store refused, and keeps lines about it until they are said."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._known: set[str] = set()
+        self._unsaid: list[str] = []
+
+    def new_lines(self) -> list[str]:
+        """Return what was not said yet."""
+        lines, self._unsaid = self._unsaid, []
+        return lines
+
+    @contextmanager
+    def costing(self, what: str) -> Iterator[None]:
+        """Let a refusal within the context pass, after it was noted; raise everything else."""
+        try:
+            yield
+        except STORE_ERRORS as error:
+            if not is_for_good(error):
+                raise
+            self._note(what, error)
+
+    def log(self, write: Callable[[Sequence[Entity]], None], entities: Sequence[Entity]) -> None:
+        """Write entities; where the store refuses the call, in halves, until what it refuses stands alone."""
+        try:
+            write(entities)
+        except STORE_ERRORS as error:
+            if not is_for_good(error):
+                raise
+            if len(entities) == 1:
+                self._note(f"{type(entities[0]).__name__.lower().removeprefix('run')} {entities[0].key}", error)
+                return
+            half = len(entities) // 2
+            self.log(write, entities[:half])
+            self.log(write, entities[half:])
+
+    def _note(self, what: str, error: BaseException) -> None:
+        self.count += 1
+        what = visible(what, NAME)
+        if what in self._known:
+            return
+        self._known.add(what)
+        if len(self._known) <= NAMED:
+            self._unsaid.append(f"tracking: the store refused the {what}: {first_line(error)}")
+        elif len(self._known) == NAMED + 1:
+            self._unsaid.append("tracking: the store refused more, which is counted at the end")

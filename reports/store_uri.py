@@ -1,0 +1,63 @@
+"""Tracking URIs, looked at before MLflow opens them: it would retry for minutes, or make a new store."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from reports.frame import ReportError
+from reports.sqlite_uri import sqlite_path, sqlite_uri, unambiguous
+from reports.visible import visible, without_passwords
+from reports.web_server import WEB, ask_server
+
+
+def checked_uri(tracking_uri: str) -> str:
+    """Return the URI of a store that is there, in the form to open it by. Raises ReportError, within seconds."""
+    shown = without_passwords(tracking_uri)
+    try:
+        parts = urlsplit(tracking_uri)
+        if parts.scheme in WEB:
+            parts.port  # noqa: B018 it raises ValueError
+    except ValueError:  # whose text may have a part of the password
+        raise ReportError(
+            f"tracking URI: expected scheme://host:port, with a port up to 65535, got '{shown}'. "
+            "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
+        ) from None
+    if parts.scheme in WEB:
+        try:
+            ask_server(tracking_uri)
+        except OSError as error:
+            raise ReportError(
+                f"tracking URI: expected a tracking server that answers, got '{shown}' ({reason(error)}). "
+                "Start it, or give --tracking-uri."
+            ) from error
+    elif not parts.scheme and Path(tracking_uri).is_file():
+        return checked_uri(sqlite_uri(Path(tracking_uri).resolve()))
+    elif (database := sqlite_path(tracking_uri)) is not None:
+        _check_sqlite(database)
+    return unambiguous(tracking_uri)
+
+
+def reason(error: Exception) -> str:
+    """Return what the store or its library says, in a line: MLflow repeats the whole address."""
+    return visible(without_passwords((str(error).strip().splitlines() or [type(error).__name__])[0]), 200)
+
+
+def _check_sqlite(path: Path) -> None:
+    if not path.is_file():
+        raise ReportError(
+            f"tracking URI: expected a database, got no file at '{path}'. Run a grid first, or give --tracking-uri."
+        )
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise ReportError(
+            f"tracking URI: expected an MLflow database, got '{path}' ({error}). Give another --tracking-uri."
+        ) from error
+    if "experiments" not in tables:
+        raise ReportError(
+            f"tracking URI: expected an MLflow database, got '{path}' without experiments. Give another --tracking-uri."
+        )

@@ -1,0 +1,37 @@
+"""Whether a tracking server answers, asked as MLflow's client asks: by `requests`, through the same proxies."""
+
+from __future__ import annotations
+
+import re
+
+WEB = ("http", "https")
+CONNECT_S = 5.0
+ANSWER_S = 10.0
+"""A server that has not answered a simple question for so long is down."""
+
+
+def ask_server(uri: str) -> None:
+    """Raise OSError where a web server gives no answer at all. What it answers is MLflow's business."""
+    import requests  # a tenth of a second, which only those wait for who have a server
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=(CONNECT_S, ANSWER_S), allow_redirects=False).close()
+    except requests.exceptions.SSLError:
+        return
+    except requests.exceptions.ReadTimeout as error:
+        raise OSError(f"no answer within {ANSWER_S:.0f} s") from error
+    except requests.exceptions.ConnectionError as error:
+        raise OSError(_in_short(error)) from error
+    except requests.exceptions.RequestException as error:
+        raise OSError(str(error)) from error
+
+
+def _in_short(error: Exception) -> str:
+    """Return why there was no connection, of the long line that requests makes of it."""
+    import requests
+
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return f"no connection within {CONNECT_S:.0f} s"
+    found = re.search(r"\[Errno -?\d+\] [^'\")]+", str(error))
+    why = found[0] if found else "a connection that ended without an answer"
+    return f"{why} (of the proxy)" if isinstance(error, requests.exceptions.ProxyError) else why
