@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -154,7 +153,9 @@ def test_runs_of_older_versions_are_read_as_before(uri: str, out: Path) -> None:
 
 def test_many_damaged_files_make_few_notes(uri: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reports.artifacts.MAX_NOTES", 4)
-    shutil.rmtree(out / "artifacts")
+    for path in (out / "artifacts").rglob("*"):
+        if path.is_file():
+            path.unlink()
     notes = load("small", uri).notes
     assert sum("it is missing" in note for note in notes) == 4
     assert "6 more stored files are not used for reasons like these." in notes

@@ -57,6 +57,16 @@ def default_uri(out: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(out / DATABASE)
 
 
+def _check_is_utf8(out: Path) -> None:
+    """Raise TrackingError for a folder that MLflow's URIs cannot name: they are UTF-8, names of folders need not be."""
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        raise TrackingError(
+            f"--out: expected a folder whose name is UTF-8, got {str(out)!a}. Rename it, or give another --out."
+        ) from None
+
+
 class Tracker:
     """Writes the sweep's parent run and one child run per run, live."""
 
@@ -65,6 +75,8 @@ class Tracker:
         self.uri = uri = unambiguous(uri)
         self._artifacts = (out / ARTIFACTS).absolute()
         check_server(uri)
+        if is_database(uri):
+            _check_is_utf8(self._artifacts.parent)
         try:
             make_sqlite(uri)
             try_server(uri)

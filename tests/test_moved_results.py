@@ -1,0 +1,220 @@
+"""A results folder that was moved, copied or mounted elsewhere: the same report, and the sweep goes on there."""
+
+import dataclasses
+import filecmp
+import shutil
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from mlflow.tracking._tracking_service import utils
+from outages import check, play, replay, small_grid
+from reports_store import Planned, StoreWriter
+
+from harness import next_steps, origin
+from harness.cli import cli
+from harness.grid import Grid
+from harness.origin import Origin
+from harness.sweep import read_sweep
+from harness.tracking import Tracker, attach, default_uri, follow_moved_files
+from reports import load
+from reports.places import present_place
+
+N_RUNS = 4
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Grid:
+    return small_grid(tmp_path, N_RUNS)
+
+
+@pytest.fixture
+def one(out: Path, grid: Grid) -> Path:
+    """The results of a sweep with every fate of a run."""
+    play(grid, out, lambda: Tracker(default_uri(out), out=out), size=3)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client remembers the places of runs for as long as its process lives."""
+    monkeypatch.setattr(utils, "_artifact_repos_cache", NothingKept())
+
+
+class NothingKept(OrderedDict[str, object]):
+    def __setitem__(self, key: str, value: object) -> None: ...
+
+
+def move(one: Path) -> Path:
+    """Move the folder, and put a file where it was: whoever writes there fails."""
+    two = one.parent / "elsewhere (2)" / "100%"
+    two.parent.mkdir()
+    one.rename(two)
+    one.touch()
+    return two
+
+
+def places(out: Path) -> list[str]:
+    """Every place in the database that names a folder of artifacts."""
+    query = (
+        "SELECT artifact_location FROM experiments WHERE name != 'Default' UNION SELECT artifact_uri FROM runs"
+        " UNION SELECT artifact_location FROM logged_models"
+    )
+    with closing(sqlite3.connect(out / "mlflow.db")) as database:
+        return [place for (place,) in database.execute(query)]
+
+
+def assert_same_runs(one: object, other: object) -> None:
+    for field in dataclasses.fields(one):
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(left, pd.DataFrame):
+            pd.testing.assert_frame_equal(left, right)
+        else:
+            assert left == right, field.name
+
+
+@pytest.fixture(params=["moved", "copied"])
+def two(request: pytest.FixtureRequest, one: Path) -> Iterator[tuple[object, Path]]:
+    """What was read before, and the folder as it is then; a copy leaves the first one whole."""
+    before = load("away", default_uri(one))
+    if request.param == "moved":
+        yield before, move(one)
+        assert one.read_bytes() == b""
+        return
+    there = one.parent / "copy"
+    shutil.copytree(one, there)
+    kept = {path: path.read_bytes() for path in one.rglob("*") if path.is_file()}
+    yield before, there
+    assert {path: path.read_bytes() for path in one.rglob("*") if path.is_file()} == kept
+
+
+def test_reading_finds_the_files_and_writes_nothing(two: tuple[object, Path]) -> None:
+    before, there = two
+    database = (there / "mlflow.db").read_bytes()
+    assert_same_runs(before, load("away", default_uri(there)))
+    assert (there / "mlflow.db").read_bytes() == database
+
+
+def test_nothing_is_left_to_replay_in_the_new_place(two: tuple[object, Path], grid: Grid) -> None:
+    before, there = two
+    assert replay(grid, there, default_uri(there)) == 0
+    check(grid, there, default_uri(there))
+    assert_same_runs(before, load("away", default_uri(there)))
+
+
+@pytest.mark.parametrize("cut", [3, 11, 20])
+def test_a_sweep_that_was_stopped_goes_on_in_the_new_place(cut: int, out: Path, grid: Grid) -> None:
+    def stop(number: int) -> None:
+        if number == cut:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(grid, out, lambda: Tracker(default_uri(out), out=out), before=stop)
+    there = move(out)
+    said = play(grid, there, lambda: Tracker(default_uri(there), out=there))
+    check(grid, there, default_uri(there))
+    assert said.outages() == 0
+    assert len(places(there)) > N_RUNS
+    assert all(place.startswith(there.as_uri()) for place in places(there))
+
+
+def test_files_that_were_lost_on_the_way_are_written_again_by_sync(one: Path, grid: Grid) -> None:
+    there = move(one)
+    shutil.rmtree(there / "artifacts")
+    uri = default_uri(there)
+    notes = load("away", uri).notes
+    assert notes[0].startswith("The plan of the sweep (plan.json) cannot be read. Missing runs are not known")
+    assert f"The files of {N_RUNS + 1} stored runs are not there: expected for example the folder" in notes[1]
+    assert replay(grid, there, uri) == N_RUNS
+    check(grid, there, uri)
+    assert replay(grid, there, uri) == 0
+    assert load("away", uri).notes == ()
+
+
+def test_a_run_whose_files_stayed_behind_is_not_looked_for_in_the_new_place(one: Path) -> None:
+    """Somebody ran on after a move with a version that wrote into the old place."""
+    there = one.parent / "copy"
+    shutil.copytree(one, there)
+    stayed, *others = sorted(path for path in (there / "artifacts" / "away").iterdir() if path.name != "models")
+    shutil.rmtree(stayed)
+    assert follow_moved_files(default_uri(there), there) > len(others)
+    assert sum(place.startswith(one.as_uri()) for place in places(there)) == 1
+    assert follow_moved_files(default_uri(there), there) == 0
+
+
+def test_files_that_never_lay_beside_the_database_stay_where_they_are(tmp_path: Path, out: Path, grid: Grid) -> None:
+    """`--tracking-uri` names a database in another folder than --out."""
+    uri, there = default_uri(out), tmp_path / "results of mine"
+    play(grid, there, lambda: Tracker(uri, out=there), size=3)
+    before, known = load("away", uri), places(out)
+    Tracker(uri, out=tmp_path / "results of another")
+    Tracker(uri, out=out)
+    assert places(out) == known
+    there.rename(tmp_path / "moved")
+    assert_same_runs(before, load("away", uri, results=tmp_path / "moved"))
+    assert follow_moved_files(uri, tmp_path / "moved") > N_RUNS
+    assert_same_runs(before, load("away", uri))
+
+
+def test_a_report_is_attached_in_the_new_place(one: Path) -> None:
+    there = move(one)
+    page = there / "report.html"
+    page.write_text("<html>")
+    run = attach(default_uri(there), "away", page)
+    assert (there / "artifacts" / "away" / run.run_id / "artifacts" / "report" / "report.html").is_file()
+
+
+def test_a_plan_that_cannot_be_read_is_told_first(one: Path) -> None:
+    [plan] = one.glob("artifacts/away/*/artifacts/plan.json")
+    plan.write_text("[")
+    notes = load("away", default_uri(one)).notes
+    assert notes[0].startswith("The plan of the sweep (plan.json) cannot be read.")
+    assert "plan.json is not used: its content does not have the checksum" in notes[1]
+
+
+def test_a_stored_place_of_another_shape_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "artifacts" / "x" / "1" / "artifacts").mkdir(parents=True)
+    for path in (Path("/mlruns/1/2/artifacts"), Path("/a/artifacts/../x/1/artifacts"), Path("/"), Path("artifacts")):
+        assert present_place(path, [tmp_path]) == path
+    there = Path("/gone/artifacts/x/1/artifacts")
+    assert present_place(there, [tmp_path]) == tmp_path / "artifacts/x/1/artifacts"
+    assert present_place(there, []) == there
+
+
+def test_the_next_commands_name_the_new_place(
+    one: Path, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "away.yaml"
+    command = f"harness run --grid {path} --out {one}"
+    monkeypatch.setattr(origin, "read", lambda folder: Origin(command, {}))
+    assert next_steps.former_command(read_sweep(grid, one), path, one) == command
+    there = move(one)
+    sweep = read_sweep(grid, there)
+    assert next_steps.former_command(sweep, path, there) is None
+    steps = next_steps.after_status(sweep, path, there, (), driven=False)
+    assert steps
+    assert all(str(there) in step.command and str(one) not in step.command.replace(str(there), "") for step in steps)
+
+
+@pytest.mark.slow
+def test_the_report_is_the_same_byte_for_byte(tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    folder.mkdir()
+    runs = [Planned(name, "constant", seed) for name in ("straight_through", "gumbel_softmax") for seed in range(3)]
+    StoreWriter(folder).sweep("0", runs, epochs=3)
+    reports = []
+    for name in ("first", "second"):
+        reports.append(tmp_path / f"report of {name}")
+        where = ["--from", str(tmp_path / name), "--out", str(reports[-1])]
+        done = CliRunner().invoke(cli, ["report", "--experiment", "0", *where])
+        assert done.exit_code == 0, done.output
+        if name == "first":
+            folder.rename(tmp_path / "second")
+    names = [path.relative_to(reports[0]) for path in sorted(reports[0].rglob("*")) if path.is_file()]
+    assert len(names) > 20
+    assert filecmp.cmpfiles(*reports, [str(name) for name in names], shallow=False)[1:] == ([], [])
