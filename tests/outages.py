@@ -3,13 +3,15 @@
 import io
 import json
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service import utils
 from PIL import Image as PILImage
 
 from estimators import REGISTRY
@@ -47,6 +49,15 @@ ENDED = {"finished": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "inte
 
 IN_CHARTS = re.compile(r"images/([^/+%]+)([+%])step\2\d+\2timestamp\2\d+\2[^+%]+(\2compressed\.webp|\.png)")
 """A name that MLflow's charts can read; they show no picture of a run that has another one among these."""
+
+
+class NothingKept(OrderedDict[str, object]):
+    def __setitem__(self, key: str, value: object) -> None: ...
+
+
+def forget_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let MLflow's client ask for the place of a run's files each time; else it remembers it as long as it lives."""
+    monkeypatch.setattr(utils, "_artifact_repos_cache", NothingKept())
 
 
 class Said:

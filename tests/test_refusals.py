@@ -14,8 +14,9 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import _validate_metric_name
-from outages import check, made_up_records, play, replay, small_grid
+from outages import check, forget_places, made_up_records, play, replay, small_grid
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from stores_that_fail import postgres
 
 from estimators import REGISTRY
 from harness import names
@@ -253,3 +254,29 @@ def test_names_of_the_tool_are_refused(name: str, tmp_path: Path) -> None:
     path.write_text("estimators: [rloo]\nseeds: [0]\n")
     with pytest.raises(GridError, match=rf"name: expected none of .*, got '{name}'\. Add name: to {name}.yaml"):
         load_grid(path, REGISTRY)
+
+
+# --- a database with narrower columns -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_postgresql_takes_long_names_and_refuses_single_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = tmp_path / "long.yaml", tmp_path / "results"
+    path.write_text(
+        f"name: long\nestimators: [{{name: straight_through, label: {'é' * 200}}}]\nseeds: [0, 1]\n"
+        f"schedules: [{{kind: constant, tau: 1.0, label: {'σ' * 200}}}]\n"
+    )
+    forget_places(monkeypatch)
+    grid = load_grid(path, REGISTRY)
+    with postgres() as (_, uri):
+        said = play(grid, out, lambda: Tracker(uri, out=out))
+        assert said.lines == []
+        check(grid, out, uri)
+        out.rename(tmp_path / "moved")  # the database is elsewhere: its places follow --out
+        assert replay(grid, tmp_path / "moved", uri) == 0
+        check(grid, tmp_path / "moved", uri)
+        monkeypatch.setattr("harness.names.LONGEST_RUN", 10_000)
+        monkeypatch.setattr("harness.tracking.children.fitting", lambda text, limit: text)
+        again = play(grid, tmp_path / "again", lambda: Tracker(uri, out=tmp_path / "again"))
+        assert again.outages() == 0
+        assert any("refused the run" in line and "too long" in line for line in again.lines)
