@@ -34,6 +34,7 @@ from harness.events import EpochDone, Event, Finished, Record
 from harness.grid import Grid, load_grid
 from harness.journal import Journal
 from harness.train import train
+from reports.sqlite_uri import DATABASE, sqlite_uri
 
 NAME = "thousand"
 EPOCHS, STEPS = 100, 36
@@ -90,7 +91,7 @@ def _write(folder: Path) -> None:
     if len(grid.runs) != N_RUNS:
         raise SystemExit(f"{path}: expected {N_RUNS} runs, got {len(grid.runs)}. Mend GRID or N_RUNS.")
     write_journal(grid, folder)
-    with bulk(f"sqlite:///{folder.absolute() / 'mlflow.db'}"):
+    with bulk(sqlite_uri(folder / DATABASE)):
         sync(path, folder)
 
 

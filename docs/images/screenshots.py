@@ -32,6 +32,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from reports.sqlite_uri import DATABASE, sqlite_uri
+
 HERE = Path(__file__).parent
 COLOURS = 128
 COLUMNS = ["metrics.`test/neg_elbo`", "metrics.`test/neg_bound`", "tags.`harness.best`", "attributes.`Dataset`"]
@@ -202,7 +204,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the --out of the sweep")
     parser.add_argument("--only", help="the name of one picture")
     given = parser.parse_args()
-    uri = f"sqlite:///{given.out.absolute() / 'mlflow.db'}"
+    uri = sqlite_uri(given.out / DATABASE)
     client = MlflowClient(tracking_uri=uri)
     experiment_id = client.get_experiment_by_name("quickstart").experiment_id
     runs = client.search_runs([experiment_id])
