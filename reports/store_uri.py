@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reports.frame import ReportError
-from reports.sqlite_uri import sqlite_path, sqlite_uri, unambiguous
+from reports.sqlite_uri import DATABASE, sqlite_path, sqlite_uri, unambiguous
 from reports.visible import visible, without_passwords
 from reports.web_server import WEB, ask_server
 
@@ -33,8 +33,8 @@ def checked_uri(tracking_uri: str) -> str:
                 f"tracking URI: expected a tracking server that answers, got '{shown}' ({reason(error)}). "
                 "Start it, or give --tracking-uri."
             ) from error
-    elif not parts.scheme and Path(tracking_uri).is_file():
-        return checked_uri(sqlite_uri(Path(tracking_uri).resolve()))
+    elif not parts.scheme and (path := _database_at(Path(tracking_uri))) is not None:
+        return checked_uri(sqlite_uri(path))
     elif (database := sqlite_path(tracking_uri)) is not None:
         _check_sqlite(database)
     return unambiguous(tracking_uri)
@@ -43,6 +43,13 @@ def checked_uri(tracking_uri: str) -> str:
 def reason(error: Exception) -> str:
     """Return what the store or its library says, in a line: MLflow repeats the whole address."""
     return visible(without_passwords((str(error).strip().splitlines() or [type(error).__name__])[0]), 200)
+
+
+def _database_at(path: Path) -> Path | None:
+    """Return the database that a path means: the file, or that of a results folder. None for another folder."""
+    if not path.is_dir():
+        return path
+    return path / DATABASE if (path / DATABASE).is_file() else None
 
 
 def _check_sqlite(path: Path) -> None:

@@ -15,6 +15,7 @@ from harness.tracking import Tracker, TrackingError
 from reports import load
 from reports.places import local_path
 from reports.sqlite_uri import sqlite_path, sqlite_uri, unambiguous
+from reports.store_uri import checked_uri
 from reports.stored import ReportError
 
 FOLDERS = [
@@ -111,3 +112,14 @@ def test_the_commands_name_the_store_alike(
     with pytest.raises(SystemExit, match="2"):
         main(["report", "--from", str(there)])
     assert "expected one in the store, got none" in capsys.readouterr().err
+
+
+def test_reports_take_a_path_in_place_of_a_uri(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in ("results", "results/mlflow.db", str(out)):
+        assert checked_uri(given) == sqlite_uri(out / "mlflow.db")
+    for given in ("no such", "results/other.db"):
+        with pytest.raises(
+            ReportError, match=rf"expected a database, got no file at '{tmp_path}/{given}'\. Run a grid"
+        ):
+            checked_uri(given)
