@@ -19,8 +19,8 @@ from reports.store_uri import checked_uri
 from reports.stored import ReportError
 
 FOLDERS = [
-    *("plain", "my results", "müller", "it's", 'say "hi"', "run (1)", "user@host", "C# code", "a&b=c;d", "[x]{y}"),
-    *("~", "100%", "a%20b", "%2F", "%zz", "why?", "q?x=1", "?", "two\nlines", "back\\slash", "日本%C3", ":memory:"),
+    *("my results", "müller", "it's", "run (1)", "user@host", "C# code", "a&b=c;[d]", "100%", "a%20b", "%2F", "why?"),
+    *("q?x=1", "two\nlines", "back\\slash", "日本%C3", ":memory:"),
 ]
 LETTERS = st.characters(exclude_characters="/\0", exclude_categories=["Cs"]) | st.sampled_from("%?#&+ ")
 
@@ -116,10 +116,8 @@ def test_the_commands_name_the_store_alike(
 
 def test_reports_take_a_path_in_place_of_a_uri(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for given in ("results", "results/mlflow.db", str(out)):
-        assert checked_uri(given) == sqlite_uri(out / "mlflow.db")
-    for given in ("no such", "results/other.db"):
-        with pytest.raises(
-            ReportError, match=rf"expected a database, got no file at '{tmp_path}/{given}'\. Run a grid"
-        ):
-            checked_uri(given)
+    for place in ("results", "results/mlflow.db", str(out)):
+        assert checked_uri(place) == sqlite_uri(out / "mlflow.db")
+    for place in ("no such", "results/other.db"):
+        with pytest.raises(ReportError, match=rf"expected a database, got no file at '{tmp_path}/{place}'\. Run a"):
+            checked_uri(place)
