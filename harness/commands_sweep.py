@@ -138,12 +138,14 @@ def run(
         command=without_passwords(shlex.join(["harness", *sys.argv[1:]])),
     )
     if dry_run:
+        from harness import process_state
         from harness.dry_run import show
 
         sweep = read_sweep(grid, out, selected)
         if lease.holder(sweep.folder) is None:
             sweep.take_for_interrupted("no driver is alive")
-        show(sweep, options, registry, as_json=as_json)
+        with process_state.kept():
+            show(sweep, options, registry, as_json=as_json)
         return
     check_data(selected)
     progress = make_progress(make_console(stderr=as_json))

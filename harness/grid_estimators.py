@@ -212,9 +212,11 @@ def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, 
 def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
     """The estimator with these first temperatures; None and a problem where that cannot be."""
     from estimators import build
+    from harness.process_state import kept
 
     try:
-        return build(candidate.value.name, registry, **{**candidate.value.params, **start})
+        with kept():
+            return build(candidate.value.name, registry, **{**candidate.value.params, **start})
     except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
         _refuse(candidate, error, problems)
         return None

@@ -37,6 +37,7 @@ class Progress(ABC):
         self._epochs_done = self._epochs = 0
         self._epochs_left: dict[str, int] = {}
         self._begun = 0.0
+        self._notes: set[str] = set()
         self.sweep: Sweep | None = None
         self.steps: Sequence[Step] = ()
 
@@ -60,6 +61,12 @@ class Progress(ABC):
     def say(self, line: str) -> None:
         """Print one line above whatever is live."""
         say(self.console, line)
+
+    def note(self, text: str) -> None:
+        """Say something once, however many runs bring it."""
+        if text not in self._notes:
+            self._notes.add(text)
+            self.say(f"note: {text}")
 
     def close(self) -> None:  # noqa: B027 only what is live has something to close
         """Give the terminal back, whatever happened."""

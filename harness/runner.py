@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import next_steps
+from harness import next_steps, process_state
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
-from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, Started, Weights, is_cut_short
+from harness.events import Checkpoint, EpochDone, Interrupted, Note, Record, Skipped, Started, Weights, is_cut_short
 from harness.executors import Executor, Gone, Job, LocalExecutor
 from harness.forecast import longest_first
 from harness.frozen import freeze
@@ -97,7 +97,8 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
                 gc.freeze()  # what is imported stays: neither collections nor the exit need to look at it
                 progress.start(sweep, runs)
                 driver = Driver(sweep, journal, store, progress, lease)
-                ordered = longest_first(runs, load_registry(options.plugins))
+                with process_state.kept():
+                    ordered = longest_first(runs, load_registry(options.plugins))
                 interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
                 counts = sweep.counts()
                 code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
@@ -177,6 +178,9 @@ class Driver:
         """Store one record and show it. What a run repeats since it went on from before it is compared, and dropped."""
         self.lease.check()
         event, key = record.event, record.run_key
+        if isinstance(event, Note):
+            self.progress.note(event.text)
+            return
         if isinstance(event, Checkpoint):
             self.journal.sync()
             self._checkpoints.save(key, event)
