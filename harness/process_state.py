@@ -20,7 +20,6 @@ from torch.nn.modules import module as modules
 from torch.optim import optimizer as optimizers
 
 from harness.devices import flushes_denormals
-from reports import mlflow_environment
 
 Snapshot = Mapping[str, Any]
 """The value of each of SETTINGS by its name."""
@@ -204,8 +203,9 @@ def _drop_raising_filters(before: tuple[Any, ...]) -> None:
     getattr(warnings, "_filters_mutated_lock_held", getattr(warnings, "_filters_mutated", lambda: None))()
 
 
-_SET_BY_US = ("TORCH", "_TORCH", "TRITON", *mlflow_environment.ALWAYS, *mlflow_environment.UNLESS_SET)
-"""Beginnings of the names of variables that torch's compiler and the harness set themselves."""
+_MLFLOW = tuple(f"MLFLOW_{word}_" for word in ("ALLOW", "DISABLE", "ENABLE", "HTTP", "SUPPRESS"))
+_SET_BY_US = ("TORCH", "_TORCH", "TRITON", "GIT_PYTHON_", *_MLFLOW)
+"""Beginnings of the names of variables that torch's compiler and `reports.mlflow_environment` set themselves."""
 
 
 def _environment() -> dict[str, str]:
