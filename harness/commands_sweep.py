@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from harness.command_line import (
     json_option,
     load,
     make_console,
+    no_check_option,
     out_option,
     plugin_option,
     uri_option,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from harness.journal import Journal
     from harness.quantities import SavingEvery
     from harness.ray_executor import RayOptions
+    from harness.sweep import Sweep
 
 
 @click.command()
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
 )
 @click.option("--env", multiple=True, metavar="NAME", help="An environment variable to carry to the workers of Ray.")
 @plugin_option
+@no_check_option
 @out_option
 @uri_option
 def run(
@@ -98,6 +102,7 @@ def run(
     gpus_per_run: float | None,
     env: Sequence[str],
     plugins: Sequence[Path],
+    no_check: bool,
     out: Path,
     tracking_uri: str | None,
 ) -> None:
@@ -107,7 +112,7 @@ def run(
 
     Exit code: 0 all finished, 1 some run failed or diverged, 2 the input was refused, 130 interrupted.
     """
-    from harness import frozen, lease
+    from harness import frozen, lease, plugin_check
     from harness.dispatch import Policy
     from harness.document import document, to_text
     from harness.plugins import load_registry
@@ -120,8 +125,9 @@ def run(
         raise Refused("--memory-limit: expected none with --executor ray, where each node's Ray guards its own memory.")
     made_by = frozen.made_by(plugins)  # before the classes load: an edit meanwhile then shows
     registry = load_registry(plugins)
-    grid = load(grid_path, registry)
+    grid = load(grid_path, registry, out)
     selected = select(grid.runs, only)
+    checked = plugin_check.check(selected, registry, skip=no_check)
     options = Options(
         out=out,
         workers=workers or os.cpu_count() or 1,
@@ -129,6 +135,7 @@ def run(
         policy=Policy(retries=retries, time_limit_s=time_limit, memory_limit=memory_limit),
         saving=saving._replace(model=save_models),
         made_by=made_by,
+        conformance=checked.conformance,
         tracking_uri=tracking_uri,
         retry_failed=retry == "failed",
         fail_fast=fail_fast,
@@ -141,7 +148,7 @@ def run(
         from harness import process_state
         from harness.dry_run import show
 
-        sweep = read_sweep(grid, out, selected)
+        sweep = read_sweep(replace(grid, notes=(*grid.notes, *checked.notes)), out, selected)
         if lease.holder(sweep.folder) is None:
             sweep.take_for_interrupted("no driver is alive")
         with process_state.kept():
@@ -149,8 +156,8 @@ def run(
         return
     check_data(selected)
     progress = make_progress(make_console(stderr=as_json))
-    for note in grid.notes:
-        progress.say(f"note: {note}")
+    for note in (*grid.notes, *checked.notes):
+        progress.note(note)
     code = run_sweep(grid, options, progress, selected)
     if as_json:
         click.echo(to_text(document(progress.sweep, progress.steps, exit_code=code)))
@@ -214,18 +221,24 @@ def make_progress(console: Any) -> Any:
 @out_option
 def repair(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
     """Leave out what is damaged of a sweep's journal. What it told is run again; the damaged file is kept."""
+    from harness.frozen import folder_of
     from harness.lease import Lease
     from harness.plugins import load_registry
     from harness.repair import repair
+    from harness.source import SourceError, read_text
 
-    grid = load(grid_path, load_registry(plugins))
-    journal = existing_journal(out, grid.name)
+    try:
+        folder = folder_of(out, grid_path, read_text(grid_path))  # which takes no plug-in
+    except SourceError:
+        folder = None
+    name = folder.name if folder is not None else load(grid_path, load_registry(plugins), out).name
+    journal = existing_journal(out, name)
     with Lease(journal.folder):
         done = repair(journal.folder)
     if done.kept_as is None:
         click.echo(f"{journal.path}: nothing is damaged.")
         return
-    click.echo(f"{grid.name}: {done.n_lines} damaged lines left out, and {done.n_runs} runs that have a gap since.")
+    click.echo(f"{name}: {done.n_lines} damaged lines left out, and {done.n_runs} runs that have a gap since.")
     click.echo(f"The damaged journal is kept as {done.kept_as}. The command of the sweep goes on.")
 
 
@@ -255,7 +268,7 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness.sweep import read_sweep
     from reports.visible import without_passwords
 
-    grid = load(grid_path, load_registry(plugins))
+    grid = load(grid_path, load_registry(plugins), out)
     uri = tracking_uri or tracking.default_uri(out)
     journal = existing_journal(out, grid.name)
     with Lease(journal.folder):
@@ -280,12 +293,37 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
 def status(grid_path: Path, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
     """Say what is done, running and failed of a grid, which setting is best so far, and what comes next."""
     from harness import status
+    from harness.grid import GridError
     from harness.plugins import load_registry
     from harness.sweep import read_status, read_sweep
 
-    sweep = read_status(grid_path, out, plugins) or read_sweep(load(grid_path, load_registry(plugins)), out)
+    sweep = read_status(grid_path, out, plugins)
+    if sweep is None:
+        try:
+            sweep = read_sweep(load(grid_path, load_registry(plugins), out), out)
+        except GridError as error:
+            sweep, plugins = as_planned(grid_path, out, plugins, error)
     found = status.look(sweep, grid_path, out, plugins)
     if as_json:
         click.echo(status.to_text(found))
     else:
         status.show(make_console(), found, tracebacks=tracebacks)
+
+
+def as_planned(grid_path: Path, out: Path, plugins: Sequence[Path], error: Exception) -> "tuple[Sweep, Sequence[Path]]":
+    """Return a sweep as it was last run, and its plug-ins, where the grid cannot be built without them.
+
+    Raises the error that building it gave, where plug-ins were named or the text is another since.
+    """
+    from harness.sweep import read_planned
+
+    known = None if plugins else read_planned(grid_path, out)
+    if known is None:
+        raise error
+    sweep, stored = known
+    click.echo(
+        f"note: these are the runs as of {stored.since}. Whether the plug-in changed since is not known: name it with"
+        " --plugin FILE.",
+        err=True,
+    )
+    return sweep, [Path(path) for path in stored.plugins]

@@ -55,6 +55,7 @@ class Options:
     ray: "RayOptions | None" = None
     command: str = ""
     grid_path: Path | None = None
+    conformance: str | None = None  # of the plug-ins: passed, or skipped by --no-check
     made_by: str | None = None  # by which code the grid was read (harness.frozen)
 
 
@@ -86,7 +87,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         executor = make_executor(options)
         runs = list(skip_missing_devices(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
         executor.start(len(runs))
-        for line in freeze(lease.folder, grid, options.made_by):  # nothing was refused: this grid runs
+        for line in freeze(lease.folder, grid, options.made_by, options.plugins):  # nothing was refused: this grid runs
             progress.say(line)
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
@@ -96,7 +97,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
                 store.open(sweep, options)
                 gc.freeze()  # what is imported stays: neither collections nor the exit need to look at it
                 progress.start(sweep, runs)
-                driver = Driver(sweep, journal, store, progress, lease)
+                driver = Driver(sweep, journal, store, progress, lease, options.conformance)
                 with process_state.kept():
                     ordered = longest_first(runs, load_registry(options.plugins))
                 interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
@@ -131,12 +132,14 @@ class Driver:
     store: Store
     progress: Progress
     lease: Lease
+    conformance: str | None = None
 
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.sweep.folder, self.progress.say)
         self._checkpoints.keep_only(self.sweep.attempts)
         self._models = ModelFiles(self.sweep.folder, self.progress.say)
         self._signals = Signals(first=lambda: None)
+        self._of_plugins = {run.key for run in self.sweep.selected if run.estimator.source}
 
     def execute(self, runs: Sequence[RunConfig], executor: Executor, policy: Policy, *, fail_fast: bool) -> bool:
         """Compute the runs. Return whether that was interrupted, by the user or by the loss of what computes them.
@@ -185,6 +188,9 @@ class Driver:
             self.journal.sync()
             self._checkpoints.save(key, event)
             return
+        if isinstance(event, Started) and key in self._of_plugins:
+            event = Started({**event.provenance, "conformance": self.conformance})
+            record = replace(record, event=event)
         attempt = self.sweep.attempts.get(key)
         if attempt is not None and attempt.is_repeat(event):
             if isinstance(event, EpochDone) and (name := differing_metric(event, attempt)) is not None:
