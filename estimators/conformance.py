@@ -13,9 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from inspect import isabstract
 from itertools import product
-from runpy import run_path
 
 import torch
 from torch import Tensor
@@ -330,24 +328,7 @@ def _require_codes(estimator: Estimator, z_SBLK: Tensor) -> None:
         require(estimator, bool(exact), "exactly one-hot codes", z_SBLK)
 
 
-def _main(path: str) -> int:
-    """Check every estimator that a file defines; print what was found and return 1 if anything failed."""
-    own = [value for value in run_path(path).values() if getattr(value, "__module__", "") == "<run_path>"]
-    classes = [cls for cls in own if isinstance(cls, type) and issubclass(cls, Estimator) and not isabstract(cls)]
-    if not classes:
-        print(f"{path}: expected a class derived from Estimator, got none.")
-    n_failed = 0
-    for cls, check in product(classes, CHECKS):
-        try:
-            print(f"{cls.name}: {check.__name__}: {check(cls())}")
-        except Exception as error:  # noqa: BLE001  # whatever a user's class raises is its result
-            n_failed += 1
-            print(f"{cls.name}: {check.__name__}: FAILED: {error}")
-    print(f"{len(classes) * len(CHECKS) - n_failed} checks passed, {n_failed} failed.")
-    return int(n_failed > 0 or not classes)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m estimators.conformance FILE")
-    sys.exit(_main(sys.argv[1]))
+    from estimators.conformance_command import main
+
+    sys.exit(main(sys.argv[1:]))
