@@ -41,12 +41,13 @@ def check_independence(estimator: Estimator, dtype: torch.dtype = torch.float64)
         outputs = [cost_B[::2]] if what == "example" else []
         outputs += [z_SBLK[:, *even]] if z_SBLK.requires_grad else []
         for output in outputs:
-            require(estimator, not _reaches(output, own_BLK, odd), f"the gradient of each {what} on its own", "others'")
+            only = not _reaches(output, own_BLK, odd)
+            require(estimator, only, f"a gradient of each {what} by its own logits alone", f"one by another {what}'s")
         _, _, changed_SBLK, other_noise = _call(estimator, dtype, flipped=odd)
         if noise == other_noise and z_SBLK.shape == changed_SBLK.shape:  # else it draws until something is accepted
             off = (z_SBLK[:, *even] - changed_SBLK[:, *even]).abs().max().item()
             expected = f"the code of each {what} from its own logits"
-            require(estimator, off <= TOLERANCE, f"{expected} alone", f"one that others change by {off:.2g}")
+            require(estimator, off <= TOLERANCE, f"{expected} alone", f"one that another {what} changes by {off:.2g}")
     return "each row on its own"
 
 

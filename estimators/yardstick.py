@@ -28,17 +28,21 @@ LARGER = tuple(range(1, 65))
 def shapes(estimator: Estimator) -> list[tuple[int, int]]:
     """Return those of SHAPES that the estimator accepts; of one that accepts none, the smallest shape that it does."""
     found = [shape for shape in SHAPES if accepts(estimator, *shape)]
-    return found or [shape for shape in product(LARGER, LARGER) if accepts(estimator, *shape)][:1]
+    return found or [shape for shape in product(LARGER, LARGER[1:]) if accepts(estimator, *shape)][:1]
 
 
 class Spy:
-    """A cost that keeps the codes it was asked about."""
+    """A cost that keeps the codes it was asked about. AssertionError for one that is not of the shape (S, *shape)."""
 
-    def __init__(self, cost: Cost, *, with_graph: bool = False) -> None:
-        self.cost, self.with_graph = cost, with_graph
+    def __init__(self, cost: Cost, *, shape: tuple[int, ...] | None = None, with_graph: bool = False) -> None:
+        self.cost, self.shape, self.with_graph = cost, shape, with_graph
         self.codes: list[Tensor] = []
 
     def __call__(self, z_SBLK: Tensor) -> Tensor:
+        if self.shape is not None and z_SBLK.shape[1:] != self.shape:
+            raise AssertionError(
+                f"expected codes of shape (S, B, L, K) = (S, {str(self.shape)[1:]}, got {tuple(z_SBLK.shape)}."
+            )
         self.codes.append(z_SBLK if self.with_graph else z_SBLK.detach())
         return self.cost(z_SBLK)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.plugin_errors import defined_at, line_of, words
+from harness.plugin_errors import defined_at, file_of, line_of, words
 from harness.plugins import PluginError, import_notes, source_of
 from harness.process_state import kept, note
 
@@ -94,11 +94,13 @@ def _check_one(cls: type[Estimator], registry: Registry, params: Mapping[str, An
 
 
 def _refusal(cls: type[Estimator], what: str, place: str | None) -> str:
-    text = what if what.startswith(f"{cls.name}:") else f"{cls.name}: {what}"
-    shown = text if len(text) < LONGEST else f"{text[:LONGEST]}…"
+    text = what.removeprefix("ValueError: ")
+    text = text if text.startswith(f"{cls.name}:") else f"{cls.name}: {text}"
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    stop = "" if text.endswith((".", "…")) else "."
     return (
-        f"{place or cls.__module__}: {shown} Mend it and try it with `python -m estimators.conformance FILE`, or run it"
-        " as it is with --no-check."
+        f"{place or cls.__module__}: {text}{stop} `python -m estimators.conformance {file_of(cls) or 'FILE'}` checks it"
+        " by itself; --no-check runs it as it is."
     )
 
 

@@ -59,13 +59,18 @@ def line_of(error: BaseException, plugin: type[Estimator]) -> str | None:
 
     Where none did, as in a backward pass, it is the line on which the estimator's own method is defined.
     """
-    try:
-        path = inspect.getfile(plugin)
-    except (OSError, TypeError):
-        return None
+    path = file_of(plugin)
     frames = traceback.extract_tb(error.__traceback__)
     line = next((frame.lineno for frame in reversed(frames) if frame.filename == path and frame.lineno), None)
-    return f"{Path(path).name}:{line}" if line else defined_at(plugin)
+    return f"{Path(path).name}:{line}" if path and line else defined_at(plugin)
+
+
+def file_of(plugin: type[Estimator]) -> str | None:
+    """Return the file that defines a class; None where there is none."""
+    try:
+        return inspect.getfile(plugin)
+    except (OSError, TypeError):
+        return None
 
 
 def defined_at(plugin: type[Estimator]) -> str | None:
