@@ -102,11 +102,13 @@ def check_codes(estimator: Estimator, dtypes: Sequence[torch.dtype] = DTYPES, n_
 
 
 def check_gradient(estimator: Estimator, dtype: torch.dtype = torch.float64) -> str:
-    """The cost is finite, and the logits receive a finite gradient that is not 0 everywhere."""
+    """The cost is finite, and the logits of each latent receive a finite gradient that is not 0 everywhere."""
     cost_B, gradient_BLK = run(estimator, logits_for(estimator, 64).to(dtype), cost_for(estimator))
     for what, tensor in (("cost", cost_B), ("gradient", gradient_BLK)):
         require(estimator, bool(tensor.isfinite().all()), f"a finite {what}", "NaN or ∞")
-    require(estimator, bool((gradient_BLK != 0).any()), "a gradient that reaches the logits", "zeros")
+    for latent, column_BK in enumerate(gradient_BLK.unbind(1)):
+        reaches = bool((column_BK != 0).any())
+        require(estimator, reaches, "a gradient that reaches the logits", f"zeros at latent {latent}")
     return "finite, not 0"
 
 
