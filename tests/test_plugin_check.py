@@ -194,7 +194,7 @@ def test_training_itself_notices_what_pathwise_can(name, tiny_run):
     if name == "in_data":  # torch does not count it: the quick check compares the numbers
         assert list(train(run, WRONG))[-1].kind == "finished"
         return
-    with pytest.raises((ValueError, RuntimeError), match="changed in place|detached|inplace"):
+    with pytest.raises((ValueError, RuntimeError), match=r"changed in place|detached|inplace"):
         list(train(run, WRONG))
 
 

@@ -129,9 +129,16 @@ def test_what_is_changed_is_named_and_put_back(what):
 
 def test_it_is_put_back_where_the_block_fails_too():
     before = snapshot()
-    with pytest.raises(ZeroDivisionError), kept() as changed:
-        torch.set_default_dtype(torch.float64)
-        _ = 1 / 0
+    changed = []
+
+    def fails() -> None:
+        nonlocal changed
+        with kept() as changed:
+            torch.set_default_dtype(torch.float64)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
     assert changed == ["the default dtype (float32 to float64)"]
     assert snapshot() == before
 
