@@ -76,8 +76,9 @@ def _check_one(cls: type[Estimator], registry: Registry, params: Mapping[str, An
 
     begun, n_done = time.perf_counter(), 0
     try:
-        with kept() as changed:
+        with kept() as by_building:  # put back before the first call, as in a run
             estimator = build(cls.name, registry, **params)
+        with kept() as by_calling:
             for one in QUICK:
                 if n_done and time.perf_counter() - begun > BUDGET_S:
                     break
@@ -87,7 +88,7 @@ def _check_one(cls: type[Estimator], registry: Registry, params: Mapping[str, An
         raise PluginError(_refusal(cls, " ".join(str(error).split()), defined_at(cls))) from error
     except Exception as error:  # whatever a user's class raises is its result
         raise PluginError(_refusal(cls, words(error, cls), line_of(error, cls))) from error
-    if changed:
+    if changed := list(dict.fromkeys([*by_building, *by_calling])):
         yield note(cls.name, changed)
     if n_done < len(QUICK):
         yield f"{cls.name} is slow: {n_done} of {len(QUICK)} quick checks were made, in {BUDGET_S:g} s"

@@ -62,7 +62,9 @@ def line_of(error: BaseException, plugin: type[Estimator]) -> str | None:
     path = file_of(plugin)
     frames = traceback.extract_tb(error.__traceback__)
     line = next((frame.lineno for frame in reversed(frames) if frame.filename == path and frame.lineno), None)
-    return f"{Path(path).name}:{line}" if path and line else defined_at(plugin)
+    if path and line:
+        return f"{Path(path).name}:{line}"
+    return line_of(error.__cause__, plugin) if error.__cause__ is not None else defined_at(plugin)
 
 
 def file_of(plugin: type[Estimator]) -> str | None:

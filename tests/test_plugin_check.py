@@ -198,6 +198,22 @@ def test_training_itself_notices_what_pathwise_can(name, tiny_run):
         list(train(run, WRONG))
 
 
+def test_what_a_plugin_changes_where_it_is_built_is_named_and_gone_when_it_is_checked(tiny_run, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\nfrom estimators import Pathwise\n"
+        "class Mine(Pathwise):\n    name, relaxes = 'mine', True\n"
+        "    def __init__(self):\n        super().__init__()\n        torch.set_grad_enabled(False)\n"
+        "    def sample(self, l):\n        torch.set_num_threads(2)\n        return l.softmax(-1).unsqueeze(0)\n"
+    )
+    found = check(tiny_run, load_registry([path]), "mine")
+    assert found.conformance == "passed"
+    (line,) = found.notes
+    assert line.startswith("mine changes the grad mode (True to False) and the number of threads (1 to 2) of the whole")
+    assert torch.is_grad_enabled()
+    assert torch.get_num_threads() == 1
+
+
 class Shifts(Pathwise):
     """Changes the logits where autograd does not mind."""
 

@@ -57,6 +57,7 @@ def failure(tmp_path: Path, tiny_run: Make) -> Callable[[str], Failed]:
     [
         (pathwise("return torch.einsum('bl,bl->b', l, l)"), "RuntimeError: einsum(): ", 6),
         (pathwise("return soft(l)") + "def soft(l):\n    return l.softmax(9)\n", "IndexError: ", 8),
+        (pathwise("x = 1", "raise ValueError('mine: no')"), "ValueError: mine: no (step 1, epoch 1)", 7),
         (pathwise("return {}['x']"), "KeyError: 'x'", 6),
         (pathwise("return l.softmax(-1)"), "ValueError: mine: expected sample of shape (S, B, L, K)", 5),
         (pathwise("return l.detach().softmax(-1)[None]"), "ValueError: mine: expected a code with a gradient", 5),
