@@ -1,4 +1,4 @@
-"""`harness run`, `harness sync` and `harness status`: a grid, its runs and its journal."""
+"""`harness run`, `harness sync` and `harness repair`: a grid, its runs and its journal."""
 
 import os
 import shlex
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from harness.journal import Journal
     from harness.quantities import SavingEvery
     from harness.ray_executor import RayOptions
-    from harness.sweep import Sweep
 
 
 @click.command()
@@ -282,48 +281,3 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     click.echo(f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {there} were there already.")
     if former:
         click.echo(f"{former} runs that this grid has no more were not replayed.")
-
-
-@click.command()
-@grid_option
-@plugin_option
-@out_option
-@json_option
-@click.option("--tracebacks", is_flag=True, help="Print the traceback of one run of each error.")
-def status(grid_path: Path, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
-    """Say what is done, running and failed of a grid, which setting is best so far, and what comes next."""
-    from harness import status
-    from harness.grid import GridError
-    from harness.plugins import load_registry
-    from harness.sweep import read_status, read_sweep
-
-    sweep = read_status(grid_path, out, plugins)
-    if sweep is None:
-        try:
-            sweep = read_sweep(load(grid_path, load_registry(plugins), out), out)
-        except GridError as error:
-            sweep, plugins = as_planned(grid_path, out, plugins, error)
-    found = status.look(sweep, grid_path, out, plugins)
-    if as_json:
-        click.echo(status.to_text(found))
-    else:
-        status.show(make_console(), found, tracebacks=tracebacks)
-
-
-def as_planned(grid_path: Path, out: Path, plugins: Sequence[Path], error: Exception) -> "tuple[Sweep, Sequence[Path]]":
-    """Return a sweep as it was last run, and its plug-ins, where the grid cannot be built without them.
-
-    Raises the error that building it gave, where plug-ins were named or the text is another since.
-    """
-    from harness.sweep import read_planned
-
-    known = None if plugins else read_planned(grid_path, out)
-    if known is None:
-        raise error
-    sweep, stored = known
-    click.echo(
-        f"note: these are the runs as of {stored.since}. Whether the plug-in changed since is not known: name it with"
-        " --plugin FILE.",
-        err=True,
-    )
-    return sweep, [Path(path) for path in stored.plugins]
