@@ -35,6 +35,10 @@ def enter_autocast() -> None:
     held[-1].__enter__()
 
 
+def doubled(module, inputs, output):
+    return 2 * output if isinstance(output, torch.Tensor) else None
+
+
 held: list[object] = []
 CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "dtype": (lambda: torch.set_default_dtype(torch.float64), "the default dtype (float32 to float64)"),
@@ -59,7 +63,7 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "mkldnn": (lambda: torch.backends.mkldnn.set_flags(False), "the use of mkldnn (True to False)"),
     "denormals": (lambda: torch.set_flush_denormal(True), "the flushing of denormals"),
     "autocast": (enter_autocast, "the state of autocast"),
-    "hooks": (lambda: register_module_forward_hook(lambda module, x, y: y * 2), "the hooks of all modules"),
+    "hooks": (lambda: register_module_forward_hook(doubled), "the hooks of all modules"),
     "print": (lambda: torch.set_printoptions(precision=2), "the print options (precision)"),
     "warnings": (lambda: warnings.simplefilter("error"), "which warnings are errors"),
     "environment": (lambda: os.environ.update(MLFLOW_TRACKING_URI="x"), "the environment variables (MLFLOW_TRACKING_U"),
@@ -227,7 +231,7 @@ def test_a_run_that_goes_on_after_another_one_has_the_same_bits(tiny_run, monkey
 
 
 def test_a_basket_with_such_an_estimator_does_not_change_the_run(tiny_run, alone, monkeypatch):
-    monkeypatch.setattr(Changes, "change", staticmethod(CHANGES["dtype"][0]))
+    monkeypatch.setattr(Changes, "change", staticmethod(CHANGES["hooks"][0]))
     monkeypatch.setattr(ChangesWhereBuilt, "change", staticmethod(CHANGES["grad"][0]))
     basket = [{"name": "changes"}, {"name": "changes_where_built"}, {"name": "rloo", "params": {"n_samples": 2}}]
     settings = {"every": 1, "resamples": 64, "probe": 4}
