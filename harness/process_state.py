@@ -200,7 +200,6 @@ def _drop_raising_filters(before: tuple[Any, ...]) -> None:
     warnings.filters[:] = [  # type: ignore[index]
         each for each in warnings.filters if each[0] != "error" or each in before
     ]
-    getattr(warnings, "_filters_mutated_lock_held", getattr(warnings, "_filters_mutated", lambda: None))()
 
 
 _MLFLOW = tuple(f"MLFLOW_{word}_" for word in ("ALLOW", "DISABLE", "ENABLE", "HTTP", "SUPPRESS"))
