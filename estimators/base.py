@@ -132,6 +132,11 @@ def temperature(key: str) -> property:
     return property(get, put, doc="The temperature: state that a schedule sets each step. None if there is none.")
 
 
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place; 0 where torch does not count, as in a compiled step."""
+    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
+
+
 def _is_abstract(cls: type) -> bool:
     # ABCMeta fills in __abstractmethods__ only after __init_subclass__ has run, hence the look at the members.
     return any(getattr(getattr(cls, key, None), "__isabstractmethod__", False) for key in dir(cls))
@@ -213,7 +218,14 @@ class Estimator(nn.Module, ABC):
             got = f"{logits_BLK.dtype} {tuple(logits_BLK.shape)}"
             raise ValueError(f"{self.name}: expected floating-point logits of shape (B, L, K), got {got}.")
         context = (context_BX,) if self.uses_context else ()
-        return cast(Estimate, super().__call__(logits_BLK, cost, *context))
+        version = _version(logits_BLK)
+        estimate = cast(Estimate, super().__call__(logits_BLK, cost, *context))
+        if _version(logits_BLK) != version:
+            raise ValueError(
+                f"{self.name}: expected the logits unchanged, got them changed in place: the KL is computed from them"
+                " too. Write logits = logits + x in place of logits += x or logits.add_(x)."
+            )
+        return estimate
 
     @abstractmethod
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
@@ -312,5 +324,10 @@ class Pathwise(Estimator):
             raise ValueError(
                 f"{self.name}: expected sample of shape (S, B, L, K) = {expected}, got {tuple(z_SBLK.shape)}."
                 " Return one code for each of n_samples, along the first dimension."
+            )
+        if logits_BLK.requires_grad and not z_SBLK.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"{self.name}: expected a code with a gradient, got one that is detached from the logits."
+                " Return replace_gradient(one_hot, soft): the value of the first and the gradient of the second."
             )
         return Estimate(self.evaluate(cost, z_SBLK.to(logits_BLK.dtype)).mean(0))

@@ -11,18 +11,19 @@ or, for the estimators of a file: `python -m estimators.conformance my_relaxatio
 import copy
 import math
 import sys
-from collections.abc import Callable, Iterator
-from inspect import isabstract
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
-from runpy import run_path
 
 import torch
 from torch import Tensor
 
-from estimators.base import Cost, Estimator, parameters
+from estimators.base import Estimator, parameters
+from estimators.independence import check_code_follows_logits, check_independence, check_logits_unchanged
 from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
+    Spy,
     accepts,
     bias_scores,
     cost_for,
@@ -30,6 +31,7 @@ from estimators.yardstick import (
     example_logits,
     example_weights,
     logits_for,
+    require,
     run,
     shapes,
     z_scores,
@@ -50,12 +52,12 @@ def check_declaration(estimator: Estimator) -> str:
     cls, name = type(estimator), estimator.name
     construct: Callable[..., Estimator] = cls
     for key in ("unbiased", "relaxes", "shift_invariant", "black_box", "evaluates_soft"):
-        _require(estimator, isinstance(getattr(cls, key), bool), f"a bool {key}", getattr(cls, key))
+        require(estimator, isinstance(getattr(cls, key), bool), f"a bool {key}", getattr(cls, key))
     for key in ("title", "reference", "use_when"):
         text = getattr(cls, key)
-        _require(estimator, isinstance(text, str) and text and "\n" not in text, f"a one-line {key}", text)
-    _require(estimator, estimator.n_samples >= cls.min_samples, f"n_samples >= {cls.min_samples}", estimator.n_samples)
-    _require(
+        require(estimator, isinstance(text, str) and text and "\n" not in text, f"a one-line {key}", text)
+    require(estimator, estimator.n_samples >= cls.min_samples, f"n_samples >= {cls.min_samples}", estimator.n_samples)
+    require(
         estimator,
         (estimator.tau is not None) == cls.uses_tau,
         "self.tau set exactly if tau is an argument",
@@ -65,48 +67,59 @@ def check_declaration(estimator: Estimator) -> str:
         try:
             construct(tau=bad)
         except ValueError as error:
-            _require(
+            require(
                 estimator, str(error) == f"{name}: expected tau > 0, got {bad!r}.", "a one-line refusal", str(error)
             )
         else:
-            _require(estimator, False, f"tau = {bad!r} to be refused", "an object")
-    _require(estimator, shapes(estimator), "a shape of yardstick.SHAPES that check_shape accepts", "none")
+            require(estimator, False, f"tau = {bad!r} to be refused", "an object")
+    require(estimator, shapes(estimator), "a shape of yardstick.SHAPES that check_shape accepts", "none")
     return f"{name}({', '.join(parameters(cls))}), {'unbiased' if cls.unbiased else 'biased'}"
 
 
-def check_shapes_and_dtypes(estimator: Estimator) -> str:
+def check_shapes_and_dtypes(estimator: Estimator, dtypes: Sequence[torch.dtype] = DTYPES) -> str:
     """The cost has shape (B,); codes, cost and gradient keep the dtype of the logits."""
-    for dtype in DTYPES:
-        spy = _Spy(cost_for(estimator))
+    for dtype in dtypes:
         logits_BLK = logits_for(estimator).to(dtype)
+        spy = Spy(cost_for(estimator), shape=(len(logits_BLK), *shapes(estimator)[0]))
         cost_B, gradient_BLK = run(estimator, logits_BLK, spy)
-        _require(estimator, cost_B.shape == logits_BLK.shape[:1], "cost_B of shape (4,)", tuple(cost_B.shape))
+        require(estimator, spy.codes, "a call of the cost", "none")
+        require(estimator, cost_B.shape == logits_BLK.shape[:1], "cost_B of shape (4,)", tuple(cost_B.shape))
         for what, tensor in (("codes", spy.codes[0]), ("cost", cost_B), ("gradient", gradient_BLK)):
-            _require(estimator, tensor.dtype == dtype, f"{what} of {dtype}", tensor.dtype)
-    return "float64, float32 and bfloat16 are kept"
+            require(estimator, tensor.dtype == dtype, f"{what} of {dtype}", tensor.dtype)
+    return f"{', '.join(str(dtype).removeprefix('torch.') for dtype in dtypes)} are kept"
 
 
-def check_codes(estimator: Estimator) -> str:
+def check_codes(estimator: Estimator, dtypes: Sequence[torch.dtype] = DTYPES, n_examples: int = 4096) -> str:
     """The cost sees exactly one-hot codes; where the estimator relaxes or says so, points of the simplex."""
-    for dtype in DTYPES:
-        spy = _Spy(cost_for(estimator))
-        run(estimator, logits_for(estimator, 4096).to(dtype), spy)  # enough for a rounding error to show
+    for dtype in dtypes:
+        spy = Spy(cost_for(estimator))
+        run(estimator, logits_for(estimator, n_examples).to(dtype), spy)  # many, for a rounding error to show
         for z_SBLK in spy.codes:
             _require_codes(estimator, z_SBLK)
         one_hot = any(bool((z_SBLK.amax(-1) == 1).all()) for z_SBLK in spy.codes)
-        _require(estimator, estimator.relaxes or one_hot, "one-hot codes among those evaluated", "soft ones only")
+        require(estimator, estimator.relaxes or one_hot, "one-hot codes among those evaluated", "soft ones only")
     return "on the simplex" if estimator.relaxes or estimator.evaluates_soft else "exactly one-hot"
+
+
+def check_gradient(estimator: Estimator, dtype: torch.dtype = torch.float64) -> str:
+    """The cost is finite, and the logits of each latent receive a finite gradient that is not 0 everywhere."""
+    cost_B, gradient_BLK = run(estimator, logits_for(estimator, 64).to(dtype), cost_for(estimator))
+    for what, tensor in (("cost", cost_B), ("gradient", gradient_BLK)):
+        require(estimator, bool(tensor.isfinite().all()), f"a finite {what}", "NaN or ∞")
+    for latent, column_BK in enumerate(gradient_BLK.unbind(1)):
+        reaches = bool((column_BK != 0).any())
+        require(estimator, reaches, "a gradient that reaches the logits", f"zeros at latent {latent}")
+    return "finite, not 0"
 
 
 def check_logit_gradient(estimator: Estimator) -> str:
     """The logits receive a finite gradient which, under shift invariance, sums to 0 over classes."""
+    check_gradient(estimator)
     _, gradient_BLK = run(estimator, logits_for(estimator, 64), cost_for(estimator))
-    _require(estimator, bool(gradient_BLK.isfinite().all()), "a finite gradient", gradient_BLK)
-    _require(estimator, bool((gradient_BLK != 0).any()), "a gradient", "zeros")
     if not estimator.shift_invariant:
         return "finite; not shift-invariant, as declared"
     largest = gradient_BLK.sum(-1).abs().max().item()
-    _require(estimator, largest < 1e-9, "gradients that sum to 0 over classes", largest)
+    require(estimator, largest < 1e-9, "gradients that sum to 0 over classes", largest)
     return "finite, sums to 0 over classes"
 
 
@@ -127,7 +140,7 @@ def check_decoder_gradient(estimator: Estimator) -> str:
             nudge_LK[index] = step
             slope = (total(weights_LK + nudge_LK) - total(weights_LK - nudge_LK)) / (2 * step)
             error = (slope - gradient_LK[index]).abs().item()
-            _require(estimator, error < 1e-6 * (1 + abs(slope.item())), f"decoder gradient {slope}", gradient_LK[index])
+            require(estimator, error < 1e-6 * (1 + abs(slope.item())), f"decoder gradient {slope}", gradient_LK[index])
     return "ordinary backpropagation"
 
 
@@ -138,16 +151,27 @@ def check_constant_cost(estimator: Estimator) -> str:
     logits_NLK = logits_for(estimator)[0].expand(N_REPLICAS, -1, -1)
     _, gradient_NLK = run(estimator, logits_NLK, lambda z_SBLK: 3.0 + 0.0 * z_SBLK.sum((-1, -2)))
     largest = z_scores(gradient_NLK, torch.zeros_like(gradient_NLK[0])).abs().max().item()
-    _require(estimator, largest < MAX_Z, f"mean zero gradient of a constant, |z| < {MAX_Z}", largest)
+    require(estimator, largest < MAX_Z, f"mean zero gradient of a constant, |z| < {MAX_Z}", largest)
     return f"mean zero, |z| = {largest:.1f}"
 
 
-def check_determinism(estimator: Estimator) -> str:
-    """The same seed gives the same bits."""
-    first, second = (run(estimator, logits_for(estimator), cost_for(estimator), seed=7) for _ in range(2))
+def check_determinism(estimator: Estimator, dtype: torch.dtype = torch.float64) -> str:
+    """The same seed of torch's generator gives the same bits, and the generator is not seeded in a call."""
+    logits_BLK = logits_for(estimator).to(dtype)
+    first, second = (run(estimator, logits_BLK, cost_for(estimator), seed=7) for _ in range(2))
     for one, other in zip(first, second, strict=True):
-        _require(estimator, torch.equal(one, other), "the same bits from the same seed", (one - other).abs().max())
+        same = "the same bits from the same seed of torch's generator"
+        require(estimator, torch.equal(one, other), same, f"a difference of {(one - other).abs().max():.1e}")
+    with torch.random.fork_rng(devices=[]):
+        states = [_noise_after_a_call(estimator, logits_BLK, seed) for seed in (0, 1)]
+    require(estimator, not torch.equal(*states), "noise that goes on", "the same noise in every call: a seed is set")
     return "same seed, same bits"
+
+
+def _noise_after_a_call(estimator: Estimator, logits_BLK: Tensor, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    copy.deepcopy(estimator)(logits_BLK.detach().requires_grad_(), cost_for(estimator))
+    return torch.get_rng_state()
 
 
 def check_state(estimator: Estimator) -> str:
@@ -165,19 +189,19 @@ def check_state(estimator: Estimator) -> str:
     results = (run(each, logits_for(estimator), cost_for(estimator), seed=N_CALLS) for each in (old, new))
     for one, other in zip(*results, strict=True):
         same = "the bits that a new object with its state dict gives; keep what changes in buffers (register_buffer)"
-        _require(estimator, torch.equal(one, other), same, f"a difference of {(one - other).abs().max():.1e}")
+        require(estimator, torch.equal(one, other), same, f"a difference of {(one - other).abs().max():.1e}")
     return f"a new object with its state dict gives the same bits after {N_CALLS} calls"
 
 
 def check_counts(estimator: Estimator) -> str:
     """No more codes are evaluated than `n_cost_evals` says, and no fewer than `min_samples`."""
     for n_latents, n_categories in shapes(estimator):
-        spy = _Spy(cubic_cost(example_weights(n_latents, n_categories)))
+        spy = Spy(cubic_cost(example_weights(n_latents, n_categories)))
         run(estimator, example_logits(2, n_latents, estimator.n_outputs(n_categories)), spy)
         count, declared = sum(len(z_SBLK) for z_SBLK in spy.codes), estimator.n_cost_evals(n_latents, n_categories)
         most = f"at most n_cost_evals = {declared} evaluations for L={n_latents}, K={n_categories}"
-        _require(estimator, count <= declared, most, count)
-        _require(estimator, count >= estimator.min_samples, f"min_samples = {estimator.min_samples} evaluations", count)
+        require(estimator, count <= declared, most, count)
+        require(estimator, count >= estimator.min_samples, f"min_samples = {estimator.min_samples} evaluations", count)
     n_latents, n_categories = shapes(estimator)[0]
     return f"{estimator.n_cost_evals(n_latents, n_categories)} evaluations at L={n_latents}, K={n_categories}"
 
@@ -196,7 +220,7 @@ def check_black_box(estimator: Estimator) -> str:
         run(estimator, logits_for(estimator), cost_for(estimator)),
         strict=True,
     ):
-        _require(estimator, torch.allclose(one, other), "the same gradient without a derivative of the cost", one)
+        require(estimator, torch.allclose(one, other), "the same gradient without a derivative of the cost", one)
     return "values of the cost are enough"
 
 
@@ -207,9 +231,9 @@ def check_cost_shape(estimator: Estimator) -> str:
             run(estimator, logits_for(estimator), wrong)
         except ValueError as error:
             expected = f"{estimator.name}: expected cost of shape (S, B) = ("
-            _require(estimator, str(error).startswith(expected), f"an error '{expected}…'", str(error))
+            require(estimator, str(error).startswith(expected), f"an error '{expected}…'", str(error))
         else:
-            _require(estimator, False, "a cost of the wrong shape to be refused", "an estimate")
+            require(estimator, False, "a cost of the wrong shape to be refused", "an estimate")
     return "wrong shapes are refused"
 
 
@@ -220,13 +244,13 @@ def check_extremes(estimator: Estimator) -> str:
         candidate = copy.deepcopy(estimator)
         for key in candidate.temperatures if temperature is not None else ():
             setattr(candidate, key, temperature)
-        spy = _Spy(cubic_cost(example_weights(*shape)))
+        spy = Spy(cubic_cost(example_weights(*shape)))
         cost_B, gradient_BLK = run(candidate, logits_BLK.to(dtype), spy)
         for z_SBLK in spy.codes:
             _require_codes(candidate, z_SBLK)
         for what, tensor in (("cost", cost_B), ("gradient", gradient_BLK)):
             where = f"finite {what} for {dtype}, tau = {temperature or candidate.tau}, logits {logits_BLK.tolist()}"
-            _require(candidate, bool(tensor.isfinite().all()), where, tensor.tolist())
+            require(candidate, bool(tensor.isfinite().all()), where, tensor.tolist())
         count += 1
     return f"finite in {count} extreme settings"
 
@@ -236,8 +260,8 @@ def check_bias(estimator: Estimator) -> str:
     cost_z, gradient_z = (scores.abs().max().item() for scores in bias_scores(estimator))
     if not estimator.unbiased:
         return f"gradient |z| = {gradient_z:.1f}; declared biased"
-    _require(estimator, cost_z < MAX_Z, f"unbiased cost, |z| < {MAX_Z}", f"{cost_z:.1f}")
-    _require(estimator, gradient_z < MAX_Z, f"unbiased gradient, |z| < {MAX_Z}", f"{gradient_z:.1f}")
+    require(estimator, cost_z < MAX_Z, f"unbiased cost, |z| < {MAX_Z}", f"{cost_z:.1f}")
+    require(estimator, gradient_z < MAX_Z, f"unbiased gradient, |z| < {MAX_Z}", f"{gradient_z:.1f}")
     return f"unbiased, cost |z| = {cost_z:.1f}, gradient |z| = {gradient_z:.1f}"
 
 
@@ -255,19 +279,23 @@ CHECKS: tuple[Check, ...] = (
     check_cost_shape,
     check_extremes,
     check_bias,
+    check_logits_unchanged,
+    check_independence,
+    check_code_follows_logits,
 )
 
-
-class _Spy:
-    """A cost that keeps the codes it was asked about."""
-
-    def __init__(self, cost: Cost) -> None:
-        self.cost = cost
-        self.codes: list[Tensor] = []
-
-    def __call__(self, z_SBLK: Tensor) -> Tensor:
-        self.codes.append(z_SBLK.detach())
-        return self.cost(z_SBLK)
+SINGLE = (torch.float32,)
+"""The dtype that runs have."""
+QUICK: tuple[Check, ...] = (
+    partial(check_shapes_and_dtypes, dtypes=SINGLE),
+    partial(check_codes, dtypes=SINGLE, n_examples=64),
+    partial(check_gradient, dtype=torch.float32),
+    partial(check_determinism, dtype=torch.float32),
+    partial(check_logits_unchanged, dtype=torch.float32),
+    partial(check_independence, dtype=torch.float32),
+    partial(check_code_follows_logits, dtype=torch.float32),
+)
+"""The checks that a run makes of a plug-in before it starts: a few calls each, on small logits."""
 
 
 def _extreme_logits(estimator: Estimator) -> Iterator[tuple[Tensor, tuple[int, int]]]:
@@ -289,42 +317,19 @@ def _extreme_logits(estimator: Estimator) -> Iterator[tuple[Tensor, tuple[int, i
 
 
 def _require_codes(estimator: Estimator, z_SBLK: Tensor) -> None:
+    require(estimator, bool(z_SBLK.isfinite().all()), "finite codes", "NaN or ∞")
     if estimator.relaxes or estimator.evaluates_soft:
         tolerance = 8 * torch.finfo(z_SBLK.dtype).eps  # a sum of K rounded terms, in any order
         largest = (z_SBLK.double().sum(-1) - 1).abs().max().item() if z_SBLK.numel() else 0.0
-        _require(estimator, bool((z_SBLK >= 0).all()), "codes without negative entries", z_SBLK)
-        _require(
-            estimator, largest <= tolerance, f"codes that sum to 1 within {tolerance:.0e}", f"off by {largest:.0e}"
-        )
+        require(estimator, bool((z_SBLK >= 0).all()), "codes without negative entries", z_SBLK)
+        require(estimator, largest <= tolerance, f"codes that sum to 1 within {tolerance:.0e}", f"off by {largest:.0e}")
     else:
         ones_SBL = (z_SBLK == 1).sum(-1)
         exact = (ones_SBL == 1).all() and (z_SBLK.count_nonzero(-1) == 1).all()
-        _require(estimator, bool(exact), "exactly one-hot codes", z_SBLK)
-
-
-def _require(estimator: Estimator, condition: object, expected: str, got: object) -> None:
-    if not condition:
-        raise AssertionError(f"{estimator.name}: expected {expected}, got {got}.")
-
-
-def _main(path: str) -> int:
-    """Check every estimator that a file defines; print what was found and return 1 if anything failed."""
-    own = [value for value in run_path(path).values() if getattr(value, "__module__", "") == "<run_path>"]
-    classes = [cls for cls in own if isinstance(cls, type) and issubclass(cls, Estimator) and not isabstract(cls)]
-    if not classes:
-        print(f"{path}: expected a class derived from Estimator, got none.")
-    n_failed = 0
-    for cls, check in product(classes, CHECKS):
-        try:
-            print(f"{cls.name}: {check.__name__}: {check(cls())}")
-        except Exception as error:  # noqa: BLE001  # whatever a user's class raises is its result
-            n_failed += 1
-            print(f"{cls.name}: {check.__name__}: FAILED: {error}")
-    print(f"{len(classes) * len(CHECKS) - n_failed} checks passed, {n_failed} failed.")
-    return int(n_failed > 0 or not classes)
+        require(estimator, bool(exact), "exactly one-hot codes", z_SBLK)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m estimators.conformance FILE")
-    sys.exit(_main(sys.argv[1]))
+    from estimators.conformance_command import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -21,10 +21,36 @@ MAX_Z = 5.0
 SHAPES = ((2, 3), (3, 2), (1, 4), (1, 2), (2, 2))
 """Latents and classes at which estimators are tried; the first that an estimator accepts is its example shape."""
 
+LARGER = tuple(range(1, 65))
+"""Numbers of latents, and of classes, at which an estimator is tried that accepts none of SHAPES."""
+
 
 def shapes(estimator: Estimator) -> list[tuple[int, int]]:
-    """Return those of SHAPES that the estimator accepts."""
-    return [shape for shape in SHAPES if accepts(estimator, *shape)]
+    """Return those of SHAPES that the estimator accepts; of one that accepts none, the smallest shape that it does."""
+    found = [shape for shape in SHAPES if accepts(estimator, *shape)]
+    return found or [shape for shape in product(LARGER, LARGER[1:]) if accepts(estimator, *shape)][:1]
+
+
+class Spy:
+    """A cost that keeps the codes it was asked about. AssertionError for one that is not of the shape (S, *shape)."""
+
+    def __init__(self, cost: Cost, *, shape: tuple[int, ...] | None = None, with_graph: bool = False) -> None:
+        self.cost, self.shape, self.with_graph = cost, shape, with_graph
+        self.codes: list[Tensor] = []
+
+    def __call__(self, z_SBLK: Tensor) -> Tensor:
+        if self.shape is not None and z_SBLK.shape[1:] != self.shape:
+            raise AssertionError(
+                f"expected codes of shape (S, B, L, K) = (S, {str(self.shape)[1:]}, got {tuple(z_SBLK.shape)}."
+            )
+        self.codes.append(z_SBLK if self.with_graph else z_SBLK.detach())
+        return self.cost(z_SBLK)
+
+
+def require(estimator: Estimator, condition: object, expected: str, got: object) -> None:
+    """Raise AssertionError, in one form, unless the condition holds."""
+    if not condition:
+        raise AssertionError(f"{estimator.name}: expected {expected}, got {got}.")
 
 
 def accepts(estimator: Estimator, n_latents: int, n_categories: int) -> bool:

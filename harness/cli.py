@@ -9,7 +9,8 @@ from harness.command_line import REFUSED, Refused
 from harness.commands_lists import data, doctor, list_
 from harness.commands_pages import gradients, ui
 from harness.commands_report import report
-from harness.commands_sweep import repair, run, status, sync
+from harness.commands_status import status
+from harness.commands_sweep import repair, run, sync
 from reports.visible import FILE, visible_lines
 
 __all__ = ["Refused", "cli", "main"]

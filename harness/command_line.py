@@ -4,6 +4,7 @@ Nothing heavy is imported here or at the top of a command's file: `harness --hel
 """
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,9 @@ plugin_option = click.option(
     type=click.Path(path_type=Path),
     help="A Python file with estimators of your own. May be given several times.",
 )
+no_check_option = click.option(
+    "--no-check", is_flag=True, help="Run estimators of your own without checking them first. The report says so."
+)
 grid_option = click.option(
     "--grid", "grid_path", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The grid, a YAML file."
 )
@@ -70,11 +74,19 @@ def unwritable(folder: Path, error: OSError) -> Refused:
     return Refused(f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another --out.")
 
 
-def load(path: Path, registry: Any) -> "Grid":
-    """Read a grid file. Raises GridError."""
-    from harness.grid import load_grid
+def load(path: Path, registry: Any, out: Path) -> "Grid":
+    """Read a grid file. Raises GridError, which names the plug-ins that the sweep in `out` was last run with."""
+    from harness.frozen import last_plugins
+    from harness.grid import GridError, load_grid
 
-    return load_grid(path, registry)
+    try:
+        return load_grid(path, registry)
+    except GridError as error:
+        files = last_plugins(out, path) if "--plugin FILE" in str(error) else ()
+        if not files:
+            raise
+        options = " ".join(f"--plugin {shlex.quote(file)}" for file in files)
+        raise GridError([*error.messages, f"This sweep was last run with {options}."]) from error
 
 
 def store_uri(out: Path) -> str:

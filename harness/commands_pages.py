@@ -15,6 +15,7 @@ from harness.command_line import (
     grid_option,
     load,
     make_console,
+    no_check_option,
     out_option,
     plugin_option,
     store_uri,
@@ -28,19 +29,24 @@ from harness.command_line import (
 @click.option("--resamples", type=click.IntRange(min=64), default=1024, show_default=True, help="Draws per estimator.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @plugin_option
+@no_check_option
 @out_option
-def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path], out: Path) -> None:
+def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path], no_check: bool, out: Path) -> None:
     """Hold the estimators of a grid against the true gradients of small problems, in seconds.
 
     Bias with its interval, cosine, variance and cost, each estimator at the first temperatures of its schedules. Writes
     gradients.html, gradients.csv, gradients.md and figures/ to gradients/NAME in --out.
     """
     from harness import gradients as toys
+    from harness import plugin_check
     from harness.plugins import load_registry
     from reports import gradients as pages
 
     registry = load_registry(plugins)
-    grid = load(grid_path, registry)
+    grid = load(grid_path, registry, out)
+    checked = plugin_check.check(grid.runs, registry, skip=no_check)
+    for note in checked.notes:
+        click.echo(f"note: {note}", err=True)
     console = make_console()
     estimators = toys.estimators(grid, registry)
     sections = []
@@ -49,6 +55,8 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
             frame = toys.frame(toy, estimators, resamples, seed)
         sections.append(pages.Section(name, str(frame.attrs["truth"]), frame, toy.meaning))
     notes = {"Draws": f"{resamples} of each estimator", "Seed": str(seed), "Points": toys.POINTS}
+    if checked.conformance is not None:
+        notes["Conformance of plug-ins"] = checked.conformance
     command = shlex.join(["harness", *sys.argv[1:]])
     folder = out / "gradients" / grid.name
     try:

@@ -1,9 +1,10 @@
-"""`harness run`, `harness sync` and `harness status`: a grid, its runs and its journal."""
+"""`harness run`, `harness sync` and `harness repair`: a grid, its runs and its journal."""
 
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from harness.command_line import (
     json_option,
     load,
     make_console,
+    no_check_option,
     out_option,
     plugin_option,
     uri_option,
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
 )
 @click.option("--env", multiple=True, metavar="NAME", help="An environment variable to carry to the workers of Ray.")
 @plugin_option
+@no_check_option
 @out_option
 @uri_option
 def run(
@@ -98,6 +101,7 @@ def run(
     gpus_per_run: float | None,
     env: Sequence[str],
     plugins: Sequence[Path],
+    no_check: bool,
     out: Path,
     tracking_uri: str | None,
 ) -> None:
@@ -107,7 +111,7 @@ def run(
 
     Exit code: 0 all finished, 1 some run failed or diverged, 2 the input was refused, 130 interrupted.
     """
-    from harness import frozen, lease
+    from harness import frozen, lease, plugin_check
     from harness.dispatch import Policy
     from harness.document import document, to_text
     from harness.plugins import load_registry
@@ -120,8 +124,9 @@ def run(
         raise Refused("--memory-limit: expected none with --executor ray, where each node's Ray guards its own memory.")
     made_by = frozen.made_by(plugins)  # before the classes load: an edit meanwhile then shows
     registry = load_registry(plugins)
-    grid = load(grid_path, registry)
+    grid = load(grid_path, registry, out)
     selected = select(grid.runs, only)
+    checked = plugin_check.check(selected, registry, skip=no_check)
     options = Options(
         out=out,
         workers=workers or os.cpu_count() or 1,
@@ -129,6 +134,7 @@ def run(
         policy=Policy(retries=retries, time_limit_s=time_limit, memory_limit=memory_limit),
         saving=saving._replace(model=save_models),
         made_by=made_by,
+        conformance=checked.conformance,
         tracking_uri=tracking_uri,
         retry_failed=retry == "failed",
         fail_fast=fail_fast,
@@ -138,17 +144,19 @@ def run(
         command=without_passwords(shlex.join(["harness", *sys.argv[1:]])),
     )
     if dry_run:
+        from harness import process_state
         from harness.dry_run import show
 
-        sweep = read_sweep(grid, out, selected)
+        sweep = read_sweep(replace(grid, notes=(*grid.notes, *checked.notes)), out, selected)
         if lease.holder(sweep.folder) is None:
             sweep.take_for_interrupted("no driver is alive")
-        show(sweep, options, registry, as_json=as_json)
+        with process_state.kept():
+            show(sweep, options, registry, as_json=as_json)
         return
     check_data(selected)
     progress = make_progress(make_console(stderr=as_json))
-    for note in grid.notes:
-        progress.say(f"note: {note}")
+    for note in (*grid.notes, *checked.notes):
+        progress.note(note)
     code = run_sweep(grid, options, progress, selected)
     if as_json:
         click.echo(to_text(document(progress.sweep, progress.steps, exit_code=code)))
@@ -212,18 +220,24 @@ def make_progress(console: Any) -> Any:
 @out_option
 def repair(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
     """Leave out what is damaged of a sweep's journal. What it told is run again; the damaged file is kept."""
+    from harness.frozen import folder_of
     from harness.lease import Lease
     from harness.plugins import load_registry
     from harness.repair import repair
+    from harness.source import SourceError, read_text
 
-    grid = load(grid_path, load_registry(plugins))
-    journal = existing_journal(out, grid.name)
+    try:
+        folder = folder_of(out, grid_path, read_text(grid_path))  # which takes no plug-in
+    except SourceError:
+        folder = None
+    name = folder.name if folder is not None else load(grid_path, load_registry(plugins), out).name
+    journal = existing_journal(out, name)
     with Lease(journal.folder):
         done = repair(journal.folder)
     if done.kept_as is None:
         click.echo(f"{journal.path}: nothing is damaged.")
         return
-    click.echo(f"{grid.name}: {done.n_lines} damaged lines left out, and {done.n_runs} runs that have a gap since.")
+    click.echo(f"{name}: {done.n_lines} damaged lines left out, and {done.n_runs} runs that have a gap since.")
     click.echo(f"The damaged journal is kept as {done.kept_as}. The command of the sweep goes on.")
 
 
@@ -253,7 +267,7 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness.sweep import read_sweep
     from reports.visible import without_passwords
 
-    grid = load(grid_path, load_registry(plugins))
+    grid = load(grid_path, load_registry(plugins), out)
     uri = tracking_uri or tracking.default_uri(out)
     journal = existing_journal(out, grid.name)
     with Lease(journal.folder):
@@ -270,23 +284,3 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     click.echo(f"{grid.name}: {replayed} runs replayed into {without_passwords(uri)}, {there} were there already.")
     if former:
         click.echo(f"{former} runs that this grid has no more were not replayed.")
-
-
-@click.command()
-@grid_option
-@plugin_option
-@out_option
-@json_option
-@click.option("--tracebacks", is_flag=True, help="Print the traceback of one run of each error.")
-def status(grid_path: Path, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
-    """Say what is done, running and failed of a grid, which setting is best so far, and what comes next."""
-    from harness import status
-    from harness.plugins import load_registry
-    from harness.sweep import read_status, read_sweep
-
-    sweep = read_status(grid_path, out, plugins) or read_sweep(load(grid_path, load_registry(plugins)), out)
-    found = status.look(sweep, grid_path, out, plugins)
-    if as_json:
-        click.echo(status.to_text(found))
-    else:
-        status.show(make_console(), found, tracebacks=tracebacks)

@@ -53,12 +53,17 @@ def flushed_denormals() -> Iterator[None]:
     if torch.get_num_threads() > 1:
         yield
         return
-    before = bool(torch.full((1,), 1e-39) * 1.0 == 0)
+    before = flushes_denormals()
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+def flushes_denormals() -> bool:
+    """Return whether this thread takes numbers below 1e-38 for 0, whatever the default dtype and device are."""
+    return bool(torch.full((1,), 1e-39, dtype=torch.float32, device="cpu") * 1.0 == 0)
 
 
 def reset_peak_memory(device: torch.device) -> None:

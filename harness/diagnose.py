@@ -7,6 +7,7 @@ plot(frame, "gradients.svg")
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,8 @@ def diagnose(
     given = logits.shape[-1] if n_categories is None else check_count("diagnose", "n_categories", n_categories)
     problem = Problem(logits, checked(cost), given, _checked_context(context, logits))
     rows, about = measure(problem, named(estimators), resamples, max_codes, seed)
+    for note in about.notes:
+        warnings.warn(f"diagnose: {note}", stacklevel=2)
     frame = pd.DataFrame([{"estimator": label, **row} for label, row in rows.items()], columns=("estimator", *COLUMNS))
     frame.attrs["truth"] = about.text
     return frame

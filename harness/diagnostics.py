@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators import Estimator, build
-from harness import gradient_draws, seeding
+from harness import gradient_draws, process_state, seeding
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.data import Dataset
 from harness.gradient_comparison import measure
@@ -77,7 +77,7 @@ class Diagnostics:
         for entry, name in zip(self._settings.basket, self._settings.metric_names, strict=True):
             known = self._registry[entry.name].temperatures
             present = {key: float(getattr(estimator, key)) for key in estimator.temperatures if key in known}
-            with seeding.seeded(self._run.seed, "estimator", device=device):
+            with process_state.kept(), seeding.seeded(self._run.seed, "estimator", device=device):
                 found[name] = build(entry.name, self._registry, **{**present, **entry.params})
         return found
 

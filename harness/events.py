@@ -131,12 +131,31 @@ class Interrupted:
     retrying: bool = False
 
 
+@dataclass(frozen=True)
+class Note:
+    """Something that the user should know once, whichever runs say it. Shown, not journaled."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+
+
 Event = (
-    Started | EpochDone | Image | Latents | Checkpoint | Weights | Finished | Diverged | Failed | Skipped | Interrupted
+    Started
+    | EpochDone
+    | Image
+    | Latents
+    | Checkpoint
+    | Weights
+    | Note
+    | Finished
+    | Diverged
+    | Failed
+    | Skipped
+    | Interrupted
 )
 TERMINAL = (Finished, Diverged, Failed, Skipped, Interrupted)
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Started, EpochDone, Image, Latents, Checkpoint, Weights, *TERMINAL)
+    cls.kind: cls for cls in (Started, EpochDone, Image, Latents, Checkpoint, Weights, Note, *TERMINAL)
 }
 
 

@@ -281,18 +281,19 @@ def prepare_process(threads: int) -> None:
 
 def records_of(job: Job, registry: "Mapping[str, type[Estimator]]", pace: "Pace | None" = None) -> Iterator[Record]:
     """Train one run; turn an exception into a `Failed` record with its traceback, so that the sweep goes on."""
+    from harness import plugin_errors, process_state
     from harness.train import train
 
-    run = job.run
+    run, before = job.run, process_state.snapshot()
     try:
         for event in train(run, registry, job.checkpoint, pace):
             yield Record.now(run.key, event)
     except Exception as error:  # noqa: BLE001 whatever a user's estimator raises is that run's failure, and is recorded
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        line = plugin_errors.in_one_line(error, registry.get(run.estimator.name))
         text = "".join(traceback.format_exception(error))
-        line = f"{line} ({Path(where.filename).name}:{where.lineno})"
         yield Record.now(run.key, Failed(line, text, crashed=is_out_of_memory(error)))
+    finally:
+        process_state.put_back(before)
 
 
 def is_out_of_memory(error: Exception) -> bool:

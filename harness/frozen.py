@@ -21,12 +21,13 @@ from harness import sealed
 from harness.frozen_file import Frozen, Planned, encode, load, snapshot
 from harness.grid_changes import changes, describe
 from harness.sealed import Damaged
+from harness.source import SourceError, parse, read_text
 
 if TYPE_CHECKING:
     from harness.grid import Grid
 
 
-def freeze(folder: Path, grid: Grid, made_by: str | None = None) -> list[str]:
+def freeze(folder: Path, grid: Grid, made_by: str | None = None, plugins: Sequence[Path] = ()) -> list[str]:
     """Store the grid if it is not stored yet; return what the user should know, line by line.
 
     Nothing is raised: a sweep can do without. `made_by` is what the function of this name returned before the registry
@@ -36,9 +37,9 @@ def freeze(folder: Path, grid: Grid, made_by: str | None = None) -> list[str]:
     try:
         old = _former(path, lines)
         if old is None:
-            sealed.write(path, encode(snapshot(grid, made_by)))
-        elif not _is(old, grid, made_by):
-            new = snapshot(grid, made_by)
+            sealed.write(path, encode(snapshot(grid, made_by, plugins)))
+        elif not _is(old, grid, made_by, plugins):
+            new = snapshot(grid, made_by, plugins)
             found = changes(old, new)
             lines += describe(found)
             if found.any:
@@ -52,19 +53,38 @@ def freeze(folder: Path, grid: Grid, made_by: str | None = None) -> list[str]:
 
 
 def names(folder: Path, text: str, plugins: Sequence[Path] = ()) -> tuple[Planned, ...] | None:
-    """Return the runs of a grid by its text alone, or None where the grid must be built to know them."""
+    """Return the runs of a grid by its text alone, or None where the grid must be built to know them.
+
+    Without plugins those that the sweep was run with are taken. Their text is compared, and never executed.
+    """
+    stored = planned(folder, text)
+    if stored is None or stored.made_by is None:
+        return None
+    files = plugins or [Path(path) for path in stored.plugins]
+    return stored.runs if stored.made_by == made_by(files) else None
+
+
+def planned(folder: Path, text: str) -> Frozen | None:
+    """Return the sweep as it was last run, if it was run with this text, whatever its plugins are now."""
     try:
         stored = load(folder / "frozen.json")
     except (OSError, Damaged):
         return None
-    known = stored.made_by is not None and stored.text == text and stored.name == folder.name
-    return stored.runs if known and stored.made_by == made_by(plugins) else None
+    return stored if stored.text == text and stored.name == folder.name else None
+
+
+def last_plugins(out: Path, grid_path: Path) -> tuple[str, ...]:
+    """Return the plugin files that the sweep of a grid file was last run with, whatever the grid says now."""
+    try:
+        folder = folder_of(out, grid_path, read_text(grid_path))
+        return load(folder / "frozen.json").plugins if folder else ()
+    except (OSError, Damaged, SourceError):
+        return ()
 
 
 def folder_of(out: Path, grid_path: Path, text: str) -> Path | None:
     """Return the folder of the sweep of a grid file, without building the grid; None where the name is not clear."""
     from harness.grid import NAME, default_name
-    from harness.source import SourceError, parse
 
     try:
         entries = parse(text).value
@@ -82,7 +102,7 @@ def made_by(plugins: Sequence[Path] = ()) -> str | None:
     It is of the sources of `harness` and `estimators`, the packages they read and check settings with, and the plugins.
     An installed plugin, and one that imports other code, can depend on anything.
     """
-    if entry_points(group="harness.estimators"):
+    if entry_points(group="harness.estimators") or not all(path.is_file() for path in plugins):
         return None
     try:
         texts = [path.read_bytes() for path in plugins]
@@ -115,9 +135,10 @@ def _next_version(folder: Path) -> Path:
     return folder / f"frozen-{max(numbers, default=0) + 1:04d}.json"
 
 
-def _is(old: Frozen, grid: Grid, made_by: str | None) -> bool:
+def _is(old: Frozen, grid: Grid, made_by: str | None, plugins: Sequence[Path]) -> bool:
     """Return whether this is the stored grid, without looking at settings: the keys are made of them."""
-    same_words = (old.name, old.text, old.made_by) == (grid.name, grid.text, made_by)
+    files = tuple(str(path.absolute()) for path in plugins)
+    same_words = (old.name, old.text, old.made_by, old.plugins) == (grid.name, grid.text, made_by, files)
     return same_words and [(r.key, r.name) for r in old.runs] == [(r.key, r.name) for r in grid.runs]
 
 

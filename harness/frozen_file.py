@@ -61,13 +61,17 @@ class Planned:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A grid as it is stored. `since` is a local time; `made_by` is None where the text alone does not decide."""
+    """A grid as it is stored. `since` is a local time; `made_by` is None where the text alone does not decide.
+
+    `plugins` are the files that the command named, as absolute paths.
+    """
 
     name: str
     text: str
     since: str
     made_by: str | None
     runs: tuple[Planned, ...]
+    plugins: tuple[str, ...] = ()
 
 
 def load(path: Path) -> Frozen:
@@ -81,7 +85,7 @@ def load(path: Path) -> Frozen:
         ) from error
 
 
-def snapshot(grid: Grid, made_by: str | None) -> Frozen:
+def snapshot(grid: Grid, made_by: str | None, plugins: Sequence[Path] = ()) -> Frozen:
     """Return a grid as it is now."""
     settings: dict[str, Setting] = {}
     runs = []
@@ -90,7 +94,8 @@ def snapshot(grid: Grid, made_by: str | None) -> Frozen:
         if label not in settings:
             settings[label] = Setting(label, _values(run))
         runs.append(Planned(run.key, settings[label], run.seed))
-    return Frozen(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), made_by, tuple(runs))
+    files = tuple(str(path.absolute()) for path in plugins)
+    return Frozen(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), made_by, tuple(runs), files)
 
 
 def _values(run: RunConfig) -> dict[str, Any]:
@@ -115,6 +120,7 @@ def encode(one: Frozen) -> bytes:
         "name": one.name,
         "since": one.since,
         "made_by": one.made_by,
+        "plugins": list(one.plugins),
         "text": one.text,
         "shared": {name: values[0] for (name, values), own in zip(columns.items(), differs, strict=True) if not own},
         "columns": {name: values for (name, values), own in zip(columns.items(), differs, strict=True) if own},
@@ -146,4 +152,5 @@ def _decode(data: Mapping[str, Any]) -> Frozen:
         own = {name: column[cell] for (name, column), cell in zip(columns.items(), row, strict=True) if cell != _ABSENT}
         settings.append(Setting(label, data["shared"] | own))
     runs = tuple(Planned(key, settings[number], seed) for key, number, seed in data["runs"])
-    return Frozen(data["name"], data["text"], data["since"], data["made_by"], runs)
+    plugins = tuple(map(str, data.get("plugins", ())))
+    return Frozen(data["name"], data["text"], data["since"], data["made_by"], runs, plugins)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from estimators import Estimator
-from harness import gradient_draws, seeding
+from harness import gradient_draws, process_state, seeding
 from harness.gradient_draws import Draws, NotFiniteError, Problem, Reference
 from harness.gradient_quality import METRICS, N_BLOCKS, quality, relative_standard_error
 
@@ -32,6 +32,8 @@ class About:
 
     text: str
     error: float
+    notes: tuple[str, ...] = ()
+    """A line for each estimator that changed the state of the whole process, which was put back."""
 
 
 def measure(
@@ -56,13 +58,15 @@ def measure(
         differentiable = gradient_draws.is_differentiable(problem)
         truths = _Truths(problem, max_codes, reference)
         rows: dict[str, Row] = {}
+        changes: dict[str, list[str]] = {}
         for label, estimator in labelled.items():
             reason = not_applicable(estimator, problem, differentiable)
             rows[label] = {"reason": reason}
             if reason:
                 continue
             truth_JBLH = truths.of(estimator)
-            with seeding.seeded(seed, "diagnostics", DRAWS, device=device):
+            with process_state.kept() as changed, seeding.seeded(seed, "diagnostics", DRAWS, device=device):
+                changes[estimator.name] = changed
                 copied = gradient_draws.ready(estimator, problem, warm_up=label not in trained)
                 try:
                     found = gradient_draws.block_means(copied, problem, -(-resamples // N_BLOCKS))
@@ -74,7 +78,8 @@ def measure(
             rows[label] |= {"evaluations": evaluations, "seconds": found.seconds}
             if "relative_bias" in rows[label]:
                 rows[label]["relative_error_100"] = _error_at_equal_cost(rows[label], truth_JBLH)
-    return rows, truths.about()
+    notes = (process_state.note(name, changed) for name, changed in changes.items() if changed)
+    return rows, replace(truths.about(), notes=tuple(notes))
 
 
 def _scores(found: Draws, truth_JBLH: Tensor, projections: Mapping[str, Projection], n_examples: int) -> Row:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from estimators import Estimator
+from harness import process_state
 from harness.gradient_comparison import COLUMNS, MAX_CODES, measure
 from harness.grid import Grid
 from harness.schedules import short
@@ -31,7 +32,8 @@ def estimators(grid: Grid, registry: Registry) -> dict[str, Estimator]:
         first = run.schedule.temperatures(0, steps_per_epoch=1, n_steps=1)
         label = " · ".join([run.estimator.label, *(f"{key}={short(value)}" for key, value in first.items())])
         if label not in labelled:
-            labelled[label] = run.build_estimator(registry)
+            with process_state.kept():
+                labelled[label] = run.build_estimator(registry)
     return labelled
 
 

@@ -75,7 +75,10 @@ def load_grid(path: Path | str, registry: Registry) -> Grid:
         problems.add(error.position, "file", error.message)
         problems.stop_if_any()
         raise AssertionError from error  # not reached
-    return _read(tree, path, text, registry, problems)
+    from harness.process_state import kept
+
+    with kept():  # plug-ins are built, and asked about shapes
+        return _read(tree, path, text, registry, problems)
 
 
 def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Problems) -> Grid:

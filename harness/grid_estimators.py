@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from estimators import Estimator
     from harness.plugins import Registry
 
+TYPO = 0.85
+"""A name that is so much like a known one is taken for a mistake in writing it."""
 TAU_HINT = "The temperature belongs to the schedule: write schedules: [{kind: constant, tau: 0.5}] instead."
 
 
@@ -53,10 +55,17 @@ def read_estimators(
                 found += _candidates(item, path, registry[name.value], model, problems)
             else:
                 rule = f"one of {len(registry)} names" if isinstance(name.value, str) else "a name"
-                known = f"Known: {', '.join(registry)}. One of your own needs --plugin FILE."
-                hint = did_you_mean(name.value, registry) or known
+                hint = _hint(name.value, registry)
                 problems.expected(name, rule, name.value, hint=hint)
     return found
+
+
+def _hint(name: object, registry: Registry) -> str:
+    """Return what may have been meant: a name that is alike, or an estimator of the user's own, or both."""
+    similar = did_you_mean(name, registry)
+    if similar and (did_you_mean(name, registry, cutoff=TYPO) or any(map(source_of, registry.values()))):
+        return similar
+    return f"{similar or 'Known: ' + ', '.join(registry) + '.'} One of your own needs --plugin FILE."
 
 
 def _candidates(
@@ -212,9 +221,11 @@ def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, 
 def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
     """The estimator with these first temperatures; None and a problem where that cannot be."""
     from estimators import build
+    from harness.process_state import kept
 
     try:
-        return build(candidate.value.name, registry, **{**candidate.value.params, **start})
+        with kept():
+            return build(candidate.value.name, registry, **{**candidate.value.params, **start})
     except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
         _refuse(candidate, error, problems)
         return None

@@ -31,6 +31,8 @@ def of(sweep: "Sweep", options: "Options") -> Origin:
     if not sweep.to_do(retry_failed=options.retry_failed) and (former := read(sweep.folder)) is not None:
         return former
     made_by = {**provenance(), "workers": options.workers, "threads": options.threads}
+    if options.conformance is not None:
+        made_by["conformance"] = options.conformance
     return Origin(options.command, made_by, report_command(sweep.grid.name, options.out, options.tracking_uri))
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 GROUP = "harness.estimators"
 _HASH = "__harness_sha256__"  # set on the module of a plugin: the hash of the text that was executed
+_CHANGES = "__harness_changes__"  # set on it too: what its import changed of the whole process, in words
 _RESERVED = frozenset({"name", "label", "source"})  # words of the grid, so no parameter can be called so
 
 
@@ -61,6 +62,19 @@ def source_of(cls: type[Estimator]) -> str | None:
         return hashlib.sha256(f"{cls.__module__}.{cls.__qualname__}".encode()).hexdigest()
 
 
+def import_notes(registry: Registry) -> list[str]:
+    """Return one line for each plugin whose import changed the state of the whole process, which was put back."""
+    from harness.process_state import note
+
+    modules = dict.fromkeys(cls.__module__ for cls in registry.values())
+    found = {name: getattr(sys.modules.get(name), _CHANGES, None) for name in modules}
+    return [note(_file_name(name), changed) for name, changed in found.items() if changed]
+
+
+def _file_name(module: str) -> str:
+    return Path(getattr(sys.modules[module], "__file__", None) or module).name
+
+
 def _add(registry: dict[str, type[Estimator]], cls: type[Estimator], origin: str) -> None:
     from estimators import parameters
 
@@ -76,13 +90,18 @@ def _add(registry: dict[str, type[Estimator]], cls: type[Estimator], origin: str
 
 
 def _load_entry_point(entry_point: EntryPoint) -> type[Estimator]:
+    from harness.process_state import kept
+
     origin = f"entry point {entry_point.name} = {entry_point.value}"
     try:
-        loaded = entry_point.load()
+        with kept() as changed:
+            loaded = entry_point.load()
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise PluginError(f"{origin}: plugin failed to import: {_in_one_line(error)}") from error
     if not _is_estimator(loaded):
         raise PluginError(f"{origin}: expected a concrete subclass of estimators.Estimator, got {loaded!r}.")
+    if changed:  # not when it was imported before
+        setattr(sys.modules[loaded.__module__], _CHANGES, changed)
     return loaded  # type: ignore[no-any-return]
 
 
@@ -94,6 +113,8 @@ def _import(path: Path) -> ModuleType:
         raise PluginError(
             f"{path}: expected a readable Python file, got '{(error.strerror or '').lower()}'."
         ) from error
+    from harness.process_state import kept
+
     digest = hashlib.sha256(text).hexdigest()
     place = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()
     name = f"harness_plugin_{digest[:16]}_{place[:8]}"
@@ -106,11 +127,13 @@ def _import(path: Path) -> ModuleType:
     setattr(module, _HASH, digest)
     sys.modules[name] = module  # dataclasses and inspect look the module up while it is executed
     try:
-        exec(loader.source_to_code(text, str(path)), module.__dict__)  # noqa: S102  # running it is what a plugin is for
+        with kept() as changed:
+            exec(loader.source_to_code(text, str(path)), module.__dict__)  # noqa: S102  # running it is what a plugin is for
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         del sys.modules[name]
         line = _line_in(path, error)
         raise PluginError(f"{path.name}:{line}: plugin failed to import: {_in_one_line(error)}") from error
+    setattr(module, _CHANGES, changed)
     return module
 
 

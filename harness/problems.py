@@ -77,11 +77,11 @@ def _on_one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:1000]
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.65) -> str:
     if not isinstance(word, str) or len(word) >= 100:
         return ""
     small = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), list(small), n=1, cutoff=0.65)
+    close = get_close_matches(word.lower(), list(small), n=1, cutoff=cutoff)
     return f"Did you mean {small[close[0]]!r}?" if close else ""
 
 

@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
@@ -15,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.config import RunConfig
-from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started
+from harness.events import TERMINAL, Diverged, EpochDone, Event, Failed, Finished, Interrupted, Record, Started
 from harness.next_steps import Step
 from harness.quantities import duration
-from harness.summary import say, show_next, show_outcome
+from harness.summary import cause, say, show_next, show_outcome
 from harness.underway import epoch_s
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Progress(ABC):
         self._epochs_done = self._epochs = 0
         self._epochs_left: dict[str, int] = {}
         self._begun = 0.0
+        self._notes: set[str] = set()
+        self._causes: Counter[str] = Counter()
         self.sweep: Sweep | None = None
         self.steps: Sequence[Step] = ()
 
@@ -61,6 +64,12 @@ class Progress(ABC):
         """Print one line above whatever is live."""
         say(self.console, line)
 
+    def note(self, text: str) -> None:
+        """Say something once, however many runs bring it."""
+        if text not in self._notes:
+            self._notes.add(text)
+            self.say(f"note: {text}")
+
     def close(self) -> None:  # noqa: B027 only what is live has something to close
         """Give the terminal back, whatever happened."""
 
@@ -72,6 +81,18 @@ class Progress(ABC):
         if tracking_lost:
             self.say("The tracking store lacks some of these runs; they can be replayed from the journal.")
         show_next(self.console, steps)
+
+    def _outcome(self, record: Record) -> str:
+        """Return what came of a run. One cause is told in full once; after that, how often it was seen."""
+        event = record.event
+        if isinstance(event, Finished):
+            return f": test −ELBO {event.metrics['test/neg_elbo']:.2f} in {duration(event.metrics['time/total_s'])}"
+        error = getattr(event, "error", "")
+        if not isinstance(event, Failed | Diverged):
+            return f": {error}"
+        self._causes[cause(error)] += 1
+        count = self._causes[cause(error)]
+        return f": {error}" if count == 1 else f": the same as above, {count} times so far"
 
     def _count_epoch(self, run_key: str) -> None:
         self._epochs_done += 1
@@ -98,10 +119,10 @@ class PlainProgress(Progress):
         if isinstance(record.event, EpochDone):
             self._count_epoch(record.run_key)
         elif is_retrying(record.event):
-            self.say(f"crashed: {run.name}{_outcome(record)}")
+            self.say(f"crashed: {run.name}{self._outcome(record)}")
         elif isinstance(record.event, TERMINAL):
             self._ended += 1
-            self.say(f"[{self._ended}/{len(self._runs)}] {record.event.kind}: {run.name}{_outcome(record)}")
+            self.say(f"[{self._ended}/{len(self._runs)}] {record.event.kind}: {run.name}{self._outcome(record)}")
 
 
 @final
@@ -136,7 +157,7 @@ class LiveProgress(Progress):
                 self._epochs -= self._epochs_left.pop(record.run_key, 0)  # of one that failed, they do not come
             if not isinstance(record.event, Finished):
                 kind = "crashed" if is_retrying(record.event) else record.event.kind
-                self.say(f"{kind}: {self._runs[record.run_key].name}{_outcome(record)}")
+                self.say(f"{kind}: {self._runs[record.run_key].name}{self._outcome(record)}")
         self._bar.update(self._task, description=f"{self.remaining()} left")
 
     def close(self) -> None:
@@ -165,10 +186,3 @@ class LiveProgress(Progress):
 def is_retrying(event: Event) -> bool:
     """Return whether a run has crashed and is going to be tried again: it has not come to its end."""
     return isinstance(event, Interrupted) and event.retrying
-
-
-def _outcome(record: Record) -> str:
-    event = record.event
-    if isinstance(event, Finished):
-        return f": test −ELBO {event.metrics['test/neg_elbo']:.2f} in {duration(event.metrics['time/total_s'])}"
-    return f": {getattr(event, 'error', '')}"

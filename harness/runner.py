@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import next_steps
+from harness import next_steps, process_state
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
-from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, Started, Weights, is_cut_short
+from harness.events import Checkpoint, EpochDone, Interrupted, Note, Record, Skipped, Started, Weights, is_cut_short
 from harness.executors import Executor, Gone, Job, LocalExecutor
 from harness.forecast import longest_first
 from harness.frozen import freeze
@@ -55,6 +55,7 @@ class Options:
     ray: "RayOptions | None" = None
     command: str = ""
     grid_path: Path | None = None
+    conformance: str | None = None  # of the plug-ins: passed, or skipped by --no-check
     made_by: str | None = None  # by which code the grid was read (harness.frozen)
 
 
@@ -86,7 +87,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         executor = make_executor(options)
         runs = list(skip_missing_devices(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
         executor.start(len(runs))
-        for line in freeze(lease.folder, grid, options.made_by):  # nothing was refused: this grid runs
+        for line in freeze(lease.folder, grid, options.made_by, options.plugins):  # nothing was refused: this grid runs
             progress.say(line)
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
@@ -96,8 +97,9 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
                 store.open(sweep, options)
                 gc.freeze()  # what is imported stays: neither collections nor the exit need to look at it
                 progress.start(sweep, runs)
-                driver = Driver(sweep, journal, store, progress, lease)
-                ordered = longest_first(runs, load_registry(options.plugins))
+                driver = Driver(sweep, journal, store, progress, lease, options.conformance)
+                with process_state.kept():
+                    ordered = longest_first(runs, load_registry(options.plugins))
                 interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
                 counts = sweep.counts()
                 code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0
@@ -130,12 +132,14 @@ class Driver:
     store: Store
     progress: Progress
     lease: Lease
+    conformance: str | None = None
 
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.sweep.folder, self.progress.say)
         self._checkpoints.keep_only(self.sweep.attempts)
         self._models = ModelFiles(self.sweep.folder, self.progress.say)
         self._signals = Signals(first=lambda: None)
+        self._of_plugins = {run.key for run in self.sweep.selected if run.estimator.source}
 
     def execute(self, runs: Sequence[RunConfig], executor: Executor, policy: Policy, *, fail_fast: bool) -> bool:
         """Compute the runs. Return whether that was interrupted, by the user or by the loss of what computes them.
@@ -177,10 +181,16 @@ class Driver:
         """Store one record and show it. What a run repeats since it went on from before it is compared, and dropped."""
         self.lease.check()
         event, key = record.event, record.run_key
+        if isinstance(event, Note):
+            self.progress.note(event.text)
+            return
         if isinstance(event, Checkpoint):
             self.journal.sync()
             self._checkpoints.save(key, event)
             return
+        if isinstance(event, Started) and key in self._of_plugins:
+            event = Started({**event.provenance, "conformance": self.conformance})
+            record = replace(record, event=event)
         attempt = self.sweep.attempts.get(key)
         if attempt is not None and attempt.is_repeat(event):
             if isinstance(event, EpochDone) and (name := differing_metric(event, attempt)) is not None:

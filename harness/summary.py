@@ -3,6 +3,7 @@
 Everything fits the width of the console, at least 60 columns: labels fold, numbers do not.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """At most so many rows of a table and groups of failures are shown."""
+
+_STEP = re.compile(r" \(step \d+, epoch \d+\)| at step \d+ \(epoch \d+\)| after epoch \d+$")
 
 NARROW = 72
 """In fewer columns the numbers stand closer together, for the sake of the labels."""
@@ -118,13 +121,20 @@ def show_under_way(console: Console, running: Sequence[UnderWay], left_s: float 
 
 def not_finished(sweep: "Sweep") -> list[str]:
     """Return one line per reason for which runs failed, diverged or were skipped, with the runs it befell."""
-    befell: dict[str, list[str]] = defaultdict(list)
+    befell: dict[tuple[str, str], list[str]] = defaultdict(list)
+    errors: dict[tuple[str, str], str] = {}
     for run in sweep.grid.runs:
         if (status := sweep.status(run)) in ("failed", "diverged", "skipped", "interrupted"):
-            befell[f"{status}: {getattr(sweep.ends[run.key], 'error', '')}"].append(run.name)
-    return [
-        f"{why} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for why, names in befell.items()
-    ]
+            error = getattr(sweep.ends[run.key], "error", "")
+            befell[status, cause(error)].append(run.name)
+            errors.setdefault((status, cause(error)), error)
+    more = {why: f" and {len(names) - 1} more" if len(names) > 1 else "" for why, names in befell.items()}
+    return [f"{why[0]}: {errors[why]} ({names[0]}{more[why]})" for why, names in befell.items()]
+
+
+def cause(error: str) -> str:
+    """Return an error without the step at which it came: runs that fail alike have one cause."""
+    return _STEP.sub("", error)
 
 
 def tracebacks(sweep: "Sweep") -> list[str]:
@@ -133,5 +143,5 @@ def tracebacks(sweep: "Sweep") -> list[str]:
     for run in sweep.grid.runs:
         end = sweep.ends.get(run.key)
         if isinstance(end, Failed) and end.traceback:
-            first.setdefault(end.error, f"{visible(run.name)}\n{visible_lines(end.traceback).rstrip()}")
+            first.setdefault(cause(end.error), f"{visible(run.name)}\n{visible_lines(end.traceback).rstrip()}")
     return list(first.values())

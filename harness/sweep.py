@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 from harness import frozen
 from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started, is_cut_short
+from harness.frozen_file import Frozen, Planned
 from harness.grid import Grid
 from harness.journal import Attempt, Journal, add, attempts
 from harness.source import SourceError, read_text
@@ -110,8 +111,21 @@ def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | 
         return None
     folder = frozen.folder_of(out, grid_path, text)
     runs = frozen.names(folder, text, plugins) if folder else None
-    if folder is None or runs is None:
+    return None if folder is None or runs is None else _outlined(folder, text, runs)
+
+
+def read_planned(grid_path: Path, out: Path) -> tuple[Sweep, Frozen] | None:
+    """Return a sweep as it was last run with this text: for a grid that cannot be built without its plug-ins."""
+    try:
+        text = read_text(grid_path)
+    except SourceError:
         return None
+    folder = frozen.folder_of(out, grid_path, text)
+    stored = frozen.planned(folder, text) if folder else None
+    return None if folder is None or stored is None else (_outlined(folder, text, stored.runs), stored)
+
+
+def _outlined(folder: Path, text: str, runs: Sequence[Planned]) -> Sweep:
     known = cast(tuple[RunConfig, ...], runs)  # their keys, names and labels are all that is asked for
     sweep = Sweep(Grid(folder.name, known, text), folder, known)
     journal = Journal(folder)

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from estimators import Estimator
 from harness import checkpoint as checkpoints
-from harness import data, models, seeding, timing
+from harness import data, models, process_state, seeding, timing
 from harness.compiled import CompiledLosses, Losses, compile_step
 from harness.config import RunConfig, TrainingConfig
 from harness.devices import flushed_denormals, peak_memory_mb, reset_peak_memory
 from harness.diagnostics import Diagnostics
 from harness.evaluate import kl_divergence, test_metrics, validation_metrics
-from harness.events import Diverged, EpochDone, Event, Finished, Image, Interrupted, Started
+from harness.events import Diverged, EpochDone, Event, Finished, Image, Interrupted, Note, Started
 from harness.learned_tau import LearnedTau
 from harness.pictures import final_pictures, is_pictured, present_pictures
 from harness.provenance import provenance
@@ -38,6 +38,7 @@ class State:
     by_loss: list[torch.nn.Parameter]  # what the loss trains
     by_control: list[torch.nn.Parameter]  # what the estimator's control_loss trains
     losses: Losses  # of a batch; compiled where that pays
+    changed: list[str] = field(default_factory=list)  # what building the estimator changed of the process; put back
     taus: dict[str, Tensor] = field(default_factory=dict)  # where they are compiled: the temperatures, as tensors
     learned_tau: LearnedTau | None = None
     epoch: int = 0
@@ -61,12 +62,13 @@ def train(
 
     The same run gives the same numbers, to the last bit, on the same machine, however often it was cut short.
     """
-    yield Started(provenance())
+    yield Started({**provenance(), "process": process_state.in_force()})
     pace = pace or checkpoints.Pace()
     device = torch.device(run.device)
     dataset = load(run.data).to(device)
     state = start(run, registry, dataset.n_pixels, device)
     state.elapsed_s = compile_s = compile_step(run, state, dataset)
+    in_force = process_state.snapshot()
     diagnostics = Diagnostics(run, run.diagnostics, registry) if run.diagnostics else None
     reset_peak_memory(device)
     if checkpoint is None or not checkpoints.restore(run, state, checkpoint):
@@ -75,6 +77,9 @@ def train(
     for epoch in range(state.epoch + 1, run.training.epochs + 1):
         with flushed_denormals():
             losses, epoch_step_s, epoch_s = train_epoch(run, state, dataset, epoch)
+        if changed := [*state.changed, *process_state.put_back(in_force)]:
+            yield Note(process_state.note(state.estimator.name, changed))
+            state.changed.clear()
         state.epoch = epoch
         state.elapsed_s += epoch_s
         state.step_s += epoch_step_s
@@ -122,7 +127,7 @@ def train(
 
 def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int, device: torch.device) -> State:
     """Build backbone, estimator and optimisers. The seed alone decides the initial weights, whatever the estimator."""
-    with seeding.seeded(run.seed, "estimator", device=device):
+    with process_state.kept() as changed, seeding.seeded(run.seed, "estimator", device=device):
         estimator = run.build_estimator(registry)
         estimator.prepare(run.model.n_latents, run.model.n_categories, n_context=n_pixels)
     n_outputs = estimator.n_outputs(run.model.n_categories)
@@ -132,7 +137,7 @@ def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = run.model.precision == "tf32"
     losses = partial(plain_losses, vae, estimator)
-    state = State(vae, estimator, [], list(vae.parameters()), list(estimator.parameters()), losses)
+    state = State(vae, estimator, [], list(vae.parameters()), list(estimator.parameters()), losses, changed)
     control = estimator.control_optimizer()
     state.optimizers = [make_optimizer(run.training, list(vae.parameters())), *([control] if control else [])]
     if isinstance(run.schedule, Learned):

@@ -21,6 +21,7 @@ _NAMED = {
     "workers": "Runs at a time",
     "hostname": "Host",
     "executor": "Executor",
+    "conformance": "Conformance of plug-ins",
 }
 _ELSEWHERE = ("git_commit", "git_dirty", "packages")
 

@@ -15,7 +15,7 @@ from estimator_cases import PLUGINS, HeavyTailSoftmax, LogisticSoftmax
 from estimators import REGISTRY, Estimator
 from estimators.catalogue import FORMULAS, evaluations, table
 from estimators.conformance import CHECKS, check_all
-from estimators.conformance import _main as conformance_command
+from estimators.conformance_command import main as conformance_command
 from harness.catalogue import explain
 
 ROOT = PLUGINS.parents[1]
@@ -83,19 +83,19 @@ class Broken(Pathwise):
 
 
 def test_conformance_command_checks_a_file(tmp_path, capsys):
-    assert conformance_command(str(PLUGINS / "heavy_tail_softmax.py")) == 0
+    assert conformance_command([str(PLUGINS / "heavy_tail_softmax.py")]) == 0
     *lines, verdict = capsys.readouterr().out.splitlines()
     assert verdict == f"{len(CHECKS)} checks passed, 0 failed."
     assert [line.split(": ")[:2] for line in lines] == [[HeavyTailSoftmax.name, check.__name__] for check in CHECKS]
 
     path = tmp_path / "broken.py"
     path.write_text(BROKEN)
-    assert conformance_command(str(path)) == 1
+    assert conformance_command([str(path)]) == 1
     assert "broken: check_codes: FAILED: broken: expected exactly one-hot codes, got" in capsys.readouterr().out
 
     path.write_text("")
-    assert conformance_command(str(path)) == 1
-    assert "expected a class derived from Estimator, got none." in capsys.readouterr().out
+    assert conformance_command([str(path)]) == 2
+    assert "expected a class derived from Estimator, got none." in capsys.readouterr().err
 
 
 def test_entry_point_names_the_example():

@@ -1,0 +1,101 @@
+"""Estimators of a user that are right, each unusual in one way."""
+
+import torch
+
+from estimators import Estimate, Estimator, Pathwise, replace_gradient
+from estimators.gumbel import one_hot, sample_classes
+from estimators.score_function import ScoreFunction
+
+
+def scored(estimator, logits_BLK, cost, baseline=0.0):
+    z_SBLK = one_hot(sample_classes(logits_BLK, estimator.n_samples), logits_BLK)
+    cost_SB = estimator.evaluate(cost, z_SBLK).detach()
+    log_prob_SB = (z_SBLK * logits_BLK.log_softmax(-1)).sum((-1, -2))
+    return cost_SB, replace_gradient(cost_SB, (cost_SB - baseline) * log_prob_SB).mean(0)
+
+
+class ManySamples(ScoreFunction):
+    name, relaxes, black_box, min_samples = "many_samples", False, True, 2
+
+    def __init__(self, *, n_samples: int = 2) -> None:
+        super().__init__()
+        self.n_samples = n_samples
+
+    def advantage(self, cost_SB):
+        return cost_SB - cost_SB.mean(0)
+
+
+class RunningMean(ScoreFunction):
+    name, relaxes, black_box = "running_mean", False, True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def advantage(self, cost_SB):
+        advantage_SB = cost_SB - self.mean
+        if self.training:
+            self.mean.mul_(0.9).add_(0.1 * cost_SB.mean())
+        return advantage_SB
+
+
+class LearnedBaseline(Estimator):
+    name, relaxes = "learned_baseline", False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.baseline = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, logits_BLK, cost):
+        cost_SB, cost_B = scored(self, logits_BLK, cost, self.baseline.detach())
+        return Estimate(cost_B, (cost_SB - self.baseline).square().mean())
+
+
+class WithContext(Estimator):
+    name, relaxes = "with_context", False
+
+    def forward(self, logits_BLK, cost, context_BX=None):
+        return Estimate(scored(self, logits_BLK, cost)[1])
+
+
+class BatchBaseline(Estimator):
+    name, relaxes = "batch_baseline", False
+
+    def forward(self, logits_BLK, cost):
+        z_SBLK = one_hot(sample_classes(logits_BLK, 1), logits_BLK)
+        cost_SB = self.evaluate(cost, z_SBLK).detach()
+        log_prob_SB = (z_SBLK * logits_BLK.log_softmax(-1)).sum((-1, -2))
+        return Estimate(replace_gradient(cost_SB, (cost_SB - cost_SB.mean()) * log_prob_SB).mean(0))
+
+
+class WideOnly(Pathwise):
+    name, relaxes = "wide_only", True
+
+    def check_shape(self, n_latents, n_categories):
+        if n_latents < 4:
+            raise ValueError("wide_only: expected at least 4 latents.")
+
+    def sample(self, logits_BLK):
+        return logits_BLK.softmax(-1).unsqueeze(0)
+
+
+class SingleOnly(Pathwise):
+    name, relaxes = "single_only", True
+
+    def __init__(self, *, tau: float = 1.0) -> None:
+        super().__init__()
+        self.tau = tau
+
+    def sample(self, logits_BLK):
+        eye_KK = torch.eye(logits_BLK.shape[-1])  # float32, whatever the logits are
+        return (logits_BLK / self.tau @ eye_KK).softmax(-1).unsqueeze(0)
+
+
+class Rejects(Pathwise):
+    name, relaxes = "rejects", True
+
+    def sample(self, logits_BLK):
+        noise_BLK = torch.randn_like(logits_BLK)
+        while (far_BLK := noise_BLK.abs() > 1 + logits_BLK.detach().abs()).any():
+            noise_BLK = torch.where(far_BLK, torch.randn_like(noise_BLK), noise_BLK)
+        return (logits_BLK + noise_BLK).softmax(-1).unsqueeze(0)

@@ -1,0 +1,237 @@
+"""A wrong plug-in is refused before the first run; a right one, however unusual, passes; either is recorded."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from estimator_cases import CASES, IDS, make
+
+from estimators import Pathwise, build
+from estimators.conformance import QUICK
+from estimators.yardstick import cubic_cost, example_logits, example_weights
+from harness import origin, plugin_check
+from harness.cli import main
+from harness.config import RunConfig
+from harness.plugins import PluginError, load_registry, source_of
+from harness.train import train
+from reports.provenance import facts
+
+HERE = Path(__file__).parent
+WRONG, RIGHT = load_registry([HERE / "wrong_plugins.py"]), load_registry([HERE / "right_plugins.py"])
+Make = Callable[..., RunConfig]
+
+EXPECTED = {
+    "detached": "expected a code with a gradient, got one that is detached from the logits. Return replace_gradient(",
+    "without_grad": "expected a code with a gradient, got one that is detached from the logits.",
+    "no_score": "expected a gradient that reaches the logits, got a cost that depends on nothing that is trained.",
+    "over_batch": "expected codes that sum to 1 within",
+    "slope_over_batch": "expected a gradient of each example by its own logits alone, got one by another example's.",
+    "score_over_batch": "expected a gradient of each example by its own logits alone, got one by another example's.",
+    "normalised_over_batch": "expected the code of each example from its own logits alone, got one that another",
+    "over_latents": "expected codes that sum to 1 within",
+    "slope_over_latents": "expected a gradient of each latent by its own logits alone, got one by another latent's.",
+    "in_place": "expected tensors that autograd needs to stay as they are, got one that was changed in place.",
+    "in_data": "expected the logits unchanged, got them changed in place.",
+    "not_a_number": "expected finite codes, got NaN or ∞.",
+    "slope_is_not_a_number": "expected a finite gradient, got NaN or ∞.",
+    "off_the_simplex": "expected codes that sum to 1 within",
+    "soft_though_hard": "expected exactly one-hot codes, got tensor(",
+    "without_samples": "expected sample of shape (S, B, L, K) = (1, 4, 2, 3), got (4, 2, 3).",
+    "one_class_less": "expected codes of shape (S, B, L, K) = (S, 4, 2, 3), got (1, 4, 2, 2).",
+    "cost_of_the_batch": "expected cost_B of shape (4,), got ().",
+    "constant": "expected codes that follow the logits, got the same codes for opposite logits.",
+    "constant_slope": "expected a gradient that reaches the logits, got zeros at latent 0.",
+    "first_latent_only": "expected a gradient that reaches the logits, got zeros at latent 1.",
+    "doubled": "expected cost of torch.float32, got torch.float64.",
+    "halved": "expected codes that sum to 1 within",
+    "never_asks": "expected a call of the cost, got none.",
+    "reseeds": "expected noise that goes on, got the same noise in every call: a seed is set.",
+    "noise_of_numpy": "expected the same bits from the same seed of torch's generator, got a difference of",
+    "raises": "RuntimeError: einsum(): ",
+}
+
+
+def plugins_of(registry):
+    return [name for name, cls in registry.items() if source_of(cls) is not None]
+
+
+def check(make_run: Make, registry, name: str, **changes) -> plugin_check.Found:
+    run = make_run()
+    estimator = run.estimator.model_copy(update={"name": name, "params": changes.pop("params", {}), "source": "x"})
+    schedule = make_run("reinforce").schedule
+    return plugin_check.check([run.model_copy(update={"estimator": estimator, "schedule": schedule})], registry)
+
+
+@pytest.mark.parametrize(("name", "params"), CASES, ids=IDS)
+def test_every_built_in_passes(name, params):
+    for one in QUICK:
+        assert one(make(name, **params))
+
+
+def test_every_wrong_plugin_has_its_refusal():
+    assert set(EXPECTED) == set(plugins_of(WRONG))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_wrong_plugin_is_refused_in_one_line(name, tiny_run):
+    with pytest.raises(PluginError) as caught:
+        check(tiny_run, WRONG, name)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert re.match(rf"wrong_plugins\.py:\d+: {name}: ", line)
+    assert EXPECTED[name] in line
+    assert line.endswith(f"`python -m estimators.conformance {HERE}/wrong_plugins.py` checks it by itself; "
+                         "--no-check runs it as it is.")  # fmt: skip
+    assert len(line) < 700
+
+
+@pytest.mark.parametrize("name", plugins_of(RIGHT))
+def test_a_right_plugin_passes(name, tiny_run):
+    assert check(tiny_run, RIGHT, name) == plugin_check.Found("passed")
+
+
+def test_the_line_is_that_of_the_mistake_where_it_raises_and_of_the_method_elsewhere(tiny_run):
+    text = (HERE / "wrong_plugins.py").read_text().splitlines()
+    for name, expected in (("raises", "einsum"), ("in_place", "logits_BLK -="), ("constant", "def sample")):
+        with pytest.raises(PluginError) as caught:
+            check(tiny_run, WRONG, name)
+        number = int(str(caught.value).split(":")[1])
+        assert expected in text[number - 1]
+
+
+def test_a_plugin_is_checked_with_the_parameters_and_temperatures_of_the_grid(tiny_run, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from estimators import Pathwise\nSEEN = []\n"
+        "class Mine(Pathwise):\n    name, relaxes = 'mine', True\n"
+        "    def __init__(self, *, scale: float = 1.0, tau: float = 1.0):\n"
+        "        super().__init__()\n        self.scale, self.tau = scale, tau\n"
+        "    def sample(self, l):\n        SEEN.append((self.scale, self.tau))\n"
+        "        return (self.scale * (l / self.tau).softmax(-1)).unsqueeze(0)\n"
+    )
+    registry = load_registry([path])
+    run = tiny_run()  # gumbel_softmax at tau = 1
+    estimator = run.estimator.model_copy(update={"name": "mine", "params": {"scale": 1.0}, "source": "x"})
+    runs = [run.model_copy(update={"estimator": estimator, "seed": seed}) for seed in range(3)]
+    assert plugin_check.settings(runs, registry) == [("mine", {"scale": 1.0, "tau": 1.0})]
+    assert plugin_check.check(runs, registry).conformance == "passed"
+    wrong = estimator.model_copy(update={"params": {"scale": 2.0}})
+    with pytest.raises(PluginError, match="mine: expected codes that sum to 1"):
+        plugin_check.check([*runs, run.model_copy(update={"estimator": wrong})], registry)
+
+
+def test_a_grid_without_plugins_is_not_checked(tiny_run, monkeypatch):
+    monkeypatch.setattr(plugin_check, "_check_one", None)
+    assert plugin_check.check([tiny_run()], WRONG) == plugin_check.Found(None)
+
+
+def test_a_slow_plugin_is_checked_in_part_and_said_to_be_slow(tiny_run, monkeypatch):
+    monkeypatch.setattr(plugin_check, "BUDGET_S", 0.0)
+    found = check(tiny_run, RIGHT, "wide_only")
+    assert found.conformance == "passed"
+    assert found.notes == ("wide_only is slow: 1 of 7 quick checks were made, in 0 s",)
+
+
+GRID = """
+name: tiny
+data: {{train_size: 100}}
+model: {{n_latents: 3, n_categories: 4, hidden: [16]}}
+training: {{epochs: 1, batch_size: 50}}
+evaluation: {{bound_samples: 2, n_images: 0}}
+estimators: [{}]
+seeds: [0]
+"""
+
+
+def command_of(folder: Path, name: str, command: str = "run") -> list[str]:
+    path = folder / "mine.yaml"
+    path.write_text(GRID.format(name))
+    file = HERE / ("wrong_plugins.py" if name in WRONG else "right_plugins.py")
+    return [command, "--grid", str(path), "--plugin", str(file), "--out", str(folder / "results")]
+
+
+def exit_code(arguments: list[str]) -> int | str | None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("options", [["run"], ["run", "--dry-run"], ["gradients"]], ids=" ".join)
+def test_the_commands_refuse_it_before_anything_is_stored(tmp_path, capsys, options):
+    command, *more = options
+    assert exit_code([*command_of(tmp_path, "off_the_simplex", command), *more]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("wrong_plugins.py:")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_check_runs_it_as_it_is_and_the_run_and_the_report_say_so(tmp_path):
+    assert exit_code([*command_of(tmp_path, "slope_over_batch"), "--no-check", "--workers", "1"]) == 0
+    folder = tmp_path / "results" / "tiny"
+    started = json.loads((folder / "journal.jsonl").read_text().splitlines()[0][9:])["provenance"]
+    assert started["conformance"] == "skipped by --no-check"
+    assert started["process"]["dtype"] == "float32"
+    known = origin.read(folder)
+    assert known is not None
+    assert ("Conformance of plug-ins", "skipped by --no-check") in list(facts(known.provenance))
+
+
+def test_a_report_of_a_sweep_without_plugins_says_nothing_of_them():
+    assert "Conformance of plug-ins" not in dict(facts({"python": "3.11"}))
+    assert dict(facts({"conformance": "passed"}))["Conformance of plug-ins"] == "passed"
+
+
+@pytest.mark.parametrize("name", ["in_place", "in_data", "detached"])
+def test_training_itself_notices_what_pathwise_can(name, tiny_run):
+    run = tiny_run("softmax")
+    estimator = run.estimator.model_copy(update={"name": name, "params": {}})
+    run = run.model_copy(update={"estimator": estimator, "schedule": tiny_run("reinforce").schedule})
+    if name == "in_data":  # torch does not count it: the quick check compares the numbers
+        assert list(train(run, WRONG))[-1].kind == "finished"
+        return
+    with pytest.raises((ValueError, RuntimeError), match=r"changed in place|detached|inplace"):
+        list(train(run, WRONG))
+
+
+def test_what_a_plugin_changes_where_it_is_built_is_named_and_gone_when_it_is_checked(tiny_run, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\nfrom estimators import Pathwise\n"
+        "class Mine(Pathwise):\n    name, relaxes = 'mine', True\n"
+        "    def __init__(self):\n        super().__init__()\n        torch.set_grad_enabled(False)\n"
+        "    def sample(self, l):\n        torch.set_num_threads(2)\n        return l.softmax(-1).unsqueeze(0)\n"
+    )
+    found = check(tiny_run, load_registry([path]), "mine")
+    assert found.conformance == "passed"
+    (line,) = found.notes
+    assert line.startswith("mine changes the grad mode (True to False) and the number of threads (1 to 2) of the whole")
+    assert torch.is_grad_enabled()
+    assert torch.get_num_threads() == 1
+
+
+class Shifts(Pathwise):
+    """Changes the logits where autograd does not mind."""
+
+    name, relaxes = "shifts", True
+
+    def sample(self, logits_BLK):
+        return logits_BLK.sub_(1.0).softmax(-1).unsqueeze(0)
+
+
+def test_changed_logits_are_noticed_where_they_change():
+    logits_BLK = example_logits().requires_grad_() * 1.0
+    with pytest.raises(ValueError, match=r"^shifts: expected the logits unchanged, got them changed in place: the KL"):
+        Shifts()(logits_BLK, cubic_cost(example_weights()))
+    with torch.no_grad(), pytest.raises(ValueError, match="changed in place"):
+        Shifts()(example_logits(), cubic_cost(example_weights()))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_evaluation_needs_no_gradient(mode):
+    with mode():
+        assert build("gumbel_softmax")(example_logits(), cubic_cost(example_weights())).cost_B.shape == (4,)

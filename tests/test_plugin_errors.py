@@ -1,0 +1,279 @@
+"""What goes wrong in a plug-in is told to its author: its own line, in words, once; and a sweep is known without it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from estimators import REGISTRY
+from estimators.conformance_command import USAGE
+from estimators.conformance_command import main as conformance
+from harness import frozen
+from harness.cli import main
+from harness.config import RunConfig
+from harness.events import Diverged, Failed, Finished, Record, Started
+from harness.executors import Job, records_of
+from harness.grid import Grid, load_grid
+from harness.journal import Journal
+from harness.plugin_errors import in_one_line
+from harness.plugins import load_registry
+from harness.progress import PlainProgress
+from harness.summary import cause, not_finished
+from harness.sweep import Sweep
+
+Make = Callable[..., RunConfig]
+HEAD = "import torch\nfrom estimators import Pathwise\n"
+NO_GRADIENT = "mine: expected a gradient that reaches the logits, got a cost that depends on nothing that is trained."
+IN_PLACE = "mine: expected tensors that autograd needs to stay as they are, got one that was changed in place."
+
+
+def pathwise(*lines: str, name: str = "mine") -> str:
+    body = "".join(f"        {line}\n" for line in lines)
+    return f"class Mine(Pathwise):\n    name, relaxes = {name!r}, True\n    def sample(self, l):\n{body}"
+
+
+@pytest.fixture
+def failure(tmp_path: Path, tiny_run: Make) -> Callable[[str], Failed]:
+    """Return how a run with a plug-in of this text fails."""
+
+    def failure(text: str) -> Failed:
+        path = tmp_path / "mine.py"
+        path.write_text(HEAD + text)
+        run = tiny_run("reinforce")
+        run = run.model_copy(update={"estimator": run.estimator.model_copy(update={"name": "mine"})})
+        end = list(records_of(Job(run), load_registry([path])))[-1].event
+        assert isinstance(end, Failed)
+        return end
+
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "line"),
+    [
+        (pathwise("return torch.einsum('bl,bl->b', l, l)"), "RuntimeError: einsum(): ", 6),
+        (pathwise("return soft(l)") + "def soft(l):\n    return l.softmax(9)\n", "IndexError: ", 8),
+        (pathwise("x = 1", "raise ValueError('mine: no')"), "ValueError: mine: no (step 1, epoch 1)", 7),
+        (pathwise("return {}['x']"), "KeyError: 'x'", 6),
+        (pathwise("return l.softmax(-1)"), "ValueError: mine: expected sample of shape (S, B, L, K)", 5),
+        (pathwise("return l.detach().softmax(-1)[None]"), "ValueError: mine: expected a code with a gradient", 5),
+        (pathwise("torch.autograd.grad(l.detach().sum(), l)"), NO_GRADIENT, 6),
+        (pathwise("w = torch.ones(1, requires_grad=True)", "w += 1", "return (w * l)[None]"), IN_PLACE, 7),
+        (pathwise("x = l.exp()", "y = x.exp()", "y += 1", "return y.softmax(-1)[None]"), IN_PLACE, 5),
+    ],
+)
+def test_a_failed_run_names_the_line_of_the_plugin_and_says_it_in_words(failure, text, start, line):
+    end = failure(text)
+    assert end.error.startswith(start)
+    assert end.error.endswith(f"(mine.py:{line})")
+    assert "\n" not in end.error
+    assert "Traceback" in end.traceback
+
+
+def test_errors_of_others_keep_their_own_words_and_place():
+    def fails():
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.\nmore")
+
+    for cls in (None, REGISTRY["rloo"]):
+        with pytest.raises(RuntimeError) as caught:
+            fails()
+        line = in_one_line(caught.value, cls)
+        assert line.startswith("RuntimeError: a leaf Variable that requires grad is being used in an in-place")
+        assert "(test_plugin_errors.py:" in line
+
+
+def sweep_of(runs: list[RunConfig], errors: dict[int, str]) -> tuple[Sweep, list[Record]]:
+    sweep = Sweep(Grid("mine", tuple(runs), ""), Path(), tuple(runs))
+    records = [Record(run.key, 0, Started({})) for run in runs]
+    records += [Record(runs[index].key, 1, Failed(error)) for index, error in errors.items()]
+    return sweep, records
+
+
+def test_one_cause_is_told_once_with_its_count(tiny_run):
+    runs = [tiny_run("rloo", seed=seed) for seed in range(11)]
+    errors = {seed: f"ValueError: mine: no (step {seed}, epoch 1) (mine.py:7)" for seed in range(10)}
+    sweep, records = sweep_of(runs, errors)
+    records += [Record(runs[10].key, 1, Failed("ValueError: another (mine.py:9)"))]
+    shown = StringIO()
+    progress = PlainProgress(Console(file=shown, width=200))
+    progress.start(sweep, runs)
+    for record in records:
+        if not isinstance(record.event, Started):
+            sweep.ends[record.run_key] = record.event
+        progress.show(record)
+    lines = shown.getvalue().splitlines()[1:]
+    assert len(lines) == 11
+    assert [line for line in lines if "mine: no" in line] == [lines[0]]
+    assert lines[9].endswith("· seed 9: the same as above, 10 times so far")
+    assert lines[10].endswith("ValueError: another (mine.py:9)")
+    assert not_finished(sweep) == [
+        f"failed: ValueError: mine: no (step 0, epoch 1) (mine.py:7) ({runs[0].name} and 9 more)",
+        f"failed: ValueError: another (mine.py:9) ({runs[10].name})",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("no (step 1, epoch 1) (a.py:1)", "no (step 2, epoch 2) (a.py:1)", True),
+        ("rloo: loss is nan at step 3 (epoch 1)", "rloo: loss is nan at step 4 (epoch 1)", True),
+        ("val/loss is nan after epoch 3", "val/loss is nan after epoch 5", True),
+        ("no (a.py:1)", "no (a.py:2)", False),
+        ("expected 3, got 4", "expected 3, got 5", False),
+    ],
+)
+def test_a_cause_is_an_error_without_its_step(one, other, same):
+    assert (cause(one) == cause(other)) is same
+
+
+def test_a_note_is_shown_once():
+    shown = StringIO()
+    progress = PlainProgress(Console(file=shown, width=200))
+    for _ in range(3):
+        progress.note("mine changes it")
+    assert shown.getvalue() == "note: mine changes it\n"
+
+
+GRID = "name: mine\nestimators: [wide_softmax]\ntraining: {epochs: 1}\nseeds: [0, 1]\n"
+PLUGIN = HEAD + pathwise("return l.softmax(-1)[None]", name="wide_softmax")
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """Return a folder with a grid, its plug-in, and in `results` the journal of a finished sweep."""
+    (tmp_path / "my plugin.py").write_text(PLUGIN)
+    (tmp_path / "grid.yaml").write_text(GRID)
+    plugins = [tmp_path / "my plugin.py"]
+    grid = load_grid(tmp_path / "grid.yaml", load_registry(plugins))
+    folder = tmp_path / "results" / "mine"
+    folder.mkdir(parents=True)
+    frozen.freeze(folder, grid, frozen.made_by(plugins), plugins)
+    provenance = {"git_commit": None, "git_dirty": None, "packages": {"argmax-harness": "0", "torch": "2"}}
+    with Journal(folder) as journal:
+        for run in grid.runs:
+            journal.append(Record(run.key, 1, Started(provenance)))
+            journal.append(Record(run.key, 2, Finished(1, {"test/neg_elbo": 100.0, "time/total_s": 1.0})))
+    return tmp_path
+
+
+def called(folder: Path, capsys: pytest.CaptureFixture[str], command: str, *more: str) -> tuple[object, str, str]:
+    code: object = 0
+    try:
+        main([command, "--grid", str(folder / "grid.yaml"), "--out", str(folder / "results"), *more])
+    except SystemExit as end:
+        code = end.code
+    return (code or 0, *capsys.readouterr())
+
+
+def test_status_needs_no_plugin_where_the_frozen_sweep_knows_its_runs(finished, capsys):
+    code, out, err = called(finished, capsys, "status")
+    assert (code, err) == (0, "")
+    assert "2 finished." in out
+
+
+@pytest.mark.parametrize("how", ["edited", "gone", "imports a neighbour"])
+def test_status_shows_the_sweep_as_it_was_run_where_the_plugin_is_another(finished, capsys, how):
+    path = finished / "my plugin.py"
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_text(PLUGIN + ("# edited\n" if how == "edited" else "import neighbour\n"))
+    code, out, err = called(finished, capsys, "status")
+    assert code == 0
+    assert err.startswith("note: these are the runs as of 20")
+    assert err.endswith("name it with --plugin FILE.\n")
+    assert err.count("\n") == 1
+    assert "2 finished." in out
+
+
+def test_status_of_another_text_and_the_other_commands_ask_for_the_plugin_by_name(finished, capsys):
+    line = "estimators[0]: expected one of 36 names, got 'wide_softmax'. Did you mean 'softmax'?"
+    line += " One of your own needs --plugin FILE.\nThis sweep was last run with --plugin '"
+    commands = [("run",), ("run", "--dry-run"), ("sync",), ("gradients",)]
+    for command in commands:
+        code, _, err = called(finished, capsys, *command)
+        assert code == 2
+        assert line in err
+        assert err.endswith("/my plugin.py'.\n")
+    assert called(finished, capsys, "repair")[0] == 0  # takes no plug-in
+    (finished / "grid.yaml").write_text(GRID + "description: edited\n")
+    code, _, err = called(finished, capsys, "status")
+    assert code == 2
+    assert line in err
+
+
+def test_a_frozen_sweep_of_an_older_version_has_no_plugins_and_is_read(finished):
+    path = finished / "results" / "mine" / "frozen.json"
+    stored = frozen.load(path)
+    assert stored.plugins == (str(finished / "my plugin.py"),)
+    old = frozen.encode(stored).replace(b'"plugins":', b'"others":')
+    frozen.sealed.write(path, old)
+    assert frozen.load(path).plugins == ()
+    assert frozen.load(path).runs == stored.runs
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("gumbel_sofmax", "Did you mean 'gumbel_softmax'?"),
+        ("wide_softmax", "Did you mean 'softmax'? One of your own needs --plugin FILE."),
+        ("entirely_mine", "One of your own needs --plugin FILE."),
+    ],
+)
+def test_an_unknown_name_is_a_mistake_in_writing_or_a_plugin(tmp_path, capsys, name, hint):
+    (tmp_path / "grid.yaml").write_text(GRID.replace("wide_softmax", name))
+    code, _, err = called(tmp_path, capsys, "run")
+    assert code == 2
+    assert err.rstrip().endswith(hint)
+
+
+def test_a_name_unknown_to_the_plugins_too_is_not_said_to_need_one(finished, capsys):
+    (finished / "grid.yaml").write_text(GRID.replace("wide_softmax", "wider_softmax"))
+    _, _, err = called(finished, capsys, "run", "--plugin", str(finished / "my plugin.py"))
+    assert err.rstrip().endswith("Did you mean 'wide_softmax'?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "expected one file, got 0 arguments."),
+        (["a.py", "b.py"], "expected one file, got 2 arguments."),
+        (["no.py"], "no.py: expected a Python file, got no such file."),
+        (["--help-me"], "--help-me: expected a Python file, got no such file."),
+        (["rloo"], "rloo: expected a Python file, got no such file."),
+        (["."], ".: expected a Python file, got a folder."),
+        (["broken.py"], "broken.py: expected a file that can be imported, got ZeroDivisionError: division by zero."),
+        (["empty.py"], "empty.py: expected a class derived from Estimator, got none."),
+    ],
+)
+def test_conformance_refuses_what_is_no_file_with_its_usage(tmp_path, monkeypatch, capsys, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text("1 / 0\n")
+    Path("empty.py").write_text("x = 1\n")
+    assert conformance(arguments) == 2
+    assert capsys.readouterr().err == f"{expected}\n{USAGE}\n"
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_conformance_explains_itself(capsys, option):
+    assert conformance([option]) == 0
+    assert capsys.readouterr().out.startswith(USAGE)
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "estimators.conformance", "-h"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(USAGE)
+
+
+def test_divergence_in_many_runs_is_one_cause(tiny_run):
+    runs = [tiny_run("rloo", seed=seed) for seed in range(3)]
+    sweep = Sweep(Grid("mine", tuple(runs), ""), Path(), tuple(runs))
+    sweep.ends = {run.key: Diverged(seed, f"loss is nan at step {seed} (epoch 1)") for seed, run in enumerate(runs)}
+    assert len(not_finished(sweep)) == 1

@@ -1,0 +1,288 @@
+"""What is global in a process is put back around a plug-in, which is named; nobody else's numbers see it."""
+
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_hook
+
+from estimators import Pathwise
+from harness import process_state
+from harness.checkpoint import Pace
+from harness.config import DiagnosticsConfig, RunConfig
+from harness.diagnose import diagnose
+from harness.events import Checkpoint, EpochDone, Finished, Interrupted, Note, Started
+from harness.executors import Job, records_of
+from harness.plugins import import_notes, load_registry
+from harness.process_state import kept, put_back, snapshot
+from reports import mlflow_environment
+
+Make = Callable[..., RunConfig]
+
+
+def enter_inference_mode() -> None:
+    held.append(torch.inference_mode())
+    held[-1].__enter__()
+
+
+def enter_autocast() -> None:
+    held.append(torch.autocast("cpu"))
+    held[-1].__enter__()
+
+
+def doubled(module, inputs, output):
+    return 2 * output if isinstance(output, torch.Tensor) else None
+
+
+held: list[object] = []
+CHANGES: dict[str, tuple[Callable[[], object], str]] = {
+    "dtype": (lambda: torch.set_default_dtype(torch.float64), "the default dtype (float32 to float64)"),
+    "tensor type": (
+        lambda: torch.set_default_tensor_type(torch.DoubleTensor),
+        "the default dtype (float32 to float64)",
+    ),
+    "device": (lambda: torch.set_default_device("meta"), "the default device (None to meta)"),
+    "threads": (lambda: torch.set_num_threads(3), "the number of threads (1 to 3)"),
+    "deterministic": (lambda: torch.use_deterministic_algorithms(True), "the use of deterministic algorithms"),
+    "warn only": (
+        lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+        "the use of deterministic algorithms",
+    ),
+    "grad": (lambda: torch.set_grad_enabled(False), "the grad mode (True to False)"),
+    "inference": (enter_inference_mode, "the inference mode (False to True)"),
+    "anomaly": (lambda: torch.autograd.set_detect_anomaly(True), "the anomaly mode"),
+    "matmul": (lambda: torch.set_float32_matmul_precision("medium"), "the precision of float32 products"),
+    "tf32": (lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True), "the precision of float32 products"),
+    "cudnn tf32": (lambda: setattr(torch.backends.cudnn, "allow_tf32", False), "the precision of float32 products"),
+    "benchmark": (lambda: setattr(torch.backends.cudnn, "benchmark", True), "the switches of cudnn"),
+    "mkldnn": (lambda: torch.backends.mkldnn.set_flags(False), "the use of mkldnn (True to False)"),
+    "denormals": (lambda: torch.set_flush_denormal(True), "the flushing of denormals"),
+    "autocast": (enter_autocast, "the state of autocast"),
+    "hooks": (lambda: register_module_forward_hook(doubled), "the hooks of all modules"),
+    "print": (lambda: torch.set_printoptions(precision=2), "the print options (precision)"),
+    "warnings": (lambda: warnings.simplefilter("error"), "which warnings are errors"),
+    "environment": (lambda: os.environ.update(MLFLOW_TRACKING_URI="x"), "the environment variables (MLFLOW_TRACKING_U"),
+    "folder": (lambda: os.chdir("/"), "the current folder"),
+    "signals": (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN), "the handlers of signals"),
+}
+
+
+class Changes(Pathwise):
+    """A softmax that changes something global with each call."""
+
+    name, relaxes = "changes", True
+    change: Callable[[], object] = staticmethod(lambda: None)
+
+    def sample(self, logits_BLK):
+        z_SBLK = logits_BLK.softmax(-1).unsqueeze(0)
+        type(self).change()
+        return z_SBLK
+
+
+class ChangesWhereBuilt(Changes):
+    name = "changes_where_built"
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).change()
+
+    def sample(self, logits_BLK):
+        return logits_BLK.softmax(-1).unsqueeze(0)
+
+
+REGISTRY = {**load_registry(), "changes": Changes, "changes_where_built": ChangesWhereBuilt}
+
+
+def named(make: Make, name: str, **more: object) -> RunConfig:
+    run = make("reinforce", **more)
+    return run.model_copy(update={"estimator": run.estimator.model_copy(update={"name": name})})
+
+
+def events(run: RunConfig, checkpoint: bytes | None = None, pace: Pace | None = None) -> list[object]:
+    return [record.event for record in records_of(Job(run, checkpoint), REGISTRY, pace)]
+
+
+def numbers(found: list[object]) -> list[dict[str, float]]:
+    every = [event.metrics for event in found if isinstance(event, EpochDone | Finished)]
+    return [
+        {k: v for k, v in m.items() if not k.startswith(("time/", "memory/")) and "seconds" not in k} for m in every
+    ]
+
+
+def notes(found: list[object]) -> list[str]:
+    return [event.text for event in found if isinstance(event, Note)]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_is_changed_is_named_and_put_back(what):
+    change, expected = CHANGES[what]
+    before = snapshot()
+    with kept() as changed:
+        change()
+    assert changed[0].startswith(expected)
+    assert len(changed) == 1
+    assert snapshot() == before
+    assert put_back(before) == []
+
+
+def test_it_is_put_back_where_the_block_fails_too():
+    before = snapshot()
+    changed = []
+
+    def fails() -> None:
+        nonlocal changed
+        with kept() as changed:
+            torch.set_default_dtype(torch.float64)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert changed == ["the default dtype (float32 to float64)"]
+    assert snapshot() == before
+
+
+def test_the_newer_switches_of_precision_are_put_back_and_the_older_ones_work_again():
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("torch before 2.9")
+    before = snapshot()
+    with kept() as changed:
+        torch.backends.fp32_precision = "tf32"
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    assert changed == ["the precision of float32 products"]
+    assert snapshot() == before
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_all_that_the_harness_sets_in_the_environment_is_left_as_it_is():
+    for name in (*mlflow_environment.ALWAYS, *mlflow_environment.UNLESS_SET):
+        assert name.startswith(process_state._SET_BY_US)
+    assert not "MLFLOW_TRACKING_URI".startswith(process_state._SET_BY_US)
+
+
+def test_it_costs_a_run_less_than_a_millisecond():
+    before, taken = snapshot(), []
+    for _ in range(20):
+        begun = time.perf_counter()
+        put_back(before)
+        taken.append(time.perf_counter() - begun)
+    assert min(taken) < 1e-3
+
+
+HURTS = [
+    "dtype",
+    "threads",
+    "warn only",
+    "grad",
+    "anomaly",
+    "matmul",
+    "mkldnn",
+    "denormals",
+    "hooks",
+    "warnings",
+    "device",
+]
+
+
+@pytest.fixture(scope="module")
+def alone() -> list[dict[str, float]]:
+    """The numbers of a run in a process in which nobody changed anything."""
+    from conftest import _tiny_run
+
+    return numbers(events(_tiny_run("reinforce")))
+
+
+@pytest.mark.parametrize("cls", [Changes, ChangesWhereBuilt], ids=["in a step", "where built"])
+@pytest.mark.parametrize("what", HURTS)
+def test_the_next_run_of_the_same_process_has_the_numbers_it_has_alone(what, cls, tiny_run, alone, monkeypatch):
+    monkeypatch.setattr(cls, "change", staticmethod(CHANGES[what][0]))
+    before = snapshot()
+    found = events(named(tiny_run, cls.name))
+    assert snapshot() == before
+    assert numbers(events(tiny_run("reinforce"))) == alone
+    if cls is ChangesWhereBuilt:  # and its own run starts from the same state
+        assert isinstance(found[-1], Finished)
+        assert len(notes(found)) == 1
+        assert notes(found)[0].startswith(f"changes_where_built changes {CHANGES[what][1]}")
+
+
+def test_a_change_in_a_step_is_named_after_each_epoch_in_the_same_words(tiny_run, monkeypatch):
+    monkeypatch.setattr(Changes, "change", staticmethod(CHANGES["threads"][0]))
+    found = notes(events(named(tiny_run, "changes")))
+    assert len(found) == 2
+    assert set(found) == {
+        "changes changes the number of threads (1 to 3) of the whole process. That is put back for the other"
+        " estimators. Set dtype, device and the like on its own tensors."
+    }
+
+
+def test_a_run_that_goes_on_after_another_one_has_the_same_bits(tiny_run, monkeypatch, alone):
+    stopped = events(tiny_run("reinforce"), pace=Pace(is_stopping=lambda *_: True))
+    assert isinstance(stopped[-1], Interrupted)
+    (saved,) = (event for event in stopped if isinstance(event, Checkpoint))
+    monkeypatch.setattr(Changes, "change", staticmethod(CHANGES["dtype"][0]))
+    events(named(tiny_run, "changes"))
+    assert numbers(events(tiny_run("reinforce"), saved.content)) == alone[1:]
+
+
+def test_a_basket_with_such_an_estimator_does_not_change_the_run(tiny_run, alone, monkeypatch):
+    monkeypatch.setattr(Changes, "change", staticmethod(CHANGES["hooks"][0]))
+    monkeypatch.setattr(ChangesWhereBuilt, "change", staticmethod(CHANGES["grad"][0]))
+    basket = [{"name": "changes"}, {"name": "changes_where_built"}, {"name": "rloo", "params": {"n_samples": 2}}]
+    settings = {"every": 1, "resamples": 64, "probe": 4}
+    found = []
+    for entries in (basket, basket[-1:]):
+        diagnostics = DiagnosticsConfig.model_validate(settings | {"basket": tuple(entries)})
+        found.append(numbers(events(tiny_run("reinforce", diagnostics=diagnostics))))
+    mixed, plain = found
+    assert [{k: v for k, v in m.items() if not k.startswith("gradient/")} for m in mixed] == alone
+    for one, other in zip(mixed, plain, strict=True):
+        assert {k: v for k, v in one.items() if k in other} == other
+
+
+def test_diagnose_names_it_and_measures_the_others_as_without_it(monkeypatch):
+    logits, weights = torch.randn(2, 2, 3), torch.randn(2, 3)
+
+    def cost(z_SBLK):
+        return ((z_SBLK * weights.to(z_SBLK.dtype)).sum((-1, -2)) - 1) ** 2
+
+    monkeypatch.setattr(Changes, "change", staticmethod(CHANGES["dtype"][0]))
+    plain = diagnose(logits, cost, ["rloo"], resamples=64).drop(columns="seconds")
+    with pytest.warns(UserWarning, match="diagnose: changes changes the default dtype"):
+        mixed = diagnose(logits, cost, [Changes(), "rloo"], resamples=64)
+    assert mixed.drop(columns="seconds").iloc[1].equals(plain.iloc[0])
+
+
+def test_a_plugin_that_changes_it_where_it_is_imported_is_named(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import os, torch\nfrom estimators import Pathwise\ntorch.set_default_dtype(torch.float64)\n"
+        "os.environ['CUDA_VISIBLE_DEVICES'] = ''\nos.chdir('/')\n"
+        "class Mine(Pathwise):\n    name, relaxes = 'mine', True\n"
+        "    def sample(self, logits_BLK):\n        return logits_BLK.softmax(-1)[None]\n"
+    )
+    before = snapshot()
+    (line,) = import_notes(load_registry([path]))
+    assert line.startswith("mine.py changes the default dtype (float32 to float64) and the environment variables (CUDA")
+    assert snapshot() == before
+    assert import_notes(load_registry()) == []
+
+
+def test_provenance_states_what_was_in_force(tiny_run):
+    (started,) = (event for event in events(tiny_run()) if isinstance(event, Started))
+    assert started.provenance["process"] == {
+        "dtype": "float32",
+        "threads": 1,
+        "deterministic": False,
+        "float32_matmul_precision": "highest",
+        "cudnn_tf32": True,
+        "cudnn_benchmark": False,
+        "mkldnn": True,
+        "autocast": False,
+        "denormals": "flushed to 0 in training",
+    }
