@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from inspect import isabstract
+from io import TextIOWrapper
 from itertools import product
 from runpy import run_path
 
@@ -327,4 +328,6 @@ def _main(path: str) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m estimators.conformance FILE")
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that lacks a letter of an error is no fault of the estimator
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_main(sys.argv[1]))

@@ -10,6 +10,7 @@ from harness.commands_lists import data, doctor, list_
 from harness.commands_pages import gradients, ui
 from harness.commands_report import report
 from harness.commands_sweep import repair, run, status, sync
+from harness.terminal import lasting_output
 from reports.visible import FILE, visible_lines
 
 __all__ = ["Refused", "cli", "main"]
@@ -56,23 +57,42 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 
 def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -> None:
-    """Run the command line: one line for each error of the user, a traceback only with --debug."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run the command line: one line for each error of the user, a traceback only with --debug.
+
+    Its output never ends it. A command whose output is all that it makes exits with 1 where some of that was lost.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_output() as output:
+        code = _exit_code(arguments, command)
+        output.flush()
+        if output.problem is not None:
+            click.echo(f"standard output: some of it is lost, since writing failed: {output.problem}.", err=True)
+            code = 1 if code is None else code
+    sys.exit(code)
+
+
+def _exit_code(arguments: list[str], command: click.Command) -> int | None:
+    """Run a command; return its exit code, or None where it has none of its own: it did what it was asked."""
     try:
-        sys.exit(command.main(args=list(arguments), prog_name="harness", standalone_mode=False))
+        result = command.main(args=arguments, prog_name="harness", standalone_mode=False)
+        return result if isinstance(result, int) and result else None
+    except SystemExit as end:
+        if isinstance(end.code, str):  # a text, which the interpreter prints
+            raise
+        return end.code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except click.BadParameter as error:  # click would print its usage first
         click.echo(error.format_message(), err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:
         if "--debug" in arguments or not isinstance(error, user_errors()):
             raise
         click.echo(visible_lines(str(error), FILE), err=True)
-        sys.exit(getattr(error, "exit_code", REFUSED))
+        return int(getattr(error, "exit_code", REFUSED))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Nothing heavy is imported here or at the top of a command's file: `harness --hel
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,17 @@ def store_uri(out: Path) -> str:
 
 
 def make_console(*, stderr: bool = False) -> Any:
-    """Return rich's console for standard output or error."""
+    """Return rich's console for standard output or error. It moves the cursor on a terminal only."""
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    from harness.terminal import asked_size, has_colours, is_moving
+
+    stream = sys.stderr if stderr else sys.stdout
+    colours: Any = "standard" if has_colours(stream) else "auto"
+    return Console(
+        stderr=stderr,
+        width=asked_size("COLUMNS", 80),
+        height=asked_size("LINES", 25),
+        force_terminal=is_moving(stream),
+        color_system=colours,
+    )

@@ -202,8 +202,9 @@ def check_data(runs: Sequence["RunConfig"]) -> None:
 def make_progress(console: Any) -> Any:
     """Return a live table on a terminal and plain lines elsewhere."""
     from harness.progress import LiveProgress, PlainProgress
+    from harness.terminal import is_moving
 
-    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+    return LiveProgress(console) if is_moving(console.file) else PlainProgress(console)
 
 
 @click.command()
