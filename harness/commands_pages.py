@@ -12,8 +12,8 @@ import click
 
 from harness.command_line import (
     Refused,
+    given_command,
     grid_option,
-    load,
     make_console,
     out_option,
     plugin_option,
@@ -21,6 +21,7 @@ from harness.command_line import (
     unwritable,
     uri_option,
 )
+from harness.grid_file import GridFile
 
 
 @click.command()
@@ -29,7 +30,7 @@ from harness.command_line import (
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @plugin_option
 @out_option
-def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path], out: Path) -> None:
+def gradients(grid_file: GridFile, resamples: int, seed: int, plugins: Sequence[Path], out: Path) -> None:
     """Hold the estimators of a grid against the true gradients of small problems, in seconds.
 
     Bias with its interval, cosine, variance and cost, each estimator at the first temperatures of its schedules. Writes
@@ -40,7 +41,7 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
     from reports import gradients as pages
 
     registry = load_registry(plugins)
-    grid = load(grid_path, registry)
+    grid = grid_file.load(registry)
     console = make_console()
     estimators = toys.estimators(grid, registry)
     sections = []
@@ -49,7 +50,7 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
             frame = toys.frame(toy, estimators, resamples, seed)
         sections.append(pages.Section(name, str(frame.attrs["truth"]), frame, toy.meaning))
     notes = {"Draws": f"{resamples} of each estimator", "Seed": str(seed), "Points": toys.POINTS}
-    command = shlex.join(["harness", *sys.argv[1:]])
+    command = shlex.join(given_command())
     folder = out / "gradients" / grid.name
     try:
         path = pages.write(sections, folder, title=grid.name, command=command, notes=notes)

@@ -1,7 +1,6 @@
 """`harness report`: what a person takes away from a sweep, or from two."""
 
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from harness.command_line import DEFAULT_OUT, Refused, default_out, store_uri, unwritable
+from harness.command_line import DEFAULT_OUT, FOLDER, Refused, default_out, store_uri, unwritable
+from harness.environment import variable
 from harness.quantities import DURATION
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ LOCAL_UI = "http://127.0.0.1:5000"
 @click.option(
     "--from",
     "results",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=default_out,
     show_default=DEFAULT_OUT,
     help="The folder that `harness run --out` wrote to.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     show_default="NAME/report in --from",
     help="Folder for report.html, tables/ and figures/.",
 )
@@ -173,7 +173,7 @@ def _watch(build: Callable[[], "Runs"], every_s: float) -> None:
 
 def _ui(given: str | None, tracking_uri: str | None) -> str:
     """Return where links lead: what was given, else a server's own address without its password, else `harness ui`."""
-    uri = given if given is not None else tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = given if given is not None else tracking_uri or variable("MLFLOW_TRACKING_URI") or ""
     try:
         parts = urlsplit(uri)
         port = f":{parts.port}" if parts.port else ""

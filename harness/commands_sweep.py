@@ -11,14 +11,15 @@ import click
 
 from harness.command_line import (
     Refused,
+    given_command,
     grid_option,
     json_option,
-    load,
     make_console,
     out_option,
     plugin_option,
     uri_option,
 )
+from harness.grid_file import GridFile
 from harness.quantities import DURATION, SAVING, SIZE
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
 @out_option
 @uri_option
 def run(
-    grid_path: Path,
+    grid_file: GridFile,
     dry_run: bool,
     as_json: bool,
     workers: int | None,
@@ -120,7 +121,7 @@ def run(
         raise Refused("--memory-limit: expected none with --executor ray, where each node's Ray guards its own memory.")
     made_by = frozen.made_by(plugins)  # before the classes load: an edit meanwhile then shows
     registry = load_registry(plugins)
-    grid = load(grid_path, registry)
+    grid = grid_file.load(registry)
     selected = select(grid.runs, only)
     options = Options(
         out=out,
@@ -134,8 +135,9 @@ def run(
         fail_fast=fail_fast,
         plugins=plugins,
         ray=ray,
-        grid_path=grid_path,
-        command=without_passwords(shlex.join(["harness", *sys.argv[1:]])),
+        grid_path=grid_file.lasting(out / grid.name),
+        keeps_grid=grid_file.text is not None,
+        command=without_passwords(shlex.join(grid_file.named(given_command(), out / grid.name))),
     )
     if dry_run:
         from harness.dry_run import show
@@ -211,13 +213,13 @@ def make_progress(console: Any) -> Any:
 @grid_option
 @plugin_option
 @out_option
-def repair(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
+def repair(grid_file: GridFile, plugins: Sequence[Path], out: Path) -> None:
     """Leave out what is damaged of a sweep's journal. What it told is run again; the damaged file is kept."""
     from harness.lease import Lease
     from harness.plugins import load_registry
     from harness.repair import repair
 
-    grid = load(grid_path, load_registry(plugins))
+    grid = grid_file.load(load_registry(plugins))
     journal = existing_journal(out, grid.name)
     with Lease(journal.folder):
         done = repair(journal.folder)
@@ -245,7 +247,7 @@ def existing_journal(out: Path, name: str) -> "Journal":
 @plugin_option
 @out_option
 @uri_option
-def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str | None) -> None:
+def sync(grid_file: GridFile, plugins: Sequence[Path], out: Path, tracking_uri: str | None) -> None:
     """Replay the journal of a grid into MLflow, storing nothing twice. Not while the grid is running."""
     from harness import tracking
     from harness.lease import Lease
@@ -254,7 +256,7 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness.sweep import read_sweep
     from reports.visible import without_passwords
 
-    grid = load(grid_path, load_registry(plugins))
+    grid = grid_file.load(load_registry(plugins))
     uri = tracking_uri or tracking.default_uri(out)
     journal = existing_journal(out, grid.name)
     with Lease(journal.folder):
@@ -276,14 +278,16 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
 @out_option
 @json_option
 @click.option("--tracebacks", is_flag=True, help="Print the traceback of one run of each error.")
-def status(grid_path: Path, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
+def status(grid_file: GridFile, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
     """Say what is done, running and failed of a grid, which setting is best so far, and what comes next."""
     from harness import status
     from harness.plugins import load_registry
     from harness.sweep import read_status, read_sweep
 
-    sweep = read_status(grid_path, out, plugins) or read_sweep(load(grid_path, load_registry(plugins)), out)
-    found = status.look(sweep, grid_path, out, plugins)
+    sweep = read_status(grid_file.path, out, plugins, grid_file.text)
+    sweep = sweep or read_sweep(grid_file.load(load_registry(plugins)), out)
+    lasting = grid_file.lasting(sweep.folder)
+    found = status.look(sweep, lasting if lasting.exists() else None, out, plugins)
     if as_json:
         click.echo(status.to_text(found))
     else:

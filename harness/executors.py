@@ -23,6 +23,7 @@ from harness.config import RunConfig
 from harness.devices import missing_reason
 from harness.events import TERMINAL, Failed, Record
 from harness.quantities import NEVER, SavingEvery
+from harness.spawning import without_main_module
 from harness.terminal import Output
 
 if TYPE_CHECKING:
@@ -202,7 +203,8 @@ class LocalExecutor(Executor):
         resource_tracker.ensure_running()  # its own start would let SIGINT through again
         signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child ignores it
         try:
-            process.start()
+            with without_main_module():
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)
             for name, value in before.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from harness import sealed
 from harness.frozen_file import Frozen, Planned, encode, load, snapshot
 from harness.grid_changes import changes, describe
 from harness.sealed import Damaged
+from reports.files import write_atomically
 
 if TYPE_CHECKING:
     from harness.grid import Grid
@@ -49,6 +50,14 @@ def freeze(folder: Path, grid: Grid, made_by: str | None = None) -> list[str]:
             f"{path}: expected to store the grid, got: {error.strerror}. Later changes of it will not be told."
         )
     return lines
+
+
+def keep_text(path: Path, text: str, say: Callable[[str], None]) -> None:
+    """Store a grid that came through a pipe, so that later commands have a file to name."""
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        say(f"{path}: expected to store the grid, got: {error.strerror}. Later commands need it as a file.")
 
 
 def names(folder: Path, text: str, plugins: Sequence[Path] = ()) -> tuple[Planned, ...] | None:

@@ -62,26 +62,41 @@ class Grid:
     notes: tuple[str, ...] = ()
 
 
-def load_grid(path: Path | str, registry: Registry) -> Grid:
-    """Read, check and expand a grid file. GridError, with a line for every problem found, where it is refused."""
+def load_grid(path: Path | str, registry: Registry, text: str | None = None) -> Grid:
+    """Read, check and expand a grid file. GridError, with a line for every problem found, where it is refused.
+
+    `text` is that of a grid that came through a pipe and was read already; it must say its name.
+    """
     path = Path(path)
     problems = Problems(str(path))
     try:
-        text = read_text(path)
-        tree = parse(text)
+        source = read_text(path) if text is None else text
+        tree = parse(source)
     except SourceError as error:
-        problems.add(error.position, "file", error.message)
-        problems.stop_if_any()
-        raise AssertionError from error  # not reached
-    return _read(tree, path, text, registry, problems)
+        raise _unreadable(path, error) from error
+    return _read(tree, path if text is None else None, source, registry, problems)
 
 
-def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Problems) -> Grid:
+def read_grid(path: Path) -> str:
+    """Return the text of a grid file. GridError where there is none to be had."""
+    try:
+        return read_text(path)
+    except SourceError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: SourceError) -> GridError:
+    problems = Problems(str(path))
+    problems.add(error.position, "file", error.message)
+    return GridError(problems.lines())
+
+
+def _read(tree: Node, path: Path | None, text: str, registry: Registry, problems: Problems) -> Grid:
     entries = axes.mapping(tree, "grid", problems)
     problems.stop_if_any()
     for key in entries.keys() - set(KEYS):
         axes.unknown_key(tree, key, key, KEYS, problems)
-    words = _words(entries, path, problems)
+    words = _words(tree, entries, path, problems)
     factors = read_factors(entries, problems)
     candidates = read_estimators(entries["estimators"], registry, problems) if "estimators" in entries else []
     schedules, devices = [Placed(Constant(), tree.position, "schedules")], [Placed("cpu", tree.position, "devices")]
@@ -147,15 +162,17 @@ def _check_count(factors: Iterable[Sized], tree: Node, problems: Problems) -> No
         problems.stop_if_any()
 
 
-def _words(entries: Mapping[str, Node], path: Path, problems: Problems) -> dict[str, str]:
-    """The texts about the grid. Without a name it is called like its file."""
-    words = {"name": default_name(path)}
+def _words(tree: Node, entries: Mapping[str, Node], path: Path | None, problems: Problems) -> dict[str, str]:
+    """The texts about the grid. Without a name it is called like its file; what came through a pipe has none."""
+    if path is None and "name" not in entries:
+        problems.add(tree.position, "name", "expected a name, since this grid comes through a pipe, got none. Add one.")
+    words = {"name": default_name(path) if path else ""}
     for key in ("name", "question", "description"):
         if key in entries:
             words[key] = entries[key].value
             if not isinstance(words[key], str):
                 problems.expected(axes.at(entries[key], key), "text", entries[key].plain())
-    if isinstance(words["name"], str) and not NAME.fullmatch(words["name"]):
+    if "name" in entries and isinstance(words["name"], str) and not NAME.fullmatch(words["name"]):
         problems.expected(axes.at(entries["name"], "name"), NAME_RULE, words["name"])
     return words
 

@@ -38,10 +38,13 @@ def after_run(sweep: "Sweep", options: "Options", *, interrupted: bool, lost: bo
     return steps
 
 
-def after_status(sweep: "Sweep", grid_path: Path, out: Path, plugins: Sequence[Path], *, driven: bool) -> list[Step]:
+def after_status(
+    sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path], *, driven: bool
+) -> list[Step]:
     """Return what comes after `harness status`; nothing that a living driver does anyway."""
     command = former_command(sweep, grid_path) or _grid_command("run", grid_path, plugins, out, None)
     steps = []
+    driven = driven or grid_path is None
     if not driven and any(sweep.status(run) != "skipped" for run in sweep.to_do(retry_failed=False)):
         steps.append(Step(command))
     steps += _tracebacks(sweep, grid_path, plugins, out)
@@ -54,7 +57,7 @@ def after_status(sweep: "Sweep", grid_path: Path, out: Path, plugins: Sequence[P
     return steps
 
 
-def former_command(sweep: "Sweep", grid_path: Path) -> str | None:
+def former_command(sweep: "Sweep", grid_path: Path | None) -> str | None:
     """Return the command that the sweep was last run with, if it names the grid as it is named now."""
     known = origin.read(sweep.folder)
     try:

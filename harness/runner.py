@@ -17,7 +17,7 @@ from harness.dispatch import DEFAULT, Dispatch, Policy
 from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, Started, Weights, is_cut_short
 from harness.executors import Executor, Gone, Job, LocalExecutor
 from harness.forecast import longest_first
-from harness.frozen import freeze
+from harness.frozen import freeze, keep_text
 from harness.grid import Grid
 from harness.journal import Journal
 from harness.lease import Lease
@@ -55,6 +55,7 @@ class Options:
     ray: "RayOptions | None" = None
     command: str = ""
     grid_path: Path | None = None
+    keeps_grid: bool = False  # the grid came through a pipe: `grid_path` is where to store it
     made_by: str | None = None  # by which code the grid was read (harness.frozen)
 
 
@@ -88,6 +89,8 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         executor.start(len(runs))
         for line in freeze(lease.folder, grid, options.made_by):  # nothing was refused: this grid runs
             progress.say(line)
+        if options.keeps_grid and options.grid_path is not None:
+            keep_text(options.grid_path, grid.text, progress.say)
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
             starting = f"{len(executor)} workers start; " if len(executor) else ""

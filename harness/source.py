@@ -1,8 +1,8 @@
 """YAML with positions: text → a tree whose every value knows its line and column, so that an error can point at it.
 
 Scalars follow the core schema of YAML 1.2, not PyYAML's 1.1: `1e-3` is a number, `no` and `on` are text, `010`, `0o12`
-and `0xA` are ten, quoted values are always text. Tags and merge keys are refused; aliases are counted at every use, so that a small
-file cannot grow into a large one.
+and `0xA` are ten, quoted values are always text. Tags and merge keys are refused; aliases are counted at every use, so
+that a small file cannot grow into a large one.
 """
 
 from __future__ import annotations

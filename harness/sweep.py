@@ -99,13 +99,14 @@ def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = Non
     return sweep
 
 
-def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | None:
+def read_status(grid_path: Path, out: Path, plugins: Sequence[Path], text: str | None = None) -> Sweep | None:
     """Return what is known of a sweep without building its grid, in a moment; None where the grid must be built.
 
-    Of the epochs, attempts have the first and the newest since each start: most runs have ended, and need none.
+    `text` is that of a grid that was read already, from a pipe. Of the epochs, attempts have the first and the newest
+    since each start: most runs have ended, and need none.
     """
     try:
-        text = read_text(grid_path)
+        text = read_text(grid_path) if text is None else text
     except SourceError:  # building the grid says what is wrong with it
         return None
     folder = frozen.folder_of(out, grid_path, text)
