@@ -60,6 +60,12 @@ def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimato
     return n_steps * cost.step_s + n_decoded * cost.decode_s + compile_s + RUN_S
 
 
+def epoch_costs(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[str, float]:
+    """Return what an epoch of each setting costs, in the units of `nominal_cost`; the first seed has every setting."""
+    first = [run for run in runs if run.seed == runs[0].seed]
+    return {run.label: run_seconds(run, nominal_cost(run, registry), registry) / run.n_epochs for run in first}
+
+
 def makespan(seconds: Iterable[float], workers: int) -> float:
     """Return when the last of these runs ends, if the longest start first and each worker takes the next one."""
     ends = [0.0] * workers

@@ -10,11 +10,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness import sealed
@@ -27,19 +28,21 @@ if TYPE_CHECKING:
     from harness.grid import Grid
 
 
-def freeze(folder: Path, grid: Grid, made_by: str | None = None) -> list[str]:
+def freeze(
+    folder: Path, grid: Grid, made_by: str | None = None, costs: Mapping[str, float] = MappingProxyType({})
+) -> list[str]:
     """Store the grid if it is not stored yet; return what the user should know, line by line.
 
     Nothing is raised: a sweep can do without. `made_by` is what the function of this name returned before the registry
-    was loaded.
+    was loaded; `costs` are the forecasts of an epoch of each setting.
     """
     path, lines = folder / "frozen.json", list[str]()
     try:
         old = _former(path, lines)
         if old is None:
-            sealed.write(path, encode(snapshot(grid, made_by)))
-        elif not _is(old, grid, made_by):
-            new = snapshot(grid, made_by)
+            sealed.write(path, encode(snapshot(grid, made_by, costs)))
+        elif not _is(old, grid, made_by) or (costs and any(run.setting.cost is None for run in old.runs)):
+            new = snapshot(grid, made_by, costs)
             found = changes(old, new)
             lines += describe(found)
             if found.any:

@@ -16,7 +16,7 @@ from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
 from harness.events import Checkpoint, EpochDone, Interrupted, Record, Skipped, Started, Weights, is_cut_short
 from harness.executors import Executor, Gone, Job, LocalExecutor
-from harness.forecast import longest_first
+from harness.forecast import epoch_costs, longest_first
 from harness.frozen import freeze, keep_text
 from harness.grid import Grid
 from harness.journal import Journal
@@ -87,7 +87,9 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         executor = make_executor(options)
         runs = list(skip_missing_devices(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
         executor.start(len(runs))
-        for line in freeze(lease.folder, grid, options.made_by):  # nothing was refused: this grid runs
+        registry = load_registry(options.plugins)
+        sweep.costs = epoch_costs(grid.runs, registry)
+        for line in freeze(lease.folder, grid, options.made_by, sweep.costs):  # nothing was refused: this grid runs
             progress.say(line)
         if options.keeps_grid and options.grid_path is not None:
             keep_text(options.grid_path, grid.text, progress.say)
@@ -100,7 +102,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
                 gc.freeze()  # what is imported stays: neither collections nor the exit need to look at it
                 progress.start(sweep, runs)
                 driver = Driver(sweep, journal, store, progress, lease)
-                ordered = longest_first(runs, load_registry(options.plugins))
+                ordered = longest_first(runs, registry)
                 interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
                 counts = sweep.counts()
                 code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0

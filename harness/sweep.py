@@ -44,6 +44,8 @@ class Sweep:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     spans: dict[str, Span] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)  # the code that finished runs were made with
+    starts: dict[str, int] = field(default_factory=dict)  # how often the newest attempt was started
+    costs: Mapping[str, float] = field(default_factory=dict)  # forecasts of an epoch of each setting
 
     def add(self, record: Record) -> Attempt:
         """Take note of a record; return its attempt, with it and all records of the same attempt before it."""
@@ -51,6 +53,8 @@ class Sweep:
         key, event = record.run_key, record.event
         self.spans[key] = Span(attempt.begun_ms, record.time_ms)
         self.ends.pop(key, None)
+        if isinstance(event, Started):
+            self.starts[key] = 1 if attempt.records[0] is record else self.starts.get(key, 1) + 1
         if isinstance(event, TERMINAL):
             self.ends[key] = event
             if isinstance(event, Finished):
@@ -115,6 +119,7 @@ def read_status(grid_path: Path, out: Path, plugins: Sequence[Path], text: str |
         return None
     known = cast(tuple[RunConfig, ...], runs)  # their keys, names and labels are all that is asked for
     sweep = Sweep(Grid(folder.name, known, text), folder, known)
+    sweep.costs = {run.label: run.setting.cost for run in runs if run.setting.cost is not None}
     journal = Journal(folder)
     for record in journal.read(pictures=False, epochs=False):
         sweep.add(record)
