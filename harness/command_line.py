@@ -110,7 +110,7 @@ def unwritable(folder: Path, error: OSError) -> Refused:
     return Refused(f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another --out.")
 
 
-def store_uri(out: Path) -> str:
+def store_uri(out: Path, option: str = "--out") -> str:
     """Return the URI of an existing store. Raises Refused where there is none."""
     if uri := variable("MLFLOW_TRACKING_URI"):
         return uri
@@ -118,7 +118,7 @@ def store_uri(out: Path) -> str:
     if not database.exists():
         raise Refused(
             f"{database}: expected an MLflow store, got none. "
-            "Run a grid first, or give its --out folder or --tracking-uri."
+            f"Run a grid first, or give the folder of its results ({option}) or --tracking-uri."
         )
     return f"sqlite:///{database}"
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,6 +91,7 @@ def report(
     refresh_s = max(5, round(watch)) if watch else None
     options = Options(baseline, metric, group_by, title, band, _ui(ui_url, tracking_uri), refresh_s)
     place = _Place(results, tracking_uri, out)
+    place.check_out()
     if compare:
         _compare(compare, options, place)
     elif watch:
@@ -106,7 +108,17 @@ class _Place(NamedTuple):
     out: Path | None
 
     def uri(self) -> str:
-        return self.tracking_uri or store_uri(self.results)
+        return self.tracking_uri or store_uri(self.results, "--from")
+
+    def check_out(self) -> None:
+        """Refuse to write a report about other results into a folder that `harness run --out` wrote to."""
+        if self.out is None or self.tracking_uri or variable("MLFLOW_TRACKING_URI"):
+            return
+        if (self.out / "mlflow.db").exists() and self.out.resolve() != self.results.resolve():
+            raise Refused(
+                f"--out: expected a folder for the report, got the results {self.out}. "
+                f"To report them: --from {shlex.quote(str(self.out))}"
+            )
 
 
 def _build(

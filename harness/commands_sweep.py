@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.command_checks import check_data, check_memory_limit, saving_notes, select
 from harness.command_line import (
     Refused,
     given_command,
@@ -23,7 +24,6 @@ from harness.grid_file import GridFile
 from harness.quantities import DURATION, SAVING, SIZE
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
     from harness.journal import Journal
     from harness.quantities import SavingEvery
     from harness.ray_executor import RayOptions
@@ -123,6 +123,7 @@ def run(
     registry = load_registry(plugins)
     grid = grid_file.load(registry)
     selected = select(grid.runs, only)
+    check_memory_limit(memory_limit)
     options = Options(
         out=out,
         workers=workers or os.cpu_count() or 1,
@@ -149,7 +150,7 @@ def run(
         return
     check_data(selected)
     progress = make_progress(make_console(stderr=as_json))
-    for note in grid.notes:
+    for note in (*grid.notes, *saving_notes(saving, selected)):
         progress.say(f"note: {note}")
     code = run_sweep(grid, options, progress, selected)
     if as_json:
@@ -169,36 +170,6 @@ def ray_options(
     from harness.ray_executor import RayOptions
 
     return RayOptions(address, workers, gpus_per_run or 1.0, env)
-
-
-def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:
-    """Return the runs that match every KEY=VALUE. Raises Refused where nothing does."""
-    known = {name for run in runs for name in settings(run)} if only else set()
-    for condition in only:
-        key, separator, value = condition.partition("=")
-        if not separator:
-            raise Refused(f"--only: expected KEY=VALUE, got {condition!r}.")
-        if key not in known:
-            raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}.")
-        values = sorted({settings(run).get(key, "–") for run in runs})
-        runs = [run for run in runs if settings(run).get(key) == value]
-        if not runs:
-            raise Refused(f"--only: expected {key} to be one of {', '.join(values)}, got {value!r}.")
-    return runs
-
-
-def settings(run: "RunConfig") -> dict[str, str]:
-    """Return the settings of a run as text, by the names that `--only` takes."""
-    named = {"estimator": run.estimator.name, "schedule": run.schedule.label, "label": run.label}
-    return {**{name: str(value) for name, value in run.flat().items()}, **named}
-
-
-def check_data(runs: Sequence["RunConfig"]) -> None:
-    """Load each data set once, so that a missing or damaged one is refused before the first run. Raises DataError."""
-    from harness.data import load
-
-    for config in {run.data for run in runs}:
-        load(config)
 
 
 def make_progress(console: Any) -> Any:

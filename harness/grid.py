@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import axes
+from harness import grid_effects as effects
 from harness.axes import MAX_RUNS, Placed
-from harness.config import DEVICE, RunConfig
+from harness.config import DEVICE, DiagnosticsConfig, RunConfig
 from harness.grid_diagnostics import check_basket, read_diagnostics
 from harness.grid_estimators import (
     Built,
@@ -26,7 +27,7 @@ from harness.grid_estimators import (
     read_estimators,
     schedules_for,
 )
-from harness.grid_sections import SECTIONS, expand, read_factors, varying
+from harness.grid_sections import SECTIONS, Setting, expand, read_factors, varying
 from harness.problems import GridError, Problems
 from harness.schedules import Constant, NoSchedule
 from harness.source import Node, SourceError, parse, read_text
@@ -132,6 +133,7 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, problems
         for seed, device, setting, (estimator, schedule) in product(_values(seeds), _values(devices), settings, pairs)
     )
     notes = (*_notes(candidates, schedules, registry), *_dear(built, shapes))
+    notes = (*notes, *_effects(settings, diagnostics, pairs))
     if "cpu" in _values(devices) and any(setting["model"].precision == "tf32" for setting in settings):
         notes = (*notes, "precision tf32 changes nothing on the CPU: it is a setting of NVIDIA GPUs")
     return Grid(runs=runs, text=text, notes=notes, **words)
@@ -240,6 +242,19 @@ def _dear(built: Built, shapes: Iterable[tuple[int, int]]) -> tuple[str, ...]:
         for (label, n_latents, n_categories), count in counts.items()
         if count >= MANY
     )
+
+
+def _effects(settings: list[Setting], diagnostics: DiagnosticsConfig | None, pairs: list[Any]) -> tuple[str, ...]:
+    """What changes nothing on the data and the budget at hand, each once."""
+    found: dict[str, None] = {}
+    schedules = {schedule: None for _, schedule in pairs if not isinstance(schedule, NoSchedule)}
+    for data, training, evaluation in {(s["data"], s["training"], s["evaluation"]): None for s in settings}:
+        has = effects.budget(data, training)
+        found |= dict.fromkeys(effects.of_training(training, has))
+        found |= dict.fromkeys(effects.of_evaluation(evaluation, training))
+        found |= dict.fromkeys(effects.of_schedules(schedules, has))
+        found |= dict.fromkeys(effects.of_diagnostics(diagnostics, training, has) if diagnostics else ())
+    return tuple(found)
 
 
 def _notes(candidates: list[Candidate], schedules: list[Placed], registry: Registry) -> tuple[str, ...]:
