@@ -75,6 +75,7 @@ def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[
         say(f"{name}: complete in {folder}, nothing to do.")
         return folder
     if source_dir is not None:
+        say(f"{name}: trying files in {source_dir.absolute()} and {data_dir}")
         contents = _from_folder(info, source_dir.absolute(), data_dir)
     store.prepare(folder)
     if source_dir is None:
