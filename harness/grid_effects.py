@@ -28,6 +28,11 @@ def budget(data: DataConfig, training: TrainingConfig) -> Budget:
     return Budget(n_train, steps_per_epoch, steps_per_epoch * training.epochs)
 
 
+def count(number: int, what: str) -> str:
+    """Return such as `1 epoch` or `2,000 epochs`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def of_training(training: TrainingConfig, has: Budget) -> Iterator[str]:
     """Yield what the budget makes of the settings of training."""
     if training.batch_size > has.n_train:
@@ -43,7 +48,7 @@ def of_evaluation(evaluation: EvaluationConfig, training: TrainingConfig) -> Ite
     """Yield what the budget makes of the settings of evaluation."""
     if evaluation.validation_every > training.epochs:
         yield (
-            f"evaluation.validation_every {evaluation.validation_every:,} is more than the {training.epochs:,} epochs "
+            f"evaluation.validation_every {evaluation.validation_every:,} is more than the {count(training.epochs, 'epoch')} "
             "of a run: validated after the last one only"
         )
 
@@ -57,7 +62,7 @@ def of_diagnostics(diagnostics: DiagnosticsConfig, training: TrainingConfig, has
         )
     if diagnostics.every > training.epochs:
         yield (
-            f"diagnostics.every {diagnostics.every:,} is more than the {training.epochs:,} epochs of a run: "
+            f"diagnostics.every {diagnostics.every:,} is more than the {count(training.epochs, 'epoch')} of a run: "
             "measured after the first and the last only"
         )
 
@@ -73,4 +78,4 @@ def of_schedules(schedules: Iterable[Schedule], has: Budget) -> Iterator[str]:
                     for step in (0, has.n_steps - 1)
                 )
                 if first == last:
-                    yield f"schedule {schedule.label} stays at tau {short(first)} in runs of {has.n_steps:,} updates"
+                    yield f"schedule {schedule.label} stays at tau {short(first)} in runs of {count(has.n_steps, 'update')}"

@@ -222,9 +222,7 @@ def test_files_of_another_data_set_are_not_taken(tmp_path, mnist, monkeypatch):
     """mnist and fashion-mnist name their files alike."""
     info, _ = small("fashion-mnist", "gz")
     monkeypatch.setattr(catalogue, "DATASETS", {**catalogue.DATASETS, info.name: info})
-    with pytest.raises(
-        DataError, match=r"fashion-mnist: expected train-.* in .*mine, got: .*mine/train.*gz: expected sha256"
-    ):
+    with pytest.raises(DataError, match=r"fashion-mnist: expected train-.* in .*mine, got: .*gz: expected sha256"):
         get("fashion-mnist", tmp_path, put(tmp_path / "mine", mnist, packed=True))
 
 
