@@ -48,8 +48,8 @@ def of_evaluation(evaluation: EvaluationConfig, training: TrainingConfig) -> Ite
     """Yield what the budget makes of the settings of evaluation."""
     if evaluation.validation_every > training.epochs:
         yield (
-            f"evaluation.validation_every {evaluation.validation_every:,} is more than the {count(training.epochs, 'epoch')} "
-            "of a run: validated after the last one only"
+            f"evaluation.validation_every {evaluation.validation_every:,} is more than the "
+            f"{count(training.epochs, 'epoch')} of a run: validated after the last one only"
         )
 
 
@@ -78,4 +78,5 @@ def of_schedules(schedules: Iterable[Schedule], has: Budget) -> Iterator[str]:
                     for step in (0, has.n_steps - 1)
                 )
                 if first == last:
-                    yield f"schedule {schedule.label} stays at tau {short(first)} in runs of {count(has.n_steps, 'update')}"
+                    updates = count(has.n_steps, "update")
+                    yield f"schedule {schedule.label} stays at tau {short(first)} in runs of {updates}"
