@@ -68,6 +68,7 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     A wheel within somebody's repository, a copy in a part of one and an unpacked archive have no commit of their own.
     """
+    folder = folder.resolve()
     commit = _git(folder, "rev-parse", "--verify", "HEAD") if _is_own_checkout(folder) else None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}

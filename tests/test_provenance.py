@@ -43,6 +43,8 @@ def test_a_checkout_has_its_commit_and_says_whether_files_changed(tmp_path: Path
     assert provenance.git_state(folder)["git_dirty"] is False
     (folder / "provenance.py").write_text("changed = True")
     assert provenance.git_state(folder) == {"git_commit": commit, "git_dirty": True}
+    (tmp_path / "harness").symlink_to(folder)
+    assert provenance.git_state(tmp_path / "harness")["git_commit"] == commit
     git(tmp_path / "own", "worktree", "add", "-q", str(tmp_path / "tree"))
     assert provenance.git_state(tmp_path / "tree" / "harness") == {"git_commit": commit, "git_dirty": False}
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{tmp_path / 'own'}", "shallow")
