@@ -256,7 +256,13 @@ def status(grid_file: GridFile, plugins: Sequence[Path], out: Path, as_json: boo
     from harness.sweep import read_status, read_sweep
 
     sweep = read_status(grid_file.path, out, plugins, grid_file.text)
-    sweep = sweep or read_sweep(grid_file.load(load_registry(plugins)), out)
+    if sweep is None:
+        from harness.forecast import epoch_costs
+
+        registry = load_registry(plugins)
+        grid = grid_file.load(registry)
+        sweep = read_sweep(grid, out)
+        sweep.costs = epoch_costs(grid.runs, registry)
     lasting = grid_file.lasting(sweep.folder)
     found = status.look(sweep, lasting if lasting.exists() else None, out, plugins)
     if as_json:

@@ -137,8 +137,9 @@ class Usual:
     """
 
     def __init__(self, known: Mapping[str, float], costs: Mapping[str, float]) -> None:
-        self._known, self._costs = known, costs
-        points = [(log(costs[label]), log(s)) for label, s in known.items() if label in costs and s > 0]
+        self._known = known
+        self._costs = {label: cost for label, cost in costs.items() if cost > 0}
+        points = [(log(self._costs[label]), log(s)) for label, s in known.items() if label in self._costs and s > 0]
         self._centre = tuple(sum(values) / len(points) for values in zip(*points, strict=True))
         spread = sum((x - self._centre[0]) ** 2 for x, _ in points)
         slope = sum((x - self._centre[0]) * (y - self._centre[1]) for x, y in points)
