@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from inspect import isabstract
+from io import TextIOWrapper
 from itertools import product
 from pathlib import Path
 from runpy import run_path
@@ -15,6 +16,8 @@ USAGE = "usage: python -m estimators.conformance FILE"
 
 def main(arguments: Sequence[str]) -> int:
     """Check every estimator that a file defines; print what was found and return 1 if anything failed, 2 if nothing."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that lacks a letter of an error is no fault of the estimator
+        sys.stdout.reconfigure(errors="backslashreplace")
     if arguments in (["-h"], ["--help"]):
         print(f"{USAGE}\n\nRun every check on the estimators that a Python file defines.")
         return 0

@@ -11,7 +11,9 @@ from harness.commands_pages import gradients, ui
 from harness.commands_report import report
 from harness.commands_status import status
 from harness.commands_sweep import repair, run, sync
-from reports.visible import FILE, visible_lines
+from harness.environment import check_current_folder
+from harness.terminal import Output, lasting_output
+from reports.visible import FILE, visible, visible_lines
 
 __all__ = ["Refused", "cli", "main"]
 
@@ -21,8 +23,7 @@ INTERRUPTED = 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="argmax-harness", prog_name="harness")
-@click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(debug: bool) -> None:
     """Which gradient estimator should carry a gradient through argmax?
 
     Train several estimators on one categorical VAE, track every run in MLflow, and compare them in an HTML report:
@@ -32,7 +33,6 @@ def cli(context: click.Context, debug: bool) -> None:
       harness report --experiment quickstart
       harness ui
     """
-    context.obj = {"debug": debug}
 
 
 for command in (run, report, gradients, ui, sync, repair, status, list_, data, doctor):
@@ -42,6 +42,7 @@ for command in (run, report, gradients, ui, sync, repair, status, list_, data, d
 def user_errors() -> tuple[type[Exception], ...]:
     """Return the exceptions whose message is meant for the user. Only modules that are loaded can have raised one."""
     names = {
+        "harness.environment": "EnvironmentProblem",
         "harness.executors": "Gone",
         "harness.grid": "GridError",
         "harness.plugins": "PluginError",
@@ -57,23 +58,53 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 
 def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -> None:
-    """Run the command line: one line for each error of the user, a traceback only with --debug."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run the command line: one line for each error of the user, a traceback only with --debug.
+
+    Its output never ends it. A command whose output is all that it makes exits with 1 where some of that was lost.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, Output):
+        raise RuntimeError(
+            "harness.cli.main() was called while it is running. A script that is also a plug-in calls it under "
+            "`if __name__ == '__main__':` only."
+        )
+    with lasting_output() as output:
+        code = _exit_code(arguments, command)
+        output.flush()
+        if output.problem is not None:
+            click.echo(f"standard output: some of it is lost, since writing failed: {output.problem}.", err=True)
+            code = 1 if code is None else code
+    sys.exit(code)
+
+
+def _exit_code(arguments: list[str], command: click.Command) -> int | None:
+    """Run a command; return its exit code, or None where it has none of its own: it did what it was asked."""
     try:
-        sys.exit(command.main(args=list(arguments), prog_name="harness", standalone_mode=False))
+        check_current_folder()
+        result = command.main(args=arguments, prog_name="harness", standalone_mode=False, obj=arguments)
+        return result if isinstance(result, int) and result else None
+    except SystemExit as end:
+        if isinstance(end.code, str):  # a text, which the interpreter prints
+            raise
+        return end.code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except click.BadParameter as error:  # click would print its usage first
         click.echo(error.format_message(), err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:
-        if "--debug" in arguments or not isinstance(error, user_errors()):
+        if "--debug" in arguments:
+            raise
+        if isinstance(error, OSError) and error.filename and not isinstance(error, user_errors()):
+            click.echo(f"{visible(str(error.filename))}: {error.strerror}. --debug shows where.", err=True)
+            return REFUSED
+        if not isinstance(error, user_errors()):
             raise
         click.echo(visible_lines(str(error), FILE), err=True)
-        sys.exit(getattr(error, "exit_code", REFUSED))
+        return int(getattr(error, "exit_code", REFUSED))
 
 
 if __name__ == "__main__":

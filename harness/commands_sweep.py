@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.command_checks import check_data, check_memory_limit, saving_notes, select
 from harness.command_line import (
     Refused,
+    given_command,
     grid_option,
     json_option,
-    load,
     make_console,
     no_check_option,
     out_option,
     plugin_option,
     uri_option,
 )
+from harness.grid_file import GridFile
 from harness.quantities import DURATION, SAVING, SIZE
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
     from harness.journal import Journal
     from harness.quantities import SavingEvery
     from harness.ray_executor import RayOptions
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
 @out_option
 @uri_option
 def run(
-    grid_path: Path,
+    grid_file: GridFile,
     dry_run: bool,
     as_json: bool,
     workers: int | None,
@@ -124,8 +125,9 @@ def run(
         raise Refused("--memory-limit: expected none with --executor ray, where each node's Ray guards its own memory.")
     made_by = frozen.made_by(plugins)  # before the classes load: an edit meanwhile then shows
     registry = load_registry(plugins)
-    grid = load(grid_path, registry, out)
+    grid = grid_file.load(registry, out)
     selected = select(grid.runs, only)
+    check_memory_limit(memory_limit)
     checked = plugin_check.check(selected, registry, skip=no_check)
     options = Options(
         out=out,
@@ -140,8 +142,9 @@ def run(
         fail_fast=fail_fast,
         plugins=plugins,
         ray=ray,
-        grid_path=grid_path,
-        command=without_passwords(shlex.join(["harness", *sys.argv[1:]])),
+        grid_path=grid_file.lasting(out / grid.name),
+        keeps_grid=grid_file.text is not None,
+        command=without_passwords(shlex.join(grid_file.named(given_command(), out / grid.name))),
     )
     if dry_run:
         from harness import process_state
@@ -155,7 +158,7 @@ def run(
         return
     check_data(selected)
     progress = make_progress(make_console(stderr=as_json))
-    for note in (*grid.notes, *checked.notes):
+    for note in (*grid.notes, *saving_notes(saving, selected), *checked.notes):
         progress.note(note)
     code = run_sweep(grid, options, progress, selected)
     if as_json:
@@ -177,60 +180,26 @@ def ray_options(
     return RayOptions(address, workers, gpus_per_run or 1.0, env)
 
 
-def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:
-    """Return the runs that match every KEY=VALUE. Raises Refused where nothing does."""
-    known = {name for run in runs for name in settings(run)} if only else set()
-    for condition in only:
-        key, separator, value = condition.partition("=")
-        if not separator:
-            raise Refused(f"--only: expected KEY=VALUE, got {condition!r}.")
-        if key not in known:
-            raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}.")
-        values = sorted({settings(run).get(key, "–") for run in runs})
-        runs = [run for run in runs if settings(run).get(key) == value]
-        if not runs:
-            raise Refused(f"--only: expected {key} to be one of {', '.join(values)}, got {value!r}.")
-    return runs
-
-
-def settings(run: "RunConfig") -> dict[str, str]:
-    """Return the settings of a run as text, by the names that `--only` takes."""
-    named = {"estimator": run.estimator.name, "schedule": run.schedule.label, "label": run.label}
-    return {**{name: str(value) for name, value in run.flat().items()}, **named}
-
-
-def check_data(runs: Sequence["RunConfig"]) -> None:
-    """Load each data set once, so that a missing or damaged one is refused before the first run. Raises DataError."""
-    from harness.data import load
-
-    for config in {run.data for run in runs}:
-        load(config)
-
-
 def make_progress(console: Any) -> Any:
     """Return a live table on a terminal and plain lines elsewhere."""
     from harness.progress import LiveProgress, PlainProgress
+    from harness.terminal import is_moving
 
-    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+    return LiveProgress(console) if is_moving(console.file) else PlainProgress(console)
 
 
 @click.command()
 @grid_option
 @plugin_option
 @out_option
-def repair(grid_path: Path, plugins: Sequence[Path], out: Path) -> None:
+def repair(grid_file: GridFile, plugins: Sequence[Path], out: Path) -> None:
     """Leave out what is damaged of a sweep's journal. What it told is run again; the damaged file is kept."""
-    from harness.frozen import folder_of
     from harness.lease import Lease
     from harness.plugins import load_registry
     from harness.repair import repair
-    from harness.source import SourceError, read_text
 
-    try:
-        folder = folder_of(out, grid_path, read_text(grid_path))  # which takes no plug-in
-    except SourceError:
-        folder = None
-    name = folder.name if folder is not None else load(grid_path, load_registry(plugins), out).name
+    folder = grid_file.sweep_folder(out)  # which takes no plug-in
+    name = folder.name if folder is not None else grid_file.load(load_registry(plugins), out).name
     journal = existing_journal(out, name)
     with Lease(journal.folder):
         done = repair(journal.folder)
@@ -258,7 +227,7 @@ def existing_journal(out: Path, name: str) -> "Journal":
 @plugin_option
 @out_option
 @uri_option
-def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str | None) -> None:
+def sync(grid_file: GridFile, plugins: Sequence[Path], out: Path, tracking_uri: str | None) -> None:
     """Replay the journal of a grid into MLflow, storing nothing twice. Not while the grid is running."""
     from harness import tracking
     from harness.lease import Lease
@@ -267,7 +236,7 @@ def sync(grid_path: Path, plugins: Sequence[Path], out: Path, tracking_uri: str 
     from harness.sweep import read_sweep
     from reports.visible import without_passwords
 
-    grid = load(grid_path, load_registry(plugins), out)
+    grid = grid_file.load(load_registry(plugins), out)
     uri = tracking_uri or tracking.default_uri(out)
     journal = existing_journal(out, grid.name)
     with Lease(journal.folder):

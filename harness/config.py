@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from harness.datasets.catalogue import DATASETS, DataError, split_sizes
 from harness.names import metric_names, run_name
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
 
@@ -168,8 +169,8 @@ class RunConfig(Settings):
     varies: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _validation_images_exist(self) -> Self:
-        check_validation_split(self.data, self.evaluation)
+    def _images_exist(self) -> Self:
+        check_images(self.data, self.evaluation)
         return self
 
     @property
@@ -243,12 +244,22 @@ class RunConfig(Settings):
         return build(self.estimator.name, registry, **{**self.estimator.params, **start})
 
 
-def check_validation_split(data: DataConfig, evaluation: EvaluationConfig) -> None:
-    """ValueError where validation is asked for on a split that has no images."""
+def check_images(data: DataConfig, evaluation: EvaluationConfig) -> None:
+    """ValueError where a split that is needed has no images, or where more images are asked for than there are."""
+    info = DATASETS[data.name]
+    try:
+        split_sizes(info, data.validation_fraction, data.train_size)
+    except DataError as error:
+        raise ValueError(str(error)) from error
     if evaluation.validation_split == "validation" and data.validation_fraction == 0:
         raise ValueError(
             "data.validation_fraction: expected more than 0 with evaluation.validation_split validation, got 0. "
             "Set validation_split: train or test, or keep some images for validation."
+        )
+    if evaluation.n_images > info.n_test:
+        raise ValueError(
+            f"evaluation.n_images: expected at most the {info.n_test:,} test images of {info.name}, "
+            f"got {evaluation.n_images:,}."
         )
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.datasets import store
-from harness.datasets.catalogue import DATASETS, MNIST_MINI_SHA256, DataError, DatasetInfo, Split, lookup
+from harness.datasets.catalogue import DATASETS, MNIST_MINI_SHA256, DataError, DatasetInfo, Split, lookup, split_sizes
 from harness.datasets.idx import check_sha256
 
 __all__ = ["DATASETS", "DataError", "Dataset", "binarize_batch", "load"]
@@ -103,7 +103,7 @@ def load(config: DataSettings, *, data_dir: Path | None = None) -> Dataset:
     them. DataError if the data set is unknown, missing or damaged, or too small for the cut.
     """
     info = lookup(config.name)
-    n_validation, n_train = _sizes(info, config)
+    n_validation, n_train = split_sizes(info, config.validation_fraction, config.train_size)
     raw = _raw(info, None if info.embedded else (data_dir or store.default_data_dir()).absolute())
     order = _random_state(config.split_seed, "split").permutation(len(raw.train))
     validation, train = order[:n_validation], order[n_validation : n_validation + n_train]
@@ -120,21 +120,6 @@ def load(config: DataSettings, *, data_dir: Path | None = None) -> Dataset:
         test_ND=_pixels(_evaluation_images(raw.test, config, "test")),
         test_N=_labels(raw.test_labels),
     )
-
-
-def _sizes(info: DatasetInfo, config: DataSettings) -> tuple[int, int]:
-    """Numbers of validation and of training images."""
-    fraction, size = config.validation_fraction, config.train_size
-    if not 0 <= fraction < 1:
-        raise DataError(f"data.validation_fraction: expected 0 <= fraction < 1, got {fraction}.")
-    n_validation = round(fraction * info.n_train)
-    n_left = info.n_train - n_validation
-    n_train = n_left if size is None else size
-    if not n_left:
-        raise DataError(f"data.validation_fraction: expected to leave a training image of {info.name}, got {fraction}.")
-    if not 1 <= n_train <= n_left:
-        raise DataError(f"data.train_size: expected 1 to {n_left:,} for {info.name}, got {n_train:,}.")
-    return n_validation, n_train
 
 
 class _Raw(NamedTuple):

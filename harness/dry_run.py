@@ -54,7 +54,7 @@ def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]
         forecast = estimate(here, options, registry)
         more: dict[str, Any] = {"forecast": forecast._asdict() if forecast else None, "notes": notes}
         command = without_words(options.command, "--dry-run", "--json")
-        click.echo(to_text(document(sweep, [Step(command)] if here else [], **more)))
+        click.echo(to_text(document(sweep, [Step(command)] if here and not options.keeps_grid else [], **more)))
         return
     click.echo("".join(f"{run.key}  {sweep.status(run):<11}  {run.name}\n" for run in sweep.selected), nl=False)
     for note in notes:

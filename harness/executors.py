@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -22,6 +23,8 @@ from harness.config import RunConfig
 from harness.devices import missing_reason
 from harness.events import TERMINAL, Failed, Record
 from harness.quantities import NEVER, SavingEvery
+from harness.spawning import without_main_module
+from harness.terminal import Output
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -200,7 +203,8 @@ class LocalExecutor(Executor):
         resource_tracker.ensure_running()  # its own start would let SIGINT through again
         signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child ignores it
         try:
-            process.start()
+            with without_main_module():
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)
             for name, value in before.items():
@@ -241,6 +245,7 @@ def _work(connection: Connection, threads: int, plugins: Sequence[str], saving: 
     """Run in a worker process: receive jobs, send their records, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    sys.stdout, sys.stderr = Output(sys.stdout), Output(sys.stderr)  # a plug-in may print
     threading.Thread(target=_die_with_the_driver, daemon=True).start()
     prepare_process(threads)
     from harness.checkpoint import Pace

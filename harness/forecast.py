@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from estimators import Estimator, build
 from harness.config import RunConfig
-from harness.datasets.catalogue import lookup
+from harness.datasets.catalogue import lookup, split_sizes
 from harness.diagnostics import Diagnostics
 
 RUN_S = 0.03
@@ -46,18 +46,22 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
 def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
     """Return the estimated seconds of one run: its updates, its validations, its diagnostics and its final bounds."""
     info = lookup(run.data.name)
-    n_validation = round(info.n_train * run.data.validation_fraction)
-    n_train = info.n_train - n_validation
-    n_train = min(n_train, run.data.train_size or n_train)
+    n_validation, n_train = split_sizes(info, run.data.validation_fraction, run.data.train_size)
     split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
     n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
     n_kinds = 1 + registry[run.estimator.name].relaxes  # of codes: the soft/hard gap needs both
-    n_decoded = split * n_kinds * (run.training.epochs // run.evaluation.validation_every)
+    n_decoded = split * n_kinds * -(-run.training.epochs // run.evaluation.validation_every)
     own = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
     n_decoded += info.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
     n_decoded += n_diagnosed(run, registry)
     compile_s = COMPILE_S if run.training.compile == "on" else 0.0
     return n_steps * cost.step_s + n_decoded * cost.decode_s + compile_s + RUN_S
+
+
+def epoch_costs(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[str, float]:
+    """Return what an epoch of each setting costs, in the units of `nominal_cost`; the first seed has every setting."""
+    first = [run for run in runs if run.seed == runs[0].seed]
+    return {run.label: run_seconds(run, nominal_cost(run, registry), registry) / run.n_epochs for run in first}
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:

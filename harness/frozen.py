@@ -10,36 +10,44 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness import sealed
 from harness.frozen_file import Frozen, Planned, encode, load, snapshot
 from harness.grid_changes import changes, describe
 from harness.sealed import Damaged
-from harness.source import SourceError, parse, read_text
+from harness.source import SourceError, parse
+from reports.files import write_atomically
 
 if TYPE_CHECKING:
     from harness.grid import Grid
 
 
-def freeze(folder: Path, grid: Grid, made_by: str | None = None, plugins: Sequence[Path] = ()) -> list[str]:
+def freeze(
+    folder: Path,
+    grid: Grid,
+    made_by: str | None = None,
+    plugins: Sequence[Path] = (),
+    costs: Mapping[str, float] = MappingProxyType({}),
+) -> list[str]:
     """Store the grid if it is not stored yet; return what the user should know, line by line.
 
     Nothing is raised: a sweep can do without. `made_by` is what the function of this name returned before the registry
-    was loaded.
+    was loaded; `costs` are the forecasts of an epoch of each setting.
     """
     path, lines = folder / "frozen.json", list[str]()
     try:
         old = _former(path, lines)
         if old is None:
-            sealed.write(path, encode(snapshot(grid, made_by, plugins)))
-        elif not _is(old, grid, made_by, plugins):
-            new = snapshot(grid, made_by, plugins)
+            sealed.write(path, encode(snapshot(grid, made_by, plugins, costs)))
+        elif not _is(old, grid, made_by, plugins) or (costs and any(run.setting.cost is None for run in old.runs)):
+            new = snapshot(grid, made_by, plugins, costs)
             found = changes(old, new)
             lines += describe(found)
             if found.any:
@@ -50,6 +58,14 @@ def freeze(folder: Path, grid: Grid, made_by: str | None = None, plugins: Sequen
             f"{path}: expected to store the grid, got: {error.strerror}. Later changes of it will not be told."
         )
     return lines
+
+
+def keep_text(path: Path, text: str, say: Callable[[str], None]) -> None:
+    """Store a grid that came through a pipe, so that later commands have a file to name."""
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        say(f"{path}: expected to store the grid, got: {error.strerror}. Later commands need it as a file.")
 
 
 def names(folder: Path, text: str, plugins: Sequence[Path] = ()) -> tuple[Planned, ...] | None:
@@ -73,12 +89,11 @@ def planned(folder: Path, text: str) -> Frozen | None:
     return stored if stored.text == text and stored.name == folder.name else None
 
 
-def last_plugins(out: Path, grid_path: Path) -> tuple[str, ...]:
-    """Return the plugin files that the sweep of a grid file was last run with, whatever the grid says now."""
+def last_plugins(folder: Path) -> tuple[str, ...]:
+    """Return the plugin files that the sweep in a folder was last run with, whatever its grid says now."""
     try:
-        folder = folder_of(out, grid_path, read_text(grid_path))
-        return load(folder / "frozen.json").plugins if folder else ()
-    except (OSError, Damaged, SourceError):
+        return load(folder / "frozen.json").plugins
+    except (OSError, Damaged):
         return ()
 
 

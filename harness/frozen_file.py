@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness import sealed
@@ -27,10 +28,14 @@ _ABSENT = -1
 
 @dataclass(frozen=True)
 class Setting:
-    """What runs that differ in their seed alone have in common; the values go by dotted names."""
+    """What runs that differ in their seed alone have in common; the values go by dotted names.
+
+    `cost` is the forecast of an epoch, where it is known: it tells how long runs take beside those of other settings.
+    """
 
     label: str
     values: Mapping[str, Any]
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,19 @@ def load(path: Path) -> Frozen:
         ) from error
 
 
-def snapshot(grid: Grid, made_by: str | None, plugins: Sequence[Path] = ()) -> Frozen:
-    """Return a grid as it is now."""
+def snapshot(
+    grid: Grid,
+    made_by: str | None,
+    plugins: Sequence[Path] = (),
+    costs: Mapping[str, float] = MappingProxyType({}),
+) -> Frozen:
+    """Return a grid as it is now, with the forecast of an epoch of each setting."""
     settings: dict[str, Setting] = {}
     runs = []
     for run in grid.runs:
         label = run.label  # with the seed it is unique within a grid
         if label not in settings:
-            settings[label] = Setting(label, _values(run))
+            settings[label] = Setting(label, _values(run), costs.get(label))
         runs.append(Planned(run.key, settings[label], run.seed))
     files = tuple(str(path.absolute()) for path in plugins)
     return Frozen(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), made_by, tuple(runs), files)
@@ -125,6 +135,7 @@ def encode(one: Frozen) -> bytes:
         "shared": {name: values[0] for (name, values), own in zip(columns.items(), differs, strict=True) if not own},
         "columns": {name: values for (name, values), own in zip(columns.items(), differs, strict=True) if own},
         "settings": [[setting.label, *compress(row, differs)] for setting, row in zip(settings, rows, strict=True)],
+        "costs": [setting.cost for setting in settings],
         "runs": [[run.key, number[run.label], run.seed] for run in one.runs],
     }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
@@ -148,9 +159,10 @@ def _decode(data: Mapping[str, Any]) -> Frozen:
         raise ValueError(data["format"])
     columns = data["columns"]
     settings = []
-    for label, *row in data["settings"]:
+    costs = data.get("costs") or [None] * len(data["settings"])
+    for (label, *row), cost in zip(data["settings"], costs, strict=True):
         own = {name: column[cell] for (name, column), cell in zip(columns.items(), row, strict=True) if cell != _ABSENT}
-        settings.append(Setting(label, data["shared"] | own))
+        settings.append(Setting(label, data["shared"] | own, cost))
     runs = tuple(Planned(key, settings[number], seed) for key, number, seed in data["runs"])
     plugins = tuple(map(str, data.get("plugins", ())))
     return Frozen(data["name"], data["text"], data["since"], data["made_by"], runs, plugins)

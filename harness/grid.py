@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import axes
+from harness import grid_effects as effects
 from harness.axes import MAX_RUNS, Placed
-from harness.config import DEVICE, RunConfig
+from harness.config import DEVICE, DiagnosticsConfig, RunConfig
 from harness.grid_diagnostics import check_basket, read_diagnostics
 from harness.grid_estimators import (
     Built,
@@ -26,7 +27,7 @@ from harness.grid_estimators import (
     read_estimators,
     schedules_for,
 )
-from harness.grid_sections import SECTIONS, expand, read_factors, varying
+from harness.grid_sections import SECTIONS, Setting, expand, read_factors, varying
 from harness.problems import GridError, Problems
 from harness.schedules import Constant, NoSchedule
 from harness.source import Node, SourceError, parse, read_text
@@ -64,29 +65,44 @@ class Grid:
     notes: tuple[str, ...] = ()
 
 
-def load_grid(path: Path | str, registry: Registry) -> Grid:
-    """Read, check and expand a grid file. GridError, with a line for every problem found, where it is refused."""
+def load_grid(path: Path | str, registry: Registry, text: str | None = None) -> Grid:
+    """Read, check and expand a grid file. GridError, with a line for every problem found, where it is refused.
+
+    `text` is that of a grid that came through a pipe and was read already; it must say its name.
+    """
     path = Path(path)
     problems = Problems(str(path))
     try:
-        text = read_text(path)
-        tree = parse(text)
+        source = read_text(path) if text is None else text
+        tree = parse(source)
     except SourceError as error:
-        problems.add(error.position, "file", error.message)
-        problems.stop_if_any()
-        raise AssertionError from error  # not reached
+        raise _unreadable(path, error) from error
     from harness.process_state import kept
 
     with kept():  # plug-ins are built, and asked about shapes
-        return _read(tree, path, text, registry, problems)
+        return _read(tree, path if text is None else None, source, registry, problems)
 
 
-def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Problems) -> Grid:
+def read_grid(path: Path) -> str:
+    """Return the text of a grid file. GridError where there is none to be had."""
+    try:
+        return read_text(path)
+    except SourceError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: SourceError) -> GridError:
+    problems = Problems(str(path))
+    problems.add(error.position, "file", error.message)
+    return GridError(problems.lines())
+
+
+def _read(tree: Node, path: Path | None, text: str, registry: Registry, problems: Problems) -> Grid:
     entries = axes.mapping(tree, "grid", problems)
     problems.stop_if_any()
     for key in entries.keys() - set(KEYS):
         axes.unknown_key(tree, key, key, KEYS, problems)
-    words = _words(entries, tree, path, problems)
+    words = _words(tree, entries, path, problems)
     factors = read_factors(entries, problems)
     candidates = read_estimators(entries["estimators"], registry, problems) if "estimators" in entries else []
     schedules, devices = [Placed(Constant(), tree.position, "schedules")], [Placed("cpu", tree.position, "devices")]
@@ -122,6 +138,7 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
         for seed, device, setting, (estimator, schedule) in product(_values(seeds), _values(devices), settings, pairs)
     )
     notes = (*_notes(candidates, schedules, registry), *_dear(built, shapes))
+    notes = (*notes, *_effects(settings, diagnostics, pairs))
     if "cpu" in _values(devices) and any(setting["model"].precision == "tf32" for setting in settings):
         notes = (*notes, "precision tf32 changes nothing on the CPU: it is a setting of NVIDIA GPUs")
     return Grid(runs=runs, text=text, notes=notes, **words)
@@ -152,18 +169,20 @@ def _check_count(factors: Iterable[Sized], tree: Node, problems: Problems) -> No
         problems.stop_if_any()
 
 
-def _words(entries: Mapping[str, Node], tree: Node, path: Path, problems: Problems) -> dict[str, str]:
-    """The texts about the grid. Without a name it is called like its file."""
-    words = {"name": default_name(path)}
+def _words(tree: Node, entries: Mapping[str, Node], path: Path | None, problems: Problems) -> dict[str, str]:
+    """The texts about the grid. Without a name it is called like its file; what came through a pipe has none."""
+    if path is None and "name" not in entries:
+        problems.add(tree.position, "name", "expected a name, since this grid comes through a pipe, got none. Add one.")
+    words = {"name": default_name(path) if path else ""}
     for key in ("name", "question", "description"):
         if key in entries:
             words[key] = entries[key].value
             if not isinstance(words[key], str):
                 problems.expected(axes.at(entries[key], key), "text", entries[key].plain())
-    if isinstance(words["name"], str) and not NAME.fullmatch(words["name"]):
+    if "name" in entries and isinstance(words["name"], str) and not NAME.fullmatch(words["name"]):
         problems.expected(axes.at(entries["name"], "name"), NAME_RULE, words["name"])
     elif isinstance(words["name"], str) and is_reserved(words["name"]):
-        hint = "Give the grid another name." if "name" in entries else f"Add name: to {path.name}, or rename it."
+        hint = "Give the grid another name." if "name" in entries else f"Add name: to {path}, or rename it."
         where = axes.at(entries["name"], "name") if "name" in entries else Placed(None, tree.position, "name")
         problems.expected(where, f"none of {', '.join(RESERVED)}", words["name"], hint=hint)
     return words
@@ -238,6 +257,19 @@ def _dear(built: Built, shapes: Iterable[tuple[int, int]]) -> tuple[str, ...]:
         for (label, n_latents, n_categories), count in counts.items()
         if count >= MANY
     )
+
+
+def _effects(settings: list[Setting], diagnostics: DiagnosticsConfig | None, pairs: list[Any]) -> tuple[str, ...]:
+    """What changes nothing on the data and the budget at hand, each once."""
+    found: dict[str, None] = {}
+    schedules = {schedule: None for _, schedule in pairs if not isinstance(schedule, NoSchedule)}
+    for data, training, evaluation in {(s["data"], s["training"], s["evaluation"]): None for s in settings}:
+        has = effects.budget(data, training)
+        found |= dict.fromkeys(effects.of_training(training, has))
+        found |= dict.fromkeys(effects.of_evaluation(evaluation, training))
+        found |= dict.fromkeys(effects.of_schedules(schedules, has))
+        found |= dict.fromkeys(effects.of_diagnostics(diagnostics, training, has) if diagnostics else ())
+    return tuple(found)
 
 
 def _notes(candidates: list[Candidate], schedules: list[Placed], registry: Registry) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import axes
 from harness.axes import Placed
-from harness.config import DataConfig, EvaluationConfig, ModelConfig, TrainingConfig, check_validation_split
+from harness.config import DataConfig, EvaluationConfig, ModelConfig, TrainingConfig, check_images
 from harness.problems import Problems, did_you_mean
 from harness.schedules import Settings
 from harness.source import Node
@@ -97,7 +97,7 @@ def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict
 
 def _check_together(setting: Setting, chosen: Mapping[str, Placed], where: Placed, problems: Problems) -> None:
     try:
-        check_validation_split(setting["data"], setting["evaluation"])
+        check_images(setting["data"], setting["evaluation"])
     except ValueError as error:
         path, _, message = str(error).partition(": ")
         problems.add(chosen.get(path, where).position, path, message)

@@ -1,12 +1,12 @@
 """The commands that a sweep leads to, to be copied: run it on, try again, bring its store up to date, report."""
 
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness import origin
+from harness.environment import path_variable
 from reports.visible import without_passwords
 
 if TYPE_CHECKING:
@@ -39,10 +39,13 @@ def after_run(sweep: "Sweep", options: "Options", *, interrupted: bool, lost: bo
     return steps
 
 
-def after_status(sweep: "Sweep", grid_path: Path, out: Path, plugins: Sequence[Path], *, driven: bool) -> list[Step]:
+def after_status(
+    sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path], *, driven: bool
+) -> list[Step]:
     """Return what comes after `harness status`; nothing that a living driver does anyway."""
     command = former_command(sweep, grid_path, out) or _grid_command("run", grid_path, plugins, out, None)
     steps = []
+    driven = driven or grid_path is None
     if not driven and any(sweep.status(run) != "skipped" for run in sweep.to_do(retry_failed=False)):
         steps.append(Step(command))
     steps += _tracebacks(sweep, grid_path, plugins, out)
@@ -55,7 +58,7 @@ def after_status(sweep: "Sweep", grid_path: Path, out: Path, plugins: Sequence[P
     return steps
 
 
-def former_command(sweep: "Sweep", grid_path: Path, out: Path) -> str | None:
+def former_command(sweep: "Sweep", grid_path: Path | None, out: Path) -> str | None:
     """Return the command that the sweep was last run with, if it names grid and folder as they are named now."""
     known = origin.read(sweep.folder)
     try:
@@ -63,7 +66,7 @@ def former_command(sweep: "Sweep", grid_path: Path, out: Path) -> str | None:
     except ValueError:
         return None
     usable = words[:2] == ["harness", "run"] and str(grid_path) in words and "***" not in " ".join(words)
-    named = words[words.index("--out") + 1] if "--out" in words[:-1] else os.environ.get("HARNESS_OUT") or "results"
+    named = words[words.index("--out") + 1] if "--out" in words[:-1] else str(path_variable("HARNESS_OUT") or "results")
     usable = usable and Path(named).absolute() == out.absolute()  # the folder may have been moved since
     return without_words(shlex.join(words), "--json") if usable else None
 

@@ -60,9 +60,10 @@ class Problems:
 
     def stop_if_any(self) -> None:
         if self._found:
-            raise GridError(self._lines())
+            raise GridError(self.lines())
 
-    def _lines(self) -> list[str]:
+    def lines(self) -> list[str]:
+        """The problems so far, each as one line."""
         found = sorted(self._found)
         lines = [self._line(*problem) for problem in found[:MAX_SHOWN]]
         if more := found[MAX_SHOWN:]:

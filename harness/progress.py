@@ -20,7 +20,7 @@ from harness.events import TERMINAL, Diverged, EpochDone, Event, Failed, Finishe
 from harness.next_steps import Step
 from harness.quantities import duration
 from harness.summary import cause, say, show_next, show_outcome
-from harness.underway import epoch_s
+from harness.underway import look_at, seconds_left
 
 if TYPE_CHECKING:
     from harness.sweep import Sweep
@@ -35,9 +35,6 @@ class Progress(ABC):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._runs: dict[str, RunConfig] = {}
-        self._epochs_done = self._epochs = 0
-        self._epochs_left: dict[str, int] = {}
-        self._begun = 0.0
         self._notes: set[str] = set()
         self._causes: Counter[str] = Counter()
         self.sweep: Sweep | None = None
@@ -48,14 +45,11 @@ class Progress(ABC):
         """Show one record."""
 
     def start(self, sweep: "Sweep", runs: Sequence[RunConfig]) -> None:
-        """Say what is going to happen; the clock of the remaining time starts here."""
+        """Say what is going to happen."""
+        self.sweep = sweep
         self._runs = {run.key: run for run in runs}
-        done_epochs = {key: len(attempt.epochs) for key, attempt in sweep.attempts.items()}
-        self._epochs_left = {run.key: run.training.epochs - done_epochs.get(run.key, 0) for run in runs}
-        self._epochs = sum(self._epochs_left.values())
-        self._begun = time.monotonic()
         done = len(sweep.selected) - len(runs)
-        begun = sum(done_epochs.get(run.key, 0) > 0 for run in runs)
+        begun = sum(bool(run.key in sweep.attempts and sweep.attempts[run.key].epochs) for run in runs)
         parts = [f"{sweep.grid.name}: {len(runs)} runs to do"]
         parts += [f"{begun} of them begun before"] * bool(begun) + [f"{done} already done or skipped"] * bool(done)
         self.say(", ".join(parts) + ".")
@@ -94,17 +88,6 @@ class Progress(ABC):
         count = self._causes[cause(error)]
         return f": {error}" if count == 1 else f": the same as above, {count} times so far"
 
-    def _count_epoch(self, run_key: str) -> None:
-        self._epochs_done += 1
-        self._epochs_left[run_key] = max(0, self._epochs_left.get(run_key, 0) - 1)
-
-    def remaining(self) -> str:
-        """Return the time left as text, from the epochs done so far."""
-        if not self._epochs_done:
-            return "…"
-        elapsed = time.monotonic() - self._begun
-        return duration(elapsed / self._epochs_done * (self._epochs - self._epochs_done))
-
 
 @final
 class PlainProgress(Progress):
@@ -116,9 +99,7 @@ class PlainProgress(Progress):
 
     def show(self, record: Record) -> None:
         run = self._runs[record.run_key]
-        if isinstance(record.event, EpochDone):
-            self._count_epoch(record.run_key)
-        elif is_retrying(record.event):
+        if is_retrying(record.event):
             self.say(f"crashed: {run.name}{self._outcome(record)}")
         elif isinstance(record.event, TERMINAL):
             self._ended += 1
@@ -132,6 +113,8 @@ class LiveProgress(Progress):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._running: dict[str, list[Record]] = {}  # its start, its first epoch since then, its latest
+        self._waiting: dict[str, RunConfig] = {}
+        self._look_again = 0.0
         self._bar = Bar(
             TextColumn("runs"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.description}"), console=console
@@ -140,25 +123,39 @@ class LiveProgress(Progress):
 
     def start(self, sweep: "Sweep", runs: Sequence[RunConfig]) -> None:
         super().start(sweep, runs)
+        self._waiting = dict(self._runs)
         self._task = self._bar.add_task("…", total=len(runs))
         self._live.start()
 
     def show(self, record: Record) -> None:
-        if isinstance(record.event, Started):
-            self._running[record.run_key] = [record]
-        elif isinstance(record.event, EpochDone):
-            seen = self._running[record.run_key]
+        key, event = record.run_key, record.event
+        if isinstance(event, Started):
+            self._running[key] = [record]
+            self._waiting.pop(key, None)
+            self._look_again = 0.0
+        elif isinstance(event, EpochDone):
+            seen = self._running[key]
             seen[2:] = [record] if len(seen) > 1 else [record, record]
-            self._count_epoch(record.run_key)
-        elif isinstance(record.event, TERMINAL):
-            self._running.pop(record.run_key, None)
-            if not is_retrying(record.event):
+        elif isinstance(event, TERMINAL):
+            self._running.pop(key, None)
+            if is_retrying(event):
+                self._waiting[key] = self._runs[key]
+            else:
+                self._waiting.pop(key, None)
                 self._bar.advance(self._task)
-                self._epochs -= self._epochs_left.pop(record.run_key, 0)  # of one that failed, they do not come
-            if not isinstance(record.event, Finished):
-                kind = "crashed" if is_retrying(record.event) else record.event.kind
-                self.say(f"{kind}: {self._runs[record.run_key].name}{self._outcome(record)}")
-        self._bar.update(self._task, description=f"{self.remaining()} left")
+            if not isinstance(event, Finished):
+                kind = "crashed" if is_retrying(event) else event.kind
+                self.say(f"{kind}: {self._runs[key].name}{self._outcome(record)}")
+        is_between_runs = isinstance(event, TERMINAL) and bool(self._waiting)
+        if (begun := time.monotonic()) >= self._look_again and not is_between_runs:
+            self._bar.update(self._task, description=self.remaining(time.time_ns() // 1_000_000))
+            self._look_again = begun + max(1.0, 50 * (time.monotonic() - begun))  # a large sweep takes a while
+
+    def remaining(self, now_ms: int) -> str:
+        """Return the time left as text: nothing is said before there is something to judge by."""
+        running = [look_at(self._runs[key], records, now_ms) for key, records in self._running.items()]
+        left_s = seconds_left(self.sweep, running, self._waiting.values()) if self.sweep is not None else None
+        return "…" if left_s is None else f"about {duration(left_s)} left"
 
     def close(self) -> None:
         self._live.stop()
@@ -174,7 +171,8 @@ class LiveProgress(Progress):
             event = latest[-1].event if latest else None
             if isinstance(event, EpochDone):
                 shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in ("train/loss", "val/loss")]
-                left = duration(epoch_s(started, *latest) * (run.training.epochs - event.epoch))
+                here = look_at(run, [started, *latest], latest[-1].time_ms)
+                left = "…" if here.left_s is None else duration(here.left_s)
                 table.add_row(escape(run.name), f"{event.epoch}/{run.training.epochs}", *shown, left)
             else:
                 table.add_row(escape(run.name), f"0/{run.training.epochs}", "–", "–", "…")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("argmax-harness", "torch", "torchvision", "mlflow", "numpy", "pandas", "seaborn", "scipy", "entmax")
+OWN_FILES = {"harness/provenance.py", "pyproject.toml"}
+GIT_TIMEOUT_S = 10.0
+GIT_SETTINGS = {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_EXEC_PATH"}
+"""What git still hears of its environment: where its user's settings are, not which repository it is in."""
 
 
 @lru_cache(maxsize=1)
@@ -59,19 +64,38 @@ def source_sha256() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Return commit and dirty flag of the checkout that `folder` belongs to; None where it is not in one (a wheel)."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    """Return commit and dirty flag of this project's own checkout, whose folder `harness` is `folder`; else None.
+
+    A wheel within somebody's repository, a copy in a part of one and an unpacked archive have no commit of their own.
+    """
+    folder = folder.resolve()
+    commit = _git(folder, "rev-parse", "--verify", "HEAD") if _is_own_checkout(folder) else None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
+def _is_own_checkout(folder: Path) -> bool:
+    """Return whether git tracks this very file, and a pyproject.toml of this project at the top of its working tree."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        project = tomllib.loads((folder.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    tracked = _git(folder, "ls-files", "--error-unmatch", "--full-name", "--", "provenance.py", "../pyproject.toml")
+    return project == PACKAGES[0] and tracked is not None and set(tracked.split()) == OWN_FILES
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return what git says, or None. Variables that a hook exports do not reach it, and it never asks anything."""
+    kept = {name: value for name, value in os.environ.items() if name in GIT_SETTINGS or not name.startswith("GIT_")}
+    environment = kept | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    command = ["git", "--no-pager", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_TIMEOUT_S, check=True, env=environment
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace").strip()
 
 
 def package_version(name: str) -> str | None:
@@ -86,7 +110,7 @@ def cpu_name() -> str:
     """Return the model name of the processor, as far as the system tells."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -32,8 +32,10 @@ class _Quantity(click.ParamType):  # type: ignore[type-arg] # generic in new ver
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]+)", str(value))
-        if found is None or found[2] not in self._units or not float(found[1]) > 0:
+        if found is None or found[2] not in self._units:
             return self.fail(f"expected a number and one of {', '.join(self._units)} ({self._example}), got {value!r}.")
+        if not float(found[1]) > 0:
+            return self.fail(f"expected more than 0, got {value!r}.")
         return float(found[1]) * self._units[found[2]]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 from harness.beside import after, beside
+from harness.environment import expanded
 from harness.events import TERMINAL, Record
 from harness.executors import Executor, Gone, Job, Lost
 from harness.provenance import git_state
@@ -269,7 +270,7 @@ def connect(options: RayOptions, threads: int, env: Mapping[str, str]) -> Any:
 
 def token_hint() -> str:
     """Return what to try where Ray has made a token: `ray start` asks for it then, but ray.init does not show it."""
-    if not TOKEN.expanduser().exists() or "RAY_AUTH_MODE" in os.environ:
+    if not expanded(str(TOKEN)).exists() or "RAY_AUTH_MODE" in os.environ:
         return ""
     return f" If it was started since there is {TOKEN}, it asks for that: export RAY_AUTH_MODE=token."
 

@@ -16,8 +16,8 @@ from harness.config import RunConfig
 from harness.dispatch import DEFAULT, Dispatch, Policy
 from harness.events import Checkpoint, EpochDone, Interrupted, Note, Record, Skipped, Started, Weights, is_cut_short
 from harness.executors import Executor, Gone, Job, LocalExecutor
-from harness.forecast import longest_first
-from harness.frozen import freeze
+from harness.forecast import epoch_costs, longest_first
+from harness.frozen import freeze, keep_text
 from harness.grid import Grid
 from harness.journal import Journal
 from harness.lease import Lease
@@ -56,6 +56,7 @@ class Options:
     command: str = ""
     grid_path: Path | None = None
     conformance: str | None = None  # of the plug-ins: passed, or skipped by --no-check
+    keeps_grid: bool = False  # the grid came through a pipe: `grid_path` is where to store it
     made_by: str | None = None  # by which code the grid was read (harness.frozen)
 
 
@@ -87,8 +88,13 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         executor = make_executor(options)
         runs = list(skip_missing_devices(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
         executor.start(len(runs))
-        for line in freeze(lease.folder, grid, options.made_by, options.plugins):  # nothing was refused: this grid runs
+        registry = load_registry(options.plugins)
+        with process_state.kept():
+            sweep.costs = epoch_costs(grid.runs, registry)
+        for line in freeze(lease.folder, grid, options.made_by, options.plugins, sweep.costs):  # nothing was refused
             progress.say(line)
+        if options.keeps_grid and options.grid_path is not None:
+            keep_text(options.grid_path, grid.text, progress.say)
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
             starting = f"{len(executor)} workers start; " if len(executor) else ""
@@ -99,7 +105,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
                 progress.start(sweep, runs)
                 driver = Driver(sweep, journal, store, progress, lease, options.conformance)
                 with process_state.kept():
-                    ordered = longest_first(runs, load_registry(options.plugins))
+                    ordered = longest_first(runs, registry)
                 interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
                 counts = sweep.counts()
                 code = 130 if interrupted else 1 if counts["failed"] + counts["diverged"] else 0

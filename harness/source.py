@@ -1,8 +1,8 @@
 """YAML with positions: text → a tree whose every value knows its line and column, so that an error can point at it.
 
-Scalars follow the core schema of YAML 1.2, not PyYAML's 1.1: `1e-3` is a number, `no` and `on` are text, `010` is ten,
-quoted values are always text. Tags and merge keys are refused; aliases are counted at every use, so that a small
-file cannot grow into a large one.
+Scalars follow the core schema of YAML 1.2, not PyYAML's 1.1: `1e-3` is a number, `no` and `on` are text, `010`, `0o12`
+and `0xA` are ten, quoted values are always text. Tags and merge keys are refused; aliases are counted at every use, so
+that a small file cannot grow into a large one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import yaml
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 MAX_DEPTH = 20
-_INT = re.compile(r"[-+]?[0-9]+\Z")
+MAX_DIGITS = 1000
+_INTS = {10: re.compile(r"[-+]?[0-9]+\Z"), 8: re.compile(r"0o[0-7]+\Z"), 16: re.compile(r"0x[0-9a-fA-F]+\Z")}
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z|[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
 _WORDS: dict[str, bool | None] = {"": None, "~": None}
 _WORDS |= dict.fromkeys(["null", "Null", "NULL"]) | dict.fromkeys(["true", "True", "TRUE"], True)
@@ -190,8 +191,9 @@ def scalar(text: str, *, plain: bool) -> Any:
         return text
     if text in _WORDS:
         return _WORDS[text]
-    if _INT.match(text) and len(text) < 1000:
-        return int(text)
+    for base, pattern in _INTS.items():
+        if pattern.match(text) and len(text) < MAX_DIGITS:
+            return int(text, base)
     if _FLOAT.match(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan")) + 0.0  # so that -0.0 is 0.0
     return text

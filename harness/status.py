@@ -26,8 +26,11 @@ class Status:
     steps: Sequence[next_steps.Step]
 
 
-def look(sweep: "Sweep", grid_path: Path, out: Path, plugins: Sequence[Path]) -> Status:
-    """Find out the rest. Without a driver, what the journal has under way counts as interrupted."""
+def look(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path]) -> Status:
+    """Find out the rest. Without a driver, what the journal has under way counts as interrupted.
+
+    `grid_path` is None where the grid came through a pipe and was never run so: then no command can name it.
+    """
     driver = lease.holder(sweep.folder)
     if driver is None:
         sweep.take_for_interrupted("no driver is alive; the command of the sweep goes on")

@@ -45,6 +45,8 @@ class Sweep:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     spans: dict[str, Span] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)  # the code that finished runs were made with
+    starts: dict[str, int] = field(default_factory=dict)  # how often the newest attempt was started
+    costs: Mapping[str, float] = field(default_factory=dict)  # forecasts of an epoch of each setting
 
     def add(self, record: Record) -> Attempt:
         """Take note of a record; return its attempt, with it and all records of the same attempt before it."""
@@ -52,6 +54,8 @@ class Sweep:
         key, event = record.run_key, record.event
         self.spans[key] = Span(attempt.begun_ms, record.time_ms)
         self.ends.pop(key, None)
+        if isinstance(event, Started):
+            self.starts[key] = 1 if attempt.records[0] is record else self.starts.get(key, 1) + 1
         if isinstance(event, TERMINAL):
             self.ends[key] = event
             if isinstance(event, Finished):
@@ -100,13 +104,14 @@ def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = Non
     return sweep
 
 
-def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | None:
+def read_status(grid_path: Path, out: Path, plugins: Sequence[Path], text: str | None = None) -> Sweep | None:
     """Return what is known of a sweep without building its grid, in a moment; None where the grid must be built.
 
-    Of the epochs, attempts have the first and the newest since each start: most runs have ended, and need none.
+    `text` is that of a grid that was read already, from a pipe. Of the epochs, attempts have the first and the newest
+    since each start: most runs have ended, and need none.
     """
     try:
-        text = read_text(grid_path)
+        text = read_text(grid_path) if text is None else text
     except SourceError:  # building the grid says what is wrong with it
         return None
     folder = frozen.folder_of(out, grid_path, text)
@@ -114,10 +119,10 @@ def read_status(grid_path: Path, out: Path, plugins: Sequence[Path]) -> Sweep | 
     return None if folder is None or runs is None else _outlined(folder, text, runs)
 
 
-def read_planned(grid_path: Path, out: Path) -> tuple[Sweep, Frozen] | None:
+def read_planned(grid_path: Path, out: Path, text: str | None = None) -> tuple[Sweep, Frozen] | None:
     """Return a sweep as it was last run with this text: for a grid that cannot be built without its plug-ins."""
     try:
-        text = read_text(grid_path)
+        text = read_text(grid_path) if text is None else text
     except SourceError:
         return None
     folder = frozen.folder_of(out, grid_path, text)
@@ -128,6 +133,7 @@ def read_planned(grid_path: Path, out: Path) -> tuple[Sweep, Frozen] | None:
 def _outlined(folder: Path, text: str, runs: Sequence[Planned]) -> Sweep:
     known = cast(tuple[RunConfig, ...], runs)  # their keys, names and labels are all that is asked for
     sweep = Sweep(Grid(folder.name, known, text), folder, known)
+    sweep.costs = {run.label: run.setting.cost for run in runs if run.setting.cost is not None}
     journal = Journal(folder)
     for record in journal.read(pictures=False, epochs=False):
         sweep.add(record)

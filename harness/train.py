@@ -70,6 +70,7 @@ def train(
     state.elapsed_s = compile_s = compile_step(run, state, dataset)
     in_force = process_state.snapshot()
     diagnostics = Diagnostics(run, run.diagnostics, registry) if run.diagnostics else None
+    batch_size = min(run.training.batch_size, len(dataset.train_ND))
     reset_peak_memory(device)
     if checkpoint is None or not checkpoints.restore(run, state, checkpoint):
         torch.manual_seed(seeding.stream_seed(run.seed, "noise"))
@@ -88,7 +89,7 @@ def train(
             step = state.step - len(losses) + row + 1
             yield Diverged(step, f"{state.estimator.name}: {what} at step {step} (epoch {epoch})")
             return
-        metrics = epoch_means(losses) | timing.summary(epoch_step_s, run.training.batch_size)
+        metrics = epoch_means(losses) | timing.summary(epoch_step_s, batch_size)
         metrics |= {key: float(getattr(state.estimator, key)) for key in state.estimator.temperatures}
         if epoch % run.evaluation.validation_every == 0 or epoch == run.training.epochs:
             metrics |= validation_metrics(run, state.vae, state.estimator, dataset, epoch)
@@ -117,7 +118,7 @@ def train(
     yield use.event()
     if pace.keeps_model:
         yield models.save(run, state)
-    final |= timing.summary(state.step_s, run.training.batch_size)
+    final |= timing.summary(state.step_s, batch_size)
     if compile_s:
         final |= {"time/compile_s": compile_s, "compiled": float(isinstance(state.losses, CompiledLosses))}
     final["cost/n_cost_evals"] = float(state.estimator.n_cost_evals(run.model.n_latents, run.model.n_categories))

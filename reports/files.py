@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Self, final
 
@@ -61,14 +61,13 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):  # its writer has just finished
             if time.time() - left.stat().st_mtime > _STALE_S:
                 left.unlink()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:  # with the rights that the user's umask gives
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        os.replace(partial, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise

@@ -170,7 +170,7 @@ def test_a_damaged_file_of_the_user_is_named_and_not_taken(tmp_path, mnist):
         get("mnist", tmp_path, source)
     assert f"{source}/t10k-labels-idx1-ubyte: expected sha256" in str(caught.value)
     assert "(17 bytes)" in str(caught.value)
-    assert not list((tmp_path / "data" / "mnist").iterdir())
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_good_copy_beside_a_damaged_one_is_found(tmp_path, mnist):
@@ -222,7 +222,7 @@ def test_files_of_another_data_set_are_not_taken(tmp_path, mnist, monkeypatch):
     """mnist and fashion-mnist name their files alike."""
     info, _ = small("fashion-mnist", "gz")
     monkeypatch.setattr(catalogue, "DATASETS", {**catalogue.DATASETS, info.name: info})
-    with pytest.raises(DataError, match="fashion-mnist: expected one of 2 ways to work, none did"):
+    with pytest.raises(DataError, match=r"fashion-mnist: expected train-.* in .*mine, got: .*gz: expected sha256"):
         get("fashion-mnist", tmp_path, put(tmp_path / "mine", mnist, packed=True))
 
 
@@ -232,7 +232,7 @@ def test_files_of_another_data_set_are_not_taken(tmp_path, mnist, monkeypatch):
 def test_all_ways_failing_is_one_line_that_lists_them(tmp_path, mnist):
     said: list[str] = []
     with pytest.raises(DataError) as caught:
-        fetch("mnist", source_dir=tmp_path / "none", data_dir=tmp_path / "data", say=said.append)
+        fetch("mnist", source_dir=None, data_dir=tmp_path / "data", say=said.append)
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith("mnist: expected one of 3 ways to work, none did: files in ")
@@ -241,6 +241,23 @@ def test_all_ways_failing_is_one_line_that_lists_them(tmp_path, mnist):
     assert line.endswith("Put the published files into a folder and give it with --data-dir.")
     assert [one.partition(":")[0] for one in said] == ["mnist"] * 6
     assert ["failed" in one for one in said] == [False, True] * 3
+
+
+def test_a_folder_that_lacks_files_is_told_what_it_should_have_and_nothing_is_downloaded(tmp_path, mnist):
+    source = put(tmp_path / "mine", mnist)
+    (source / "t10k-labels-idx1-ubyte").unlink()
+    for place, got in ((source, "no t10k-labels-idx1-ubyte or"), (tmp_path / "none", "no train-images-idx3-ubyte or")):
+        said: list[str] = []
+        with pytest.raises(DataError) as caught:
+            fetch("mnist", source_dir=place, data_dir=tmp_path / "data", say=said.append)
+        line = str(caught.value)
+        assert line.startswith("mnist: expected train-images-idx3-ubyte[.gz], train-labels-idx1-ubyte[.gz], ")
+        assert f"t10k-labels-idx1-ubyte[.gz] in {place}, got: {got}" in line
+        assert line.endswith("Put them there, or leave --data-dir out to download them.")
+        assert said == [f"mnist: trying files in {place} and {tmp_path / 'data'}"]
+        assert not (tmp_path / "data").exists()
+    with pytest.raises(DataError, match=r"omniglot: expected images_background.zip, images_evaluation.zip in "):
+        fetch("omniglot", source_dir=source, data_dir=tmp_path / "data", say=print)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, mnist):

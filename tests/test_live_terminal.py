@@ -74,7 +74,7 @@ class Terminal:
     def __init__(self, *command: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
-        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "CI")}
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal,
             env=environment | {"TERM": "xterm-256color"},

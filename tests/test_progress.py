@@ -85,7 +85,7 @@ def test_live_table_fits_and_shows_epoch_loss_and_time_left(runs: list[RunConfig
         console.print(progress._render())
     shown = capture.get()
     assert max(map(len, shown.splitlines())) <= 80 - ECHO
-    assert "1/2  200.0  190.0  30 s" in shown
+    assert "1/2  200.0  190.0     …" in shown  # the first epoch is no measure of the others
     assert "0/2" in shown
     assert "0/6" in shown
     progress.finish(sweep, None)
@@ -113,9 +113,8 @@ def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunCo
         sweep.add(Record(run.key, 1_000, event))
     progress = LiveProgress(Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None))
     progress.start(sweep, [run])
-    assert progress._epochs == 10
     progress.show(Record(run.key, 10_000, Started({})))
-    for epoch, row in ((91, "91/100      –    –  45 s"), (92, "92/100      –    –  40 s")):
+    for epoch, row in ((91, "91/100      –    –     …"), (92, "92/100      –    –  40 s")):
         progress.show(Record(run.key, (epoch - 90) * 5_000 + 10_000, EpochDone(epoch, epoch, 0.0, {})))
         with progress.console.capture() as capture:
             progress.console.print(progress._render())
@@ -123,15 +122,27 @@ def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunCo
     progress.close()
 
 
-def test_the_epochs_of_a_run_that_failed_are_not_waited_for(runs: list[RunConfig]) -> None:
+def test_the_bar_says_nothing_before_there_is_evidence_and_waits_for_no_run_that_failed(
+    runs: list[RunConfig],
+) -> None:
     progress = LiveProgress(Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None))
-    progress.start(sweep_of(runs[:2]), runs[:2])
-    for event in (Started({}), EpochDone(1, 4, 0.5, {}), Failed("ValueError: no")):
-        progress.show(Record(runs[0].key, 1_000, event))
-    assert (progress._epochs_done, progress._epochs) == (1, 3)
-    for event in (Started({}), EpochDone(1, 4, 0.5, {}), EpochDone(2, 4, 0.5, {}), finished(10)):
-        progress.show(Record(runs[1].key, 1_000, event))
-    assert progress.remaining() == "0.0 s"
+    sweep = sweep_of(runs[:3])
+    progress.start(sweep, runs[:3])
+
+    def show(index: int, second: int, event: Event) -> str:
+        record = Record(runs[index].key, second * 1000, event)
+        sweep.add(record)
+        progress.show(record)
+        return progress.remaining(second * 1000)
+
+    start = Started({"source_sha256": "a", "git_commit": "c", "git_dirty": False, "packages": {"torch": "2"}})
+    assert show(0, 10, start) == "…"
+    assert show(0, 12, EpochDone(1, 4, 0.5, {})) == "…"
+    assert show(0, 13, EpochDone(2, 8, 0.5, {})) == "about 4.0 s left"  # two runs of two epochs, as far as is known
+    assert show(0, 20, finished(10)) == "…"  # nothing runs just now
+    assert show(1, 20, start) == "about 20 s left"
+    assert show(1, 25, Failed("ValueError: no")) == "…"
+    assert show(2, 25, start) == "about 10 s left"
     progress.close()
 
 

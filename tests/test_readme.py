@@ -43,9 +43,9 @@ def test_every_command_in_the_documents_parses(document: str, line: str) -> None
         assert command is not None, line
         group = command
     parameters = group.make_context("harness", words, resilient_parsing=False).params
-    grid = parameters.get("grid_path")
-    if grid is not None and str(grid).startswith("experiments/"):
-        assert (ROOT / grid).exists()
+    grid = parameters.get("grid_file")
+    if grid is not None and grid.given.startswith("experiments/"):
+        assert (ROOT / grid.path).exists()
     for plugin in parameters.get("plugins", ()):
         if str(plugin).startswith("experiments/"):
             assert (ROOT / plugin).exists()

@@ -252,7 +252,7 @@ def test_names_of_the_tool_are_refused(name: str, tmp_path: Path) -> None:
         load_grid(path, REGISTRY)
     path = tmp_path / f"{name}.yaml"
     path.write_text("estimators: [rloo]\nseeds: [0]\n")
-    with pytest.raises(GridError, match=rf"name: expected none of .*, got '{name}'\. Add name: to {name}.yaml"):
+    with pytest.raises(GridError, match=rf"name: expected none of .*, got '{name}'\. Add name: to {path}, or rename"):
         load_grid(path, REGISTRY)
 
 

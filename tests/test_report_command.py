@@ -12,7 +12,7 @@ from reports_store import Planned, StoreWriter, neg_elbo
 from test_reports_html import Page
 
 from harness import commands_report
-from harness.cli import cli
+from harness.cli import cli, main
 from reports import load
 from reports.frame import ReportError, mark_former, tidy
 
@@ -209,3 +209,18 @@ def test_what_cannot_be_done_is_one_line(folder, arguments, message, capfd):
 def test_links_lead_to_the_server_without_its_password(tracking, expected):
     assert commands_report._ui(None, tracking) == expected
     assert commands_report._ui("http://elsewhere", tracking) == "http://elsewhere"
+
+
+def test_a_report_into_the_results_of_a_sweep_is_told_where_they_are_named(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for results in ([], ["--from", str(tmp_path / "none")]):
+        with pytest.raises(SystemExit) as end:
+            main(["report", "--experiment", "before", *results, "--out", str(folder)])
+        assert end.value.code == 2
+        assert capsys.readouterr().err == (
+            f"--out: expected a folder for the report, got the results {folder}. To report them: --from {folder}\n"
+        )
+    with pytest.raises(SystemExit) as end:
+        main(["report", "--from", str(tmp_path / "none")])
+    assert end.value.code == 2
+    assert "give the folder of its results (--from) or --tracking-uri" in capsys.readouterr().err

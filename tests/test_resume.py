@@ -152,7 +152,7 @@ def test_a_run_beyond_its_time_limit_fails_and_goes_on_with_a_larger_one(tmp_pat
     ("option", "value", "pattern"),
     [
         ("--time-limit", "soon", "expected a number and one of s, m, h, d"),
-        ("--time-limit", "0s", "expected a number"),
+        ("--time-limit", "0s", "expected more than 0"),
         ("--memory-limit", "4", "expected a number and one of MB, GB, TB"),
         ("--checkpoint-every", "0epochs", "expected a number"),
         ("--retries", "-1", "-1 is not in the range"),

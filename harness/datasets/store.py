@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.datasets.catalogue import DataError, DataFile, DatasetInfo
 from harness.datasets.idx import read_bytes, read_verified, sha256
+from harness.environment import path_variable, user_folder
 
 CHECKSUMS = "SHA256SUMS"  # beside files that were made on this machine; `sha256sum -c` reads it
 _STALE_S = 3_600.0
@@ -19,10 +20,8 @@ _STALE_S = 3_600.0
 
 def default_data_dir() -> Path:
     """Where data sets are kept: $HARNESS_DATA_DIR, else argmax-harness/data in the user's data folder."""
-    if chosen := os.environ.get("HARNESS_DATA_DIR"):
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser().absolute() / "argmax-harness" / "data"
+    chosen = path_variable("HARNESS_DATA_DIR")
+    return (chosen or user_folder("XDG_DATA_HOME", ".local/share") / "argmax-harness" / "data").absolute()
 
 
 def read(info: DatasetInfo, file: DataFile, data_dir: Path) -> NDArray[np.integer]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from harness.config import RunConfig
+from harness.environment import variable
 from harness.events import TERMINAL, Image, Record, Started
 from harness.journal import Attempt
 from harness.outcome import Outcome
@@ -54,7 +54,7 @@ KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
 
 def default_uri(out: Path) -> str:
     """Return the tracking URI that is used when none is given: $MLFLOW_TRACKING_URI, else SQLite in `out`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(out / DATABASE)
+    return variable("MLFLOW_TRACKING_URI") or sqlite_uri(out / DATABASE)
 
 
 def _check_is_utf8(out: Path) -> None:
