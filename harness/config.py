@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
+from reports.settings import SEPARATOR, Setting, quote
 
 if TYPE_CHECKING:
     from estimators import Estimator
@@ -152,6 +153,8 @@ class RunConfig(Settings):
     """Everything that decides the numbers of one run.
 
     `varies` names the other settings (dotted) that differ within the grid: shown in the label, no part of the key.
+    `quoted`: the label has the labels that it is made of in quotes, since without them another one of the grid is the
+    same text.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("data", "model", "training", "evaluation")
@@ -166,6 +169,7 @@ class RunConfig(Settings):
     device: Annotated[str, Field(pattern=f"^({DEVICE})$")] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     varies: tuple[str, ...] = ()
+    quoted: bool = False
 
     @model_validator(mode="after")
     def _validation_images_exist(self) -> Self:
@@ -204,16 +208,25 @@ class RunConfig(Settings):
         yield "seed", self.seed
 
     @property
-    def label(self) -> str:
-        """The setting without its seed, such as `straight_through · constant(1) · lr=0.0003`."""
-        schedule = [] if isinstance(self.schedule, NoSchedule) else [self.schedule.label]
-        return " · ".join([self.estimator.label, *schedule, *map(self._varying, self.varies)])
+    def setting(self) -> Setting:
+        """What runs that differ in device and seed alone have in common."""
+        schedule = None if isinstance(self.schedule, NoSchedule) else self.schedule.label
+        axes = tuple(self._varying(path) for path in self.varies if path != "device")
+        return Setting(self.estimator.label, schedule, axes)
 
-    def _varying(self, path: str) -> str:
+    @property
+    def label(self) -> str:
+        """The setting without its seed, such as `straight_through · constant(1) · lr=0.0003`, for readers."""
+        setting = self.setting
+        parts = [setting.estimator, *([] if setting.schedule is None else [setting.schedule])]
+        shown = [f"{name}={value}" for name, value in map(self._varying, self.varies)]
+        return SEPARATOR.join([*(map(quote, parts) if self.quoted else parts), *shown])
+
+    def _varying(self, path: str) -> tuple[str, str]:
         section, _, name = path.partition(".")
         value = getattr(getattr(self, section), name) if name else self.device
         shown = {"data.name": "data", "evaluation.batch_size": "evaluation_batch_size"}.get(path, name or section)
-        return f"{shown}={short(value)}"
+        return shown, short(value)
 
     @property
     def n_epochs(self) -> int:
@@ -222,7 +235,7 @@ class RunConfig(Settings):
     @property
     def name(self) -> str:
         """The label with the seed: unique within a grid."""
-        return f"{self.label} · seed {self.seed}"
+        return f"{self.label}{SEPARATOR}seed {self.seed}"
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True)

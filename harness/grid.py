@@ -30,6 +30,7 @@ from harness.grid_sections import SECTIONS, expand, read_factors, varying
 from harness.problems import GridError, Problems
 from harness.schedules import Constant, NoSchedule
 from harness.source import Node, SourceError, parse, read_text
+from reports.settings import distinct
 
 if TYPE_CHECKING:
     from harness.plugins import Registry
@@ -116,10 +117,24 @@ def _read(tree: Node, path: Path, text: str, registry: Registry, problems: Probl
         RunConfig(**setting, **shared, estimator=estimator, schedule=schedule, device=device, seed=seed)
         for seed, device, setting, (estimator, schedule) in product(_values(seeds), _values(devices), settings, pairs)
     )
+    runs = _told_apart(runs, len(runs) // len(seeds))
     notes = (*_notes(candidates, schedules, registry), *_dear(built, shapes))
     if "cpu" in _values(devices) and any(setting["model"].precision == "tf32" for setting in settings):
         notes = (*notes, "precision tf32 changes nothing on the CPU: it is a setting of NVIDIA GPUs")
     return Grid(runs=runs, text=text, notes=notes, **words)
+
+
+def _told_apart(runs: tuple[RunConfig, ...], n_settings: int) -> tuple[RunConfig, ...]:
+    """The runs, of which the first so many have one seed. Settings of one label get a label that tells them apart."""
+    first = runs[:n_settings]
+    if len({run.label for run in first}) == n_settings:
+        return runs
+    forms = [run.model_copy(update={"quoted": True}).label for run in first]
+    found = distinct(range(n_settings), lambda i: first[i].label, lambda i: forms[i])
+    quoted = [found[i] != run.label for i, run in enumerate(first)]
+    return tuple(
+        run.model_copy(update={"quoted": True}) if quoted[i % n_settings] else run for i, run in enumerate(runs)
+    )
 
 
 def _values(placed: Iterable[Placed]) -> list[Any]:

@@ -13,6 +13,7 @@ from harness.config import RunConfig
 from harness.journal import Attempt
 from harness.sweep import Span
 from harness.tracking.models import delete_models
+from reports import settings
 
 STORED = "harness.stored"
 """The tag of a parent that says which attempts the store had to their ends when the sweep closed there."""
@@ -141,6 +142,7 @@ class Children:
             "harness.sweep": self._parent_id,
             "harness.label": run.label,
             "harness.estimator_label": run.estimator.label,
+            settings.TAG: run.setting.to_json(),
             "harness.status": "running",
             "harness.attempt": str(attempt.begun_ms),
         }
