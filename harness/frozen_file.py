@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,10 +63,10 @@ class Frozen:
     """A grid as it is stored. `since` is a local time; `made_by` is None where the text alone does not decide."""
 
     name: str
-    text: str
+    text: str = field(repr=False)
     since: str
     made_by: str | None
-    runs: tuple[Planned, ...]
+    runs: tuple[Planned, ...] = field(repr=False)
 
 
 def load(path: Path) -> Frozen:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +56,8 @@ class Grid:
     """The runs of a grid file, with seeds as the outermost loop, and what a person should know about them."""
 
     name: str
-    runs: tuple[RunConfig, ...]
-    text: str
+    runs: tuple[RunConfig, ...] = field(repr=False)
+    text: str = field(repr=False)
     question: str = ""
     description: str = ""
     notes: tuple[str, ...] = ()

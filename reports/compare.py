@@ -12,6 +12,7 @@ import pandas as pd
 
 from reports import comparison, figures, provenance, tables, verdict
 from reports import statistics as st
+from reports.ambient import put_aside
 from reports.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
 from reports.comparison import Metric, Pairs
 from reports.context import Context, Options
@@ -37,6 +38,7 @@ class Sides(NamedTuple):
     contexts: tuple[Context, Context]
 
 
+@put_aside()
 def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir: Path, options: Options) -> Path:
     """Write ``compare.html``, ``tables/`` and ``figures/`` under ``out_dir``; return the page.
 
@@ -50,8 +52,8 @@ def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir:
     title = options.title or f"{sides.names[0]} → {sides.names[1]}"
     page = render(sides.contexts[1], sections, title=title, question="What changed from one sweep to the other?")
     with Folder(out_dir / "tables") as tables_folder, Folder(out_dir / "figures") as figures_folder:
-        for name, text in table_files(sections).items():
-            tables_folder.write(name, text.encode("utf-8"))
+        for name, content in table_files(sections).items():
+            tables_folder.write(name, content)
         for name, content in figure_files(sections, pdf=False):
             figures_folder.write(name, content)
     write_atomically(out_dir / "compare.html", page)

@@ -14,13 +14,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports import palette
+from reports.ambient import put_aside
 from reports.comparison import SETTING, Metric, choose_baseline, difference_points, metrics
 from reports.comparison import differences as differences_of
 from reports.comparison import levels as levels_of
 from reports.frame import WORST
 from reports.palette import Style
 from reports.settings import SEPARATOR, joined
-from reports.svg import Panel, inline, style
+from reports.svg import Panel, inline, short, style
 
 if TYPE_CHECKING:
     from reports.context import Context
@@ -32,6 +33,7 @@ MAX_TOGETHER = 6  # more estimators than this get a panel each
 SIZE = (4.4, 3.1)
 
 
+@put_aside()
 def curves(
     history: pd.DataFrame, metric: str = "val/loss", x: str = "step", styles: Styles | None = None, words: str = ""
 ) -> list[Panel]:
@@ -79,6 +81,7 @@ def styles_of(frame: pd.DataFrame) -> Styles:
     return palette.styles(zip(frame["estimator"], frame["estimator_label"], strict=True))
 
 
+@put_aside()
 def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
     """Every run of ``Runs.runs`` as a point and each setting's mean with its interval; None where none has finished."""
     chosen = metrics(runs, first=metric)
@@ -86,6 +89,7 @@ def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
     return level_plot(runs, found, chosen[0], styles_of(runs)) if found is not None else None
 
 
+@put_aside()
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Panel | None:
     """Paired differences of ``Runs.runs`` to a baseline; None where nothing can be paired."""
     chosen, other = metrics(runs, first=metric), choose_baseline(runs, baseline)
@@ -234,6 +238,7 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
 
 
+@put_aside()
 def temperatures(history: pd.DataFrame) -> list[Panel]:
     """τ against the training step, one line per schedule (τ depends on the schedule, not on the estimator)."""
     if "tau" not in history or history["tau"].notna().sum() == 0:
@@ -303,10 +308,6 @@ def difference_plot(
         note = f"{row['n_bad']} of {row['n_pairs']} pairs failed" if row["n_bad"] else ""
         rows.append((name, mine[np.isfinite(mine)], row, note))
     return _forest(rows, f"Paired difference to {baseline}", metric, styles, zero=True)
-
-
-def short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _name(row: pd.Series, frame: pd.DataFrame) -> str:

@@ -70,7 +70,7 @@ class ReportError(Exception):
     """Why there is nothing to report: one line for the terminal."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """A parent run: what was asked, and where and how it was answered."""
 
@@ -84,8 +84,12 @@ class Sweep:
     start: pd.Timestamp | None = None
     is_running: bool = False  # as far as the store knows
 
+    def __repr__(self) -> str:
+        state = "running" if self.is_running else "over"
+        return f"Sweep({self.run_id[:32]!r}: {len(self.plan)} planned runs, {state}, began {self.start})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Runs:
     """All stored runs of one experiment. The schema is in this module's docstring."""
 
@@ -96,6 +100,13 @@ class Runs:
     sweeps: tuple[Sweep, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be read; the report prints them
     latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
+
+    def __repr__(self) -> str:
+        counts = self.runs["status"].value_counts()
+        ended = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
+        what = f"{len(self.runs)} runs of {self.runs['setting'].nunique()} settings ({ended})"
+        more = f"{len(self.history)} epochs in .history, pictures of {len(self.images)} runs, {len(self.notes)} notes"
+        return f"Runs({self.experiment[:64]!r}: {what} in .runs,\n     {more})"
 
     def parquet_files(self) -> dict[str, bytes]:
         """runs.parquet and history.parquet: name -> content."""

@@ -105,9 +105,9 @@ def joined(*parts: str | None) -> str:
     return SEPARATOR.join(part for part in parts if part)
 
 
-def in_quotes(estimator: str, schedule: str | None, axes: str) -> str:
+def in_quotes(estimator: str | None, schedule: str | None, axes: str) -> str:
     """The parts of a setting as a text that says which is which."""
-    return joined(quote(estimator), None if schedule is None else quote(schedule), axes)
+    return joined(None if estimator is None else quote(estimator), None if schedule is None else quote(schedule), axes)
 
 
 def quote(text: str) -> str:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from reports import mlflow_environment
+from reports.ambient import put_aside
 from reports.artifacts import CHECKSUMS, Artifacts
 from reports.frame import (
     CORE,
@@ -50,6 +51,7 @@ DEFAULT_STORE = "results/mlflow.db"
 __all__ = ["ReportError", "Runs", "load"]
 
 
+@put_aside()
 def load(
     experiments: str | Sequence[str] | None = None, tracking_uri: str | None = None, *, former: bool = False
 ) -> Runs:

@@ -10,6 +10,7 @@ from html import escape
 import pandas as pd
 
 from reports import comparison
+from reports.ambient import put_aside
 from reports.comparison import DESCRIPTION, Metric
 from reports.frame import STATUSES, ReportError
 from reports.settings import distinct, joined, quote
@@ -41,7 +42,7 @@ class Column:
     term: str = ""  # its place in reports.definitions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """A table that HTML, Markdown and LaTeX are written from."""
 
@@ -55,15 +56,20 @@ class Table:
             [[cell.text for cell in row] for row in self.rows], columns=[column.title for column in self.columns]
         )
 
+    def __repr__(self) -> str:
+        return f"Table({self.caption[:100]!r}, {len(self.rows)} rows × {len(self.columns)} columns)"
+
     def __str__(self) -> str:
         """What a terminal shows."""
-        return f"{self.caption}\n{self.frame().to_string(index=False)}"
+        with put_aside():
+            return f"{self.caption}\n{self.frame().to_string(index=False)}"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return str(
-            self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html()
-        )
+        with put_aside():
+            return str(
+                self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html()
+            )
 
 
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
@@ -108,6 +114,7 @@ def _setting_columns(several_devices: bool) -> list[Column]:
     return [Column("Setting", numeric=False, meaning="estimator · schedule · other axes", term="setting"), *device]
 
 
+@put_aside()
 def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
     """Mean, interval, median and IQM of each setting of ``Runs.runs``, best first; of the first metric by default."""
     chosen = comparison.metrics(runs, first=metric)
@@ -116,6 +123,7 @@ def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
     return levels_table(comparison.levels(runs, chosen[0].name, bad_is_worst=chosen[0].compared), chosen[0])
 
 
+@put_aside()
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Table:
     """Paired differences of each setting of ``Runs.runs`` to a baseline, by default straight_through."""
     chosen, other = comparison.metrics(runs, first=metric), comparison.choose_baseline(runs, baseline)

@@ -140,7 +140,7 @@ def _kind(group: pd.DataFrame) -> tuple[str | None, str]:
 
 
 def _names(kinds: Sequence[tuple[str | None, str]]) -> list[str]:
-    return list(distinct(kinds, lambda kind: joined(*kind), lambda kind: in_quotes("", *kind)).values())
+    return list(distinct(kinds, lambda kind: joined(*kind), lambda kind: in_quotes(None, *kind)).values())
 
 
 def _table(
