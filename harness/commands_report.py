@@ -148,7 +148,7 @@ def _compare(names: tuple[str, str], options: "Options", place: _Place) -> None:
 
 
 def comparison_name(names: tuple[str, str]) -> str:
-    """Return the name of a folder for two sweeps. Where letters of theirs cannot be in it, a checksum tells it apart."""
+    """Return the name of a folder for two sweeps. A checksum stands for letters that it cannot have."""
     text = "-to-".join(names)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
     if len(name) <= 120 and re.fullmatch(r"[A-Za-z0-9._/-]+", text):

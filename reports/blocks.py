@@ -78,7 +78,7 @@ class Finding:
 @dataclass(frozen=True)
 class Findings:
     kind: ClassVar[str] = "findings"
-    findings: Sequence[Finding]
+    findings: Sequence[Finding] = field(repr=False)
 
 
 @dataclass(frozen=True)
