@@ -6,9 +6,11 @@ matplotlib's settings are in ``reports.svg``: every figure is drawn from its def
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,13 +51,25 @@ def import_matplotlib() -> None:
     """
     if "matplotlib" in sys.modules:
         return
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    elsewhere = contextlib.chdir(Path(__file__).parent) if Path("matplotlibrc").exists() else contextlib.nullcontext()
+    log = logging.getLogger("matplotlib")
+    level = log.level
     kept = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     os.environ["MATPLOTLIBRC"] = os.devnull
+    log.setLevel(logging.ERROR)
     try:
-        with elsewhere:
-            pass
+        with _away_from("matplotlibrc"):
+            importlib.import_module("matplotlib.font_manager")  # which asks for a folder to write to
     finally:
+        log.setLevel(level)
         del os.environ["MATPLOTLIBRC"]
         os.environ.update({name: value for name, value in kept.items() if value is not None})
+
+
+@contextmanager
+def _away_from(name: str) -> Iterator[None]:
+    """Be in an empty folder where the current one has such a file: matplotlib looks there first."""
+    if not Path(name).exists():
+        yield
+        return
+    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+        yield

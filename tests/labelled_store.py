@@ -47,9 +47,7 @@ def grid_text(
     if basket:
         entries = [{"name": FREE, "n_samples": 2 + i, "label": label} for i, label in enumerate(basket)]
         found["diagnostics"] = {"every": 1, "resamples": 64, "probe": 10, "basket": entries}
-    text = json.dumps(
-        found, ensure_ascii=False
-    )  # JSON is YAML, but for what YAML takes for a line break or half a pair
+    text = json.dumps(found, ensure_ascii=False)  # JSON is YAML, but for line breaks
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
