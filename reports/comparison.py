@@ -197,9 +197,8 @@ def differences(runs: pd.DataFrame, metric: str, baseline: Baseline, *, band: fl
     rows = [_difference_row(tried, one, other, band) for one, other in _pairs(runs, baseline)]
     rows = [{**row, "against": row["against"] if baseline.by == _BY else ""} for row in rows]
     columns = ["setting", "device", "estimator", "estimator_label", "versus", "against", "n_pairs", "n_bad", "mean"]
-    columns += ["median"]
-    columns += ["low", "high", "probability_of_improvement", "improvement_low", "improvement_high", "equivalence"]
-    columns += ["p", "floor"]
+    columns += ["median", "low", "high", "probability_of_improvement", "improvement_low", "improvement_high"]
+    columns += ["equivalence", "p", "floor"]
     frame = pd.DataFrame([row for row in rows if row["n_pairs"]], columns=columns)
     frame["p_holm"] = st.holm(frame["p"].to_numpy(dtype=float))
     frame["n_comparisons"] = len(frame)
@@ -278,7 +277,7 @@ def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float)
     return {
         **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},
         "versus": other["setting"],
-        "against": without_estimator(other),
+        "against": joined(None if pd.isna(other["schedule_label"]) else other["schedule_label"], other["axes"]),
         "n_pairs": len(all_pairs),
         "n_bad": found.n_bad,
         "mean": st.mean(finite),
@@ -292,12 +291,6 @@ def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float)
         "p": st.wilcoxon(all_pairs),
         "floor": st.power_floor(len(all_pairs)),
     }
-
-
-def without_estimator(row: Mapping[str, Any] | pd.Series) -> str:
-    """The schedule and the other axes of a setting, as a text for readers; empty where it has neither."""
-    schedule = row["schedule_label"]
-    return joined(None if pd.isna(schedule) else str(schedule), str(row["axes"]))
 
 
 def difference_points(runs: pd.DataFrame, metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
