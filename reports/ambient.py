@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-_DISPLAY = {
+_PANDAS = {
     "display.max_colwidth": None,
     "display.max_columns": None,
     "display.max_rows": None,
@@ -37,7 +37,7 @@ _DISPLAY = {
 @contextmanager
 def put_aside() -> Iterator[None]:
     """The caller's settings of warnings, numpy and pandas are the usual ones within; also a decorator."""
-    options = [part for pair in _DISPLAY.items() for part in pair]
+    options = [part for pair in _PANDAS.items() for part in pair]
     with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"), pd.option_context(*options):
         if any(each[0] == "error" for each in warnings.filters):
             warnings.simplefilter("default")  # a warning of a library does not end a report
