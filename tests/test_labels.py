@@ -206,6 +206,20 @@ def test_a_stored_setting_is_short_and_is_read_again() -> None:
         assert settings.from_json(damaged) is None
 
 
+@pytest.mark.parametrize(
+    "more", ["", "training: {lr: [0.1, 0.2]}\nmodel: {hidden: [[8], [8, 4]]}\ndevices: [cpu, cuda]\n"]
+)
+def test_an_older_store_has_the_same_settings_where_labels_are_ordinary(tmp_path: Path, more: str) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        "estimators: [straight_through, {name: rloo, n_samples: [2, 3]}, {name: gumbel_softmax, label: mine}]\n"
+        f"schedules: [{{kind: constant, tau: [0.5, 1]}}, {{kind: linear, final: 0.1, label: slow}}]\nseeds: [0]\n{more}"
+    )
+    for run in load_grid(path, REGISTRY).runs:
+        assert settings.former(run.label, run.estimator.name, run.schedule.label, run.estimator.label) == run.setting
+        assert settings.former(run.label, run.estimator.name, run.schedule.label, "") == run.setting
+
+
 def test_texts_are_distinct() -> None:
     keys = [Setting("a", "b"), Setting("a · b"), Setting('"a" · "b"'), Setting("c"), Setting("a", None, (("b", None),))]
     found = settings.distinct(keys, lambda one: one.text, lambda one: one.quoted)
