@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
-from reports.settings import SEPARATOR, Setting, quote
 
 if TYPE_CHECKING:
     from estimators import Estimator
+    from reports.settings import Setting
+
+SEPARATOR = " · "
+"""Between the parts of a label, for readers: labels may hold it too, so nothing splits one."""
 
 Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -209,7 +212,9 @@ class RunConfig(Settings):
 
     @property
     def setting(self) -> Setting:
-        """What runs that differ in device and seed alone have in common."""
+        """What runs that differ in device and seed alone have in common. Workers have no `reports`."""
+        from reports.settings import Setting
+
         schedule = None if isinstance(self.schedule, NoSchedule) else self.schedule.label
         axes = tuple(self._varying(path) for path in self.varies if path != "device")
         return Setting(self.estimator.label, schedule, axes)
@@ -217,10 +222,9 @@ class RunConfig(Settings):
     @property
     def label(self) -> str:
         """The setting without its seed, such as `straight_through · constant(1) · lr=0.0003`, for readers."""
-        setting = self.setting
-        parts = [setting.estimator, *([] if setting.schedule is None else [setting.schedule])]
+        parts = [self.estimator.label, *([] if isinstance(self.schedule, NoSchedule) else [self.schedule.label])]
         shown = [f"{name}={value}" for name, value in map(self._varying, self.varies)]
-        return SEPARATOR.join([*(map(quote, parts) if self.quoted else parts), *shown])
+        return SEPARATOR.join([*(map(_quoted, parts) if self.quoted else parts), *shown])
 
     def _varying(self, path: str) -> tuple[str, str]:
         section, _, name = path.partition(".")
@@ -269,6 +273,11 @@ def estimator_label(name: str, params: Mapping[str, Any]) -> str:
     """`rloo(n_samples=4)`; the name alone where there are no parameters to show."""
     shown = ", ".join(f"{key}={short(value)}" for key, value in sorted(params.items()))
     return f"{name}({shown})" if shown else name
+
+
+def _quoted(text: str) -> str:
+    """As `reports.settings.quote`."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _plain(value: Any) -> Scalar:

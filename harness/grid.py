@@ -30,7 +30,6 @@ from harness.grid_sections import SECTIONS, expand, read_factors, varying
 from harness.problems import GridError, Problems
 from harness.schedules import Constant, NoSchedule
 from harness.source import Node, SourceError, parse, read_text
-from reports.settings import distinct
 
 if TYPE_CHECKING:
     from harness.plugins import Registry
@@ -129,6 +128,8 @@ def _told_apart(runs: tuple[RunConfig, ...], n_settings: int) -> tuple[RunConfig
     first = runs[:n_settings]
     if len({run.label for run in first}) == n_settings:
         return runs
+    from reports.settings import distinct
+
     forms = [run.model_copy(update={"quoted": True}).label for run in first]
     found = distinct(range(n_settings), lambda i: first[i].label, lambda i: forms[i])
     quoted = [found[i] != run.label for i, run in enumerate(first)]

@@ -67,7 +67,7 @@ def _row(texts: Sequence[str]) -> str:
 def escaped(text: str) -> str:
     """The text as LaTeX in ASCII. Two hyphens, commas or apostrophes stay two."""
     letters = unicodedata.normalize("NFC", text.replace("\n", " "))
-    pairs = zip(letters, letters[1:] + " ", strict=True)
+    pairs = zip(letters, f"{letters} "[1:], strict=True)
     return "".join(_letter(one) + "{}" * (one == following and one in "-,'") for one, following in pairs)
 
 

@@ -43,6 +43,7 @@ def test_latex_is_ascii_and_shows_every_letter():
     assert latex.escaped("müller · τ ≤ −1.5 ● 100 %") == r"m\"{u}ller $\cdot$ $\tau$ $\leq$ $-$1.5 $\bullet$ 100 \%"
     assert latex.escaped("a--b ''c'' ß é cafe\u0301") == r"a-{}-b '{}'c'{}' \ss{} \'{e} caf\'{e}"
     assert latex.escaped("漢🙂") == r"\otherletter{28450}{6F22}\otherletter{128578}{1F642}"
+    assert latex.escaped("") == ""
     every = "".join(map(chr, range(32, 0x3000)))
     table = Table(every, [Column(every)], [[Cell(every)]])
     assert latex.latex([table]).isascii()
