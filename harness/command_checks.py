@@ -20,7 +20,10 @@ def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunCon
         if key not in known:
             raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}.")
         values = sorted({settings(run).get(key, "–") for run in runs})
-        runs = [run for run in runs if settings(run).get(key) == value]
+        matching = [run for run in runs if settings(run).get(key) == value]
+        if not matching and (key, value) == ("schedule", "none"):  # no label: those without a temperature
+            matching = [run for run in runs if run.setting.schedule is None]
+        runs = matching
         if not runs:
             raise Refused(f"--only: expected {key} to be one of {', '.join(values)}, got {value!r}.")
     return runs
@@ -28,7 +31,9 @@ def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunCon
 
 def settings(run: "RunConfig") -> dict[str, str]:
     """Return the settings of a run as text, by the names that `--only` takes."""
-    named = {"estimator": run.estimator.name, "schedule": run.schedule.label, "label": run.label}
+    named = {"estimator": run.estimator.name, "label": run.label}
+    if run.setting.schedule is not None:
+        named["schedule"] = run.setting.schedule
     return {**{name: str(value) for name, value in run.flat().items()}, **named}
 
 

@@ -40,6 +40,9 @@ def gradients(
     Bias with its interval, cosine, variance and cost, each estimator at the first temperatures of its schedules. Writes
     gradients.html, gradients.csv, gradients.md and figures/ to gradients/NAME in --out.
     """
+    from reports.ambient import import_matplotlib
+
+    import_matplotlib()
     from harness import gradients as toys
     from harness import plugin_check
     from harness.plugins import load_registry

@@ -1,6 +1,8 @@
 """`harness report`: what a person takes away from a sweep, or from two."""
 
+import hashlib
 import math
+import os
 import re
 import shlex
 import time
@@ -83,6 +85,9 @@ def report(
     tracking_uri: str | None,
 ) -> None:
     """Write report.html, tables/ and figures/ about a sweep, or about what changed from one to another."""
+    from reports.ambient import import_matplotlib
+
+    import_matplotlib()
     from reports.context import Options
 
     if compare and (watch or attach or group_by or experiments):
@@ -148,12 +153,21 @@ def _compare(names: tuple[str, str], options: "Options", place: _Place) -> None:
     one, other = (_load_named(name, place) for name in names)
     for runs in (one, other):
         folder_name(runs.experiment)
-    folder = place.out or place.results / "compare" / re.sub(r"[^A-Za-z0-9._-]+", "-", "-to-".join(names)).strip("-.")
+    folder = place.out or place.results / "compare" / comparison_name(names)
     try:
         path = build_comparison((names[0], one), (names[1], other), folder, options)
     except OSError as error:
         raise unwritable(folder, error) from error
     click.echo(f"report: {path.absolute()}")
+
+
+def comparison_name(names: tuple[str, str]) -> str:
+    """Return the name of a folder for two sweeps. A checksum stands for letters that it cannot have."""
+    text = "-to-".join(names)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    if len(name) <= 120 and re.fullmatch(r"[A-Za-z0-9._/-]+", text):
+        return name
+    return f"{name[:100]}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"
 
 
 def _load_named(name: str, place: _Place) -> "Runs":

@@ -19,6 +19,10 @@ from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt
 
 if TYPE_CHECKING:
     from estimators import Estimator
+    from reports.settings import Setting
+
+SEPARATOR = " · "
+"""Between the parts of a label, for readers: labels may hold it too, so nothing splits one."""
 
 Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -153,6 +157,8 @@ class RunConfig(Settings):
     """Everything that decides the numbers of one run.
 
     `varies` names the other settings (dotted) that differ within the grid: shown in the label, no part of the key.
+    `quoted`: the label has the labels that it is made of in quotes, since without them another one of the grid is the
+    same text.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("data", "model", "training", "evaluation")
@@ -167,6 +173,7 @@ class RunConfig(Settings):
     device: Annotated[str, Field(pattern=f"^({DEVICE})$")] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     varies: tuple[str, ...] = ()
+    quoted: bool = False
 
     @model_validator(mode="after")
     def _images_exist(self) -> Self:
@@ -205,16 +212,26 @@ class RunConfig(Settings):
         yield "seed", self.seed
 
     @property
-    def label(self) -> str:
-        """The setting without its seed, such as `straight_through · constant(1) · lr=0.0003`."""
-        schedule = [] if isinstance(self.schedule, NoSchedule) else [self.schedule.label]
-        return " · ".join([self.estimator.label, *schedule, *map(self._varying, self.varies)])
+    def setting(self) -> Setting:
+        """What runs that differ in device and seed alone have in common. Workers have no `reports`."""
+        from reports.settings import Setting
 
-    def _varying(self, path: str) -> str:
+        schedule = None if isinstance(self.schedule, NoSchedule) else self.schedule.label
+        axes = tuple(self._varying(path) for path in self.varies if path != "device")
+        return Setting(self.estimator.label, schedule, axes)
+
+    @property
+    def label(self) -> str:
+        """The setting without its seed, such as `straight_through · constant(1) · lr=0.0003`, for readers."""
+        parts = [self.estimator.label, *([] if isinstance(self.schedule, NoSchedule) else [self.schedule.label])]
+        shown = [f"{name}={value}" for name, value in map(self._varying, self.varies)]
+        return SEPARATOR.join([*(map(_quoted, parts) if self.quoted else parts), *shown])
+
+    def _varying(self, path: str) -> tuple[str, str]:
         section, _, name = path.partition(".")
         value = getattr(getattr(self, section), name) if name else self.device
         shown = {"data.name": "data", "evaluation.batch_size": "evaluation_batch_size"}.get(path, name or section)
-        return f"{shown}={short(value)}"
+        return shown, short(value)
 
     @property
     def n_epochs(self) -> int:
@@ -267,6 +284,11 @@ def estimator_label(name: str, params: Mapping[str, Any]) -> str:
     """`rloo(n_samples=4)`; the name alone where there are no parameters to show."""
     shown = ", ".join(f"{key}={short(value)}" for key, value in sorted(params.items()))
     return f"{name}({shown})" if shown else name
+
+
+def _quoted(text: str) -> str:
+    """As `reports.settings.quote`."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _plain(value: Any) -> Scalar:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from types import MappingProxyType
@@ -72,10 +72,10 @@ class Frozen:
     """
 
     name: str
-    text: str
+    text: str = field(repr=False)
     since: str
     made_by: str | None
-    runs: tuple[Planned, ...]
+    runs: tuple[Planned, ...] = field(repr=False)
     plugins: tuple[str, ...] = ()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from estimators import Estimator
 from harness import process_state
@@ -14,6 +14,8 @@ from harness.gradient_comparison import COLUMNS, MAX_CODES, measure
 from harness.grid import Grid
 from harness.schedules import short
 from harness.toys import N_POINTS, TOYS, Toy
+from reports.settings import Setting, distinct
+from reports.visible import NAME, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,14 +29,15 @@ POINTS = f"{N_POINTS} random logits from N(0, 1), the same in every run of this 
 
 def estimators(grid: Grid, registry: Registry) -> dict[str, Estimator]:
     """Return every estimator of the grid by its label, at the first temperatures of each of its schedules."""
-    labelled = {}
+    built: dict[Setting, Estimator] = {}
     for run in grid.runs:
         first = run.schedule.temperatures(0, steps_per_epoch=1, n_steps=1)
-        label = " · ".join([run.estimator.label, *(f"{key}={short(value)}" for key, value in first.items())])
-        if label not in labelled:
+        setting = Setting(run.estimator.label, None, tuple((key, short(value)) for key, value in first.items()))
+        if setting not in built:
             with process_state.kept():
-                labelled[label] = run.build_estimator(registry)
-    return labelled
+                built[setting] = run.build_estimator(registry)
+    texts = distinct(built, lambda one: visible(one.text, NAME), lambda one: one.quoted)
+    return {texts[setting]: estimator for setting, estimator in built.items()}
 
 
 def frame(toy: Toy, labelled: Mapping[str, Estimator], resamples: int, seed: int) -> pd.DataFrame:
@@ -70,7 +73,7 @@ def _matrix(title: str, frames: Mapping[str, pd.DataFrame], text: Callable[[Any]
     columns = [[text(row) for row in frame.to_dict("records")] for frame in frames.values()]
     labels = next(iter(frames.values()))["estimator"]
     for label, *cells in zip(labels, *columns, strict=True):
-        result.add_row(escape(label), *cells)
+        result.add_row(Text(label), *cells)
     return result
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +58,8 @@ class Grid:
     """The runs of a grid file, with seeds as the outermost loop, and what a person should know about them."""
 
     name: str
-    runs: tuple[RunConfig, ...]
-    text: str
+    runs: tuple[RunConfig, ...] = field(repr=False)
+    text: str = field(repr=False)
     question: str = ""
     description: str = ""
     notes: tuple[str, ...] = ()
@@ -137,11 +137,27 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, problems
         RunConfig(**setting, **shared, estimator=estimator, schedule=schedule, device=device, seed=seed)
         for seed, device, setting, (estimator, schedule) in product(_values(seeds), _values(devices), settings, pairs)
     )
+    runs = _told_apart(runs, len(runs) // len(seeds))
     notes = (*_notes(candidates, schedules, registry), *_dear(built, shapes))
     notes = (*notes, *_effects(settings, diagnostics, pairs))
     if "cpu" in _values(devices) and any(setting["model"].precision == "tf32" for setting in settings):
         notes = (*notes, "precision tf32 changes nothing on the CPU: it is a setting of NVIDIA GPUs")
     return Grid(runs=runs, text=text, notes=notes, **words)
+
+
+def _told_apart(runs: tuple[RunConfig, ...], n_settings: int) -> tuple[RunConfig, ...]:
+    """The runs, of which the first so many have one seed. Settings of one label get a label that tells them apart."""
+    first = runs[:n_settings]
+    if len({run.label for run in first}) == n_settings:
+        return runs
+    from reports.settings import distinct
+
+    forms = [run.model_copy(update={"quoted": True}).label for run in first]
+    found = distinct(range(n_settings), lambda i: first[i].label, lambda i: forms[i])
+    quoted = [found[i] != run.label for i, run in enumerate(first)]
+    return tuple(
+        run.model_copy(update={"quoted": True}) if quoted[i % n_settings] else run for i, run in enumerate(runs)
+    )
 
 
 def _values(placed: Iterable[Placed]) -> list[Any]:

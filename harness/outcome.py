@@ -72,7 +72,7 @@ def grid_in_words(runs: Sequence["RunConfig"]) -> str:
     """Return the axes of a grid with their sizes, then with their names."""
     axes = {
         "estimator": [run.estimator.label for run in runs],
-        "schedule": [run.schedule.label for run in runs if run.schedule.label != "none"],
+        "schedule": [run.setting.schedule for run in runs if run.setting.schedule is not None],
         "device": [run.device for run in runs],
         "seed": [str(run.seed) for run in runs],
     }

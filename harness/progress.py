@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, final
 from rich.console import Console, Group, RenderableType
 from rich.constrain import Constrain
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -21,6 +20,7 @@ from harness.next_steps import Step
 from harness.quantities import duration
 from harness.summary import cause, say, show_next, show_outcome
 from harness.underway import look_at, seconds_left
+from reports.visible import NAME, visible
 
 if TYPE_CHECKING:
     from harness.sweep import Sweep
@@ -173,9 +173,9 @@ class LiveProgress(Progress):
                 shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in ("train/loss", "val/loss")]
                 here = look_at(run, [started, *latest], latest[-1].time_ms)
                 left = "…" if here.left_s is None else duration(here.left_s)
-                table.add_row(escape(run.name), f"{event.epoch}/{run.training.epochs}", *shown, left)
+                table.add_row(Text(visible(run.name, NAME)), f"{event.epoch}/{run.training.epochs}", *shown, left)
             else:
-                table.add_row(escape(run.name), f"0/{run.training.epochs}", "–", "–", "…")
+                table.add_row(Text(visible(run.name, NAME)), f"0/{run.training.epochs}", "–", "–", "…")
         more = len(self._running) - n_rows
         lines = [Text(f"… and {more} more")] if more > 0 else []
         return Constrain(Group(table, *lines, self._bar), max(20, self.console.width - ECHO))

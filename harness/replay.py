@@ -64,6 +64,8 @@ def _open(
     if made_with is not None:
         tags["harness.command"] = made_with.command
         files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
+    if labels := basket(grid):
+        files["basket.json"] = json.dumps(labels)
     note = outcome(sweep, made_with, is_over=False).note
     sweep_id = _sweep_id(sweep.folder)
     tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
@@ -130,11 +132,18 @@ def plan(grid: Grid) -> list[dict[str, Any]]:
             "label": run.label,
             "estimator": run.estimator.name,
             "schedule": run.schedule.label,
+            "setting": run.setting.stored(),
             "device": run.device,
             "seed": run.seed,
         }
         for run in grid.runs
     ]
+
+
+def basket(grid: Grid) -> dict[str, str]:
+    """Return the labels of the diagnostics' basket, which all runs share, by their names among the metrics."""
+    found = grid.runs[0].diagnostics if grid.runs else None
+    return dict(zip(found.metric_names, (one.label for one in found.basket), strict=True)) if found else {}
 
 
 def _sweep_id(folder: Path) -> str:

@@ -40,13 +40,13 @@ class Sweep:
 
     grid: Grid
     folder: Path
-    selected: tuple[RunConfig, ...]
-    ends: dict[str, Event] = field(default_factory=dict)
-    attempts: dict[str, Attempt] = field(default_factory=dict)
-    spans: dict[str, Span] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)  # the code that finished runs were made with
-    starts: dict[str, int] = field(default_factory=dict)  # how often the newest attempt was started
-    costs: Mapping[str, float] = field(default_factory=dict)  # forecasts of an epoch of each setting
+    selected: tuple[RunConfig, ...] = field(repr=False)
+    ends: dict[str, Event] = field(default_factory=dict, repr=False)
+    attempts: dict[str, Attempt] = field(default_factory=dict, repr=False)
+    spans: dict[str, Span] = field(default_factory=dict, repr=False)
+    origins: dict[str, str] = field(default_factory=dict, repr=False)  # the code that finished runs were made with
+    starts: dict[str, int] = field(default_factory=dict, repr=False)  # how often the newest attempt was started
+    costs: Mapping[str, float] = field(default_factory=dict, repr=False)  # forecasts of an epoch of each setting
 
     def add(self, record: Record) -> Attempt:
         """Take note of a record; return its attempt, with it and all records of the same attempt before it."""

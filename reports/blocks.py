@@ -15,11 +15,15 @@ from reports.tables import Table
 
 @dataclass(frozen=True)
 class Words:
-    """A paragraph. ``tone`` is empty, ``warn`` (must not be overlooked), ``remark`` or ``empty`` (nothing to show)."""
+    """A paragraph. ``tone`` is empty, ``warn`` (must not be overlooked), ``remark`` or ``empty`` (nothing to show).
+
+    It is shown as it is, since it may have a label in it; with ``code``, what stands between backticks is code.
+    """
 
     kind: ClassVar[str] = "words"
     text: str
     tone: str = ""
+    code: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Pictures:
 
     kind: ClassVar[str] = "pictures"
     name: str
-    panels: Sequence[Panel]
+    panels: Sequence[Panel] = field(repr=False)
     legend: bool = False
 
 
@@ -56,7 +60,7 @@ class Tabular:
     kind: ClassVar[str] = "tabular"
     table: Table
     name: str = ""
-    frame: pd.DataFrame | None = None
+    frame: pd.DataFrame | None = field(default=None, repr=False)
     style: str = "sortable"  # or matrix
     summary: str = ""  # with one, the table is folded behind it
 
@@ -74,7 +78,7 @@ class Finding:
 @dataclass(frozen=True)
 class Findings:
     kind: ClassVar[str] = "findings"
-    findings: Sequence[Finding]
+    findings: Sequence[Finding] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Facts:
     """Label and text pairs; a label in ``code`` is one of our names. With a summary they are folded behind it."""
 
     kind: ClassVar[str] = "facts"
-    facts: Sequence[tuple[str, str]]
+    facts: Sequence[tuple[str, str]] = field(repr=False)
     summary: str = ""
     code: bool = False  # the labels are names of parameters
     command: str = ""  # shown first, as one to copy
@@ -102,13 +106,13 @@ class Source:
 
     kind: ClassVar[str] = "source"
     summary: str
-    text: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Galleries:
     kind: ClassVar[str] = "galleries"
-    galleries: Sequence[Gallery]
+    galleries: Sequence[Gallery] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Definitions:
     """The terms of the report: (slug, term, meaning). A slug is what a heading of a column links to."""
 
     kind: ClassVar[str] = "definitions"
-    terms: Sequence[tuple[str, str, str]]
+    terms: Sequence[tuple[str, str, str]] = field(repr=False)
 
 
 Block = (
@@ -130,4 +134,4 @@ class Section:
 
     slug: str
     title: str
-    blocks: Sequence[Block] = field(default_factory=tuple)
+    blocks: Sequence[Block] = field(default_factory=tuple, repr=False)

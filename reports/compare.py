@@ -12,6 +12,7 @@ import pandas as pd
 
 from reports import comparison, figures, provenance, tables, verdict
 from reports import statistics as st
+from reports.ambient import put_aside
 from reports.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
 from reports.comparison import Metric, Pairs
 from reports.context import Context, Options
@@ -19,6 +20,8 @@ from reports.definitions import TERMS
 from reports.files import Folder, write_atomically
 from reports.frame import ABSENT, WORST, Runs
 from reports.html import figure_files, render, table_files
+from reports.naming import named_together
+from reports.settings import SEPARATOR
 from reports.tables import Cell, Column, Table
 
 USED = ("setting", "pair", "interval", "p-better", "equivalence", "failures", "step-time")
@@ -35,20 +38,22 @@ class Sides(NamedTuple):
     contexts: tuple[Context, Context]
 
 
+@put_aside()
 def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir: Path, options: Options) -> Path:
     """Write ``compare.html``, ``tables/`` and ``figures/`` under ``out_dir``; return the page.
 
     Raises ReportError for a metric that no run has, OSError where it cannot write.
     """
     plain = Options(metric=options.metric, title=options.title, band=options.band, ui=options.ui)
-    sides = Sides((first[0], second[0]), (Context(first[1], plain), Context(second[1], plain)))
+    one, other = (Context(runs, plain) for runs in named_together(first[1], second[1]))
+    sides = Sides((first[0], second[0]), (one, other))
     rows = changes(sides, options.band)
     sections = [_changed(sides, rows), _settings(sides, rows), _apart(sides), _methods(sides)]
     title = options.title or f"{sides.names[0]} → {sides.names[1]}"
     page = render(sides.contexts[1], sections, title=title, question="What changed from one sweep to the other?")
     with Folder(out_dir / "tables") as tables_folder, Folder(out_dir / "figures") as figures_folder:
-        for name, text in table_files(sections).items():
-            tables_folder.write(name, text.encode("utf-8"))
+        for name, content in table_files(sections).items():
+            tables_folder.write(name, content)
         for name, content in figure_files(sections, pdf=False):
             figures_folder.write(name, content)
     write_atomically(out_dir / "compare.html", page)
@@ -259,14 +264,16 @@ def _apart(sides: Sides) -> Section:
     for name, mine, theirs in ((sides.names[0], first, second), (sides.names[1], second, first)):
         only = sorted(_named_settings(mine) - _named_settings(theirs))
         if only:
-            listed = "; ".join(only[:20]) + (f"; and {len(only) - 20} more" if len(only) > 20 else "")
+            listed = "; ".join(SEPARATOR.join(each) for each in only[:20]) + (
+                f"; and {len(only) - 20} more" if len(only) > 20 else ""
+            )
             blocks.append(Words(f"Only in {name}: {listed}.", "remark"))
     text = "Every run that both have ended alike, and both have the same settings."
     return Section("apart", "What one of them has alone", blocks or [Words(text, "empty")])
 
 
-def _named_settings(frame: pd.DataFrame) -> set[str]:
-    return set(frame["setting"] + " · " + frame["device"])
+def _named_settings(frame: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(frame["setting"], frame["device"], strict=True))
 
 
 def _methods(sides: Sides) -> Section:

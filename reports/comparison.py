@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.frame import NO_TEMPERATURE, WORST, ReportError
+from reports.frame import WORST, ReportError
+from reports.settings import in_quotes, joined
 
 NATS = "nats"
 SETTING = ["setting", "device"]
@@ -153,15 +154,8 @@ def choose_baseline(runs: pd.DataFrame, wanted: str | None) -> Baseline:
 
     Raises ReportError for one that no run has, and for an estimator that was run with several sets of parameters.
     """
-    for column in ("setting", "estimator_label", "estimator"):
-        if wanted is not None and (runs[column] == wanted).any():
-            found = runs.loc[runs[column] == wanted, "estimator_label"]
-            if column == "estimator" and found.nunique() > 1:
-                there = ", ".join(sorted(set(found)))
-                raise ReportError(f"baseline: expected one of {there}, as there are several; got '{wanted}'.")
-            return (
-                Baseline(wanted, column) if column == "setting" and _several(runs, found) else Baseline(min(found), _BY)
-            )
+    if wanted is not None and (found := _wanted(runs, wanted)) is not None:
+        return found
     if wanted is not None:
         there = sorted(set(runs["estimator_label"]))
         near = difflib.get_close_matches(wanted, [*there, *sorted(set(runs["setting"]))], 1)
@@ -174,8 +168,22 @@ def choose_baseline(runs: pd.DataFrame, wanted: str | None) -> Baseline:
 _BY = "estimator_label"
 
 
-def _several(runs: pd.DataFrame, labels: pd.Series) -> bool:
-    return runs.loc[runs["estimator_label"].isin(labels), "setting"].nunique() > 1
+def _wanted(runs: pd.DataFrame, wanted: str) -> Baseline | None:
+    """What the text stands for. An estimator's label goes before a setting's text, which may be given in quotes."""
+    labels = runs.loc[runs["estimator_label"] == wanted, "estimator_label"]
+    parts = zip(runs["estimator_label"], runs["schedule_label"], runs["axes"], strict=True)
+    texts = [in_quotes(label, None if pd.isna(schedule) else schedule, axes) for label, schedule, axes in parts]
+    is_setting = (runs["setting"] == wanted) | (pd.Series(texts, index=runs.index, dtype=object) == wanted)
+    if not len(labels) and is_setting.any():
+        row = runs[is_setting].iloc[0]
+        several = runs.loc[runs[_BY] == row[_BY], "setting"].nunique() > 1
+        return Baseline(str(row["setting"]), "setting") if several else Baseline(str(row[_BY]), _BY)
+    if not len(labels):
+        labels = runs.loc[runs["estimator"] == wanted, "estimator_label"]
+        if labels.nunique() > 1:
+            there = ", ".join(sorted(set(labels)))
+            raise ReportError(f"baseline: expected one of {there}, as there are several; got '{wanted}'.")
+    return Baseline(min(labels), _BY) if len(labels) else None
 
 
 def differences(runs: pd.DataFrame, metric: str, baseline: Baseline, *, band: float = 0.5) -> pd.DataFrame:
@@ -187,9 +195,10 @@ def differences(runs: pd.DataFrame, metric: str, baseline: Baseline, *, band: fl
     """
     tried = by_seed(runs, metric)
     rows = [_difference_row(tried, one, other, band) for one, other in _pairs(runs, baseline)]
-    columns = ["setting", "device", "estimator", "estimator_label", "versus", "n_pairs", "n_bad", "mean", "median"]
-    columns += ["low", "high", "probability_of_improvement", "improvement_low", "improvement_high", "equivalence"]
-    columns += ["p", "floor"]
+    rows = [{**row, "against": row["against"] if baseline.by == _BY else ""} for row in rows]
+    columns = ["setting", "device", "estimator", "estimator_label", "versus", "against", "n_pairs", "n_bad", "mean"]
+    columns += ["median", "low", "high", "probability_of_improvement", "improvement_low", "improvement_high"]
+    columns += ["equivalence", "p", "floor"]
     frame = pd.DataFrame([row for row in rows if row["n_pairs"]], columns=columns)
     frame["p_holm"] = st.holm(frame["p"].to_numpy(dtype=float))
     frame["n_comparisons"] = len(frame)
@@ -203,9 +212,9 @@ def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, 
         same = settings[is_baseline & (settings["device"] == one["device"])]
         if baseline.by == _BY:
             same = same[same["axes"] == one["axes"]]
-            schedules = {one["schedule_label"], NO_TEMPERATURE}
-            if one["schedule_label"] != NO_TEMPERATURE:
-                same = same[same["schedule_label"].isin(schedules)]
+            if not pd.isna(one["schedule_label"]):
+                free = same["schedule_label"].isna()
+                same = same[free | (same["schedule_label"] == one["schedule_label"])]
         for _, other in same.iterrows():
             yield one, other
 
@@ -268,6 +277,7 @@ def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float)
     return {
         **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},
         "versus": other["setting"],
+        "against": joined(None if pd.isna(other["schedule_label"]) else other["schedule_label"], other["axes"]),
         "n_pairs": len(all_pairs),
         "n_bad": found.n_bad,
         "mean": st.mean(finite),

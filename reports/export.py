@@ -1,32 +1,37 @@
-"""Tables as CSV (full precision), Markdown and LaTeX (booktabs)."""
+"""Tables as CSV (full precision) and Markdown. LaTeX is in ``reports.latex``."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import pandas as pd
 
 from reports.tables import Table
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "∞": r"$\infty$", "→": r"$\to$", "·": r"$\cdot$",
-    "≥": r"$\geq$", "–": "--", "<": r"$<$", ">": r"$>$", "τ": r"$\tau$",
-}  # fmt: skip
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
+_MARKS = re.compile(r"[`*~$]|(?<!\w)_|_(?!\w)")
+"""What Markdown takes for emphasis, code or a formula; an underscore within a word is none."""
+_ADDRESS = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
+def csv(frame: pd.DataFrame) -> bytes:
+    """The frame as UTF-8, with the mark by which a spreadsheet knows it. pandas and Python's "utf-8-sig" leave it out.
 
-
-def csv(frame: pd.DataFrame) -> str:
-    """The frame; a text that a spreadsheet would calculate gets an apostrophe before it, as spreadsheets mean text."""
+    A text that a spreadsheet would calculate gets an apostrophe before it, as spreadsheets mean text.
+    """
     texts = frame.select_dtypes(["object", "string"]).columns
     safe = frame.assign(**{name: frame[name].map(_no_formula) for name in texts})
-    return safe.rename(columns=_no_formula).to_csv(index=False, lineterminator="\n")
+    return safe.rename(columns=_no_formula).to_csv(index=False, lineterminator="\n").encode("utf-8-sig")
 
 
 def _no_formula(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """A look-alike such as ＝ counts, and so does what comes after white space or apostrophes of the text's own."""
+    if not isinstance(value, str):
+        return value
+    first = unicodedata.normalize("NFKC", value.lstrip("'").lstrip()[:1])
+    return f"'{value}" if first.startswith(_FORMULA) or value[:1] in ("\t", "\r", "\n") else value
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -44,40 +49,7 @@ def _markdown(table: Table) -> str:
 
 
 def _plain(text: str) -> str:
-    """Markdown that shows the text: no line breaks, no HTML, no links."""
-    text = text.replace("\\", "\\\\").replace("\n", " ").replace("`", "\\`")
-    return text.replace("<", "&lt;").replace("](", "]\\(")
-
-
-def latex(tables: Sequence[Table]) -> str:
-    head = "% needs \\usepackage{booktabs}; text is UTF-8\n"
-    return head + "\n".join(_latex(table) for table in tables)
-
-
-def _latex(table: Table) -> str:
-    align = "".join("r" if column.numeric else "l" for column in table.columns)
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{_escaped(table.caption)}}}",
-        rf"  \begin{{tabular}}{{{align}}}",
-        r"    \toprule",
-        _latex_row([column.title for column in table.columns]),
-        r"    \midrule",
-        *(_latex_row([cell.text for cell in row]) for row in table.rows),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _latex_row(texts: Sequence[str]) -> str:
-    r"""A row. A bracket or star at its beginning would be an argument of the \\\\ before it."""
-    row = " & ".join(map(_escaped, texts)) + r" \\"
-    return "    " + ("{}" if row.startswith(("[", "*")) else "") + row
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text.replace("\n", " "))
+    """Markdown that shows the text: no line breaks, no HTML, no links, no emphasis, no formulas."""
+    text = text.replace("\\", "\\\\").replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;")
+    text = _MARKS.sub(lambda found: f"\\{found.group()}", text).replace("](", "]\\(")
+    return _ADDRESS.sub(lambda found: f"&#{ord(found.group())};", text)

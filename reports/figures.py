@@ -14,12 +14,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports import palette
+from reports.ambient import put_aside
 from reports.comparison import SETTING, Metric, choose_baseline, difference_points, metrics
 from reports.comparison import differences as differences_of
 from reports.comparison import levels as levels_of
-from reports.frame import NO_TEMPERATURE, WORST
+from reports.frame import WORST
 from reports.palette import Style
-from reports.svg import Panel, inline, style
+from reports.settings import SEPARATOR, joined
+from reports.svg import Panel, inline, short, style
 
 if TYPE_CHECKING:
     from reports.context import Context
@@ -31,6 +33,7 @@ MAX_TOGETHER = 6  # more estimators than this get a panel each
 SIZE = (4.4, 3.1)
 
 
+@put_aside()
 def curves(
     history: pd.DataFrame, metric: str = "val/loss", x: str = "step", styles: Styles | None = None, words: str = ""
 ) -> list[Panel]:
@@ -78,6 +81,7 @@ def styles_of(frame: pd.DataFrame) -> Styles:
     return palette.styles(zip(frame["estimator"], frame["estimator_label"], strict=True))
 
 
+@put_aside()
 def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
     """Every run of ``Runs.runs`` as a point and each setting's mean with its interval; None where none has finished."""
     chosen = metrics(runs, first=metric)
@@ -85,6 +89,7 @@ def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
     return level_plot(runs, found, chosen[0], styles_of(runs)) if found is not None else None
 
 
+@put_aside()
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Panel | None:
     """Paired differences of ``Runs.runs`` to a baseline; None where nothing can be paired."""
     chosen, other = metrics(runs, first=metric), choose_baseline(runs, baseline)
@@ -102,13 +107,13 @@ def _facets(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         where = [str(part_of) for part_of in (device if data["device"].nunique() > 1 else "", axes) if part_of]
         if part["estimator_label"].nunique() > MAX_TOGETHER:
             by_label = part.groupby("estimator_label", sort=True)
-            facets += [(" · ".join([str(label), *where]), group) for label, group in by_label]
+            facets += [(joined(str(label), *where), group) for label, group in by_label]
             continue
-        free = part["schedule_label"] == NO_TEMPERATURE
-        schedules = sorted(set(part.loc[~free, "schedule_label"])) or [NO_TEMPERATURE]
-        for schedule in schedules:
-            name = "no temperature" if schedule == NO_TEMPERATURE else str(schedule)
-            facets.append((" · ".join([name, *where]), part[free | (part["schedule_label"] == schedule)]))
+        free = part["schedule_label"].isna()
+        for schedule in sorted(set(part.loc[~free, "schedule_label"])):
+            facets.append((joined(str(schedule), *where), part[free | (part["schedule_label"] == schedule)]))
+        if free.all():
+            facets.append((joined("no temperature", *where), part))
     return facets
 
 
@@ -149,7 +154,7 @@ def _curve_panel(
 
 def _run_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Styles, *, thin: bool) -> None:
     """A thin line per run or a band, and the median, in the colour and dash of the estimator."""
-    for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True):
+    for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True, dropna=False):
         how, middle = styles[str(label)], _median_curve(group, metric, x)
         if thin:
             for _, run in group.sort_values(x, kind="stable").groupby("run_key"):
@@ -159,20 +164,32 @@ def _run_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Sty
         _median_line(axes, middle, x, how, how.dash)
         _ends(axes, group, metric, x, how)
         if part["schedule_label"].nunique() > 2:
-            _end_label(axes, group, metric, x, str(schedule))
+            _end_label(axes, group, metric, x, _schedule(schedule))
 
 
 def _schedule_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Styles) -> None:
     """The medians of one estimator's schedules, told apart by their dash; the legend has them as they end, in order."""
     drawn = []
-    for number, (schedule, group) in enumerate(part.groupby("schedule_label", sort=True)):
+    for number, (schedule, group) in enumerate(part.groupby("schedule_label", sort=True, dropna=False)):
         how, middle = styles[str(group["estimator_label"].iloc[0])], _median_curve(group, metric, x)
         width = 1.9 if number < len(palette.DASHES) else 1.1
-        drawn.append((-middle["median"].iloc[-1], str(schedule), _median_line(axes, middle, x, how, number, width)))
+        drawn.append(
+            (-middle["median"].iloc[-1], _schedule(schedule), _median_line(axes, middle, x, how, number, width))
+        )
         _ends(axes, group, metric, x, how)
     drawn.sort(key=lambda each: each[:2])
-    lines, names = [line for _, _, line in drawn], [short(name, 44) for _, name, _ in drawn]
-    axes.legend(lines, names, frameon=False, fontsize=7.5, loc="best", handlelength=3, labelspacing=0.3)
+    legend(axes, [line for _, _, line in drawn], [name for _, name, _ in drawn], 44, fontsize=7.5, labelspacing=0.3)
+
+
+def legend(axes: Axes, lines: Sequence[Line2D], names: Sequence[str], length: int, **how: Any) -> None:
+    """A legend of exactly these lines. matplotlib would leave out names that begin with an underscore."""
+    made = axes.legend(lines, ["" for _ in names], frameon=False, loc="best", handlelength=3, **how)
+    for text, name in zip(made.get_texts(), names, strict=True):
+        text.set_text(short(name, length))
+
+
+def _schedule(label: object) -> str:
+    return "no temperature" if pd.isna(label) else str(label)
 
 
 def _median_line(axes: Axes, middle: pd.DataFrame, x: str, how: Style, dash: int, width: float = 2) -> Line2D:
@@ -221,27 +238,27 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
 
 
+@put_aside()
 def temperatures(history: pd.DataFrame) -> list[Panel]:
     """τ against the training step, one line per schedule (τ depends on the schedule, not on the estimator)."""
     if "tau" not in history or history["tau"].notna().sum() == 0:
         return []
     data = history[history["tau"].notna()]
+    data = data.assign(schedule_label=data["schedule_label"].map(_schedule))  # an older store may name none
     with style("tau"):
         figure = Figure((5.4, 3.0), layout="constrained")
         axes = figure.add_subplot()
-        names = sorted(set(data["schedule_label"]))
+        names, drawn = sorted(set(data["schedule_label"])), list[Line2D]()
         for number, name in enumerate(names):
             line = data[data["schedule_label"] == name].groupby("step")["tau"].median()
             marker = "o" if len(line) < 2 else None
             shade = (palette.INK, palette.MUTED)[number // len(palette.DASHES) % 2]
             dash = palette.line(number)
-            axes.plot(
-                line.index, line, color=shade, linewidth=1.8, marker=marker, label=short(name, 60), linestyle=dash
-            )
+            drawn += axes.plot(line.index, line, color=shade, linewidth=1.8, marker=marker, linestyle=dash)
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         finish(axes, "Temperature", "training step", "τ at the end of the epoch")
-        axes.legend(frameon=False, fontsize=8.5, loc="best", handlelength=3)
+        legend(axes, drawn, names, 60, fontsize=8.5)
         spans = [f"{name} from {part['tau'].iloc[0]:.3g} to {part['tau'].iloc[-1]:.3g}"
                  for name, part in data.sort_values("step").groupby("schedule_label")]  # fmt: skip
         return [inline(figure, "Temperature against the training step: " + "; ".join(spans) + ".")]
@@ -287,18 +304,14 @@ def difference_plot(
         name = _name(row, differences)
         same = (differences["setting"] == row["setting"]) & (differences["device"] == row["device"])
         if same.sum() > 1:
-            name += f", against {row['versus'].removeprefix(f'{baseline} · ')}"
+            name += f", against {row['against'] or row['versus']}"
         note = f"{row['n_bad']} of {row['n_pairs']} pairs failed" if row["n_bad"] else ""
         rows.append((name, mine[np.isfinite(mine)], row, note))
     return _forest(rows, f"Paired difference to {baseline}", metric, styles, zero=True)
 
 
-def short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def _name(row: pd.Series, frame: pd.DataFrame) -> str:
-    return f"{row['setting']} · {row['device']}" if frame["device"].nunique() > 1 else str(row["setting"])
+    return f"{row['setting']}{SEPARATOR}{row['device']}" if frame["device"].nunique() > 1 else str(row["setting"])
 
 
 MAX_ROWS = 40

@@ -9,10 +9,11 @@ run_key             hash of the run's configuration; unique in the frame (the ne
 name, label         as stored; ``label`` is the setting without the seed: ``rloo(n_samples=4) · constant(1)``
 estimator           the estimator's name: what a colour stands for
 estimator_label     the estimator with its parameters: ``rloo(n_samples=4)``
-schedule            the temperature schedule's kind; ``none`` where the estimator has no temperature
-schedule_label      the schedule with its parameters: ``constant(1)``
+schedule            the temperature schedule as stored; a missing value where the estimator has no temperature
+schedule_label      the schedule with its parameters: ``constant(1)``; a missing value where there is none
 axes                every other swept field, ``training.lr=0.001``; empty where nothing else is swept
-setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only
+setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only.
+                    These four are texts for readers, made so that what differs has different ones (``reports.naming``)
 device, seed        as stored; ``seed`` is an integer
 status              finished, failed, diverged, skipped, interrupted, running, waiting or missing
 error               first line of the error, empty where there is none
@@ -35,6 +36,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +45,9 @@ from typing import Any
 import pandas as pd
 
 from reports.files import write_bytes_atomically
+from reports.naming import is_absent, name_settings
+from reports.settings import from_stored
 
-NO_TEMPERATURE = "none"
 STATUSES = ("finished", "failed", "diverged", "interrupted", "running", "waiting", "skipped", "missing")
 ABSENT = ("missing", "waiting")  # they left no trace: nothing but their plan is known of them
 WORST = ("failed", "diverged")  # these rank last; the others have not been tried to the end
@@ -54,22 +57,20 @@ CORE = (
     *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
     *("start", "end", "shared_machine"),
 )
-
-
+UNTYPED = ("diagnostics.basket", "estimator.source")  # labels and a hash are texts, whatever they look like
 _LAST_SEED = 2**32 - 1
+_NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
 _TEXTS = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "device", "error", "sweep"),
     *("experiment", "experiment_id"),
 )
-_SOURCE = "estimator.source"
-"""The hash of a plugin's file: a version of an estimator, and nothing that a grid sweeps."""
 
 
 class ReportError(Exception):
     """Why there is nothing to report: one line for the terminal."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """A parent run: what was asked, and where and how it was answered."""
 
@@ -79,11 +80,16 @@ class Sweep:
     grid: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     plan: Sequence[Mapping[str, Any]] = ()
+    basket: Mapping[str, str] = field(default_factory=dict)  # name among the metrics -> label, of the diagnostics
     start: pd.Timestamp | None = None
     is_running: bool = False  # as far as the store knows
 
+    def __repr__(self) -> str:
+        state = "running" if self.is_running else "over"
+        return f"Sweep({self.run_id[:32]!r}: {len(self.plan)} planned runs, {state}, began {self.start})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Runs:
     """All stored runs of one experiment. The schema is in this module's docstring."""
 
@@ -94,6 +100,13 @@ class Runs:
     sweeps: tuple[Sweep, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be read; the report prints them
     latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
+
+    def __repr__(self) -> str:
+        counts = self.runs["status"].value_counts()
+        ended = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
+        what = f"{len(self.runs)} runs of {self.runs['setting'].nunique()} settings ({ended})"
+        more = f"{len(self.history)} epochs in .history, pictures of {len(self.images)} runs, {len(self.notes)} notes"
+        return f"Runs({self.experiment[:64]!r}: {what} in .runs,\n     {more})"
 
     def parquet_files(self) -> dict[str, bytes]:
         """runs.parquet and history.parquet: name -> content."""
@@ -112,11 +125,8 @@ def typed(text: Any) -> Any:
     plain = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
     if text in plain:  # "none" stays: it is the name of a choice, such as data.binarization
         return plain[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    if _NUMBER.fullmatch(text):  # no "nan", "1_000" or digits of another script: those are texts
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
     if text[:1] in "[{":
         try:
             return json.loads(text)
@@ -147,7 +157,7 @@ def _started(record: Mapping[str, Any]) -> float:
 def mark_former(records: Sequence[dict[str, Any]], sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """The records with ``former``: whether no plan has the run any more. Where plans have no run at all, none is.
 
-    Runs of an estimator whose file was edited since get the version into their label, so that they are settings of
+    Runs of an estimator whose file was edited since get the ``version`` that they are of, so that they are settings of
     their own: all but those of the version that was planned and started last.
     """
     planned = {str(entry.get("run_key", "")) for sweep in sweeps for entry in sweep.plan}
@@ -159,17 +169,8 @@ def mark_former(records: Sequence[dict[str, Any]], sweeps: Sequence[Sweep]) -> l
             current[str(record["estimator"])] = record.get("source")
     for record in marked:
         if current.get(str(record["estimator"]), record.get("source")) != record.get("source"):
-            _name_version(record)
+            record["version"] = str(record.get("source") or "")[:8]
     return [{name: value for name, value in record.items() if name != "source"} for record in marked]
-
-
-def _name_version(record: dict[str, Any]) -> None:
-    """Put the version of an estimator into its label: ``mine`` becomes ``mine [version 1a2b3c4d]``."""
-    label, estimator = str(record.get("label", "")), str(record.get("estimator_label") or "")
-    estimator = estimator or label.partition(" · ")[0] or str(record["estimator"])
-    named = f"{estimator} [version {str(record.get('source') or 'unknown')[:8]}]"
-    record["label"] = named + label.removeprefix(estimator) if label.startswith(estimator) else label
-    record["estimator_label"] = named
 
 
 def planned_but_missing(
@@ -180,22 +181,25 @@ def planned_but_missing(
     for entry in plan:
         key = str(entry.get("run_key", ""))
         if key and key not in known:
-            fields = {
-                name: str(entry.get(name, "")) for name in ("name", "label", "estimator", "schedule", "device", "seed")
-            }
-            missing[key] = {**fields, "run_id": "", "run_key": key, "status": status, "error": ""}
+            stated = ("name", "label", "estimator", "schedule", "device", "seed")
+            fields = {name: "" if entry.get(name) is None else str(entry[name]) for name in stated}
+            parts = from_stored(entry.get("setting"))
+            missing[key] = {**fields, "parts": parts, "run_id": "", "run_key": key, "status": status, "error": ""}
     return list(missing.values())
 
 
 def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per record, core columns first, sorted by setting, device, seed and key."""
-    frame = pd.DataFrame.from_records([dict(record) for record in records])
+    """One row per record, core columns first, sorted by setting, device, seed and key.
+
+    A record may have ``parts``, its setting, and ``version``, that of its estimator; without parts its label is read.
+    """
+    own = ("parts", "version")
+    frame = pd.DataFrame.from_records([{k: v for k, v in record.items() if k not in own} for record in records])
     for name in CORE:
         if name not in frame:
             frame[name] = None
     for name in _TEXTS:
         frame[name] = frame[name].fillna("").astype(str)
-    frame["schedule"] = frame["schedule"].replace("", NO_TEMPERATURE)
     seeds = pd.to_numeric(frame["seed"], errors="coerce").astype("Float64")
     frame["seed"] = seeds.where(seeds.between(0, _LAST_SEED) & (seeds % 1 == 0)).astype("Int64")
     frame["start"] = pd.to_datetime(frame["start"], utc=True)
@@ -206,61 +210,11 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         frame["test/soft_hard_gap"] = frame["test/neg_elbo"] - frame["test/relaxed_loss"]
     parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
     frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
-    frame = _label_parts(frame)
+    parts, versions = ([record.get(name) for record in records] for name in own)
+    frame = name_settings(frame, parts, versions, frame[parameters], ~frame["status"].isin(ABSENT))
     others = sorted(name for name in frame.columns if name not in CORE)
     order = ["setting", "device", "seed", "run_key"]
     return frame[[*CORE, *others]].sort_values(order, kind="stable", na_position="last").reset_index(drop=True)
-
-
-def _label_parts(frame: pd.DataFrame) -> pd.DataFrame:
-    """Split the stored label at its dots, and add what it does not say: other swept fields."""
-    stored = ["label", "estimator", "schedule", "estimator_label"]
-    parts = [_split(*row) for row in frame[stored].itertuples(index=False, name=None)]
-    frame["estimator_label"] = [part[0] for part in parts]
-    frame["schedule_label"] = [part[1] for part in parts]
-    frame["axes"] = [part[2] for part in parts]
-    varying = _unnamed_axes(frame)
-    if varying:
-        named = frame[varying].apply(
-            lambda row: [f"{k}={str(v)[:24]}" for k, v in row.items() if not _absent(v)], axis=1
-        )
-        frame["axes"] = [
-            " · ".join(filter(None, [axes, *more])) for axes, more in zip(frame["axes"], named, strict=True)
-        ]
-    shown = frame["schedule_label"].where(frame["schedule_label"] != NO_TEMPERATURE, "")
-    columns = zip(frame["estimator_label"], shown, frame["axes"], strict=True)
-    frame["setting"] = [" · ".join(filter(None, row)) for row in columns]
-    return frame
-
-
-def _split(label: str, estimator: str, schedule: str, estimator_label: str) -> tuple[str, str, str]:
-    """``rloo(n_samples=4) · constant(1) · lr=0.001`` -> its three parts; the schedule is there unless it is none."""
-    rest = label
-    if estimator_label and (label == estimator_label or label.startswith(f"{estimator_label} · ")):
-        rest = label.removeprefix(estimator_label)
-    elif label:
-        estimator_label, _, rest = label.partition(" · ")
-    parts = [part for part in rest.split(" · ") if part]
-    if schedule != NO_TEMPERATURE and parts:
-        schedule = parts.pop(0)
-    elif parts[:1] == [NO_TEMPERATURE]:
-        parts.pop(0)
-    return estimator_label or estimator, schedule, " · ".join(part for part in parts if not part.startswith("device="))
-
-
-def _absent(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
-
-
-def _unnamed_axes(frame: pd.DataFrame) -> list[str]:
-    """Parameters that differ between runs of one label and device, and are not named by the label."""
-    known = frame[~frame["status"].isin(ABSENT)]
-    groups = ["label", "device"]
-    settings = [name for name in known.columns if name not in CORE and "/" not in name and name != _SOURCE]
-    text = known[settings].astype(object).map(lambda value: None if _absent(value) else str(value))
-    text[groups] = known[groups]
-    differs = text.groupby(groups, dropna=False).nunique().max()
-    return sorted(str(name) for name in differs.index[differs > 1])
 
 
 def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
@@ -275,7 +229,7 @@ def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[s
     first = [*IDENTITY, "epoch", "step", "elapsed_s"]
     numbers = [name for name in frame.columns if name not in IDENTITY]
     frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
-    return frame[[*first, *sorted(name for name in frame.columns if name not in first)]]
+    return frame[[*first, *sorted(name for name in frame.columns if name not in first)]].copy()
 
 
 def parquet(frame: pd.DataFrame) -> bytes:
@@ -287,8 +241,8 @@ def parquet(frame: pd.DataFrame) -> bytes:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) or _absent(value)
+    return isinstance(value, str) or is_absent(value)
 
 
 def _as_text(value: Any) -> str | None:
-    return None if _absent(value) else value if isinstance(value, str) else json.dumps(value, default=str)
+    return None if is_absent(value) else value if isinstance(value, str) else json.dumps(value, default=str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -22,15 +22,15 @@ class Picture:
     estimator: str
     device: str
     seed: str
-    shown: Sequence[tuple[str, str]]  # title and data URI
+    shown: Sequence[tuple[str, str]] = field(repr=False)  # title and data URI
 
 
 @dataclass(frozen=True)
 class Gallery:
     """Originals once, and every setting that was shown them. Runs on different data make several."""
 
-    originals: str
-    pictures: Sequence[Picture]
+    originals: str = field(repr=False)
+    pictures: Sequence[Picture] = field(repr=False)
 
 
 def pictured(runs: Runs) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from reports import figures, gradients
 from reports.frame import IDENTITY, Runs
 from reports.gradients import Section
 from reports.palette import Style
+from reports.settings import distinct
 from reports.svg import Panel
 from reports.tables import Table
 
@@ -31,7 +32,7 @@ _CURVES = {
 def sections(runs: Runs) -> list[Section]:
     """One for each setting and device, at its first epoch and its last: over seeds, the run's own estimator first."""
     rows = long(runs.history)
-    labels, several = _labels(runs.runs), rows["device"].nunique() > 1
+    labels, several = _labels(runs), rows["device"].nunique() > 1
     found = []
     for (setting, device), group in rows.groupby(["setting", "device"], sort=True):
         name = f"{setting} on {device}" if several else str(setting)
@@ -43,8 +44,14 @@ def sections(runs: Runs) -> list[Section]:
     return found
 
 
-def _labels(runs: pd.DataFrame) -> dict[str, str]:
+def _labels(runs: Runs) -> dict[str, str]:
     """What a basket's estimator is called, by its name among the metrics, in the order of the basket."""
+    stated = {name: label for sweep in runs.sweeps for name, label in sweep.basket.items()}
+    return stated or _former_labels(runs.runs)
+
+
+def _former_labels(runs: pd.DataFrame) -> dict[str, str]:
+    """The same of an older store, which has the labels as one text."""
     listed = runs["diagnostics.basket"].dropna().map(str).unique() if "diagnostics.basket" in runs else []
     labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]
     return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
@@ -66,7 +73,9 @@ def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
         "measured", key=lambda names: names.map(lambda name: order.get(name, len(order)))
     )
     own = f"{group['estimator_label'].iloc[0]} (its own)"
-    named = means["measured"].map(lambda name: own if name == OWN else labels.get(name, name))
+    names = {OWN: own, **labels}
+    texts = distinct(means["measured"], lambda name: names.get(name, name), lambda name: f"{names.get(name)} [{name}]")
+    named = means["measured"].map(texts)
     return means.drop(columns="measured").assign(estimator=named, reason="").reset_index(drop=True)
 
 

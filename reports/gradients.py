@@ -6,9 +6,8 @@ seconds, and the reason why it was not measured, or an empty text.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from reports import export, palette, svg
-from reports.files import write_atomically
+from reports.ambient import put_aside
+from reports.files import write_atomically, write_bytes_atomically
 from reports.page import environment
-from reports.svg import Panel
+from reports.svg import Panel, short
 from reports.tables import Cell, Column, Table, number, p_value
 
 BIAS_MEANING = "length of (mean gradient − true gradient) ÷ length of the true one, Monte Carlo noise subtracted"
@@ -59,7 +59,7 @@ class Section:
 
     title: str
     truth: str
-    frame: pd.DataFrame
+    frame: pd.DataFrame = field(repr=False)
     meaning: str = ""
 
 
@@ -164,7 +164,7 @@ def _figure(frame: pd.DataFrame) -> Figure:
     for here in place[~noisy]:
         variance.annotate("none", (0.02, here), xycoords=("axes fraction", "data"), va="center", color=palette.MUTED)
     variance.set_xlabel("variance of one draw")
-    bias.set_yticks(place, list(frame["estimator"]))
+    bias.set_yticks(place, [short(str(name), 60) for name in frame["estimator"]])
     bias.set_ylim(len(frame) - 0.5, -0.5)
     for axes in (bias, cosine, variance):
         axes.grid(axis="y")
@@ -190,6 +190,7 @@ def _dots(axes: Axes, place: np.ndarray, frame: pd.DataFrame, name: str, label: 
     axes.set_xlabel(label)
 
 
+@put_aside()
 def write(sections: Sequence[Section], folder: Path, *, title: str, command: str, notes: Mapping[str, str]) -> Path:
     """Write gradients.html, gradients.csv, gradients.md and a figure for each section; return the page's path."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -197,13 +198,10 @@ def write(sections: Sequence[Section], folder: Path, *, title: str, command: str
     whole = whole[["problem", *(name for name in whole.columns if name != "problem")]]
     tables = [table(section.frame, f"{section.title}: truth {section.truth}") for section in sections]
     panels = [panel(section) for section in sections]
-    write_atomically(folder / "gradients.csv", export.csv(whole))
+    write_bytes_atomically(folder / "gradients.csv", export.csv(whole))
     write_atomically(folder / "gradients.md", export.markdown(tables))
-    for section in sections:
-        drawn = figure(section.frame)
-        picture = io.StringIO()
-        drawn.savefig(picture, format="svg", bbox_inches="tight", facecolor="white")
-        write_atomically(folder / "figures" / f"{section.title}.svg", picture.getvalue())
+    for section, shown in zip(sections, panels, strict=True):
+        write_atomically(folder / "figures" / f"{section.title}.svg", shown.for_paper())
     page = (
         environment()
         .get_template("gradients.html.j2")

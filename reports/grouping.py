@@ -12,10 +12,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.frame import ABSENT, CORE, NO_TEMPERATURE, WORST, ReportError
+from reports.frame import ABSENT, CORE, WORST, ReportError
+from reports.settings import distinct, quote
 
 NAMES = ("estimator", "estimator_label", "schedule", "schedule_label", "axes")
 """What may be grouped by, besides the parameters of the configuration."""
+NOT_SET = "not set"
 
 
 def choices(runs: pd.DataFrame) -> list[str]:
@@ -38,6 +40,7 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
         named = named[~named["estimator_label"].isin(left_out(runs, by))]
     if named.empty:
         raise ReportError(f"--group-by: expected estimators that are in every group of {by}, got none.")
+    named = named.assign(group=named["group"].fillna(_unknown(named)))
     if not of_estimators:
         named = named.assign(group=f"{by}=" + named["group"])
     rows = []
@@ -53,8 +56,8 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
                 "seed": seed,
                 "run_key": f"{group} {device} {seed}",
                 "estimator": part["estimator"].iloc[0] if of_estimators else group,
-                "schedule": NO_TEMPERATURE,
-                "schedule_label": NO_TEMPERATURE,
+                "schedule": None,
+                "schedule_label": None,
                 "status": _status(part["status"], settings),
                 "shared_machine": bool(part["shared_machine"].any()),
                 "start": part["start"].min(),
@@ -68,13 +71,26 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
 def _named(runs: pd.DataFrame, by: str) -> pd.DataFrame:
     """The runs with their group. A run that left no trace has that of the other runs of its setting."""
     if by.startswith("schedule"):
-        runs = runs[runs["schedule_label"] != NO_TEMPERATURE]
-    values = runs[by].astype(object).where(runs[by].notna(), None)
-    text = values.map(lambda value: "not set" if value is None else str(value))
+        runs = runs[runs["schedule_label"].notna()]
+    values = [None if missing else str(value) for value, missing in zip(runs[by], runs[by].isna(), strict=True)]
+    texts = distinct(values, lambda value: NOT_SET if value is None else value, _or_not_set)
+    text = pd.Series([texts[value] for value in values], index=runs.index, dtype=object)
     known = text[~runs["status"].isin(ABSENT)].groupby(runs["setting"]).agg(lambda each: each.iloc[0])
-    of_setting = runs["setting"].map(known).fillna("unknown")
+    of_setting = runs["setting"].map(known).astype(object)
     stated = by in NAMES
     return runs.assign(group=text.where((~runs["status"].isin(ABSENT)) | stated, of_setting))
+
+
+def _unknown(named: pd.DataFrame) -> str:
+    """What the group is called of settings of which no run left a trace: a text that is no group's."""
+    unknown = "unknown"
+    while (named["group"] == unknown).any():
+        unknown = f"({unknown})"
+    return unknown
+
+
+def _or_not_set(value: str | None) -> str:
+    return NOT_SET if value is None else quote(value)
 
 
 def left_out(runs: pd.DataFrame, by: str) -> list[str]:
@@ -82,7 +98,7 @@ def left_out(runs: pd.DataFrame, by: str) -> list[str]:
     if by in ("estimator", "estimator_label"):
         return []
     named = _named(runs, by)
-    named = named[named["group"] != "unknown"]
+    named = named[named["group"].notna()]
     groups = named.groupby("estimator_label")["group"].nunique()
     return sorted(set(runs["estimator_label"]) - set(groups.index[groups == named["group"].nunique()]))
 

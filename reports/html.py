@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from reports import export
+from reports.ambient import put_aside
 from reports.blocks import Pictures, Section, Tabular
 from reports.context import Context, Options
 from reports.files import Folder, write_atomically
 from reports.frame import Runs
+from reports.latex import latex
 from reports.page import environment
 from reports.sections import SECTIONS
 
 
+@put_aside()
 def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, pdf: bool = False) -> Path:
     """Write ``report.html``, ``tables/`` and ``figures/`` (SVG; with ``pdf`` also that) under ``out_dir``.
 
@@ -25,18 +27,14 @@ def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, p
     Raises ReportError for an option that fits no run, OSError where it cannot write.
     """
     context = Context(runs, options or Options())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has its own fonts
-        sections = [section(context) for section in SECTIONS]
-        page = render(context, sections)
-        with Folder(out_dir / "tables") as tables:
-            for name, text in table_files(sections).items():
-                tables.write(name, text.encode("utf-8"))
-            for name, content in runs.parquet_files().items():
-                tables.write(name, content)
-        with Folder(out_dir / "figures") as figures:
-            for name, content in figure_files(sections, pdf=pdf):
-                figures.write(name, content)
+    sections = [section(context) for section in SECTIONS]
+    page = render(context, sections)
+    with Folder(out_dir / "tables") as tables:
+        for name, content in (*table_files(sections).items(), *runs.parquet_files().items()):
+            tables.write(name, content)
+    with Folder(out_dir / "figures") as figures:
+        for name, content in figure_files(sections, pdf=pdf):
+            figures.write(name, content)
     write_atomically(out_dir / "report.html", page)
     return out_dir / "report.html"
 
@@ -60,22 +58,22 @@ def asked(runs: Runs) -> str:
     return questions[-1] if questions else ""
 
 
-def table_files(sections: Sequence[Section]) -> dict[str, str]:
-    """File name -> text of everything under tables/: tables of one name share their files."""
+def table_files(sections: Sequence[Section]) -> dict[str, bytes]:
+    """File name -> content of everything under tables/: tables of one name share their files."""
     named: dict[str, list[Tabular]] = {}
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Tabular) and block.name:
                 named.setdefault(block.name, []).append(block)
-    files = {}
+    files: dict[str, bytes] = {}
     for name, blocks in named.items():
         frames = [block.frame for block in blocks if block.frame is not None]
         if frames:
             whole = pd.concat(frames, ignore_index=True)
             first = [column for column in ("metric",) if column in whole]
             files[f"{name}.csv"] = export.csv(whole[[*first, *(each for each in whole.columns if each not in first)]])
-        files[f"{name}.md"] = export.markdown([block.table for block in blocks])
-        files[f"{name}.tex"] = export.latex([block.table for block in blocks])
+        files[f"{name}.md"] = export.markdown([block.table for block in blocks]).encode()
+        files[f"{name}.tex"] = latex([block.table for block in blocks]).encode()
     return files
 
 

@@ -17,10 +17,12 @@ from typing import Any
 import pandas as pd
 
 from reports import mlflow_environment
+from reports.ambient import put_aside
 from reports.artifacts import CHECKSUMS, Artifacts
 from reports.frame import (
     CORE,
     IDENTITY,
+    UNTYPED,
     ReportError,
     Runs,
     Sweep,
@@ -31,9 +33,10 @@ from reports.frame import (
     tidy,
     typed,
 )
+from reports.settings import TAG, from_json
 from reports.sqlite_uri import DATABASE, sqlite_path, sqlite_uri
 from reports.store_uri import checked_uri, reason
-from reports.visible import FILE, NAME, visible, visible_lines, without_passwords
+from reports.visible import FILE, NAME, visible, visible_json, visible_lines, without_passwords
 
 _FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
 _PAGE = 1000
@@ -44,6 +47,7 @@ DEFAULT_STORE = f"results/{DATABASE}"
 __all__ = ["ReportError", "Runs", "load"]
 
 
+@put_aside()
 def load(
     experiments: str | Sequence[str] | None = None,
     tracking_uri: str | None = None,
@@ -226,7 +230,7 @@ def _record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, s
     shared = typed(tags.get("time/shared_machine", params.get("time/shared_machine")))
     shared = metrics.pop("time/shared_machine", None) if shared is None else shared
     sweep = tags.get("harness.sweep", tags.get("mlflow.parentRunId", ""))
-    record = {name: typed(value) for name, value in params.items() if "/" not in name}  # only metrics have a slash
+    record = {name: _typed(name, value) for name, value in params.items() if "/" not in name}  # as metrics have
     record = {name: value for name, value in (record | metrics).items() if name not in (*CORE, *IDENTITY)}
     return record | {
         **identity,
@@ -241,11 +245,16 @@ def _record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, s
         "sweep": sweep,
         "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME),
         "experiment_id": visible(str(run.info.experiment_id), NAME),
+        "parts": from_json(run.data.tags.get(TAG, "")),
         "source": str(record.get("estimator.source") or ""),
         "start": _utc(run.info.start_time),
         "end": _utc(run.info.end_time),
         "shared_machine": bool(shared) if shared is not None else contended.get(sweep, False),
     }
+
+
+def _typed(name: str, value: str) -> Any:
+    return typed(value) if name not in UNTYPED else None if value == "None" else value
 
 
 def _sane(value: float) -> float:
@@ -278,10 +287,23 @@ def _sweep(run: Any, read: Artifacts) -> Sweep:
         question=visible_lines(run.data.tags.get("harness.question", "")),
         grid=visible_lines(read.text(run, "grid.yaml"), FILE),
         provenance=read.json(run, "provenance.json", dict),
-        plan=read.json(run, "plan.json", list),
+        plan=[_planned(entry) for entry in read.records(run, "plan.json")],
+        basket=_basket(run, read),
         start=_utc(run.info.start_time),
         is_running=run.info.status == "RUNNING",
     )
+
+
+def _planned(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A planned run, made visible but for its setting: that is compared first, and made visible with all others."""
+    return {**visible_json(entry), "setting": entry.get("setting")}
+
+
+def _basket(run: Any, read: Artifacts) -> dict[str, str]:
+    if "basket.json" not in run.data.tags.get(CHECKSUMS, ""):  # older sweeps, and those without diagnostics, have none
+        return {}
+    found = read.json(run, "basket.json", dict)
+    return {name: label for name, label in found.items() if isinstance(label, str)}
 
 
 def _with_provenance(sweep: Sweep, provenance: Mapping[str, Any]) -> Sweep:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,15 +25,18 @@ _COLOURS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Panel:
     """One picture: SVG markup, and the words for those who cannot see it."""
 
-    svg: str = field(repr=False)
+    svg: str
     alt: str
     wide: bool = False
-    drawing: Figure | None = field(default=None, repr=False, compare=False)
+    drawing: Figure | None = field(default=None, compare=False)
     name: str = ""  # of its style
+
+    def __repr__(self) -> str:
+        return f"Panel({self.alt[:100]!r}, {len(self.svg)} bytes of SVG)"
 
     def for_paper(self) -> str:
         """The same SVG as a file of its own: dark on white, with a font for every text."""
@@ -58,13 +62,26 @@ class Panel:
 
 @contextmanager
 def style(name: str) -> Iterator[None]:
-    """matplotlib's settings for one panel; nothing global changes. ``name`` makes the ids in its SVG unique."""
-    settings: dict[Any, Any] = sns.axes_style("white") | sns.plotting_context("paper") | _SETTINGS
-    with mpl.rc_context(settings | {"svg.hashsalt": name}):
-        yield
+    """matplotlib's own defaults with our settings, for one panel, whatever file, notebook or theme has set others.
+
+    What the caller has set is back afterwards; the backend stays, as no window is made. ``name`` makes the ids in its
+    SVG unique. The browser has its own fonts, so a letter that ours lacks is no warning, nor is a long name.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with mpl.rc_context(_defaults() | _SETTINGS | {"svg.hashsalt": name}):
+            yield
 
 
+def _defaults() -> dict[Any, Any]:
+    """What matplotlib itself comes with."""
+    return {key: value for key, value in dict.items(mpl.rcParamsDefault) if key not in _OF_WINDOWS}
+
+
+_OF_WINDOWS = ("backend", "backend_fallback", "interactive", "toolbar")
 _SETTINGS: dict[str, Any] = {
+    **sns.axes_style("white"),  # what seaborn calls so, whatever theme is set
+    **sns.plotting_context("paper"),
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
@@ -93,6 +110,10 @@ _SETTINGS: dict[str, Any] = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
+
+
+def short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:

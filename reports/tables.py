@@ -10,8 +10,10 @@ from html import escape
 import pandas as pd
 
 from reports import comparison
+from reports.ambient import put_aside
 from reports.comparison import DESCRIPTION, Metric
-from reports.frame import NO_TEMPERATURE, STATUSES, ReportError
+from reports.frame import STATUSES, ReportError
+from reports.settings import distinct, joined, quote
 
 MINUS = "−"
 _FARTHEST = 1e300
@@ -40,7 +42,7 @@ class Column:
     term: str = ""  # its place in reports.definitions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """A table that HTML, Markdown and LaTeX are written from."""
 
@@ -54,15 +56,20 @@ class Table:
             [[cell.text for cell in row] for row in self.rows], columns=[column.title for column in self.columns]
         )
 
+    def __repr__(self) -> str:
+        return f"Table({self.caption[:100]!r}, {len(self.rows)} rows × {len(self.columns)} columns)"
+
     def __str__(self) -> str:
         """What a terminal shows."""
-        return f"{self.caption}\n{self.frame().to_string(index=False)}"
+        with put_aside():
+            return f"{self.caption}\n{self.frame().to_string(index=False)}"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return str(
-            self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html()
-        )
+        with put_aside():
+            return str(
+                self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html()
+            )
 
 
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
@@ -107,6 +114,7 @@ def _setting_columns(several_devices: bool) -> list[Column]:
     return [Column("Setting", numeric=False, meaning="estimator · schedule · other axes", term="setting"), *device]
 
 
+@put_aside()
 def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
     """Mean, interval, median and IQM of each setting of ``Runs.runs``, best first; of the first metric by default."""
     chosen = comparison.metrics(runs, first=metric)
@@ -115,6 +123,7 @@ def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
     return levels_table(comparison.levels(runs, chosen[0].name, bad_is_worst=chosen[0].compared), chosen[0])
 
 
+@put_aside()
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Table:
     """Paired differences of each setting of ``Runs.runs`` to a baseline, by default straight_through."""
     chosen, other = comparison.metrics(runs, first=metric), comparison.choose_baseline(runs, baseline)
@@ -192,7 +201,7 @@ def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: 
         rows.append(
             [
                 *_setting(row, devices),
-                _versus(str(row["versus"]), baseline),
+                Cell(str(row["against"]) or "–", str(row["versus"]), title=str(row["versus"])),
                 Cell(pairs, row["n_pairs"], tone="warn" if row["n_bad"] else ""),
                 _num(row["mean"], digits, signed=True, tone=tone),
                 Cell(interval(row["low"], row["high"], digits, signed=True), width, tone=tone),
@@ -204,11 +213,6 @@ def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: 
         )
     caption = f"{metric.title} ({metric.name}): paired difference to {baseline}"
     return Table(", ".join(filter(None, [caption, metric.per])), columns, rows)
-
-
-def _versus(setting: str, baseline: str) -> Cell:
-    """The baseline's setting without its name, which the caption has."""
-    return Cell(setting.removeprefix(baseline).removeprefix(" · ") or "–", setting, title=setting)
 
 
 def _improvement(row: pd.Series) -> Cell:
@@ -237,24 +241,31 @@ def _holm(row: pd.Series) -> Cell:
 def completeness(runs: pd.DataFrame) -> Table:
     """Estimators × (schedule, device, axes): which runs of each cell ended how, with words and not only a colour."""
     columns_of = ["schedule_label", "device", "axes"]
-    heads = sorted(runs[columns_of].drop_duplicates().itertuples(index=False, name=None), key=_none_last)
-    titles = [Column(" · ".join(filter(None, [_schedule(head[0]), *head[1:]])), numeric=False) for head in heads]
+    there = runs[columns_of].drop_duplicates().itertuples(index=False, name=None)
+    heads = sorted(((None if pd.isna(head[0]) else head[0], *head[1:]) for head in there), key=_none_last)
+    titles = distinct(heads, _head, lambda head: _head((head[0] and quote(head[0]), *head[1:])))
     rows = []
     for (estimator, label), group in runs.groupby(["estimator", "estimator_label"], sort=True):
         cells = [Cell(str(label), str(label), estimator=str(estimator))]
         for head in heads:
-            mask = (group["schedule_label"] == head[0]) & (group["device"] == head[1]) & (group["axes"] == head[2])
+            same = group["schedule_label"].isna() if head[0] is None else group["schedule_label"] == head[0]
+            mask = same & (group["device"] == head[1]) & (group["axes"] == head[2])
             cells.append(_completeness_cell(group.loc[mask, "status"]))
         rows.append(cells)
-    return Table("How the planned runs ended", [Column("Estimator", numeric=False), *titles], rows)
+    columns = [Column("Estimator", numeric=False), *(Column(titles[head], numeric=False) for head in heads)]
+    return Table("How the planned runs ended", columns, rows)
 
 
-def _none_last(head: tuple[str, ...]) -> tuple[object, ...]:
-    return head[0] == NO_TEMPERATURE, *head
+Head = tuple[str | None, str, str]
+"""Schedule, None for no temperature, device and other axes."""
 
 
-def _schedule(label: str) -> str:
-    return "no temperature" if label == NO_TEMPERATURE else label
+def _none_last(head: Head) -> tuple[object, ...]:
+    return head[0] is None, head[0] or "", *head[1:]
+
+
+def _head(head: Head) -> str:
+    return joined("no temperature" if head[0] is None else head[0], *head[1:])
 
 
 def _completeness_cell(statuses: pd.Series) -> Cell:

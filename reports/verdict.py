@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports import statistics as st
 from reports.comparison import Baseline, Metric, Tried, bound_samples, by_seed, pairs
-from reports.frame import NO_TEMPERATURE, STATUSES
+from reports.frame import STATUSES
 from reports.tables import interval, number, p_value
 
 NB = "\u00a0"  # a space that does not break the line
@@ -112,8 +112,8 @@ def _unpaired(usable: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
         alike = those[those["axes"] == best["axes"]]
         if alike.empty:
             return f"{start}that was not run with {best['axes'] or 'the same other axes'}."
-        free = best["schedule_label"] == NO_TEMPERATURE
-        if not free and not alike["schedule_label"].isin([best["schedule_label"], NO_TEMPERATURE]).any():
+        free = alike["schedule_label"].isna() | pd.isna(best["schedule_label"])
+        if not (free | (alike["schedule_label"] == best["schedule_label"])).any():
             return f"{start}that was not run at the schedule {best['schedule_label']}."
     return f"{start}no seed finished in both."
 
@@ -218,7 +218,7 @@ def warnings(runs: pd.DataFrame) -> list[str]:
     """What a reader must know before quoting a number."""
     found = []
     finished = runs[runs["status"] == "finished"]
-    tempered = runs[runs["schedule_label"] != NO_TEMPERATURE]
+    tempered = runs[runs["schedule_label"].notna()]
     lr = "training.lr"
     if tempered["schedule_label"].nunique() > 1 and (lr not in runs or runs[lr].dropna().nunique() < 2):
         found.append(

@@ -14,6 +14,7 @@ from harness.journal import Attempt
 from harness.sweep import Span
 from harness.tracking.models import delete_models
 from harness.tracking.records import fitting, stated_sums
+from reports import settings
 from reports.places import local_path
 
 STORED = "harness.stored"
@@ -145,6 +146,7 @@ class Children:
             "harness.sweep": self._parent_id,
             "harness.label": run.label,
             "harness.estimator_label": run.estimator.label,
+            settings.TAG: run.setting.to_json(),
             "harness.status": "running",
             "harness.attempt": str(attempt.begun_ms),
         }

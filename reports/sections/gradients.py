@@ -39,7 +39,7 @@ def section(context: Context) -> Section:
     measured = gradient_history.sections(context.runs)
     if not measured:
         text = "Not measured: a `diagnostics` section in the grid asks for it (docs/diagnostics.md)."
-        return Section("gradients", "Gradient quality", [Words(text, "empty")])
+        return Section("gradients", "Gradient quality", [Words(text, "empty", code=True)])
     blocks: list[Block] = [
         Words(gradient_history.truth(context.history)),
         Heading("Every estimator at the end of training", "on the logits"),

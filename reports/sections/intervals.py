@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -47,7 +49,8 @@ def section(context: Context) -> Section:
 
 
 def _file(metric: str) -> str:
-    return metric.rpartition("/")[2].replace("_", "-")
+    """The metric as a part of a file's name: different metrics have different files."""
+    return re.sub(r"[^\w.]+", "-", metric.removeprefix("test/"))[:100].replace("_", "-")
 
 
 def profile(context: Context, metric: Metric) -> Panel | None:

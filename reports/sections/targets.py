@@ -15,7 +15,8 @@ from reports import figures, palette, tables
 from reports import statistics as st
 from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.context import Context, best_settings
-from reports.frame import IDENTITY, NO_TEMPERATURE, WORST
+from reports.frame import IDENTITY, WORST
+from reports.settings import distinct, in_quotes, joined
 from reports.svg import Panel, inline, style
 from reports.tables import Cell, Column, Table
 
@@ -112,11 +113,12 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
         figure = Figure(figures.SIZE, layout="constrained")
         axes = figure.add_subplot()
         spoken, last = [], max(float(group[x].max()) for group in runs.values())
-        kinds = sorted({_kind(group) for group in runs.values()} - {""})
+        there = {_kind(group) for group in runs.values()} - {(None, "")}
+        kinds = sorted(there, key=lambda kind: joined(*kind))
         for (setting, _), group in runs.items():
             label, kind = str(group["estimator_label"].iloc[0]), _kind(group)
             how, found = context.look[label], times(group, metric, x, target)
-            dash = kinds.index(kind) if kind else how.dash
+            dash = kinds.index(kind) if kind in there else how.dash
             at, share = st.reached_share(found.reached, found.watched)
             at, share = np.append(at, last), np.append(share, share[-1])
             axes.step(at, share, where="post", color=how.hex, linewidth=1.9, linestyle=palette.line(dash))
@@ -124,18 +126,21 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
         figures.finish(axes, f"{metric} ≤ {tables.number(target)}", UNITS[x], "share of runs")
         if len(kinds) > 1:
             lines = [Line2D([], [], color=palette.INK, linestyle=palette.line(i)) for i in range(len(kinds))]
-            names = [figures.short(kind, 40) for kind in kinds]
-            axes.legend(lines, names, frameon=False, fontsize=7.5, loc="best", handlelength=3)
+            figures.legend(axes, lines, _names(kinds), 40, fontsize=7.5)
         axes.set_ylim(-0.02, 1.03)
         axes.set_xlim(0, 1.03 * last)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         return inline(figure, f"Share of runs that have reached {target:.2f}, by {UNITS[x]}. {'; '.join(spoken)}.")
 
 
-def _kind(group: pd.DataFrame) -> str:
+def _kind(group: pd.DataFrame) -> tuple[str | None, str]:
     """What a dash stands for: the schedule and the other axes of a setting."""
-    schedule, axes = str(group["schedule_label"].iloc[0]), str(group["axes"].iloc[0])
-    return " · ".join(filter(None, ["" if schedule == NO_TEMPERATURE else schedule, axes]))
+    schedule, axes = group["schedule_label"].iloc[0], str(group["axes"].iloc[0])
+    return None if pd.isna(schedule) else str(schedule), axes
+
+
+def _names(kinds: Sequence[tuple[str | None, str]]) -> list[str]:
+    return list(distinct(kinds, lambda kind: joined(*kind), lambda kind: in_quotes(None, *kind)).values())
 
 
 def _table(

@@ -12,7 +12,7 @@ from reports import statistics as st
 from reports.blocks import Block, How, Pictures, Section, Tabular, Words
 from reports.comparison import Metric
 from reports.context import Context
-from reports.frame import NO_TEMPERATURE, WORST
+from reports.frame import WORST
 from reports.svg import Panel, inline, style
 from reports.tables import Cell, Column, Table
 
@@ -50,7 +50,7 @@ def section(context: Context) -> Section:
 
 def best_cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row per estimator, schedule and device: median over seeds at the best of the other axes, and which it was."""
-    tried = runs[(runs["schedule_label"] != NO_TEMPERATURE) & runs["status"].isin((*WORST, "finished"))]
+    tried = runs[runs["schedule_label"].notna() & runs["status"].isin((*WORST, "finished"))]
     if tried.empty:
         return pd.DataFrame()
     values = tried[metric].where(tried["status"] == "finished", math.inf).astype(float)
@@ -96,7 +96,7 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
     """Median against τ for constant schedules, a line per estimator with two temperatures or more."""
     if "schedule.tau" not in cells:
         return None
-    constant = cells[cells["schedule_label"].str.startswith("constant(") & cells["median"].map(math.isfinite)]
+    constant = cells[cells["median"].map(math.isfinite)]  # no other schedule has a tau
     constant = constant.assign(tau=pd.to_numeric(constant["schedule.tau"], errors="coerce")).dropna(subset=["tau"])
     lines = {key: group for key, group in constant.groupby(["estimator_label", "device"]) if group["tau"].nunique() > 1}
     if not lines:

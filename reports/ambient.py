@@ -1,0 +1,75 @@
+"""What a process has set and a report must not depend on: it is put aside while a report is made, and back afterwards.
+
+matplotlib's settings are in ``reports.svg``: every figure is drawn from its defaults and ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+_PANDAS = {
+    "display.max_colwidth": None,
+    "display.max_columns": None,
+    "display.max_rows": None,
+    "display.width": None,
+    "display.float_format": None,
+    "display.colheader_justify": "right",
+    "display.unicode.east_asian_width": False,
+    "styler.format.escape": None,
+    "styler.render.max_rows": None,
+    "styler.render.max_columns": None,
+    "styler.html.mathjax": True,
+}
+
+
+@contextmanager
+def put_aside() -> Iterator[None]:
+    """The caller's settings of warnings, numpy and pandas are the usual ones within; also a decorator."""
+    options = [part for pair in _PANDAS.items() for part in pair]
+    with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"), pd.option_context(*options):
+        if any(each[0] == "error" for each in warnings.filters):
+            warnings.simplefilter("default")  # a warning of a library does not end a report
+        yield
+
+
+def import_matplotlib() -> None:
+    """Import matplotlib as if nobody had configured it; only a command does that, whose process is its own.
+
+    It would stop at a backend or at settings that it does not know, and tell of a folder that it cannot write to.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    log = logging.getLogger("matplotlib")
+    level = log.level
+    kept = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    log.setLevel(logging.ERROR)
+    try:
+        with _away_from("matplotlibrc"):
+            importlib.import_module("matplotlib.font_manager")  # which asks for a folder to write to
+    finally:
+        log.setLevel(level)
+        del os.environ["MATPLOTLIBRC"]
+        os.environ.update({name: value for name, value in kept.items() if value is not None})
+
+
+@contextmanager
+def _away_from(name: str) -> Iterator[None]:
+    """Be in an empty folder where the current one has such a file: matplotlib looks there first."""
+    if not Path(name).exists():
+        yield
+        return
+    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+        yield
