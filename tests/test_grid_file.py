@@ -45,7 +45,7 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     path = pipe(GRID)
     grid = open_grid(str(path), path)
     assert grid.text == GRID
-    assert grid.load(load_registry()).name == grid.load(load_registry()).name == "piped"
+    assert grid.load(load_registry(), tmp_path).name == grid.load(load_registry(), tmp_path).name == "piped"
     named = tmp_path / "fifo.yaml"
     os.mkfifo(named)
     writer = threading.Thread(target=lambda: named.write_text(GRID))
@@ -84,16 +84,16 @@ def test_a_grid_from_a_pipe_must_have_a_name(capsys: pytest.CaptureFixture[str])
     )
 
 
-def test_what_is_wrong_with_it_has_its_place() -> None:
+def test_what_is_wrong_with_it_has_its_place(tmp_path: Path) -> None:
     path = pipe("seeds: [\n")
     with pytest.raises(GridError, match=r"/dev/fd/\d+:2:1: file: expected YAML, got a syntax error"):
-        open_grid(str(path), path).load(load_registry())
+        open_grid(str(path), path).load(load_registry(), tmp_path)
 
 
 def test_status_of_a_sweep_from_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "piped"
     folder.mkdir()
-    grid = GridFile(Path("/dev/stdin"), "-", GRID).load(load_registry())
+    grid = GridFile(Path("/dev/stdin"), "-", GRID).load(load_registry(), tmp_path)
     freeze(folder, grid, made_by())
     assert called("status", "--grid", pipe(GRID), "--out", tmp_path, "--json") == 0
     assert json.loads(capsys.readouterr().out)["next"] == []  # no file to name

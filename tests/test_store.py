@@ -25,6 +25,7 @@ from harness.runner import Options, run_sweep
 from harness.store import QUEUED, Store
 from harness.sweep import Span, read_sweep
 from harness.tracking import Tracker
+from harness.tracking.refusals import Refusals
 
 Gate = threading.Event
 
@@ -34,6 +35,7 @@ class FakeTracker:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.written: list[list[Record]] = []
+        self.refusals = Refusals()
         self.closed: list[str] = []
         self.error = error
         self.gate, self.entered = Gate(), Gate()
