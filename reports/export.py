@@ -27,7 +27,7 @@ def csv(frame: pd.DataFrame) -> bytes:
 
 
 def _no_formula(value: object) -> object:
-    """A look-alike such as the full-width one counts, and so does what comes after white space or apostrophes of the text's own."""
+    """A full-width sign counts too, and so does what comes after white space or apostrophes of the text itself."""
     if not isinstance(value, str):
         return value
     first = unicodedata.normalize("NFKC", value.lstrip("'").lstrip()[:1])
