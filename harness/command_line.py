@@ -33,6 +33,8 @@ class PathType(click.Path):
         super().__init__(file_okay=file_okay, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("expected a path, got an empty text.", param, ctx)
         return super().convert(expanded(str(value)), param, ctx)
 
 
@@ -42,6 +44,8 @@ FILE, FOLDER = PathType(), PathType(file_okay=False)
 def _one_grid(context: click.Context, option: click.Parameter, given: Sequence[str]) -> GridFile:
     if len(given) > 1:
         raise Refused(f"--grid: expected one grid, got {len(given)}. Give each to a command of its own.")
+    if not given[0]:
+        raise Refused("--grid: expected a file, got an empty text.")
     return open_grid(given[0], expanded(given[0]))
 
 

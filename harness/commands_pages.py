@@ -99,9 +99,11 @@ def ui(port: int, out: Path, tracking_uri: str | None) -> None:
 def _with_files(uri: str, out: Path) -> str:
     """Return a database's URI as the server reads it, after its runs were pointed at files that were moved with it."""
     from harness.tracking import STORE_ERRORS, first_line, follow_moved_files
-    from reports.sqlite_uri import unambiguous
+    from reports.sqlite_uri import sqlite_path, unambiguous
 
     uri = unambiguous(uri)
+    if (database := sqlite_path(uri)) is not None and not database.is_file():
+        raise Refused(f"--tracking-uri: expected an MLflow database, got no file at {database}. Run a grid first.")
     try:
         follow_moved_files(uri, out)
     except STORE_ERRORS as error:  # a database on a disk that cannot be written to shows all but moved files

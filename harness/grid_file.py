@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +75,10 @@ def open_grid(given: str, path: Path) -> GridFile:
 
 
 def is_pipe(path: Path) -> bool:
-    """Return whether a path is no file that later commands and other processes find there: a pipe or a device."""
-    outside = path.absolute().parts[1:2]
-    return outside in (("dev",), ("proc",)) or (path.exists() and not path.is_file() and not path.is_dir())
+    """Return whether a path is no file that later commands and other processes find there: a pipe or a device.
+
+    Names of a process's open files, such as /dev/stdin, may lead to a file, but for that process alone.
+    """
+    if re.fullmatch(r"/dev/(stdin|fd/.*)|/proc/.*/fd/.*", os.path.abspath(path)):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()

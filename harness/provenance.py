@@ -15,8 +15,13 @@ from typing import Any
 PACKAGES = ("argmax-harness", "torch", "torchvision", "mlflow", "numpy", "pandas", "seaborn", "scipy", "entmax")
 OWN_FILES = {"harness/provenance.py", "pyproject.toml"}
 GIT_TIMEOUT_S = 10.0
-GIT_SETTINGS = {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_EXEC_PATH"}
+GIT_SETTINGS = ("GIT_CONFIG_", "GIT_EXEC_PATH")
 """What git still hears of its environment: where its user's settings are, not which repository it is in."""
+
+
+def _is_a_setting(name: str) -> bool:
+    settings = name.startswith(GIT_SETTINGS) and name != "GIT_CONFIG_PARAMETERS"  # which git -c exports to a hook
+    return settings or not name.startswith("GIT_")
 
 
 @lru_cache(maxsize=1)
@@ -86,7 +91,7 @@ def _is_own_checkout(folder: Path) -> bool:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """Return what git says, or None. Variables that a hook exports do not reach it, and it never asks anything."""
-    kept = {name: value for name, value in os.environ.items() if name in GIT_SETTINGS or not name.startswith("GIT_")}
+    kept = {name: value for name, value in os.environ.items() if _is_a_setting(name)}
     environment = kept | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     command = ["git", "--no-pager", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     try:

@@ -89,8 +89,9 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         runs = list(skip_missing_devices(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
         executor.start(len(runs))
         registry = load_registry(options.plugins)
-        with process_state.kept():
-            sweep.costs = epoch_costs(grid.runs, registry)
+        if runs:
+            with process_state.kept():
+                sweep.costs = epoch_costs(grid.runs, registry)
         for line in freeze(lease.folder, grid, options.made_by, options.plugins, sweep.costs):  # nothing was refused
             progress.say(line)
         if options.keeps_grid and options.grid_path is not None:

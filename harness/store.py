@@ -90,7 +90,9 @@ class Store:
     @cached_property
     def _tracker(self) -> "Tracker":
         """The connection, made at its first use: the store may be down then, too."""
-        return self._connect()
+        tracker = self._connect()
+        tracker.refusals.heard = self._has_moved
+        return tracker
 
     def wait_for_room(self) -> None:
         """Wait until `write` will not."""

@@ -11,7 +11,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO, final
+from typing import Any, TextIO, final
 
 _PAIRS = """
 · *  – -  — -  − -  → ->  ← <-  ↔ <->  ⇌ <->  … ...  × x  ÷ /  ± +-  ≤ <=  ≥ >=  ≈ ~  ∼ ~  ≠ !=  ≡ =  ∞ inf  ∈ in
@@ -65,7 +65,7 @@ class Output(io.TextIOBase):
     """A text stream around standard output or error. It raises nothing: what cannot be written is dropped.
 
     `problem` says why something was dropped; it is None as long as nothing was, and where the reader has gone away
-    (`harness run | head`). It offers no `buffer`, so that no library writes past it.
+    (`harness run | head`). What is written to its `buffer` comes through it too.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -98,6 +98,13 @@ class Output(io.TextIOBase):
     def writable(self) -> bool:
         return True
 
+    def reconfigure(self, **_: object) -> None:
+        """Change nothing: every encoding works already."""
+
+    @property
+    def buffer(self) -> "_Bytes":
+        return _Bytes(self)
+
     def isatty(self) -> bool:
         try:
             return self._stream is not None and self._stream.isatty()
@@ -118,6 +125,25 @@ class Output(io.TextIOBase):
         stream, self._stream = self._stream, None
         if stream is not None:
             _write_nowhere(stream)
+
+
+@final
+class _Bytes(io.RawIOBase):
+    """The bytes that a program writes past the text layer, as text."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        data = bytes(content)
+        self._output.write(data.decode("utf-8", "backslashreplace"))
+        return len(data)
+
+    def flush(self) -> None:
+        self._output.flush()
 
 
 @contextmanager

@@ -169,3 +169,28 @@ def test_a_script_without_a_guard_runs_a_sweep(tmp_path: Path, out: Path, stdin:
     assert (tmp_path / "results" / "piped" / "grid.yaml").read_text() == GRID
     stored = (tmp_path / "results" / "piped" / "origin.json").read_text()
     assert '"harness run --grid results/piped/grid.yaml --out results --workers 1"' in stored
+
+
+def test_an_ordinary_file_in_memory_is_no_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Path("/dev/shm")  # noqa: S108
+    if not os.access(memory, os.W_OK):
+        pytest.skip("no /dev/shm to write to")
+    path = memory / f"{tmp_path.name}-{os.getpid()}.yaml"
+    path.write_text(GRID)
+    try:
+        assert not is_pipe(path)
+        monkeypatch.chdir(memory)
+        assert not is_pipe(Path(path.name))
+        monkeypatch.chdir("/dev")
+        assert is_pipe(Path("stdin"))
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize("option", ["--out", "--grid", "--plugin"])
+def test_an_empty_path_is_refused(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    given = ["--grid", ""] if option == "--grid" else ["--grid", path, option, ""]
+    assert called("run", *given, "--dry-run") == 2
+    assert "got an empty text." in capsys.readouterr().err

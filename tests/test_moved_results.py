@@ -15,11 +15,12 @@ from outages import check, forget_places, play, replay, small_grid
 from reports_store import Planned, StoreWriter
 
 from harness import next_steps, origin
-from harness.cli import cli
+from harness.cli import cli, main
 from harness.grid import Grid
+from harness.lease import Lease
 from harness.origin import Origin
 from harness.sweep import read_sweep
-from harness.tracking import Tracker, attach, default_uri, follow_moved_files
+from harness.tracking import Tracker, TrackingError, attach, default_uri, follow_moved_files
 from reports import load
 from reports.places import present_place
 
@@ -171,9 +172,7 @@ def test_files_that_never_lay_beside_the_database_stay_where_they_are(tmp_path: 
 
 def test_a_report_is_attached_in_the_new_place(one: Path) -> None:
     there = move(one)
-    page = there / "report.html"
-    page.write_text("<html>")
-    run = attach(default_uri(there), "away", page)
+    run = attach(default_uri(there), "away", page_in(there))
     assert (there / "artifacts" / "away" / run.run_id / "artifacts" / "report" / "report.html").is_file()
 
 
@@ -226,3 +225,55 @@ def test_the_report_is_the_same_byte_for_byte(tmp_path: Path) -> None:
     names = [path.relative_to(reports[0]) for path in sorted(reports[0].rglob("*")) if path.is_file()]
     assert len(names) > 20
     assert filecmp.cmpfiles(*reports, [str(name) for name in names], shallow=False)[1:] == ([], [])
+
+
+# --- whose places are changed ----------------------------------------------------------------------------------------
+
+
+def test_a_sweep_that_is_driven_keeps_its_places(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver may see the folder under another name, as in a container, and asks MLflow for places as it goes."""
+    there = move(one)
+    known = places(there)
+    with Lease(there / "away"):
+        assert follow_moved_files(default_uri(there), there) == 0
+        with pytest.raises(TrackingError, match=r"got no such folder\. If the sweep runs, and sees"):
+            attach(default_uri(there), "away", page_in(there))
+        monkeypatch.setattr("os.execv", lambda *_: None)
+        assert main_code("ui", "--out", there, "--port", 5997) == 0
+        assert places(there) == known
+        assert follow_moved_files(default_uri(there), there, own="away") > N_RUNS
+    assert all(place.startswith(there.as_uri()) for place in places(there))
+
+
+def test_a_driver_changes_the_places_of_its_own_sweep_alone(one: Path) -> None:
+    there = move(one)
+    known = places(there)
+    assert follow_moved_files(default_uri(there), there, own="another") == 0
+    Tracker(default_uri(there), out=there)
+    assert places(there) == known
+
+
+def test_a_second_way_to_the_same_folder_changes_nothing(one: Path) -> None:
+    known = places(one)
+    link = one.parent / "link"
+    link.symlink_to(one)
+    assert follow_moved_files(default_uri(link), link) == 0
+    assert places(one) == known
+
+
+def test_ui_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main_code("ui", "--tracking-uri", f"sqlite:///{tmp_path}/typo.db") == 2
+    assert "expected an MLflow database, got no file at" in capsys.readouterr().err
+    assert not (tmp_path / "typo.db").exists()
+
+
+def page_in(folder: Path) -> Path:
+    page = folder / "report.html"
+    page.write_text("<html>")
+    return page
+
+
+def main_code(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0)

@@ -51,6 +51,7 @@ def rest(code: str, message: str) -> RestException:
         MlflowException("API request to endpoint /log-batch failed with error code 413 != 200"),
         caused(DataError("INSERT", {}, Exception("value too long"))),
         caused(IntegrityError("INSERT", {}, Exception("unique"))),
+        caused(OperationalError("INSERT", {}, Exception("(1366, \"Incorrect string value: '\\xF0'\")"))),
         caused(UnicodeEncodeError("utf-8", "\\ud800", 0, 1, "surrogates not allowed")),
     ],
 )
@@ -71,6 +72,9 @@ def test_a_refusal_for_good(error: Exception) -> None:
         MlflowException.invalid_parameter_value("The run x must be in the 'active' state. Current state is deleted."),
         rest("RESOURCE_DOES_NOT_EXIST", "Run with id=x not found"),
         rest("PERMISSION_DENIED", "no"),
+        rest("MALFORMED_REQUEST", "the request was cut"),
+        rest("INVALID_PARAMETER_VALUE", "Active workspace is required."),
+        caused(IntegrityError("INSERT", {}, Exception("FOREIGN KEY constraint failed"))),
     ],
 )
 def test_an_outage(error: Exception) -> None:

@@ -246,3 +246,13 @@ def test_a_sweep_goes_on_whatever_happens_to_its_output(tmp_path: Path, out: Pat
     journal = (tmp_path / "results" / "dim" / "journal.jsonl").read_bytes()
     assert journal.count(b'"kind": "finished"') == 2
     assert re.match(rb"[0-9a-f]{8} \{", journal)  # nothing was printed into it
+
+
+def test_a_program_may_reconfigure_it_or_write_bytes() -> None:
+    """Scripts and plug-ins do both with the standard output of Python."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    output = Output(stream)
+    output.reconfigure(encoding="utf-8", errors="strict")
+    assert output.buffer.write("τ and \xff".encode() + b"\xff") == 10
+    output.buffer.flush()
+    assert stream.buffer.getvalue() == b"tau and \\xff\\xff"  # type: ignore[attr-defined]

@@ -2,6 +2,9 @@
 
 Reports find the files without this (`reports.places`). But MLflow itself would look for them in the place where they
 were, and write there. A server keeps its own files, so this is for databases only.
+
+A driver asks MLflow for the place of each run, and may see the folder under another name, as in a container. So the
+places of a sweep are changed by its own driver, or while it has none.
 """
 
 from collections.abc import Sequence
@@ -10,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
+from harness.lease import holder
 from harness.tracking.databases import with_limit
 from reports.places import ARTIFACTS, local_path
 from reports.sqlite_uri import sqlite_path
@@ -17,8 +21,11 @@ from reports.sqlite_uri import sqlite_path
 _PLACES = {"runs": ("run_uuid", "artifact_uri"), "logged_models": ("model_id", "artifact_location")}
 
 
-def follow_moved_files(uri: str, out: Path | None = None) -> int:
+def follow_moved_files(uri: str, out: Path | None = None, *, own: str | None = None) -> int:
     """Point the database at the files below its own folder, or below `out`. Return how many places were changed.
+
+    `own` is the experiment of the sweep whose lease the caller holds: only that one is looked at then. Without it all
+    are that have no driver.
 
     An experiment has moved if files of its runs lie there; or if its place is gone, and the database lies in `out` and
     so should they. Then its runs and models have moved that lie there or are gone from where they were. Raises
@@ -30,10 +37,24 @@ def follow_moved_files(uri: str, out: Path | None = None) -> int:
     engine = create_engine(with_limit(uri))
     try:
         with engine.connect() as connection:
-            experiments = connection.execute(text("SELECT experiment_id, name, artifact_location FROM experiments"))
-            return sum(_follow(connection, row, folders, home) for row in experiments.all())
+            query = text("SELECT experiment_id, name, artifact_location FROM experiments")
+            rows = [row for row in connection.execute(query).all() if own is None or row.name == own]
+            free = [row for row in rows if own is not None or not _is_driven(row.name, folders)]
+            return sum(_follow(connection, row, folders, home) for row in free)
     finally:
         engine.dispose()
+
+
+def _is_driven(name: str, folders: Sequence[Path]) -> bool:
+    return any(holder(folder / name) is not None for folder in folders)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Return whether two paths lead to one folder, be it through a link or a second mount."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def _follow(connection: Any, experiment: Any, folders: Sequence[Path], home: Path | None) -> int:
@@ -42,6 +63,8 @@ def _follow(connection: Any, experiment: Any, folders: Sequence[Path], home: Pat
     before = _local(location)
     targets = [folder / ARTIFACTS / name for folder in folders]
     if before is None or before in targets or before.parts[-2:] != (ARTIFACTS, name):
+        return 0
+    if any(_is_same(before, target) for target in targets):
         return 0
     rows = {table: _rows(connection, table, number) for table in _PLACES}
     target = next((each for each in targets if any((each / row[0]).is_dir() for row in rows["runs"])), None)

@@ -18,22 +18,26 @@ from reports.visible import NAME, visible
 NAMED = 5
 """So many refusals are named; a value that is refused in every epoch of a thousand runs would fill the screen."""
 
-_REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "RESOURCE_ALREADY_EXISTS"})
+_REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS"})
 _CAUSES = (DataError, IntegrityError, NotSupportedError, UnicodeError)
-_IN_WORDS = re.compile(r"\.(DataError|IntegrityError|NotSupportedError|StringDataRightTruncation)\b|error code 413 ")
-"""How a server says the same: its text has the exception of its database, or the request was too large."""
-_DELETED = ("in the 'active' state", "active lifecycle", "deleted")
-"""What MLflow says of a run that somebody deleted meanwhile. Its values are fine: a replay makes the run anew."""
+_IN_WORDS = re.compile(
+    r"\.(DataError|IntegrityError|NotSupportedError|StringDataRightTruncation)\b|Incorrect string value|error code 413 "
+)
+"""How a server says the same: its text has the exception of its database, or the request was too large. MySQL calls a
+letter that its tables lack an operational error."""
+_NOT_THE_VALUE = re.compile(r"in the 'active' state|active lifecycle|deleted|FOREIGN KEY|workspace", re.IGNORECASE)
+"""What MLflow and its databases say where something else is wrong: a run that was deleted meanwhile, which a replay
+makes anew, or a server that is not set up."""
 
 
 def is_for_good(error: BaseException) -> bool:
     """Return whether a store refused what it was given, and will do so again."""
+    text = str(error)
+    if _NOT_THE_VALUE.search(text):
+        return False
     if isinstance(error.__cause__, _CAUSES) or isinstance(error, _CAUSES):
         return True
-    text = str(error)
-    if not isinstance(error, MlflowException) or any(words in text for words in _DELETED):
-        return False
-    return error.error_code in _REFUSED or _IN_WORDS.search(text) is not None
+    return isinstance(error, MlflowException) and (error.error_code in _REFUSED or bool(_IN_WORDS.search(text)))
 
 
 def hint(error: BaseException) -> str:
@@ -45,10 +49,14 @@ def hint(error: BaseException) -> str:
 
 @final
 class Refusals:
-    """Counts what a store refused, and keeps lines about it until they are said."""
+    """Counts what a store refused, and keeps lines about it until they are said.
+
+    `heard` is called whenever the store has answered with a refusal: it is not silent.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.heard: Callable[[], None] = lambda: None
         self._known: set[str] = set()
         self._unsaid: list[str] = []
 
@@ -74,6 +82,7 @@ class Refusals:
         except STORE_ERRORS as error:
             if not is_for_good(error):
                 raise
+            self.heard()
             if len(entities) == 1:
                 self._note(f"{type(entities[0]).__name__.lower().removeprefix('run')} {entities[0].key}", error)
                 return
@@ -90,4 +99,4 @@ class Refusals:
         if len(self._known) <= NAMED:
             self._unsaid.append(f"tracking: the store refused the {what}: {first_line(error)}")
         elif len(self._known) == NAMED + 1:
-            self._unsaid.append("tracking: the store refused more, which is counted at the end")
+            self._unsaid.append("tracking: the store refuses more values; they are counted at the end")

@@ -14,6 +14,7 @@ from harness.tracking.files import Files
 from harness.tracking.moved import follow_moved_files
 from harness.tracking.notes import FILE, report_tags
 from harness.tracking.records import checksum_tag, sha256, stated_sums
+from reports.places import local_path
 from reports.sqlite_uri import unambiguous
 from reports.visible import NAME, visible
 
@@ -46,6 +47,12 @@ def attach(uri: str, experiment: str, page: Path, results: Path | None = None) -
         raise TrackingError(
             "tracking: expected a server that keeps files itself, got one that says they lie on this machine, at "
             f"{visible(run.info.artifact_uri, NAME)}. Where they do, give the store itself as --tracking-uri."
+        )
+    place = local_path(run.info.artifact_uri)
+    if is_database(uri) and place is not None and not place.is_dir():
+        raise TrackingError(
+            f"tracking: expected the files of the sweep in {visible(str(place), NAME)}, got no such folder. If the "
+            "sweep runs, and sees its results under another name, attach the report when it has ended."
         )
     files = dict(_files(page))
     Files(client).log(run.info.run_id, files)

@@ -73,6 +73,7 @@ class Tracker:
     def __init__(self, uri: str, *, out: Path) -> None:
         """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is none."""
         self.uri = uri = unambiguous(uri)
+        self._out = out
         self._artifacts = (out / ARTIFACTS).absolute()
         check_server(uri)
         if is_database(uri):
@@ -82,8 +83,6 @@ class Tracker:
             try_server(uri)
             self._client = MlflowClient(tracking_uri=with_limit(uri))
             self._client.search_experiments(max_results=1)
-            if is_database(uri):
-                follow_moved_files(uri, out)
         except ImportError as error:
             raise TrackingError(
                 f"tracking: expected the driver of the database at {without_passwords(uri)}, got: {error}. Install it; "
@@ -112,8 +111,10 @@ class Tracker:
     ) -> None:
         """Find or create experiment and parent run of a sweep; `files` become the parent's artifacts, by name.
 
-        `note` is its description, in Markdown.
+        `note` is its description, in Markdown. Call it while holding the sweep's lease.
         """
+        if is_database(self.uri):
+            follow_moved_files(self.uri, self._out, own=name)
         self._planned = {run.key: run for run in runs}
         self._grid, self._sweep_id = name, sweep_id
         self.experiment_id = self._experiment(name)
@@ -191,7 +192,9 @@ class Tracker:
         tag_best(self._client, self._runs, self.parent_id, told.best)
         tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
         tags += note_tags(self._client.get_run(self.parent_id).data.tags, told.note)
-        self._log_batches(self.parent_id, [*tags, RunTag(STORED, self._digest(spans))])
+        if not self.refusals.count:  # else the next sweep looks at every run again
+            tags.append(RunTag(STORED, self._digest(spans)))
+        self._log_batches(self.parent_id, tags)
         self._client.set_terminated(self.parent_id, status=status)
 
     def missing(self, spans: Mapping[str, Span], *, thorough: bool) -> set[str]:
