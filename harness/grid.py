@@ -219,7 +219,8 @@ def _devices(node: Node, problems: Problems) -> list[Placed]:
     found = [axes.at(item, path) for item, path in axes.items(node, "devices", "device", problems)]
     for device in found:
         if not isinstance(device.value, str) or not re.fullmatch(DEVICE, device.value):
-            problems.expected(device, "cpu, cuda, cuda:N or mps", device.value, ["cpu", "cuda", "cuda:0", "mps"])
+            hint = "A GPU is cuda, or mps on a Mac." if device.value == "gpu" else ""
+            problems.expected(device, "cpu, cuda, cuda:N or mps", device.value, ["cpu", "cuda", "cuda:0", "mps"], hint)
     return found
 
 

@@ -46,10 +46,20 @@ def reason(error: Exception) -> str:
 
 
 def _database_at(path: Path) -> Path | None:
-    """Return the database that a path means: the file, or that of a results folder. None for another folder."""
+    """Return the database that a path means: the file, or that of a results folder. None for MLflow's store of files.
+
+    Raises ReportError for another folder.
+    """
     if not path.is_dir():
         return path
-    return path / DATABASE if (path / DATABASE).is_file() else None
+    if (path / DATABASE).is_file():
+        return path / DATABASE
+    if any(path.glob("*/meta.yaml")):
+        return None
+    raise ReportError(
+        f"tracking URI: expected a results folder, got '{path}' without {DATABASE}. Run a grid first, or give the "
+        "folder that `harness run --out` wrote to."
+    )
 
 
 def _check_sqlite(path: Path) -> None:

@@ -50,7 +50,7 @@ __all__ = ["ReportError", "Runs", "load"]
 @put_aside()
 def load(
     experiments: str | Sequence[str] | None = None,
-    tracking_uri: str | None = None,
+    tracking_uri: str | Path | None = None,
     *,
     former: bool = False,
     results: Path | None = None,
@@ -67,7 +67,7 @@ def load(
     """
     mlflow_environment.prepare()
     here = sqlite_uri(Path(DEFAULT_STORE).resolve())
-    tracking_uri = checked_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or here)
+    tracking_uri = checked_uri(str(tracking_uri or "") or os.environ.get("MLFLOW_TRACKING_URI") or here)
     database = sqlite_path(tracking_uri)
     folders = [folder for folder in (database and database.parent, results and results.absolute()) if folder]
     from google.protobuf.json_format import Error as ProtobufError  # of an answer that is not MLflow's

@@ -121,3 +121,9 @@ def test_reports_take_a_path_in_place_of_a_uri(out: Path, tmp_path: Path, monkey
     for place in ("no such", "results/other.db"):
         with pytest.raises(ReportError, match=rf"expected a database, got no file at '{tmp_path}/{place}'\. Run a"):
             checked_uri(place)
+
+
+def test_a_folder_without_a_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    with pytest.raises(ReportError, match=rf"expected a results folder, got '{tmp_path}' without mlflow\.db\. Run a"):
+        load("mine", tmp_path)
