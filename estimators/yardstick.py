@@ -5,7 +5,8 @@ Nothing here knows an estimator's formula; enumeration is by a plain loop, indep
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 
 import torch
@@ -110,28 +111,40 @@ def run(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> 
 
     The generator is restored, and what the estimator learns from the call stays with a copy of it.
     """
-    return call(prepared(estimator, logits_BLK), logits_BLK, cost, seed)
-
-
-def prepared(estimator: Estimator, logits_BLK: Tensor) -> Estimator:
-    """Return a copy that has made its parameters for logits of that shape, as at the start of a run; always the same.
-
-    The number of classes is the one for which the estimator asks for that many numbers.
-    """
-    own, (_, n_latents, n_outputs) = copy.deepcopy(estimator), logits_BLK.shape
-    n_categories = next(k for k in (n_outputs, *range(1, 2 * n_outputs + 2)) if own.n_outputs(k) == n_outputs)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        own.prepare(n_latents, n_categories, n_context=0)
-    return own.to(logits_BLK.device)
+    with _seeded(seed, logits_BLK):
+        return _cost_and_gradient(_prepared(estimator, logits_BLK), logits_BLK, cost)
 
 
 def call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return what `run` does. The estimator is no copy: it keeps what it learns from the call."""
-    leaf_BLK = logits_BLK.detach().clone().requires_grad_()
-    with torch.random.fork_rng(devices=[leaf_BLK.device] if leaf_BLK.is_cuda else []):
+    """Return what `run` does, of an estimator that is prepared. It is no copy: it keeps what it learns from the call."""
+    with _seeded(seed, logits_BLK):
+        return _cost_and_gradient(estimator, logits_BLK, cost)
+
+
+def prepared(estimator: Estimator, logits_BLK: Tensor) -> Estimator:
+    """Return a copy that has made its parameters for logits of that shape, as at the start of a run; always the same."""
+    with _seeded(0, logits_BLK):
+        return _prepared(estimator, logits_BLK)
+
+
+@contextmanager
+def _seeded(seed: int, like: Tensor) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
         torch.manual_seed(seed)
-        cost_B = estimator(leaf_BLK, cost).cost_B
+        yield
+
+
+def _prepared(estimator: Estimator, logits_BLK: Tensor) -> Estimator:
+    """The number of classes is the one for which the estimator asks for that many numbers."""
+    own, (_, n_latents, n_outputs) = copy.deepcopy(estimator), logits_BLK.shape
+    n_categories = next(k for k in (n_outputs, *range(1, 2 * n_outputs + 2)) if own.n_outputs(k) == n_outputs)
+    own.prepare(n_latents, n_categories, n_context=0)
+    return own.to(logits_BLK.device)
+
+
+def _cost_and_gradient(estimator: Estimator, logits_BLK: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
+    leaf_BLK = logits_BLK.detach().clone().requires_grad_()
+    cost_B = estimator(leaf_BLK, cost).cost_B
     (gradient_BLK,) = torch.autograd.grad(cost_B.sum(), leaf_BLK)
     return cost_B.detach(), gradient_BLK
 

@@ -181,7 +181,7 @@ def test_the_whole_conformance_takes_what_is_made_in_prepare_and_gradients_that_
 def test_a_temperature_of_all_latents_is_told_by_the_whole_conformance_only():
     estimator = build("temperature_of_all_latents", RIGHT)
     assert check_examples(estimator)
-    with pytest.raises(AssertionError, match="expected the code of each latent from its own logits alone"):
+    with pytest.raises(AssertionError, match="expected a gradient of each latent by its own logits alone"):
         check_independence(estimator)
 
 
