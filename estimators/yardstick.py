@@ -116,13 +116,13 @@ def run(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> 
 
 
 def call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return what `run` does, of an estimator that is prepared. It is no copy: it keeps what it learns from the call."""
+    """Return what `run` does, of a prepared estimator. It is not copied: it keeps what it learns from the call."""
     with _seeded(seed, logits_BLK):
         return _cost_and_gradient(estimator, logits_BLK, cost)
 
 
 def prepared(estimator: Estimator, logits_BLK: Tensor) -> Estimator:
-    """Return a copy that has made its parameters for logits of that shape, as at the start of a run; always the same."""
+    """Return a copy that has made its parameters for logits of that shape, always the same, as a run does."""
     with _seeded(0, logits_BLK):
         return _prepared(estimator, logits_BLK)
 

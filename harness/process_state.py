@@ -245,8 +245,8 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_SET_BY_US)}
 
 
-_READ = ("ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "GOMP_", "HARNESS_", "KMP_", "MKL_", "MLFLOW_", "MPL", "NVIDIA_")
-_READ = (*_READ, "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "XDG_")
+_BY_TORCH = ("ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NVIDIA_", "OMP_", "ONEDNN_", "PYTORCH_")
+_READ = (*_BY_TORCH, "HARNESS_", "MLFLOW_", "MPL", "OPENBLAS_", "XDG_")
 """Beginnings of the names of variables that the harness and its libraries read: also those that were added go."""
 
 
