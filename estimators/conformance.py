@@ -94,7 +94,7 @@ def check_shapes_and_dtypes(
     for dtype in dtypes:
         logits_BLK = logits_for(estimator, model=model).to(dtype)
         spy = Spy(cost_for(estimator, model), shape=(len(logits_BLK), *example_shape(estimator, model)))
-        cost_B, gradient_BLK = run(estimator, logits_BLK, spy)
+        cost_B, gradient_BLK = run(estimator, logits_BLK, spy, model=model)
         require(estimator, spy.codes, "a call of the cost", "none")
         require(estimator, cost_B.shape == logits_BLK.shape[:1], "cost_B of shape (4,)", tuple(cost_B.shape))
         for what, tensor in (("codes", spy.codes[0]), ("cost", cost_B), ("gradient", gradient_BLK)):
@@ -111,7 +111,8 @@ def check_codes(
     """The cost sees exactly one-hot codes; where the estimator relaxes or says so, points of the simplex."""
     for dtype in dtypes:
         spy = Spy(cost_for(estimator, model))
-        run(estimator, logits_for(estimator, n_examples, model).to(dtype), spy)  # many, for a rounding error to show
+        logits_BLK = logits_for(estimator, n_examples, model).to(dtype)  # many, for a rounding error to show
+        run(estimator, logits_BLK, spy, model=model)
         for z_SBLK in spy.codes:
             _require_codes(estimator, z_SBLK)
         one_hot = any(bool((z_SBLK.amax(-1) == 1).all()) for z_SBLK in spy.codes)
@@ -125,7 +126,7 @@ def check_gradient(estimator: Estimator, dtype: torch.dtype = torch.float64, mod
     They are calls of one copy: a warm-up may start at 0, and an estimator may choose other latents in each call.
     """
     logits_BLK, cost = logits_for(estimator, 64, model).to(dtype), cost_for(estimator, model)
-    own, reached = prepared(estimator, logits_BLK), set[tuple[bool, ...]]()
+    own, reached = prepared(estimator, logits_BLK, model), set[tuple[bool, ...]]()
     for seed in range(N_TRIES):
         cost_B, gradient_BLK = call(own, logits_BLK, cost, seed)
         for what, tensor in (("cost", cost_B), ("gradient", gradient_BLK)):
@@ -188,20 +189,21 @@ def check_constant_cost(estimator: Estimator) -> str:
 def check_determinism(estimator: Estimator, dtype: torch.dtype = torch.float64, model: Shape | None = None) -> str:
     """The same seed of torch's generator gives the same bits, and the generator is not seeded in a call."""
     logits_BLK, cost = logits_for(estimator, model=model).to(dtype), cost_for(estimator, model)
-    first, second = (run(estimator, logits_BLK, cost, seed=7) for _ in range(2))
+    first, second = (run(estimator, logits_BLK, cost, seed=7, model=model) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         same = "the same bits from the same seed of torch's generator"
         require(estimator, torch.equal(one, other), same, f"a difference of {(one - other).abs().max():.1e}")
     with torch.random.fork_rng(devices=[]):
-        states = [_noise_after_a_call(estimator, logits_BLK, cost, seed) for seed in (0, 1)]
+        states = [
+            _noise_after_a_call(prepared(estimator, logits_BLK, model), logits_BLK, cost, seed) for seed in (0, 1)
+        ]
     require(estimator, not torch.equal(*states), "noise that goes on", "the same noise in every call: a seed is set")
     return "same seed, same bits"
 
 
 def _noise_after_a_call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int) -> Tensor:
-    own = prepared(estimator, logits_BLK)
     torch.manual_seed(seed)
-    own(logits_BLK.detach().requires_grad_(), cost)
+    estimator(logits_BLK.detach().requires_grad_(), cost)
     return torch.get_rng_state()
 
 

@@ -23,7 +23,7 @@ def check_logits_unchanged(estimator: Estimator, dtype: torch.dtype = torch.floa
         before_BLK = logits_BLK.detach().clone()
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(is_training):
             torch.manual_seed(0)
-            prepared(estimator, logits_BLK).train(is_training)(logits_BLK, cost_for(estimator, model))
+            prepared(estimator, logits_BLK, model).train(is_training)(logits_BLK, cost_for(estimator, model))
         unchanged = torch.equal(logits_BLK.detach(), before_BLK)
         require(estimator, unchanged, "the logits unchanged", "them changed in place")
     return "the logits stay as they are"
@@ -100,7 +100,7 @@ def _call(
     if flipped:
         logits_BLK[*flipped] *= -1
     leaf_BLK, spy = logits_BLK.requires_grad_(), Spy(cost_for(estimator, model), with_graph=True)
-    own = prepared(estimator, leaf_BLK)
+    own = prepared(estimator, leaf_BLK, model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cost_B = own(leaf_BLK, spy).cost_B

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import product
+from itertools import islice, product
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ Shape = tuple[int, int]
 def shapes(estimator: Estimator) -> list[Shape]:
     """Return those of SHAPES that the estimator accepts; of one that accepts none, the smallest shape that it does."""
     found = [shape for shape in SHAPES if accepts(estimator, *shape)]
-    return found or [shape for shape in product(LARGER, LARGER[1:]) if accepts(estimator, *shape)][:1]
+    return found or list(islice((shape for shape in product(LARGER, LARGER[1:]) if accepts(estimator, *shape)), 1))
 
 
 def example_shape(estimator: Estimator, model: Shape | None = None) -> Shape:
@@ -106,13 +106,15 @@ def cubic_cost(weights_LK: Tensor) -> Cost:
     return lambda z_SBLK: (1 + (z_SBLK * weights_LK.to(z_SBLK.dtype)).sum((-1, -2))) ** 3
 
 
-def run(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
+def run(
+    estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0, model: Shape | None = None
+) -> tuple[Tensor, Tensor]:
     """Return cost_B and its gradient w.r.t. the logits, with the noise of `seed`.
 
     The generator is restored, and what the estimator learns from the call stays with a copy of it.
     """
     with _seeded(seed, logits_BLK):
-        return _cost_and_gradient(_prepared(estimator, logits_BLK), logits_BLK, cost)
+        return _cost_and_gradient(_prepared(estimator, logits_BLK, model), logits_BLK, cost)
 
 
 def call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -121,10 +123,10 @@ def call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) ->
         return _cost_and_gradient(estimator, logits_BLK, cost)
 
 
-def prepared(estimator: Estimator, logits_BLK: Tensor) -> Estimator:
+def prepared(estimator: Estimator, logits_BLK: Tensor, model: Shape | None = None) -> Estimator:
     """Return a copy that has made its parameters for logits of that shape, always the same, as a run does."""
     with _seeded(0, logits_BLK):
-        return _prepared(estimator, logits_BLK)
+        return _prepared(estimator, logits_BLK, model)
 
 
 @contextmanager
@@ -134,10 +136,11 @@ def _seeded(seed: int, like: Tensor) -> Iterator[None]:
         yield
 
 
-def _prepared(estimator: Estimator, logits_BLK: Tensor) -> Estimator:
-    """The number of classes is the one for which the estimator asks for that many numbers."""
+def _prepared(estimator: Estimator, logits_BLK: Tensor, model: Shape | None) -> Estimator:
+    """The number of classes is one for which the estimator asks for that many numbers, if it can the example's."""
     own, (_, n_latents, n_outputs) = copy.deepcopy(estimator), logits_BLK.shape
-    n_categories = next(k for k in (n_outputs, *range(1, 2 * n_outputs + 2)) if own.n_outputs(k) == n_outputs)
+    likely = example_shape(estimator, model)[1], n_outputs
+    n_categories = next(k for k in (*likely, *range(1, 2 * n_outputs + 2)) if own.n_outputs(k) == n_outputs)
     own.prepare(n_latents, n_categories, n_context=0)
     return own.to(logits_BLK.device)
 

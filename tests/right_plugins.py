@@ -151,3 +151,31 @@ class OneLatentACall(Pathwise):
         soft_BLK, n_latents = logits_BLK.softmax(-1), logits_BLK.shape[1]
         chosen_L1 = (torch.arange(n_latents) == torch.randint(n_latents, ())).unsqueeze(-1)
         return replace_gradient(soft_BLK.detach(), n_latents * chosen_L1 * soft_BLK).unsqueeze(0)
+
+
+class MeanAndWidth(Pathwise):
+    """Two numbers for each latent, however many classes there are."""
+
+    name, relaxes, shift_invariant = "mean_and_width", True, False
+
+    def n_outputs(self, n_categories):
+        return 2
+
+    def prepare(self, n_latents, n_categories, n_context=0):
+        self.register_buffer("places", torch.linspace(-1, 1, n_categories))
+
+    def class_logits(self, logits_BLK):
+        mean_BL1, width_BL1 = logits_BLK.split(1, -1)
+        return -((self.places - mean_BL1) ** 2) * width_BL1.exp()
+
+    def sample(self, logits_BLK):
+        return self.class_logits(logits_BLK).softmax(-1).unsqueeze(0)
+
+
+class DropsLatents(Pathwise):
+    name, relaxes = "drops_latents", True
+
+    def sample(self, logits_BLK):
+        soft_BLK = logits_BLK.softmax(-1)
+        kept_L1 = 2 * (torch.rand(logits_BLK.shape[1], 1) < 0.5)
+        return replace_gradient(soft_BLK.detach(), kept_L1 * soft_BLK).unsqueeze(0)
