@@ -3,84 +3,112 @@
 Letters: S samples, B examples, L latents, K classes. Every second row is looked at, and the others are changed.
 """
 
-import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from estimators.base import Estimator, Pathwise
-from estimators.yardstick import Spy, cost_for, logits_for, require
+from estimators.yardstick import Shape, Spy, cost_for, logits_for, prepared, require
 
 N_EXAMPLES = 8
 TOLERANCE = 1e-5
 """Largest share of its largest entry by which a gradient, or a code, may miss what it should be: rounding."""
 
 
-def check_logits_unchanged(estimator: Estimator, dtype: torch.dtype = torch.float64) -> str:
+def check_logits_unchanged(estimator: Estimator, dtype: torch.dtype = torch.float64, model: Shape | None = None) -> str:
     """The logits are the same numbers after a call, in training and in evaluation: the KL is computed from them too."""
     for is_training in (True, False):
-        logits_BLK = logits_for(estimator).to(dtype).requires_grad_() * 1.0  # as an encoder's: no leaf
+        logits_BLK = logits_for(estimator, model=model).to(dtype).requires_grad_() * 1.0  # as an encoder's: no leaf
         before_BLK = logits_BLK.detach().clone()
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(is_training):
             torch.manual_seed(0)
-            copy.deepcopy(estimator).train(is_training)(logits_BLK, cost_for(estimator))
+            prepared(estimator, logits_BLK, model).train(is_training)(logits_BLK, cost_for(estimator, model))
         unchanged = torch.equal(logits_BLK.detach(), before_BLK)
         require(estimator, unchanged, "the logits unchanged", "them changed in place")
     return "the logits stay as they are"
 
 
-def check_independence(estimator: Estimator, dtype: torch.dtype = torch.float64) -> str:
+def check_independence(estimator: Estimator) -> str:
     """No example changes the code, or gets the gradient, of another; of a pathwise estimator no latent does either."""
-    dims = {"example": 0, "latent": 1} if isinstance(estimator, Pathwise) else {"example": 0}
-    for what, dim in dims.items():
-        own_BLK, cost_B, z_SBLK, noise = _call(estimator, dtype)
-        if own_BLK.shape[dim] < 2:
-            continue
-        even = [slice(None, None, 2) if each == dim else slice(None) for each in range(3)]
-        odd = [slice(1, None, 2) if each == dim else slice(None) for each in range(3)]
-        outputs = [cost_B[::2]] if what == "example" else []
-        outputs += [z_SBLK[:, *even]] if z_SBLK.requires_grad else []
-        for output in outputs:
-            only = not _reaches(output, own_BLK, odd)
-            require(estimator, only, f"a gradient of each {what} by its own logits alone", f"one by another {what}'s")
-        _, _, changed_SBLK, other_noise = _call(estimator, dtype, flipped=odd)
-        if noise == other_noise and z_SBLK.shape == changed_SBLK.shape:  # else it draws until something is accepted
-            off = (z_SBLK[:, *even] - changed_SBLK[:, *even]).abs().max().item()
-            expected = f"the code of each {what} from its own logits"
-            require(estimator, off <= TOLERANCE, f"{expected} alone", f"one that another {what} changes by {off:.2g}")
+    check_examples(estimator)
+    if isinstance(estimator, Pathwise):
+        _check_rows(estimator, "latent", 1, torch.float64)
     return "each row on its own"
 
 
-def check_code_follows_logits(estimator: Estimator, dtype: torch.dtype = torch.float64) -> str:
+def check_examples(estimator: Estimator, dtype: torch.dtype = torch.float64, model: Shape | None = None) -> str:
+    """No example changes the code, or gets the gradient, of another; no pathwise gradient is normalised over latents.
+
+    Weaker than `check_independence`: a temperature may be computed from all latents of an example.
+    """
+    _check_rows(estimator, "example", 0, dtype, model)
+    if isinstance(estimator, Pathwise):
+        own_BLK, _, z_SBLK, _ = _call(estimator, dtype, model)
+        if z_SBLK.requires_grad and min(own_BLK.shape[1:]) > 1:
+            from_latents = _reaches(z_SBLK[:, :, ::2, 0], own_BLK, (slice(None), slice(1, None, 2)))
+            from_classes = _reaches(z_SBLK[..., 0], own_BLK, (slice(None), slice(None), slice(1, None)))
+            over_latents = from_latents and not from_classes
+            got = "one by the same class of other latents: a softmax over the wrong dimension"
+            require(estimator, not over_latents, "a gradient of each latent by its own classes", got)
+    return "each example on its own"
+
+
+def _check_rows(estimator: Estimator, what: str, dim: int, dtype: torch.dtype, model: Shape | None = None) -> None:
+    own_BLK, cost_B, z_SBLK, noise = _call(estimator, dtype, model)
+    if own_BLK.shape[dim] < 2:
+        return
+    even = [slice(None, None, 2) if each == dim else slice(None) for each in range(3)]
+    odd = [slice(1, None, 2) if each == dim else slice(None) for each in range(3)]
+    outputs = [cost_B[::2]] if what == "example" else []
+    outputs += [z_SBLK[:, *even]] if z_SBLK.requires_grad else []
+    for output in outputs:
+        only = not _reaches(output, own_BLK, odd)
+        require(estimator, only, f"a gradient of each {what} by its own logits alone", f"one by another {what}'s")
+    _, _, changed_SBLK, other_noise = _call(estimator, dtype, model, flipped=odd)
+    if noise == other_noise and z_SBLK.shape == changed_SBLK.shape:  # else it draws until something is accepted
+        off = (z_SBLK[:, *even] - changed_SBLK[:, *even]).abs().max().item()
+        expected = f"the code of each {what} from its own logits"
+        require(estimator, off <= TOLERANCE, f"{expected} alone", f"one that another {what} changes by {off:.2g}")
+
+
+def check_code_follows_logits(
+    estimator: Estimator, dtype: torch.dtype = torch.float64, model: Shape | None = None
+) -> str:
     """The codes of a pathwise estimator are others where the logits are."""
     if not isinstance(estimator, Pathwise):
         return "does not apply: the gradient does not flow through the code"
     every = [slice(None)] * 3
-    one_SBLK, other_SBLK = (_call(estimator, dtype, flipped, scale=20)[2] for flipped in ([slice(0, 0)], every))
+    one_SBLK, other_SBLK = (_call(estimator, dtype, model, flipped, scale=20)[2] for flipped in ([slice(0, 0)], every))
     differ = one_SBLK.shape != other_SBLK.shape or not torch.equal(one_SBLK, other_SBLK)
     require(estimator, differ, "codes that follow the logits", "the same codes for opposite logits")
     return "the codes follow the logits"
 
 
 def _call(
-    estimator: Estimator, dtype: torch.dtype, flipped: list[slice] | None = None, scale: float = 1.0
+    estimator: Estimator,
+    dtype: torch.dtype,
+    model: Shape | None = None,
+    flipped: Sequence[slice] = (),
+    scale: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor, bytes]:
     """Return logits, cost, the first codes that the cost saw, and the state of the generator after the call.
 
     `flipped` are the rows whose logits have the other sign.
     """
-    logits_BLK = scale * logits_for(estimator, N_EXAMPLES).to(dtype)
+    logits_BLK = scale * logits_for(estimator, N_EXAMPLES, model).to(dtype)
     if flipped:
         logits_BLK[*flipped] *= -1
-    leaf_BLK, spy = logits_BLK.requires_grad_(), Spy(cost_for(estimator), with_graph=True)
+    leaf_BLK, spy = logits_BLK.requires_grad_(), Spy(cost_for(estimator, model), with_graph=True)
+    own = prepared(estimator, leaf_BLK, model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        cost_B = copy.deepcopy(estimator)(leaf_BLK, spy).cost_B
+        cost_B = own(leaf_BLK, spy).cost_B
         noise = torch.get_rng_state().numpy().tobytes()
     return leaf_BLK, cost_B, spy.codes[0], noise
 
 
-def _reaches(output: Tensor, logits_BLK: Tensor, odd: list[slice]) -> bool:
+def _reaches(output: Tensor, logits_BLK: Tensor, odd: Sequence[slice]) -> bool:
     """Return whether the gradient of a part of the output is not 0 at the rows that are not its own."""
     weights = torch.linspace(1, 9, output.numel(), dtype=torch.float64).sin().to(output.dtype).view(output.shape)
     (slopes,) = torch.autograd.grad((output * weights).sum(), logits_BLK, retain_graph=True, materialize_grads=True)

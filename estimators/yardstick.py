@@ -5,8 +5,9 @@ Nothing here knows an estimator's formula; enumeration is by a plain loop, indep
 
 import copy
 import math
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice, product
 
 import torch
 from torch import Tensor
@@ -21,14 +22,29 @@ MAX_Z = 5.0
 SHAPES = ((2, 3), (3, 2), (1, 4), (1, 2), (2, 2))
 """Latents and classes at which estimators are tried; the first that an estimator accepts is its example shape."""
 
-LARGER = tuple(range(1, 65))
+LARGER = (*range(1, 65), 100, 128, 200, 256, 500, 512, 1000, 1024)
 """Numbers of latents, and of classes, at which an estimator is tried that accepts none of SHAPES."""
+MOST_ENTRIES = 65_536
+"""Largest L × K of a model at which its plug-ins are tried; those of a larger one are tried at a shape of SHAPES."""
+Shape = tuple[int, int]
 
 
-def shapes(estimator: Estimator) -> list[tuple[int, int]]:
+def shapes(estimator: Estimator) -> list[Shape]:
     """Return those of SHAPES that the estimator accepts; of one that accepts none, the smallest shape that it does."""
     found = [shape for shape in SHAPES if accepts(estimator, *shape)]
-    return found or [shape for shape in product(LARGER, LARGER[1:]) if accepts(estimator, *shape)][:1]
+    return found or list(islice((shape for shape in product(LARGER, LARGER[1:]) if accepts(estimator, *shape)), 1))
+
+
+def example_shape(estimator: Estimator, model: Shape | None = None) -> Shape:
+    """Return the latents and classes at which an estimator is tried: those of its model, or the first of `shapes`.
+
+    AssertionError where there is no model, and the estimator accepts no shape that is tried.
+    """
+    if model is not None and math.prod(model) <= MOST_ENTRIES:
+        return model
+    found = [*shapes(estimator), *([model] if model else [])]
+    require(estimator, found, f"a shape of at most {LARGER[-1]} latents and classes that check_shape accepts", "none")
+    return found[0]
 
 
 class Spy:
@@ -68,15 +84,15 @@ def example_logits(n_examples: int = 4, n_latents: int = 2, n_categories: int = 
     return torch.linspace(0, count, count, dtype=torch.float64).sin().view(n_examples, n_latents, n_categories)
 
 
-def logits_for(estimator: Estimator, n_examples: int = 4) -> Tensor:
+def logits_for(estimator: Estimator, n_examples: int = 4, model: Shape | None = None) -> Tensor:
     """Return `example_logits` at the estimator's example shape, as many numbers for each latent as it asks for."""
-    n_latents, n_categories = shapes(estimator)[0]
+    n_latents, n_categories = example_shape(estimator, model)
     return example_logits(n_examples, n_latents, estimator.n_outputs(n_categories))
 
 
-def cost_for(estimator: Estimator) -> Cost:
+def cost_for(estimator: Estimator, model: Shape | None = None) -> Cost:
     """Return `cubic_cost` at the estimator's example shape."""
-    return cubic_cost(example_weights(*shapes(estimator)[0]))
+    return cubic_cost(example_weights(*example_shape(estimator, model)))
 
 
 def example_weights(n_latents: int = 2, n_categories: int = 3) -> Tensor:
@@ -90,15 +106,48 @@ def cubic_cost(weights_LK: Tensor) -> Cost:
     return lambda z_SBLK: (1 + (z_SBLK * weights_LK.to(z_SBLK.dtype)).sum((-1, -2))) ** 3
 
 
-def run(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
+def run(
+    estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0, model: Shape | None = None
+) -> tuple[Tensor, Tensor]:
     """Return cost_B and its gradient w.r.t. the logits, with the noise of `seed`.
 
     The generator is restored, and what the estimator learns from the call stays with a copy of it.
     """
-    leaf_BLK = logits_BLK.detach().clone().requires_grad_()
-    with torch.random.fork_rng(devices=[leaf_BLK.device] if leaf_BLK.is_cuda else []):
+    with _seeded(seed, logits_BLK):
+        return _cost_and_gradient(_prepared(estimator, logits_BLK, model), logits_BLK, cost)
+
+
+def call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return what `run` does, of a prepared estimator. It is not copied: it keeps what it learns from the call."""
+    with _seeded(seed, logits_BLK):
+        return _cost_and_gradient(estimator, logits_BLK, cost)
+
+
+def prepared(estimator: Estimator, logits_BLK: Tensor, model: Shape | None = None) -> Estimator:
+    """Return a copy that has made its parameters for logits of that shape, always the same, as a run does."""
+    with _seeded(0, logits_BLK):
+        return _prepared(estimator, logits_BLK, model)
+
+
+@contextmanager
+def _seeded(seed: int, like: Tensor) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
         torch.manual_seed(seed)
-        cost_B = copy.deepcopy(estimator)(leaf_BLK, cost).cost_B
+        yield
+
+
+def _prepared(estimator: Estimator, logits_BLK: Tensor, model: Shape | None) -> Estimator:
+    """The number of classes is one for which the estimator asks for that many numbers, if it can the example's."""
+    own, (_, n_latents, n_outputs) = copy.deepcopy(estimator), logits_BLK.shape
+    likely = example_shape(estimator, model)[1], n_outputs
+    n_categories = next(k for k in (*likely, *range(1, 2 * n_outputs + 2)) if own.n_outputs(k) == n_outputs)
+    own.prepare(n_latents, n_categories, n_context=0)
+    return own.to(logits_BLK.device)
+
+
+def _cost_and_gradient(estimator: Estimator, logits_BLK: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
+    leaf_BLK = logits_BLK.detach().clone().requires_grad_()
+    cost_B = estimator(leaf_BLK, cost).cost_B
     (gradient_BLK,) = torch.autograd.grad(cost_B.sum(), leaf_BLK)
     return cost_B.detach(), gradient_BLK
 

@@ -7,6 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -223,9 +224,10 @@ def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, floa
     from estimators import build
     from harness.process_state import kept
 
+    name = candidate.value.name
     try:
-        with kept():
-            return build(candidate.value.name, registry, **{**candidate.value.params, **start})
+        with nullcontext() if source_of(registry[name]) is None else kept():
+            return build(name, registry, **{**candidate.value.params, **start})
     except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
         _refuse(candidate, error, problems)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ KEPT_AS = "grid.yaml"
 """What a grid that came through a pipe is called in the folder of its sweep."""
 
 
+_GUESS = re.compile(r"Did you mean '[^']*'\? (?=One of your own needs --plugin FILE)")
+
+
 @dataclass(frozen=True)
 class GridFile:
     """Where a grid is, and its text if that was read from a pipe. `given` is what the user wrote."""
@@ -27,7 +31,7 @@ class GridFile:
 
     def load(self, registry: Registry, out: Path) -> Grid:
         """Read the grid. Raises GridError, which names the plug-ins that its sweep in `out` was last run with."""
-        from harness.frozen import last_plugins
+        from harness.frozen import last_plugins, planned
         from harness.grid import GridError, load_grid
 
         try:
@@ -35,20 +39,26 @@ class GridFile:
         except GridError as error:
             folder = self.sweep_folder(out) if "--plugin FILE" in str(error) else None
             files = last_plugins(folder) if folder is not None else ()
-            if not files:
+            if folder is None or not files:
                 raise
-            options = " ".join(f"--plugin {shlex.quote(file)}" for file in files)
-            raise GridError([*error.messages, f"This sweep was last run with {options}."]) from error
+            was_run = planned(folder, self._read()) is not None  # so every name was right
+            messages = [_GUESS.sub("", message) if was_run else message for message in error.messages]
+            raise GridError([*messages, _last_run_with(files)]) from error
 
     def sweep_folder(self, out: Path) -> Path | None:
         """Return the folder of its sweep, without building the grid; None where the text does not say its name."""
         from harness.frozen import folder_of
-        from harness.source import SourceError, read_text
+        from harness.source import SourceError
 
         try:
-            return folder_of(out, self.path, read_text(self.path) if self.text is None else self.text)
+            return folder_of(out, self.path, self._read())
         except SourceError:  # building the grid says what is wrong with it
             return None
+
+    def _read(self) -> str:
+        from harness.source import read_text
+
+        return read_text(self.path) if self.text is None else self.text
 
     def lasting(self, folder: Path) -> Path:
         """Return a path that later commands can name: the file, or where a sweep keeps what came through a pipe."""
@@ -61,6 +71,14 @@ class GridFile:
         kept = str(self.lasting(folder))
         new = {self.given: kept, f"--grid={self.given}": f"--grid={kept}"}
         return [new.get(word, word) for word in words]
+
+
+def _last_run_with(files: Sequence[str]) -> str:
+    options = " ".join(f"--plugin {shlex.quote(file)}" for file in files)
+    gone = ", ".join(file for file in files if not Path(file).exists())
+    return f"This sweep was last run with {options}." + (
+        f" No longer there: {gone}. Name the file where it is now." if gone else ""
+    )
 
 
 def open_grid(given: str, path: Path) -> GridFile:

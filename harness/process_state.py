@@ -3,10 +3,15 @@
 A plug-in may set torch's default dtype or its number of threads, as notebooks do. Every run starts from the state that
 the harness set, and so do the other estimators: what a plug-in changed is put back, and named in one line.
 
+What foreign code adds for itself and nobody else reads stays: an environment variable of its own.
+
 Not looked at: functions that were replaced in a module, `sys.path` and `sys.modules`, random generators (each run
-seeds torch's own), locale, recursion limit, and settings of compilers. docs/add-an-estimator.md says so.
+seeds torch's own), locale, recursion limit, settings of compilers, interop threads, function modes and hooks of saved
+tensors that were entered and not left. docs/add-an-estimator.md says so.
 """
 
+import gc
+import logging
 import os
 import signal
 import threading
@@ -15,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.modules import module as modules
 from torch.optim import optimizer as optimizers
@@ -26,12 +32,13 @@ Snapshot = Mapping[str, Any]
 
 
 class _Setting(NamedTuple):
-    """One global setting. `shows` is True where the values fit a line."""
+    """One global setting. `shows` is True where the values fit a line; `compared` is what of a new value counts."""
 
     name: str
     read: Callable[[], Any]
     write: Callable[[Any], object]
     shows: bool = False
+    compared: Callable[[Any, Any], Any] = lambda old, new: new
 
 
 def snapshot() -> Snapshot:
@@ -43,7 +50,8 @@ def put_back(before: Snapshot) -> list[str]:
     """Put back what differs from a snapshot; return what did, in words: `the default dtype (float32 to float64)`."""
     changed = []
     for setting in SETTINGS:
-        old, new = before[setting.name], setting.read()
+        old = before[setting.name]
+        new = setting.compared(old, setting.read())
         if old != new:
             setting.write(old)
             values = f" ({_short(old)} to {_short(new)})" if setting.shows else _names(old, new)
@@ -155,6 +163,32 @@ def _set_cudnn(value: tuple[bool, bool, bool]) -> None:
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = value
 
 
+_REDUCTIONS = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+
+
+def _reductions() -> tuple[Any, ...]:
+    return tuple(getattr(torch._C, f"_get_cublas_{name}")() for name in _REDUCTIONS)
+
+
+def _set_reductions(value: tuple[Any, ...]) -> None:
+    for name, old in zip(_REDUCTIONS, value, strict=True):
+        setattr(torch.backends.cuda.matmul, name, old)
+
+
+_KERNELS = tuple(
+    name for name in ("flash", "mem_efficient", "math", "cudnn") if hasattr(_B.cuda, f"{name}_sdp_enabled")
+)
+
+
+def _attention() -> tuple[bool, ...]:
+    return tuple(getattr(_B.cuda, f"{name}_sdp_enabled")() for name in _KERNELS)
+
+
+def _set_attention(value: tuple[bool, ...]) -> None:
+    for name, is_enabled in zip(_KERNELS, value, strict=True):
+        getattr(_B.cuda, f"enable_{name}_sdp")(is_enabled)
+
+
 def _mkldnn() -> bool:
     return bool(torch._C._get_mkldnn_enabled())
 
@@ -211,8 +245,18 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_SET_BY_US)}
 
 
+_BY_TORCH = ("ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NVIDIA_", "OMP_", "ONEDNN_", "PYTORCH_")
+_READ = (*_BY_TORCH, "HARNESS_", "MLFLOW_", "MPL", "OPENBLAS_", "XDG_")
+"""Beginnings of the names of variables that the harness and its libraries read: also those that were added go."""
+
+
+def _without_own(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """Return the new variables without those that foreign code added for itself."""
+    return {name: value for name, value in new.items() if name in old or name.startswith(_READ)}
+
+
 def _set_environment(before: Mapping[str, str]) -> None:
-    for name in _environment().keys() - before.keys():
+    for name in _without_own(before, _environment()).keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
 
@@ -242,6 +286,18 @@ def _set_handlers(before: tuple[Any, ...]) -> None:
                 signal.signal(number, handler)
 
 
+def _umask() -> int | None:
+    """Return which rights new files lack; None where the system does not tell it without changing it."""
+    with suppress(OSError), open("/proc/self/status", encoding="utf-8") as lines:
+        return next((int(line.split()[1], 8) for line in lines if line.startswith("Umask:")), None)
+    return None
+
+
+def _set_umask(value: int | None) -> None:
+    if value is not None:
+        os.umask(value)
+
+
 def _print_options() -> dict[str, Any]:
     return dict(vars(torch._tensor_str.PRINT_OPTS))
 
@@ -260,14 +316,27 @@ SETTINGS: tuple[_Setting, ...] = (
     ),
     _Setting("the precision of float32 products", _float32_precision, _set_float32_precision),
     _Setting("the switches of cudnn", _cudnn, _set_cudnn),
+    _Setting("the reductions of half-precision products", _reductions, _set_reductions),
+    _Setting("the kernels of attention", _attention, _set_attention),
     _Setting("the use of mkldnn", _mkldnn, torch._C._set_mkldnn_enabled, shows=True),
+    _Setting("the use of nnpack", torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled, shows=True),
+    _Setting(
+        "the threads of the backward pass",
+        torch._C._is_multithreading_enabled,
+        torch._C._set_multithreading_enabled,
+        shows=True,
+    ),
+    _Setting("numpy's treatment of errors", np.geterr, lambda value: np.seterr(**value)),
     _Setting("the flushing of denormals", flushes_denormals, torch.set_flush_denormal),
     _Setting("the state of autocast", _autocast, _set_autocast),
     _Setting("the hooks of all modules", _hook_keys, _remove_hooks),
     _Setting("the print options", _print_options, lambda value: vars(torch._tensor_str.PRINT_OPTS).update(value)),
     _Setting("which warnings are errors", _raising_filters, _drop_raising_filters),
-    _Setting("the environment variables", _environment, _set_environment),
+    _Setting("the environment variables", _environment, _set_environment, compared=_without_own),
     _Setting("the current folder", _folder, _go_to, shows=True),
+    _Setting("the umask", _umask, _set_umask),
     _Setting("the handlers of signals", _handlers, _set_handlers),
+    _Setting("the collection of garbage", gc.isenabled, lambda on: gc.enable() if on else gc.disable(), shows=True),
+    _Setting("the level up to which logging is off", lambda: logging.root.manager.disable, logging.disable, shows=True),
 )
 """Inference mode comes before grad mode, which it switches off."""

@@ -10,8 +10,9 @@ import torch
 from estimator_cases import CASES, IDS, make
 
 from estimators import Pathwise, build
-from estimators.conformance import QUICK
-from estimators.yardstick import cubic_cost, example_logits, example_weights
+from estimators.conformance import CHECKS, QUICK, check_all
+from estimators.independence import check_examples, check_independence
+from estimators.yardstick import cubic_cost, example_logits, example_shape, example_weights
 from harness import origin, plugin_check
 from harness.cli import main
 from harness.config import RunConfig
@@ -32,19 +33,19 @@ EXPECTED = {
     "score_over_batch": "expected a gradient of each example by its own logits alone, got one by another example's.",
     "normalised_over_batch": "expected the code of each example from its own logits alone, got one that another",
     "over_latents": "expected codes that sum to 1 within",
-    "slope_over_latents": "expected a gradient of each latent by its own logits alone, got one by another latent's.",
+    "slope_over_latents": "expected a gradient of each latent by its own classes, got one by the same class of other",
     "in_place": "expected tensors that autograd needs to stay as they are, got one that was changed in place.",
     "in_data": "expected the logits unchanged, got them changed in place.",
     "not_a_number": "expected finite codes, got NaN or ∞.",
     "slope_is_not_a_number": "expected a finite gradient, got NaN or ∞.",
     "off_the_simplex": "expected codes that sum to 1 within",
     "soft_though_hard": "expected exactly one-hot codes, got tensor(",
-    "without_samples": "expected sample of shape (S, B, L, K) = (1, 4, 2, 3), got (4, 2, 3).",
-    "one_class_less": "expected codes of shape (S, B, L, K) = (S, 4, 2, 3), got (1, 4, 2, 2).",
+    "without_samples": "expected sample of shape (S, B, L, K) = (1, 4, 3, 4), got (4, 3, 4).",
+    "one_class_less": "expected codes of shape (S, B, L, K) = (S, 4, 3, 4), got (1, 4, 3, 3).",
     "cost_of_the_batch": "expected cost_B of shape (4,), got ().",
     "constant": "expected codes that follow the logits, got the same codes for opposite logits.",
-    "constant_slope": "expected a gradient that reaches the logits, got zeros at latent 0.",
-    "first_latent_only": "expected a gradient that reaches the logits, got zeros at latent 1.",
+    "constant_slope": "expected a gradient that reaches the logits, got zeros at latent 0 in each of 16 calls.",
+    "first_latent_only": "expected a gradient that reaches the logits, got zeros at latent 1 in each of 16 calls.",
     "doubled": "expected cost of torch.float32, got torch.float64.",
     "halved": "expected codes that sum to 1 within",
     "never_asks": "expected a call of the cost, got none.",
@@ -62,7 +63,10 @@ def check(make_run: Make, registry, name: str, **changes) -> plugin_check.Found:
     run = make_run()
     estimator = run.estimator.model_copy(update={"name": name, "params": changes.pop("params", {}), "source": "x"})
     schedule = make_run("reinforce").schedule
-    return plugin_check.check([run.model_copy(update={"estimator": estimator, "schedule": schedule})], registry)
+    n_latents, n_categories = changes.pop("model", (3, 4))
+    model = run.model.model_copy(update={"n_latents": n_latents, "n_categories": n_categories})
+    update = {"estimator": estimator, "schedule": schedule, "model": model}
+    return plugin_check.check([run.model_copy(update=update)], registry)
 
 
 @pytest.mark.parametrize(("name", "params"), CASES, ids=IDS)
@@ -116,7 +120,7 @@ def test_a_plugin_is_checked_with_the_parameters_and_temperatures_of_the_grid(ti
     run = tiny_run()  # gumbel_softmax at tau = 1
     estimator = run.estimator.model_copy(update={"name": "mine", "params": {"scale": 1.0}, "source": "x"})
     runs = [run.model_copy(update={"estimator": estimator, "seed": seed}) for seed in range(3)]
-    assert plugin_check.settings(runs, registry) == [("mine", {"scale": 1.0, "tau": 1.0})]
+    assert plugin_check.settings(runs, registry) == [("mine", {"scale": 1.0, "tau": 1.0}, (3, 4))]
     assert plugin_check.check(runs, registry).conformance == "passed"
     wrong = estimator.model_copy(update={"params": {"scale": 2.0}})
     with pytest.raises(PluginError, match="mine: expected codes that sum to 1"):
@@ -128,11 +132,63 @@ def test_a_grid_without_plugins_is_not_checked(tiny_run, monkeypatch):
     assert plugin_check.check([tiny_run()], WRONG) == plugin_check.Found(None)
 
 
-def test_a_slow_plugin_is_checked_in_part_and_said_to_be_slow(tiny_run, monkeypatch):
+def test_of_a_slow_plugin_it_is_said_how_much_was_checked_and_how_long_that_took(tiny_run, monkeypatch):
     monkeypatch.setattr(plugin_check, "BUDGET_S", 0.0)
     found = check(tiny_run, RIGHT, "wide_only")
-    assert found.conformance == "passed"
-    assert found.notes == ("wide_only is slow: 1 of 7 quick checks were made, in 0 s",)
+    assert found.conformance == "passed (1 of 7 checks)"
+    (line,) = found.notes
+    assert re.fullmatch(r"wide_only takes long: 1 of 7 quick checks were made, in 0\.\d s", line)
+
+
+@pytest.mark.parametrize(
+    ("done", "n_settings", "expected"),
+    [
+        ([7, 7], 2, "passed"),
+        ([2], 1, "passed (2 of 7 checks)"),
+        ([7, 7], 5, "passed (2 of 5 settings)"),
+        ([7, 3], 2, "passed (at least 3 of 7 checks)"),
+        ([7, 3], 5, "passed (2 of 5 settings, at least 3 of 7 checks)"),
+    ],
+)
+def test_what_is_stored_says_how_much_was_checked(done, n_settings, expected):
+    assert plugin_check._passed(done, n_settings) == expected
+
+
+def test_a_plugin_is_tried_at_the_shape_of_its_model_and_a_huge_one_at_a_small_shape(tiny_run):
+    estimator = build("many_classes_only", RIGHT)
+    assert example_shape(estimator, (2, 128)) == (2, 128)
+    assert example_shape(estimator, (30, 10**6)) == (1, 100)
+    assert check(tiny_run, RIGHT, "many_classes_only", model=(2, 128)).conformance == "passed"
+    assert check_all(estimator)  # the whole conformance knows no model
+
+
+def test_an_estimator_that_accepts_no_shape_that_is_tried_is_told_so():
+    class Never(type(build("many_classes_only", RIGHT))):
+        name = "never"
+
+        def check_shape(self, n_latents, n_categories):
+            raise ValueError
+
+    with pytest.raises(AssertionError, match=r"^never: expected a shape of at most 1024 latents and classes that"):
+        check_all(Never())
+
+
+@pytest.mark.parametrize("name", ["prepared", "warm_up", "one_latent_a_call"])
+def test_the_whole_conformance_takes_what_is_made_in_prepare_and_gradients_that_come_later(name):
+    assert CHECKS[3](build(name, RIGHT)).startswith("finite")
+
+
+def test_a_temperature_of_all_latents_is_told_by_the_whole_conformance_only():
+    estimator = build("temperature_of_all_latents", RIGHT)
+    assert check_examples(estimator)
+    with pytest.raises(AssertionError, match="expected a gradient of each latent by its own logits alone"):
+        check_independence(estimator)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_wrong_plugin_is_refused_at_the_shape_of_a_usual_model_too(name, tiny_run):
+    with pytest.raises(PluginError, match=name):
+        check(tiny_run, WRONG, name, model=(30, 10))
 
 
 GRID = """
@@ -235,3 +291,31 @@ def test_changed_logits_are_noticed_where_they_change():
 def test_evaluation_needs_no_gradient(mode):
     with mode():
         assert build("gumbel_softmax")(example_logits(), cubic_cost(example_weights())).cost_B.shape == (4,)
+
+
+UNTRAINED = """
+import torch
+from estimators import Pathwise
+
+
+class Scaled(Pathwise):
+    name, relaxes = "scaled", True
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = torch.nn.Parameter(torch.zeros(()), requires_grad=REQUIRES)
+
+    def sample(self, logits_BLK):
+        return (self.log_scale.exp() * logits_BLK).softmax(-1).unsqueeze(0)
+"""
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_parameters_that_nothing_trains_are_told(requires_grad: bool, tmp_path: Path, tiny_run: Make) -> None:
+    path = tmp_path / "scaled.py"
+    path.write_text(UNTRAINED.replace("REQUIRES", str(requires_grad)))
+    registry = load_registry([path])
+    found = plugin_check.check([tiny_run("scaled")], registry)
+    assert found.conformance == "passed"
+    told = "scaled has parameters that are never trained: log_scale. An estimator trains its own by the control_loss"
+    assert [note[: len(told)] for note in found.notes] == [told] * requires_grad

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 
@@ -190,20 +191,33 @@ def test_status_shows_the_sweep_as_it_was_run_where_the_plugin_is_another(finish
     assert "2 finished." in out
 
 
-def test_status_of_another_text_and_the_other_commands_ask_for_the_plugin_by_name(finished, capsys):
-    line = "estimators[0]: expected one of 36 names, got 'wide_softmax'. Did you mean 'softmax'?"
-    line += " One of your own needs --plugin FILE.\nThis sweep was last run with --plugin '"
+UNKNOWN = "estimators[0]: expected one of 36 names, got 'wide_softmax'. "
+LAST = "One of your own needs --plugin FILE.\nThis sweep was last run with --plugin '"
+
+
+def test_the_other_commands_ask_for_the_plugin_by_name_and_do_not_guess(finished, capsys):
     commands = [("run",), ("run", "--dry-run"), ("sync",), ("gradients",)]
     for command in commands:
         code, _, err = called(finished, capsys, *command)
         assert code == 2
-        assert line in err
+        assert UNKNOWN + LAST in err
         assert err.endswith("/my plugin.py'.\n")
     assert called(finished, capsys, "repair")[0] == 0  # takes no plug-in
+
+
+def test_status_of_another_text_asks_for_it_too(finished, capsys):
     (finished / "grid.yaml").write_text(GRID + "description: edited\n")
     code, _, err = called(finished, capsys, "status")
     assert code == 2
-    assert line in err
+    assert f"{UNKNOWN}Did you mean 'softmax'? {LAST}" in err
+
+
+def test_a_plugin_that_is_gone_is_said_to_be_gone(finished, capsys):
+    (finished / "my plugin.py").unlink()
+    code, _, err = called(finished, capsys, "sync")
+    assert code == 2
+    assert UNKNOWN + LAST in err
+    assert err.endswith(f"'. No longer there: {finished}/my plugin.py. Name the file where it is now.\n")
 
 
 def test_a_frozen_sweep_of_an_older_version_has_no_plugins_and_is_read(finished):
@@ -256,6 +270,20 @@ def test_conformance_refuses_what_is_no_file_with_its_usage(tmp_path, monkeypatc
     Path("empty.py").write_text("x = 1\n")
     assert conformance(arguments) == 2
     assert capsys.readouterr().err == f"{expected}\n{USAGE}\n"
+
+
+def test_only_plugins_are_built_with_the_state_of_the_process_put_back(finished, monkeypatch):
+    """Reading it takes as long as building some settings."""
+    built = []
+    monkeypatch.setattr("harness.process_state.kept", lambda: built.append(1) or nullcontext([]))
+    registry = load_registry([finished / "my plugin.py"])
+    grid, counts = finished / "grid.yaml", []
+    for name in ("softmax", "wide_softmax"):
+        before = len(built)
+        grid.write_text(GRID.replace("wide_softmax", name))
+        load_grid(grid, registry)
+        counts.append(len(built) - before)
+    assert counts == [1, 2]  # one around the whole grid
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

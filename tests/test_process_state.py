@@ -1,5 +1,7 @@
 """What is global in a process is put back around a plug-in, which is named; nobody else's numbers see it."""
 
+import gc
+import logging
 import os
 import signal
 import time
@@ -7,12 +9,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from estimators import Pathwise
-from harness import process_state
+from harness import plugin_check, process_state
 from harness.checkpoint import Pace
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.diagnose import diagnose
@@ -67,6 +70,20 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "print": (lambda: torch.set_printoptions(precision=2), "the print options (precision)"),
     "warnings": (lambda: warnings.simplefilter("error"), "which warnings are errors"),
     "environment": (lambda: os.environ.update(MLFLOW_TRACKING_URI="x"), "the environment variables (MLFLOW_TRACKING_U"),
+    "reductions": (
+        lambda: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+        "the reductions of half-precision products",
+    ),
+    "attention": (lambda: torch.backends.cuda.enable_flash_sdp(False), "the kernels of attention"),
+    "nnpack": (lambda: torch.backends.nnpack.set_flags(False), "the use of nnpack (True to False)"),
+    "backward threads": (
+        lambda: torch.autograd.set_multithreading_enabled(False),
+        "the threads of the backward pass (True to False)",
+    ),
+    "numpy": (lambda: np.seterr(all="raise"), "numpy's treatment of errors (divide, invalid, over, under)"),
+    "umask": (lambda: os.umask(0o077), "the umask"),
+    "garbage": (gc.disable, "the collection of garbage (True to False)"),
+    "logging": (lambda: logging.disable(logging.ERROR), "the level up to which logging is off (0 to 40)"),
     "folder": (lambda: os.chdir("/"), "the current folder"),
     "signals": (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN), "the handlers of signals"),
 }
@@ -172,6 +189,39 @@ def test_it_costs_a_run_less_than_a_millisecond():
         put_back(before)
         taken.append(time.perf_counter() - begun)
     assert min(taken) < 1e-3
+
+
+def test_a_variable_that_code_adds_for_itself_stays_and_is_not_named(monkeypatch):
+    monkeypatch.setenv("THEIRS", "1")
+    monkeypatch.setenv("REMOVED", "1")
+    for name in ("MYLIB_SCALE", "OMP_NUM_TEAMS"):
+        monkeypatch.setenv(name, "")  # so that it is as before when the test ends
+        del os.environ[name]
+    with kept() as changed:
+        os.environ.update(MYLIB_SCALE="3", THEIRS="2", OMP_NUM_TEAMS="4")
+        del os.environ["REMOVED"]
+    assert changed == ["the environment variables (OMP_NUM_TEAMS, REMOVED, THEIRS)"]
+    assert os.environ["MYLIB_SCALE"] == "3"
+    assert (os.environ["THEIRS"], os.environ["REMOVED"]) == ("1", "1")
+    assert "OMP_NUM_TEAMS" not in os.environ
+
+
+def test_a_plugin_that_sets_a_variable_for_itself_at_import_is_right(tmp_path: Path, tiny_run, monkeypatch):
+    monkeypatch.setenv("MYLIB_SCALE", "")
+    del os.environ["MYLIB_SCALE"]
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import os\nfrom estimators import Pathwise\nos.environ.setdefault('MYLIB_SCALE', '3')\n"
+        "class Mine(Pathwise):\n    name, relaxes = 'mine', True\n"
+        "    def sample(self, logits_BLK):\n"
+        "        return (float(os.environ['MYLIB_SCALE']) * logits_BLK).softmax(-1)[None]\n"
+    )
+    registry, run = load_registry([path]), named(tiny_run, "mine")
+    assert import_notes(registry) == []
+    assert plugin_check.check([run], registry) == plugin_check.Found("passed")
+    found = [record.event for record in records_of(Job(run), registry)]
+    assert isinstance(found[-1], Finished)
+    assert notes(found) == []
 
 
 HURTS = [
