@@ -126,8 +126,8 @@ def _untrained(estimator: Estimator) -> list[str]:
     if not names or type(estimator).forward is not Pathwise.forward:
         return []
     return [
-        f"{estimator.name} has parameters that are never trained: {', '.join(names)}. An estimator trains its own by the"
-        " control_loss of its Estimate, which Pathwise has not (docs/add-an-estimator.md)"
+        f"{estimator.name} has parameters that are never trained: {', '.join(names)}. An estimator trains its own by"
+        " the control_loss of its Estimate, which Pathwise has not (docs/add-an-estimator.md)"
     ]
 
 

@@ -49,7 +49,7 @@ def test_guide_code_runs_and_conforms():
         for cls in names.values()
         if isinstance(cls, type) and issubclass(cls, Estimator) and cls.__module__ == "guide"
     ]
-    assert [cls.name for cls in own] == ["sharp_softmax", "heavy_tail_softmax"]
+    assert [cls.name for cls in own] == ["sharp_softmax", "heavy_tail_softmax", "learned_baseline"]
     for cls in own:
         assert len(check_all(cls())) == len(CHECKS)
 

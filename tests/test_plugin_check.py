@@ -17,6 +17,7 @@ from harness import origin, plugin_check
 from harness.cli import main
 from harness.config import RunConfig
 from harness.plugins import PluginError, load_registry, source_of
+from harness.schedules import NoSchedule
 from harness.train import train
 from reports.provenance import facts
 
@@ -315,7 +316,7 @@ def test_parameters_that_nothing_trains_are_told(requires_grad: bool, tmp_path: 
     path = tmp_path / "scaled.py"
     path.write_text(UNTRAINED.replace("REQUIRES", str(requires_grad)))
     registry = load_registry([path])
-    found = plugin_check.check([tiny_run("scaled")], registry)
+    found = plugin_check.check([tiny_run("scaled", schedule=NoSchedule())], registry)
     assert found.conformance == "passed"
     told = "scaled has parameters that are never trained: log_scale. An estimator trains its own by the control_loss"
     assert [note[: len(told)] for note in found.notes] == [told] * requires_grad
