@@ -162,11 +162,11 @@ def test_the_name_of_a_data_set_is_one_of_the_catalogue(tmp_path, capfd, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_interface_of_mlflow_is_on_loopback(monkeypatch, tmp_path):
+def test_the_interface_of_mlflow_is_on_loopback(monkeypatch, out):
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, arguments: started.append(arguments))
     with pytest.raises(SystemExit):
-        main(["ui", "--tracking-uri", f"sqlite:///{tmp_path}/x.db"])
+        main(["ui", "--tracking-uri", f"sqlite:///{out}/mlflow.db"])
     (arguments,) = started
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
 
