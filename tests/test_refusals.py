@@ -50,6 +50,10 @@ def rest(code: str, message: str) -> RestException:
         rest("BAD_REQUEST", "(sqlite3.IntegrityError) UNIQUE constraint failed"),
         MlflowException("API request to endpoint /log-batch failed with error code 413 != 200"),
         caused(DataError("INSERT", {}, Exception("value too long"))),
+        caused(DataError("INSERT INTO runs (deleted_time, workspace)", {}, Exception("value too long"))),
+        rest(
+            "BAD_REQUEST", "(psycopg2.errors.StringDataRightTruncation) too long\n[SQL: INSERT INTO x (deleted_time)]"
+        ),
         caused(IntegrityError("INSERT", {}, Exception("unique"))),
         caused(OperationalError("INSERT", {}, Exception("(1366, \"Incorrect string value: '\\xF0'\")"))),
         caused(UnicodeEncodeError("utf-8", "\\ud800", 0, 1, "surrogates not allowed")),
@@ -282,5 +286,5 @@ def test_postgresql_takes_long_names_and_refuses_single_values(tmp_path: Path, m
         monkeypatch.setattr("harness.names.LONGEST_RUN", 10_000)
         monkeypatch.setattr("harness.tracking.children.fitting", lambda text, limit: text)
         again = play(grid, tmp_path / "again", lambda: Tracker(uri, out=tmp_path / "again"))
-        assert again.outages() == 0
+        assert again.outages() == 0, again.lines
         assert any("refused the run" in line and "too long" in line for line in again.lines)

@@ -32,7 +32,7 @@ makes anew, or a server that is not set up."""
 
 def is_for_good(error: BaseException) -> bool:
     """Return whether a store refused what it was given, and will do so again."""
-    text = str(error)
+    text = str(error).partition("[SQL")[0]  # a statement names columns such as deleted_time
     if _NOT_THE_VALUE.search(text):
         return False
     if isinstance(error.__cause__, _CAUSES) or isinstance(error, _CAUSES):
