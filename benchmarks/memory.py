@@ -25,6 +25,7 @@ def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> fl
     from harness.config import EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
     from harness.devices import peak_memory_mb, reset_peak_memory
     from harness.schedules import Constant, NoSchedule
+    from harness.training.state import start
 
     torch.set_num_threads(1)
     REGISTRY[name]().check_shape(n_latents, n_categories)
@@ -34,7 +35,7 @@ def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> fl
         model=ModelConfig(n_latents=n_latents, n_categories=n_categories),
         training=TrainingConfig(batch_size=batch_size),
     )
-    state = train.start(run, REGISTRY, 784, torch.device("cpu"))
+    state = start(run, REGISTRY, 784, torch.device("cpu"))
     x_BD = torch.rand(batch_size, 784)
     state.vae.encode(x_BD).sum().backward()  # what torch loads on its first backward pass is not the estimator's
     device = torch.device("cpu")

@@ -31,8 +31,8 @@ from harness import events, tracking
 from harness.cli import cli
 from harness.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Finished, Record
-from harness.grid import Grid, load_grid
-from harness.journal import Journal
+from harness.grid.load import Grid, load_grid
+from harness.storage.journal import Journal
 from harness.train import train
 from reports.sqlite_uri import DATABASE, sqlite_uri
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import record
 
 from estimators import REGISTRY
-from harness import frozen
 from harness.events import EpochDone, Finished, Record, Started
-from harness.grid import Grid, load_grid
-from harness.journal import Journal
+from harness.grid.load import Grid, load_grid
 from harness.provenance import provenance
+from harness.storage import plan
+from harness.storage.journal import Journal
 
 GRID = """\
 name: large
@@ -70,7 +70,7 @@ def main() -> None:
         folder.mkdir()
         with Journal(folder) as journal:
             fill(journal, grid, given.epochs)
-        frozen.freeze(folder, grid, frozen.made_by())
+        plan.freeze(folder, grid, plan.made_by())
         content = (folder / "frozen.json").read_bytes()
         size_mb = journal.path.stat().st_size / 1e6
         for _ in range(given.rounds):

@@ -24,13 +24,14 @@ import torch
 from notebook import BATCH, Loop, notebook_loop
 
 from estimators import REGISTRY
-from harness import data
-from harness.compiled import compile_step
 from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.datasets.load import load
 from harness.devices import flushed_denormals, keep_freed_memory
-from harness.linear import ONEDNN_IS_FASTER
 from harness.schedules import Constant, NoSchedule
-from harness.train import start, train_epoch
+from harness.train import batch_losses, train_epoch
+from harness.training.compiled import compile_losses_if_wanted
+from harness.training.linear import ONEDNN_IS_FASTER
+from harness.training.state import start
 
 SHAPES = ((20, 10), (8, 4), (10, 30))
 """Latents × classes: the seed recipe, and the two ends of ReinMax's protocol."""
@@ -50,15 +51,15 @@ def harness_loop(
         model=ModelConfig(n_latents=shape[0], n_categories=shape[1], hidden=hidden, precision=precision),
         training=TrainingConfig(compile="on" if compiled else "off", batch_size=batch, epochs=10**6),
     )
-    images = data.load(run.data)
+    images = load(run.data)
     keep_freed_memory()  # as a sweep's worker does
     state = start(run, REGISTRY, images.n_pixels, torch.device("cpu"))
-    compile_step(run, state, images)
+    compile_losses_if_wanted(run, state, batch_losses, images)
 
     def loop(steps: int) -> float:
         begun = time.perf_counter()
         with flushed_denormals():
-            done = len(train_epoch(run, state, images, 1)[0])
+            done = len(train_epoch(run, state, images, 1).updates)
         assert done == steps, (done, steps)  # noqa: S101 a benchmark that counts wrongly must stop
         return time.perf_counter() - begun
 
@@ -94,7 +95,7 @@ def measure(loops: dict[str, Loop], rounds: int, n_steps: int) -> dict[str, list
 
 
 def contenders(shape: tuple[int, int], n_steps: int) -> dict[str, Loop]:
-    images = data.load(DataConfig(name="mnist-mini"))
+    images = load(DataConfig(name="mnist-mini"))
     return {
         NOTEBOOK: notebook_loop(images.train_ND, *shape),
         HARNESS: harness_loop(n_steps, shape),
@@ -133,7 +134,7 @@ def two_cores(rounds: int, n_steps: int) -> dict[str, list[float]]:
     workers = [context.Process(target=serve, args=(theirs, n_steps), daemon=True) for _, theirs in pipes]
     for worker in workers:
         worker.start()
-    notebook = notebook_loop(data.load(DataConfig(name="mnist-mini")).train_ND, *SHAPES[0])
+    notebook = notebook_loop(load(DataConfig(name="mnist-mini")).train_ND, *SHAPES[0])
     notebook(n_steps)
     ours = [our for our, _ in pipes]
     for our in ours:

@@ -17,7 +17,7 @@ from pathlib import Path
 import record
 from sweeps import Timed, timed_sweep
 
-from harness.datasets.store import default_data_dir
+from harness.datasets.files import default_data_dir
 
 WORKERS = 2
 GRID = """

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import click
 
-from harness.command_line import REFUSED, Refused
-from harness.commands_lists import data, doctor, list_
-from harness.commands_pages import gradients, ui
-from harness.commands_report import report
-from harness.commands_status import status
-from harness.commands_sweep import repair, run, sync
+from harness.commands.lists import data, doctor, list_
+from harness.commands.pages import gradients, ui
+from harness.commands.report import report
+from harness.commands.shared import REFUSED, Refused
+from harness.commands.status import status
+from harness.commands.sweep import repair, run, sync
 from harness.environment import check_current_folder
 from harness.terminal import Output, lasting_output
 from reports.visible import FILE, visible, visible_lines
@@ -43,14 +43,14 @@ def user_errors() -> tuple[type[Exception], ...]:
     """Return the exceptions whose message is meant for the user. Only modules that are loaded can have raised one."""
     names = {
         "harness.environment": "EnvironmentProblem",
-        "harness.executors": "Gone",
+        "harness.execution.executor": "Gone",
         "harness.grid": "GridError",
         "harness.plugins": "PluginError",
         "harness.datasets.catalogue": "DataError",
         "harness.journal": "JournalError",
-        "harness.lease": "LeaseError",
-        "harness.ray_executor": "ClusterError",
-        "harness.runner": "SweepError",
+        "harness.storage.lease": "LeaseError",
+        "harness.execution.ray": "ClusterError",
+        "harness.sweep.run": "SweepError",
         "harness.tracking": "TrackingError",
         "reports.frame": "ReportError",
     }

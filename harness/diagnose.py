@@ -18,9 +18,9 @@ from torch import Tensor
 from estimators import REGISTRY, Estimator, build, parameters
 from estimators.base import Cost, check_costs, check_count
 from harness.config import estimator_label
-from harness.gradient_comparison import COLUMNS, MAX_CODES, measure
-from harness.gradient_draws import Problem
-from harness.gradient_quality import N_BLOCKS
+from harness.gradients.comparison import COLUMNS, MAX_CODES, measure
+from harness.gradients.draws import Problem
+from harness.gradients.quality import N_BLOCKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +52,11 @@ def diagnose(
     max_codes     up to so many codes K^L the truth is enumerated; beyond, it is an unbiased long average.
     context       the data (B, X) behind the logits, for estimators with an input-dependent baseline.
 
-    Returns one row for each estimator: `estimator`, the columns of `harness.gradient_quality.METRICS` with variance and
-    MSE per example, `relative_error_100` (how far the mean of as many draws as 100 evaluations pay for is from the true
-    gradient, root mean square, relative to its norm), `evaluations` of the cost per example and draw, `seconds` per
-    draw of the batch, and `reason`: why it is not applicable, or empty. `frame.attrs["truth"]` says what the truth is.
+    Returns one row for each estimator: `estimator`, the columns of `harness.gradients.quality.METRICS` with variance
+    and MSE per example, `relative_error_100` (how far the mean of as many draws as 100 evaluations pay for is from the
+    true gradient, root mean square, relative to its norm), `evaluations` of the cost per example and draw, `seconds`
+    per draw of the batch, and `reason`: why it is not applicable, or empty. `frame.attrs["truth"]` says what the truth
+    is.
     Raises ValueError, one line.
     """
     import pandas as pd

@@ -34,7 +34,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture after `step` updates, as PNG bytes (`harness.pictures`), which may be left on the disk.
+    """A picture after `step` updates, as PNG bytes (`harness.training.pictures`), which may be left on the disk.
 
     One name may come at several steps, once at each; `final` is the one at the end, which becomes the run's artifact.
     """
@@ -53,7 +53,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Latents:
-    """How each of the L latents is used on the test images at the end (`harness.latents`); `usage` is L × K."""
+    """How each of the L latents is used on the test images (`harness.training.latents`); `usage` is L × K."""
 
     kind: ClassVar[str] = "latents"
     kl: list[float]
@@ -65,7 +65,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that the run needs to go on after that epoch (`harness.checkpoint`). Kept, not journaled."""
+    """All that the run needs to go on after that epoch (`harness.training.checkpoint`). Kept, not journaled."""
 
     kind: ClassVar[str] = "checkpoint"
     epoch: int

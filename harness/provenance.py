@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).parent
+"""The folder of `harness`."""
 PACKAGES = ("argmax-harness", "torch", "torchvision", "mlflow", "numpy", "pandas", "seaborn", "scipy", "entmax")
 OWN_FILES = {"harness/provenance.py", "pyproject.toml"}
 GIT_TIMEOUT_S = 10.0
@@ -30,7 +32,7 @@ def provenance() -> dict[str, Any]:
     import torch
 
     return {
-        **git_state(Path(__file__).parent),
+        **git_state(PACKAGE),
         "source_sha256": source_sha256(),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -103,7 +103,7 @@ class Constant(SingleTau):
 class Learned(SingleTau):
     """τ is trained, from `initial` on: through the loss, or through the variance of the gradient.
 
-    `harness.learned_tau` does it, with Adam at `lr` on log τ.
+    `harness.training.learned_tau` does it, with Adam at `lr` on log τ.
     """
 
     kind: Literal["learned"] = "learned"

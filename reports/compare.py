@@ -20,8 +20,8 @@ from reports.definitions import TERMS
 from reports.files import Folder, write_atomically
 from reports.frame import ABSENT, WORST, Runs
 from reports.html import figure_files, render, table_files
-from reports.naming import named_together
 from reports.settings import SEPARATOR
+from reports.shared_names import named_together
 from reports.tables import Cell, Column, Table
 
 USED = ("setting", "pair", "interval", "p-better", "equivalence", "failures", "step-time")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from reports.settings import Setting, axes_text, distinct, former, in_quotes, joined, quote
 from reports.visible import NAME, visible
-
-if TYPE_CHECKING:
-    from reports.frame import Runs
 
 SOURCE = "estimator.source"
 """The hash of a plugin's file: a version of an estimator, and nothing that a grid sweeps."""
@@ -69,26 +65,6 @@ def name_settings(
     frame["axes"] = [row[2] for row in rows]
     frame["setting"] = [setting[row] for row in rows]
     return frame
-
-
-def named_together(*every: Runs) -> list[Runs]:
-    """The runs of several sweeps, with one text for a setting that they share and different ones for all others."""
-    columns = ["setting", "estimator_label", "schedule_label", "axes"]
-    parts = [dict(_setting_of(row) for row in runs.runs[columns].itertuples(index=False, name=None)) for runs in every]
-    keys = [key for found in parts for key in found.values()]
-    texts = distinct(keys, lambda key: joined(*key), lambda key: in_quotes(*key))
-    return [_renamed(runs, {old: texts[key] for old, key in found.items()})
-            for runs, found in zip(every, parts, strict=True)]  # fmt: skip
-
-
-def _setting_of(row: tuple[Any, ...]) -> tuple[str, tuple[str, str | None, str]]:
-    setting, estimator, schedule, axes = row
-    return setting, (estimator, None if pd.isna(schedule) else schedule, axes)
-
-
-def _renamed(runs: Runs, texts: Mapping[str, str]) -> Runs:
-    frames = [frame.assign(setting=frame["setting"].map(texts)) for frame in (runs.runs, runs.history)]
-    return replace(runs, runs=frames[0], history=frames[1])
 
 
 def is_absent(value: Any) -> bool:

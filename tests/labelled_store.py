@@ -12,8 +12,8 @@ from estimators import REGISTRY
 from harness.cli import cli
 from harness.config import RunConfig
 from harness.events import EpochDone, Event, Finished, Record, Started
-from harness.grid import Grid, load_grid
-from harness.journal import Journal
+from harness.grid.load import Grid, load_grid
+from harness.storage.journal import Journal
 from reports.gradients import NUMBERS
 
 LABELS = (

@@ -29,14 +29,14 @@ from harness.events import (
     Started,
     Weights,
 )
-from harness.grid import Grid, load_grid
-from harness.journal import Attempt, Journal
-from harness.models import ModelFiles
-from harness.outcome import best_runs
-from harness.replay import sync_store
-from harness.runner import Options
-from harness.store import Store, _Item
-from harness.sweep import read_sweep
+from harness.grid.load import Grid, load_grid
+from harness.options import Options
+from harness.status.note import best_runs
+from harness.storage.journal import Attempt, Journal
+from harness.storage.sweep_state import read_sweep
+from harness.storage.weight_files import WeightFiles
+from harness.sweep.replay import sync_store
+from harness.sweep.store_thread import Store, _Item
 from harness.tracking import Tracker
 
 CODE = {
@@ -177,7 +177,7 @@ def put_aside(record: Record, folder: Path) -> Record:
     """Keep weights in their file, as the driver does."""
     if not isinstance(record.event, Weights):
         return record
-    assert ModelFiles(folder).keep(record.run_key, record.event)
+    assert WeightFiles(folder).keep(record.run_key, record.event)
     return replace(record, event=replace(record.event, content=b""))
 
 
@@ -212,7 +212,7 @@ def check(grid: Grid, out: Path, uri: str) -> None:
 
 
 def newest_attempts(grid: Grid, out: Path) -> dict[str, Attempt]:
-    from harness.journal import attempts
+    from harness.storage.journal import attempts
 
     return attempts(Journal(out / grid.name).read())
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was cut short ends with the bits of one that was not."""
+"""CheckpointFiles: a run that was cut short ends with the bits of one that was not."""
 
 import errno
 import json
@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from estimators import REGISTRY
-from harness import sealed
-from harness.checkpoint import Checkpoints, Pace, label_of
 from harness.config import DiagnosticsConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.events import Checkpoint, EpochDone, Event, Finished, Image, Interrupted, Latents, Record, Started
-from harness.journal import Attempt
 from harness.schedules import Exponential, Learned
-from harness.sweep import is_measured
+from harness.storage import checksummed_file
+from harness.storage.checkpoint_files import CheckpointFiles
+from harness.storage.journal import Attempt
+from harness.storage.sweep_state import is_measured
 from harness.train import train
+from harness.training.checkpoint import label_of
+from harness.training.run_controls import RunControls
 
 Make = Callable[..., RunConfig]
 
@@ -38,8 +40,10 @@ def without_times(events: Iterator[Event] | list[Event]) -> list[object]:
 def cut_after(run: RunConfig, epoch: int, checkpoint: bytes | None = None) -> tuple[list[Event], bytes]:
     """Train until after an epoch, as a first Ctrl-C does it; return the events and the checkpoint."""
     events: list[Event] = []
-    pace = Pace(is_stopping=lambda: bool(events) and isinstance(events[-1], EpochDone) and events[-1].epoch == epoch)
-    for event in train(run, REGISTRY, checkpoint, pace):
+    controls = RunControls(
+        is_stopping=lambda: bool(events) and isinstance(events[-1], EpochDone) and events[-1].epoch == epoch
+    )
+    for event in train(run, REGISTRY, checkpoint, controls):
         events.append(event)
     assert isinstance(events[-1], Interrupted)
     saved = events.pop(-2)
@@ -124,7 +128,7 @@ def test_times_add_up_over_the_parts(tiny_run: Make) -> None:
 
 def test_saving_changes_nothing(tiny_run: Make) -> None:
     run = tiny_run()
-    events = list(train(run, REGISTRY, None, Pace(every_epochs=1)))
+    events = list(train(run, REGISTRY, None, RunControls(every_epochs=1)))
     assert [e.epoch for e in events if isinstance(e, Checkpoint)] == [1, 2]
     assert without_times(events) == without_times(train(run, REGISTRY))
 
@@ -140,14 +144,14 @@ def test_what_other_code_saved_is_not_gone_on_from(field: str, tiny_run: Make) -
 
 
 def test_the_pace_by_epochs_and_by_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [epoch for epoch in range(1, 8) if Pace(every_epochs=3).is_due(epoch)] == [3, 6]
-    assert not any(Pace().is_due(epoch) for epoch in range(1, 8))
+    assert [epoch for epoch in range(1, 8) if RunControls(every_epochs=3).is_due(epoch)] == [3, 6]
+    assert not any(RunControls().is_due(epoch) for epoch in range(1, 8))
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    pace, due = Pace(every_s=10, _saved=0.0), []
+    controls, due = RunControls(every_s=10, _saved=0.0), []
     for epoch in range(1, 8):
         now[0] = 4.0 * epoch
-        due += [epoch] if pace.is_due(epoch) else []
+        due += [epoch] if controls.is_due(epoch) else []
     assert due == [3, 6]
 
 
@@ -160,8 +164,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def kept(tmp_path: Path, said: list[str]) -> Checkpoints:
-    return Checkpoints(tmp_path, said.append)
+def kept(tmp_path: Path, said: list[str]) -> CheckpointFiles:
+    return CheckpointFiles(tmp_path, said.append)
 
 
 CONTENT = b'{"format": 1, "run_key": "abc", "epoch": 3, "made_by": ["x", "2"]}\nstate of the run' + bytes(range(256))
@@ -173,7 +177,7 @@ def attempt(n_epochs: int, source: str = "x") -> Attempt:
     return Attempt([Record("abc", 1, event) for event in events])
 
 
-def test_the_newest_is_kept_until_it_is_discarded(kept: Checkpoints, said: list[str]) -> None:
+def test_the_newest_is_kept_until_it_is_discarded(kept: CheckpointFiles, said: list[str]) -> None:
     assert kept.load("abc", attempt(9)) is None
     kept.save("abc", Checkpoint(2, CONTENT.replace(b"3", b"2")))
     kept.save("abc", Checkpoint(3, CONTENT))
@@ -184,26 +188,26 @@ def test_the_newest_is_kept_until_it_is_discarded(kept: Checkpoints, said: list[
     assert said == []
 
 
-def test_one_that_is_ahead_of_the_journal_is_not_used(kept: Checkpoints) -> None:
+def test_one_that_is_ahead_of_the_journal_is_not_used(kept: CheckpointFiles) -> None:
     kept.save("abc", Checkpoint(3, CONTENT))
     assert kept.load("abc", attempt(2)) is None
 
 
-def test_one_of_other_code_is_not_used(kept: Checkpoints) -> None:
+def test_one_of_other_code_is_not_used(kept: CheckpointFiles) -> None:
     kept.save("abc", Checkpoint(3, CONTENT))
     assert kept.load("abc", attempt(9, source="y")) is None
     assert kept.load("abc", Attempt([Record("abc", 1, Interrupted("before it began"))])) is None
 
 
 def test_one_that_cannot_be_read_is_set_aside_as_a_damaged_one_is(
-    kept: Checkpoints, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: CheckpointFiles, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def bad_sector(path: Path) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
     kept.save("abc", Checkpoint(3, CONTENT))
     with monkeypatch.context() as patched:
-        patched.setattr(sealed, "read", bad_sector)
+        patched.setattr(checksummed_file, "read", bad_sector)
         assert kept.load("abc", attempt(3)) is None
     (line,) = said
     assert line.endswith("got: Input/output error. It is kept as abc.ckpt.damaged-1; the run starts over.")
@@ -211,7 +215,7 @@ def test_one_that_cannot_be_read_is_set_aside_as_a_damaged_one_is(
     assert len(said) == 1
 
 
-def test_what_no_run_needs_is_removed_and_what_was_damaged_is_kept(kept: Checkpoints, tmp_path: Path) -> None:
+def test_what_no_run_needs_is_removed_and_what_was_damaged_is_kept(kept: CheckpointFiles, tmp_path: Path) -> None:
     for key in ("abc", "done"):
         kept.save(key, Checkpoint(3, CONTENT))
     folder = tmp_path / "checkpoints"
@@ -223,7 +227,7 @@ def test_what_no_run_needs_is_removed_and_what_was_damaged_is_kept(kept: Checkpo
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_damage_at_any_place_is_noticed_and_set_aside(
-    damage: str, kept: Checkpoints, said: list[str], tmp_path: Path
+    damage: str, kept: CheckpointFiles, said: list[str], tmp_path: Path
 ) -> None:
     kept.save("abc", Checkpoint(3, CONTENT))
     path = tmp_path / "checkpoints" / "abc.ckpt"
@@ -239,11 +243,13 @@ def test_damage_at_any_place_is_noticed_and_set_aside(
     assert len(list(path.parent.glob("abc.ckpt.damaged-*"))) == len(whole)
 
 
-def test_a_disk_that_refuses_is_said_once(kept: Checkpoints, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_is_said_once(
+    kept: CheckpointFiles, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("harness.sealed.write", full)
+    monkeypatch.setattr("harness.storage.checksummed_file.write", full)
     kept.save("abc", Checkpoint(1, CONTENT))
     kept.save("abc", Checkpoint(2, CONTENT))
     assert len(said) == 1

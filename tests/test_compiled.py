@@ -7,12 +7,12 @@ import torch
 from pydantic import ValidationError
 
 from estimators import REGISTRY
-from harness import compiled
-from harness.compiled import CompileError
 from harness.config import DataConfig, EstimatorConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Finished
 from harness.schedules import Exponential, Learned, NoSchedule
 from harness.train import train
+from harness.training import compiled
+from harness.training.compiled import CompileError
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler on the CPU"

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from estimators import REGISTRY, Pathwise, build
 from estimators.score_function import RLOO
 from estimators.yardstick import all_codes, cubic_cost, exact_gradient, example_logits, example_weights, run
-from harness import gradient_draws
 from harness.diagnose import diagnose, label_of, plot, summary
-from harness.gradient_comparison import COLUMNS, measure
-from harness.gradient_draws import Problem, Reference
-from harness.gradient_quality import METRICS
-from harness.toys import TOYS
+from harness.gradients import draws
+from harness.gradients.comparison import COLUMNS, measure
+from harness.gradients.draws import Problem, Reference
+from harness.gradients.quality import METRICS
+from harness.gradients.toy_problems import TOYS
 
 WEIGHTS = example_weights()
 LOGITS, COST = example_logits(), cubic_cost(WEIGHTS)
@@ -105,7 +105,7 @@ def test_costs_of_all_codes_may_come_from_elsewhere():
 
     given = Problem(LOGITS, COST, 3, code_costs=code_costs)
     own = Problem(LOGITS, COST, 3)
-    found = [gradient_draws.truth(p, lambda logits: logits, 9, Reference()) for p in (given, own)]
+    found = [draws.truth(p, lambda logits: logits, 9, Reference()) for p in (given, own)]
     torch.testing.assert_close(*found)
     assert asked == [9]
 

@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from estimators import REGISTRY, build
-from harness import data, seeding, train
+from harness import train
 from harness.config import BasketConfig, DiagnosticsConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
-from harness.diagnostics import Diagnostics, code_costs, to_parameters
+from harness.datasets.load import load
 from harness.events import EpochDone, Finished
-from harness.gradient_quality import METRICS
-from harness.grid import load_grid
-from harness.problems import GridError
+from harness.gradients.during_training import Diagnostics, code_costs, to_parameters
+from harness.gradients.quality import METRICS
+from harness.grid.load import load_grid
+from harness.grid.problems import GridError
+from harness.training import seeding
+from harness.training.state import start
 
 Make = Callable[..., RunConfig]
 BASKET = (
@@ -81,8 +84,8 @@ def test_they_are_due_after_the_first_epoch_each_other_one_and_the_last(tiny_run
 
 def test_the_same_point_gives_the_same_numbers_whenever_it_is_measured(tiny_run: Make) -> None:
     config = tiny_run(data=tiny_run().data.model_copy(update={"binarization": "resampled"}))
-    dataset = data.load(config.data)
-    state = train.start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
+    dataset = load(config.data)
+    state = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
     diagnostics = Diagnostics(config, SETTINGS, REGISTRY)
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -95,8 +98,8 @@ def test_the_same_point_gives_the_same_numbers_whenever_it_is_measured(tiny_run:
 
 def test_an_unbiased_estimator_is_found_so_and_the_exact_one_exactly(tiny_run: Make) -> None:
     config = tiny_run("exact")
-    dataset = data.load(config.data)
-    state = train.start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
+    dataset = load(config.data)
+    state = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
     basket = (
         BasketConfig(name="rloo"),
         BasketConfig(name="straight_through", params={"tau": 0.5}, label="straight_through"),
@@ -113,8 +116,8 @@ def test_an_unbiased_estimator_is_found_so_and_the_exact_one_exactly(tiny_run: M
 
 def test_the_costs_of_all_codes_are_those_of_the_model(tiny_run: Make) -> None:
     config = tiny_run()
-    dataset = data.load(config.data)
-    vae = train.start(config, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
+    dataset = load(config.data)
+    vae = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
     x_BD, codes = dataset.train_ND[:5], torch.eye(4).expand(3, 4, 4).transpose(0, 1)
     expected = vae.reconstruction_cost(x_BD)(codes[:, None].expand(-1, 5, -1, -1))
     torch.testing.assert_close(code_costs(vae, codes, x_BD), expected, rtol=1e-5, atol=1e-3)
@@ -122,8 +125,8 @@ def test_the_costs_of_all_codes_are_those_of_the_model(tiny_run: Make) -> None:
 
 def test_the_encoders_gradient_is_that_of_the_mean_cost(tiny_run: Make) -> None:
     config = tiny_run()
-    dataset = data.load(config.data)
-    vae = train.start(config, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
+    dataset = load(config.data)
+    vae = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
     x_BD = dataset.train_ND[:5]
     logits = vae.encode(x_BD)
     cost_B = build("exact")(logits, vae.reconstruction_cost(x_BD)).cost_B

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import memory
 from harness.config import RunConfig, TrainingConfig
-from harness.dispatch import Dispatch, Policy
 from harness.events import EpochDone, Failed, Finished, Interrupted, Record, Started
-from harness.executors import Executor, Job, LocalExecutor, Lost
-from harness.memory import MemoryGuard
-from harness.quantities import SavingEvery
+from harness.execution import memory_guard
+from harness.execution.dispatch import Dispatch
+from harness.execution.executor import Executor, Job, LocalExecutor, Lost
+from harness.execution.memory_guard import MemoryGuard
+from harness.options import Policy, SavingEvery
 
 Make = Callable[..., RunConfig]
 SOON = Policy(retries=2, pause_s=0.0)
@@ -171,7 +171,7 @@ def test_a_crash_while_stopping_is_no_failure_and_not_tried_again(tiny_run: Make
 
 @pytest.fixture
 def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(memory_guard, "LOOK_EVERY_S", 0.0)
 
 
 @pytest.mark.usefixtures("looks_always")
@@ -192,7 +192,7 @@ def test_on_a_machine_short_of_memory_the_largest_run_waits(tiny_run: Make, monk
     large, small = tiny_run(seed=0), tiny_run(seed=1)
     executor = Scripted({large.key: [[Started({})], [DONE]], small.key: [[Started({})]]}, {large.key: 9, small.key: 1})
     free = iter([10**12, 10**12, 10**12, 10])
-    monkeypatch.setattr(memory, "available", lambda: next(free, 10**12))
+    monkeypatch.setattr(memory_guard, "available", lambda: next(free, 10**12))
 
     def events() -> Iterator[Record]:
         for record in Dispatch(executor, Policy(retries=0, pause_s=0.0), Job).records([large, small]):  # costs no try
@@ -215,24 +215,24 @@ def test_the_only_run_goes_on_though_others_have_taken_the_memory(
 ) -> None:
     run = tiny_run()
     executor = Scripted({run.key: [[Started({}), EpochDone(1, 1, 0.1, {}), DONE]]}, {run.key: 9})
-    monkeypatch.setattr(memory, "available", lambda: 10)
+    monkeypatch.setattr(memory_guard, "available", lambda: 10)
     events = [record.event for record in Dispatch(executor, SOON, Job).records([run])]
     assert events[-1] == DONE
     assert not executor.killed
 
 
 def test_the_memory_of_this_machine_is_read() -> None:
-    assert 10**8 < memory.available() < 10**14
+    assert 10**8 < memory_guard.available() < 10**14
     assert MemoryGuard(None).over_limit(dict) is None
 
 
 def test_a_container_has_what_its_group_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    monkeypatch.setattr(memory_guard, "_GROUP", tmp_path)
     for name, text in (("max", "5000"), ("current", "4000"), ("stat", "anon 1\ninactive_file 300\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    assert memory.available() == 1300
+    assert memory_guard.available() == 1300
     (tmp_path / "memory.max").write_text("max")
-    assert memory.available() > 10**6
+    assert memory_guard.available() > 10**6
 
 
 def test_real_workers_stop_after_their_epoch_with_a_checkpoint(tiny_run: Make) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from harness.config import RunConfig
 from harness.events import Checkpoint, EpochDone, Event, Interrupted, Record, Started
-from harness.grid import Grid
-from harness.journal import Journal
-from harness.runner import Driver
-from harness.sweep import Sweep
+from harness.grid.load import Grid
+from harness.storage.journal import Journal
+from harness.storage.sweep_state import Sweep
+from harness.sweep.run import Driver
 
 
 def started(source: str) -> Started:

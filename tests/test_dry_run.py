@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
-from harness import dry_run
 from harness.config import DiagnosticsConfig, RunConfig, TrainingConfig
-from harness.dry_run import BUDGET_S, CALIBRATED_SETTINGS, N_TIMED, Cost
-from harness.grid import Grid
-from harness.runner import Options
-from harness.sweep import Sweep
+from harness.grid.load import Grid
+from harness.options import Options
+from harness.status import dry_run
+from harness.status.dry_run import BUDGET_S, CALIBRATED_SETTINGS, N_TIMED, Cost
+from harness.storage.sweep_state import Sweep
 
 Make = Callable[..., RunConfig]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import facts
 from harness.cli import main
-from harness.command_line import default_out
-from harness.datasets.store import default_data_dir, write_whole
+from harness.commands.shared import default_out
+from harness.datasets.files import default_data_dir, write_whole
 from harness.environment import EnvironmentProblem, expanded, home, path_variable, user_folder, variable
+from harness.plugins import estimator_facts
 from reports.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert (variable(name), path_variable(name)) == (None, None)
     assert default_out() == Path("results")
     assert default_data_dir() == tmp_path / ".local/share/argmax-harness/data"
-    assert facts.cache_file().parent == tmp_path / ".cache/argmax-harness"
+    assert estimator_facts.cache_file().parent == tmp_path / ".cache/argmax-harness"
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("HARNESS_CACHE_DIR", "~/cache")
     assert default_out() == tmp_path / "out"
     assert default_data_dir() == tmp_path / "data"
-    assert facts.cache_file().parent == tmp_path / "cache"
+    assert estimator_facts.cache_file().parent == tmp_path / "cache"
 
 
 def test_an_xdg_folder_counts_if_it_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_current_folder_that_was_deleted_is_one_line(
 def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, mode: int) -> None:
     code = (
         f"import os; os.umask({umask}); from pathlib import Path; from harness import sealed; "
-        "from harness.datasets.store import write_whole; from reports.files import write_atomically; "
+        "from harness.datasets.files import write_whole; from reports.files import write_atomically; "
         "sealed.write(Path('a'), b''); write_whole(Path('b'), b''); write_atomically(Path('c'), ''); Path('d').mkdir()"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -12,7 +12,8 @@ from estimator_cases import ALL, CASES, IDS, make
 from estimator_families import REFUSED as FAMILY_REFUSED
 
 from estimators import REGISTRY, Estimate, Estimator, Pathwise, build, parameters, replace_gradient
-from estimators.conformance import CHECKS, check_state
+from estimators.conformance import CHECKS
+from estimators.conformance.checks import check_state
 from estimators.yardstick import cost_for, cubic_cost, example_logits, example_weights, logits_for, run, shapes
 
 

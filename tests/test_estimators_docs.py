@@ -15,8 +15,8 @@ from estimator_cases import PLUGINS, HeavyTailSoftmax, LogisticSoftmax
 from estimators import REGISTRY, Estimator
 from estimators.catalogue import FORMULAS, evaluations, table
 from estimators.conformance import CHECKS, check_all
-from estimators.conformance_command import main as conformance_command
-from harness.catalogue import explain
+from estimators.conformance.__main__ import main as conformance_command
+from harness.commands.inventory import explain
 
 ROOT = PLUGINS.parents[1]
 README = (ROOT / "estimators" / "README.md").read_text()

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from estimators.base import Cost
 from estimators.yardstick import MAX_Z, accepts, run, truth, z_scores
-from harness import data, train
+from harness import train
 from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.datasets.load import load
 from harness.events import Diverged
 from harness.schedules import NoSchedule
+from harness.training.state import start
 
 SHAPES = ((3, 4), (5, 2))
 N_DRAWS = 4_000
@@ -39,8 +41,8 @@ def _train(n_latents: int, n_categories: int) -> Problem:
     )
     from estimators import REGISTRY
 
-    dataset = data.load(config.data)
-    state = train.start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
+    dataset = load(config.data)
+    state = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
     torch.manual_seed(0)
     for epoch in range(1, config.training.epochs + 1):
         losses, *_ = train.train_epoch(config, state, dataset, epoch)

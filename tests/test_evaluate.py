@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators import REGISTRY, Estimator, build
-from harness import data, evaluate, seeding, train
 from harness.config import EvaluationConfig, RunConfig
-from harness.vae import CategoricalVAE
+from harness.datasets.load import load
+from harness.training import evaluate, seeding
+from harness.training.state import start
+from harness.training.vae import CategoricalVAE
 
 Make = Callable[..., RunConfig]
 
@@ -108,8 +110,8 @@ def test_relaxed_loss_is_what_the_estimator_sees_and_differs_from_the_discrete_o
 
 def test_evaluation_noise_belongs_to_the_seed_and_leaves_the_generator_alone(tiny_run: Make) -> None:
     run = tiny_run(evaluation=EvaluationConfig(bound_samples=3, n_images=2, test_samples=2))
-    dataset = data.load(run.data)
-    vae = train.start(run, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
+    dataset = load(run.data)
+    vae = start(run, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
     torch.manual_seed(5)
     before = torch.get_rng_state()
     found = [evaluate.test_metrics(run, vae, build(name), dataset)[0] for name in ("straight_through", "reinforce")]

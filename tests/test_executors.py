@@ -8,9 +8,10 @@ import pytest
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.dispatch import Dispatch, Policy
 from harness.events import EpochDone, Failed, Finished, Record, Started
-from harness.executors import Job, LocalExecutor, records_of
+from harness.execution.dispatch import Dispatch
+from harness.execution.executor import Job, LocalExecutor, records_of
+from harness.options import Policy
 from harness.train import train
 
 Make = Callable[..., RunConfig]

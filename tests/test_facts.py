@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
-from harness import catalogue, facts, plugins
-from harness.facts import cache_file, identity, known, read, remember
+from harness.commands import inventory
+from harness.plugins import estimator_facts, registry
+from harness.plugins.estimator_facts import cache_file, identity, known, read, remember
 
 PLUGIN = '''
 from estimators import Pathwise
@@ -64,13 +65,13 @@ def test_a_dry_run_imports_neither_statistics_nor_the_store(tmp_path: Path) -> N
 def test_facts_are_the_same_remembered_and_read() -> None:
     first = known()
     assert cache_file().exists()
-    again = facts.remembered(identity())
+    again = estimator_facts.remembered(identity())
     assert again == first == read(REGISTRY)
     assert list(again) == list(REGISTRY)
 
 
 def test_the_rows_say_what_the_classes_declare() -> None:
-    for row, cls in zip(catalogue.rows("estimators"), REGISTRY.values(), strict=True):
+    for row, cls in zip(inventory.rows("estimators"), REGISTRY.values(), strict=True):
         assert list(row) == ["name", "unbiased", "evals", "relaxes", "parameters", "reference"]
         declared = (cls.name, cls.unbiased, cls.relaxes, cls.reference)
         assert (row["name"], row["unbiased"], row["relaxes"], row["reference"]) == declared
@@ -90,9 +91,9 @@ def test_what_is_remembered_is_used() -> None:
 def test_an_edited_source_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     copy = tmp_path / "estimators"
     copy.mkdir()
-    for path in facts._package().glob("*.py"):
+    for path in estimator_facts._package().glob("*.py"):
         (copy / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(facts, "_package", lambda: copy)
+    monkeypatch.setattr(estimator_facts, "_package", lambda: copy)
     remember_nonsense()
     assert not known()["reinforce"].unbiased
     with (copy / "reinmax.py").open("a") as source:
@@ -100,22 +101,22 @@ def test_an_edited_source_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert known()["reinforce"].unbiased
     assert known() == read(REGISTRY)
     (copy / "new.py").touch()
-    assert facts.remembered(identity()) is None
+    assert estimator_facts.remembered(identity()) is None
     assert len(list(cache_file().parent.iterdir())) == 1  # the old facts were replaced
 
 
 def test_another_python_or_torch_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {identity()}
-    monkeypatch.setattr(facts.sys, "version", "3.99")
+    monkeypatch.setattr(estimator_facts.sys, "version", "3.99")
     found.add(identity())
-    monkeypatch.setattr(facts, "version", lambda _: "99.0")
+    monkeypatch.setattr(estimator_facts, "version", lambda _: "99.0")
     found.add(identity())
     assert len(found) == 3
 
 
 def test_nothing_is_remembered_of_sources_that_change_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     states = iter(["before", "after"])
-    monkeypatch.setattr(facts, "identity", lambda: next(states))
+    monkeypatch.setattr(estimator_facts, "identity", lambda: next(states))
     assert known() == read(REGISTRY)
     assert not cache_file().exists()
 
@@ -131,7 +132,7 @@ def test_a_damaged_file_is_read_over(damaged: bytes) -> None:
         damaged = json.dumps({"identity": identity(), "estimators": [row]}).encode()
     cache_file().write_bytes(damaged)
     assert known() == read(REGISTRY)
-    assert facts.remembered(identity()) == read(REGISTRY)
+    assert estimator_facts.remembered(identity()) == read(REGISTRY)
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_plugins_are_loaded_for_real(tmp_path: Path) -> None:
     listed = known([path])
     assert (listed["mine"].doc, listed["mine"].built_in) == ("A softmax of mine.", False)
     assert listed["reinforce"].unbiased  # nothing was taken from the file
-    assert "in a grid      mine" in catalogue.explain("mine", [path])
+    assert "in a grid      mine" in inventory.explain("mine", [path])
     path.write_text(PLUGIN.replace("of mine", "of yours"))
     assert known([path])["mine"].doc == "A softmax of yours."
     assert "mine" not in known()
@@ -155,7 +156,7 @@ def test_plugins_are_loaded_for_real(tmp_path: Path) -> None:
 
 def test_entry_points_are_loaded_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
     remember_nonsense()
-    point = EntryPoint("again", "estimators:StraightThrough", plugins.GROUP)
-    for module in (facts, plugins):
+    point = EntryPoint("again", "estimators:StraightThrough", registry.GROUP)
+    for module in (estimator_facts, registry):
         monkeypatch.setattr(module, "entry_points", lambda group: (point,))
     assert known()["reinforce"].unbiased

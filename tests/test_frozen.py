@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from estimators import REGISTRY
-from harness import frozen, sealed
-from harness.frozen import folder_of, freeze, made_by, names
-from harness.frozen_file import Frozen, Planned, Setting, encode, load, snapshot
-from harness.grid import Grid, load_grid
-from harness.grid_changes import MAX_LINES, WIDTH, Changes, changes, describe
-from harness.plugins import load_registry
-from harness.sealed import Damaged
+from harness.grid.load import Grid, load_grid
+from harness.plugins.registry import load_registry
+from harness.storage import checksummed_file, plan
+from harness.storage.checksummed_file import Damaged
+from harness.storage.plan import folder_of, freeze, made_by, names
+from harness.storage.plan_changes import MAX_LINES, WIDTH, Changes, changes, describe
+from harness.storage.plan_file import Frozen, Planned, Setting, encode, load, snapshot
 
 GRID = """\
 name: mine
@@ -280,12 +280,12 @@ seeds: {{count: {seeds}}}
     [
         b"",
         b"garbage",
-        sealed.seal(b"{}"),
-        sealed.seal(b"[]"),
-        sealed.seal(b"\xff"),
-        sealed.seal(b'{"format": 2, "runs": []}'),
-        sealed.seal(b'{"format": 1, "columns": {}, "settings": [["a", 1]], "shared": {}, "runs": []}'),
-        sealed.seal(b'{"format": 1, "columns": {}, "settings": 3, "shared": {}, "runs": []}'),
+        checksummed_file.seal(b"{}"),
+        checksummed_file.seal(b"[]"),
+        checksummed_file.seal(b"\xff"),
+        checksummed_file.seal(b'{"format": 2, "runs": []}'),
+        checksummed_file.seal(b'{"format": 1, "columns": {}, "settings": [["a", 1]], "shared": {}, "runs": []}'),
+        checksummed_file.seal(b'{"format": 1, "columns": {}, "settings": 3, "shared": {}, "runs": []}'),
     ],
 )
 def test_a_damaged_file_is_set_aside_with_a_line(folder: Path, load_text: Load, content: bytes) -> None:
@@ -374,7 +374,7 @@ def test_a_plugin_that_reads_other_code_is_not_trusted(tmp_path: Path) -> None:
 
 def test_installed_plugins_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "mine:Mine", "harness.estimators")
-    monkeypatch.setattr(frozen, "entry_points", lambda group: (point,))
+    monkeypatch.setattr(plan, "entry_points", lambda group: (point,))
     assert made_by() is None
 
 
@@ -384,7 +384,7 @@ def test_other_sources_of_the_harness_are_noticed(
     freeze(folder, load_text(GRID), made_by())
     assert names(folder, GRID) is not None
     (tmp_path / "package").mkdir()
-    monkeypatch.setattr(frozen, "_folder", lambda package: tmp_path / "package")
+    monkeypatch.setattr(plan, "_folder", lambda package: tmp_path / "package")
     assert names(folder, GRID) is None
 
 
@@ -405,8 +405,8 @@ def test_runs_are_known_without_torch(folder: Path, load_text: Load) -> None:
     load_text(GRID)
     freeze(folder, load_text(GRID), made_by())
     code = (
-        "import sys; from pathlib import Path; from harness.frozen import names, folder_of\n"
-        "assert not {'torch', 'harness.grid', 'pydantic'} & sys.modules.keys()\n"
+        "import sys; from pathlib import Path; from harness.storage.plan import names, folder_of\n"
+        "assert not {'torch', 'harness.grid.load', 'pydantic'} & sys.modules.keys()\n"
         "out, text = Path(sys.argv[1]), sys.argv[2]\n"
         "print(len(names(folder_of(out, Path('g.yaml'), text), text)), 'torch' in sys.modules)"
     )
@@ -416,5 +416,5 @@ def test_runs_are_known_without_torch(folder: Path, load_text: Load) -> None:
 
 def test_encoding_is_undone_by_reading(folder: Path, load_text: Load) -> None:
     grid = snapshot(load_text(GRID), "digest")
-    sealed.write(folder / "frozen.json", encode(grid))
+    checksummed_file.write(folder / "frozen.json", encode(grid))
     assert load(folder / "frozen.json") == grid

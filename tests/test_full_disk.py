@@ -14,7 +14,7 @@ import pytest
 from test_kills import GRID, assert_whole, command, environment, journal_of, run_quietly, workers_of
 
 from harness.events import EpochDone, Record
-from harness.journal import AppendError, Journal
+from harness.storage.journal import AppendError, Journal
 
 SIZE_MB = 40
 

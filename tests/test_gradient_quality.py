@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.gradient_quality import METRICS, N_BLOCKS, quality, relative_standard_error
+from harness.gradients.quality import METRICS, N_BLOCKS, quality, relative_standard_error
 
 P = 40
 TRUTH = np.linspace(-1, 1, P)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.grid import Grid, GridError, load_grid
-from harness.plugins import load_registry
+from harness.grid.load import Grid, GridError, load_grid
+from harness.plugins.registry import load_registry
 from harness.schedules import Constant, Exponential, NoSchedule
 
 MINIMAL = "estimators: [straight_through]\nseeds: [0]\n"

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.axes import aliases
 from harness.config import DiagnosticsConfig
-from harness.grid import KEYS, load_grid
-from harness.grid_sections import SECTIONS
-from harness.plugins import load_registry
+from harness.grid.choices import aliases
+from harness.grid.load import KEYS, load_grid
+from harness.grid.sections import SECTIONS
+from harness.grid.yaml_nodes import parse
+from harness.plugins.registry import load_registry
 from harness.schedules import KINDS, short
-from harness.source import parse
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
-from harness.command_checks import check_memory_limit, saving_notes
-from harness.command_line import Refused
+from harness.commands.checks import check_memory_limit, saving_notes
+from harness.commands.shared import Refused
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
 from harness.datasets.catalogue import DATASETS, split_sizes
-from harness.grid import GridError, load_grid
-from harness.quantities import SavingEvery
+from harness.grid.load import GridError, load_grid
+from harness.options import SavingEvery
 from harness.train import train
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
-from harness.grid import GridError, load_grid
-from harness.plugins import load_registry
-from harness.problems import MAX_SHOWN
+from harness.grid.load import GridError, load_grid
+from harness.grid.problems import MAX_SHOWN
+from harness.plugins.registry import load_registry
 
 LINE = re.compile(r"[^\n]+:[1-9]\d*:[1-9]\d*: \S[^\n]*: [^\n]+")
 NAMES = len(REGISTRY)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.frozen import freeze, made_by
-from harness.grid import GridError
-from harness.grid_file import GridFile, is_pipe, open_grid
-from harness.plugins import load_registry
-from harness.spawning import without_main_module
+from harness.commands.grid_argument import GridFile, is_pipe, open_grid
+from harness.execution.spawning import without_main_module
+from harness.grid.load import GridError
+from harness.plugins.registry import load_registry
+from harness.storage.plan import freeze, made_by
 
 ROOT = Path(__file__).parent.parent
 GRID = """name: piped

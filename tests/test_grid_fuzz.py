@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from estimators import REGISTRY, build
 from harness.config import RunConfig
-from harness.grid import KEYS, GridError, load_grid
-from harness.grid_sections import PATHS
+from harness.grid.load import KEYS, GridError, load_grid
+from harness.grid.sections import PATHS
 from harness.schedules import KINDS
 
 LINE = re.compile(r"[^\n]+:[1-9]\d*:[1-9]\d*: \S[^\n]*: [^\n]+")

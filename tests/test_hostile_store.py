@@ -21,8 +21,8 @@ import pytest
 from hostile_store import PAYLOADS, UNSEEN, hostile_store
 from test_reports_html import Page
 
-from harness import fetch
 from harness.cli import main
+from harness.datasets import fetch
 from harness.datasets.catalogue import DataError
 from harness.tracking import STORE_ERRORS, Down, Tracker, TrackingError, errors, first_line, in_one_line
 from reports import artifacts, export, mlflow_environment

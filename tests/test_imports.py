@@ -1,17 +1,43 @@
-"""The import direction of docs/architecture.md."""
+"""Which folder may import which. `docs/architecture.md` says what each of them holds."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("estimators", "harness", "reports")
+
+BOTTOM = "config devices environment events names options process_state provenance schedules terminal units"
+MAY_IMPORT = {
+    "cli": "commands reports " + BOTTOM,
+    "commands": "sweep tracking status storage execution plugins gradients grid datasets reports " + BOTTOM,
+    "sweep": "tracking status storage execution plugins grid reports " + BOTTOM,
+    "tracking": "status storage datasets reports " + BOTTOM,
+    "status": "storage execution train training datasets estimators reports " + BOTTOM,
+    "storage": "grid training reports " + BOTTOM,
+    "execution": "train gradients training plugins datasets estimators " + BOTTOM,
+    "train": "gradients training datasets estimators " + BOTTOM,
+    "diagnose": "gradients estimators reports " + BOTTOM,
+    "models": "training datasets estimators " + BOTTOM,
+    "gradients": "grid training plugins datasets estimators reports " + BOTTOM,
+    "grid": "training plugins datasets estimators reports " + BOTTOM,
+    "training": "datasets estimators " + BOTTOM,
+    "plugins": "estimators " + BOTTOM,
+    "config": "datasets estimators reports names schedules",
+    "datasets": "environment",
+    "process_state": "devices",
+    "units": "options",
+    "estimators": "",
+    "reports": "",
+}
+"""Folder, or file of the top level, of `harness` -> what it may import of this project. What is not here imports none
+of it. The folders stand in the order of the data flow: each imports only from further down."""
 
 
 def imported(path: Path) -> set[str]:
-    """Full names of everything a file imports anywhere in it, whether at its top or inside a function."""
+    """Return the full names of all that a file imports, at its top, inside a function or for type checking."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -25,41 +51,82 @@ def top_levels(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imported(path)}
 
 
-def modules(package: str) -> list[Path]:
+def files(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", modules("estimators"), ids=lambda p: p.name)
-def test_estimators_need_torch_and_the_standard_library_only(path: Path) -> None:
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """Return module -> modules of this project that it imports anywhere."""
+    paths = {module_of(path): path for package in PACKAGES for path in files(package)}
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        names = imported(path)
+        inner = {name for name in names if name in paths}
+        outer = {name.rpartition(".")[0] for name in names - inner if name.rpartition(".")[0] in paths}
+        parents = {name for name in inner if any(other.startswith(f"{name}.") for other in inner)}
+        found[module] = (inner - parents | outer) - {module}
+    return found
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "harness" and len(parts) > 1 else parts[0]
+
+
+def test_folders_import_what_the_table_allows_and_the_table_allows_no_more() -> None:
+    found: dict[str, set[str]] = {}
+    for module, imports in graph().items():
+        found.setdefault(room(module), set()).update({room(name) for name in imports} - {room(module), "harness"})
+    allowed = {name: set(others.split()) for name, others in MAY_IMPORT.items()}
+    assert {name: extra for name, others in found.items() if (extra := others - allowed.get(name, set()))} == {}
+    unused = {name: others - found[name] - set(BOTTOM.split()) for name, others in allowed.items()}
+    assert {name: others for name, others in unused.items() if others} == {}
+
+
+def test_the_table_has_one_direction() -> None:
+    order = list(MAY_IMPORT)
+    for name, others in MAY_IMPORT.items():
+        for other in set(others.split()) & set(order) - {"estimators", "reports"}:
+            assert order.index(name) < order.index(other), f"{name} imports {other}, which stands above it"
+
+
+def test_there_is_no_circle() -> None:
+    """Not even one that runs through imports inside functions or for type checking."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for name in sorted(graph()[module]):
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in graph():
+        visit(module, ())
+
+
+def test_estimators_need_torch_and_the_standard_library_only() -> None:
     allowed = set(sys.stdlib_module_names) | {"torch", "estimators"}
-    if path.name == "gumbel_entmax.py":
-        allowed.add("entmax")  # the one library an estimator wraps, imported when it is used
-    assert top_levels(path) <= allowed
+    extra = {path.name: found for path in files("estimators") if (found := top_levels(path) - allowed)}
+    assert extra == {}  # entmax, the one library that an estimator wraps, is found at run time
 
 
 def test_backbone_knows_no_estimator() -> None:
-    assert "estimators" not in top_levels(ROOT / "harness" / "vae.py")
+    assert "estimators" not in top_levels(ROOT / "harness" / "training" / "vae.py")
 
 
-@pytest.mark.parametrize("path", modules("reports"), ids=lambda p: p.name)
-def test_reports_know_nothing_of_the_harness(path: Path) -> None:
-    assert not top_levels(path) & {"harness", "estimators", "torch"}
+def test_reports_know_nothing_of_the_harness() -> None:
+    assert [path for path in files("reports") if top_levels(path) & {"harness", "estimators", "torch"}] == []
 
 
-@pytest.mark.parametrize("path", modules("harness"), ids=lambda p: p.name)
-def test_only_tracking_imports_mlflow(path: Path) -> None:
-    uses_mlflow = "mlflow" in top_levels(path)
-    assert not uses_mlflow or path.parent.name == "tracking"
-
-
-@pytest.mark.parametrize(
-    "path", [p for package in ("estimators", "harness", "reports") for p in modules(package)], ids=str
-)
-def test_nothing_imports_the_command_line(path: Path) -> None:
-    found = imported(path)
-    assert "harness.cli" not in found
-    if path.name != "cli.py" and not path.name.startswith("command"):
-        assert not any(name.startswith("harness.command") for name in found)
+def test_only_tracking_imports_mlflow() -> None:
+    users = {path.parent for path in files("harness") if "mlflow" in top_levels(path)}
+    assert users == {ROOT / "harness" / "tracking"}
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -68,10 +135,10 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("name", ["mlflow", "reports", "scipy", "pandas", "matplotlib"])
-def test_workers_start_without(name: str) -> None:
+def test_workers_start_without_what_takes_long_to_import() -> None:
     """MLflow never, nor reports, which are not sent to a cluster; the others would take a good part of the start."""
-    names = "harness.ray_worker, harness.executors, harness.checkpoint, harness.train, harness.plugins"
-    code = f"import sys, {names}; print({name!r} in sys.modules)"
+    heavy = {"mlflow", "reports", "scipy", "pandas", "matplotlib"}
+    names = "harness.execution.ray_worker, harness.execution.executor, harness.train, harness.plugins.registry"
+    code = f"import sys, {names}; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "set()"

@@ -17,7 +17,7 @@ from harness.events import (
     Skipped,
     Started,
 )
-from harness.journal import Attempt, Journal, JournalError, attempts, line_of
+from harness.storage.journal import Attempt, Journal, JournalError, attempts, line_of
 
 EVENTS: list[Event] = [
     Started({"torch": "2"}),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from reports_store import StoreWriter, main_grid
 
-from harness.datasets import store
+from harness.datasets import files as stored_files
 from harness.datasets.catalogue import DATASETS, DataError, DatasetInfo
 from harness.datasets.idx import format_idx, sha256
 
@@ -23,7 +23,7 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from harness.datasets import catalogue
-from harness.fetch import fetch
+from harness.datasets.fetch import fetch
 info = catalogue.DATASETS["mnist"]
 facts = json.loads(sys.argv[3])
 files = tuple(replace(f, shape=tuple(facts[f.name][0]), sha256=facts[f.name][1]) for f in info.files)
@@ -112,12 +112,12 @@ def test_a_killed_fetch_leaves_whole_files_only(mnist, tmp_path, n):
             assert path.read_bytes() == (source / path.name).read_bytes(), (path, moment)
         for file in info.files:
             try:
-                assert store.read(info, file, folder).shape == file.shape
+                assert stored_files.read(info, file, folder).shape == file.shape
             except DataError as error:
                 assert "found no" in str(error) or "found none" in str(error)  # noqa: PT017 missing, never damaged
     assert cut_short  # a machine that has got faster since ends some before their moment
     whole(FETCH, source, folder, facts)  # what the last one left is in nobody's way
-    assert store.is_complete(info, folder)
+    assert stored_files.is_complete(info, folder)
 
 
 @pytest.mark.parametrize("n", REPORTS)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.sweep import is_measured
+from harness.storage.sweep_state import is_measured
 
 GRID = """
 name: killed

@@ -16,12 +16,12 @@ from labelled_store import ESTIMATOR, FREE, LABELS, grid_text, make, uri, value
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.document import document
 from harness.events import Finished, Record
-from harness.gradients import estimators as toys
-from harness.grid import Grid, load_grid
-from harness.ranking import rank
-from harness.sweep import Sweep
+from harness.gradients.on_toy_problems import estimators as toys
+from harness.grid.load import Grid, load_grid
+from harness.status.json_document import document
+from harness.status.ranking import rank
+from harness.storage.sweep_state import Sweep
 from reports import comparison, gradient_history, settings
 from reports.context import Options
 from reports.frame import Runs
@@ -174,7 +174,7 @@ def test_a_baseline_is_an_estimator_before_it_is_a_setting(runs: Runs) -> None:
 
 
 def test_only_takes_a_schedule_by_its_label_first(grid: Grid) -> None:
-    from harness.commands_sweep import select
+    from harness.commands.sweep import select
 
     assert {run.setting.schedule for run in select(grid.runs, ["schedule=none"])} == {"none"}
     without = [run for run in grid.runs if run.setting.schedule != "none"]
@@ -188,7 +188,7 @@ def test_gradients_keep_estimators_apart(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_compare_the_same_setting(folder: Path, tmp_path: Path, runs: Runs) -> None:
-    from reports.naming import named_together
+    from reports.shared_names import named_together
 
     make(tmp_path, grid_text(["a"], [], ["b"]))
     one, other = named_together(load("labelled", uri(tmp_path)), runs)

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from estimators import REGISTRY, Cost, Estimate, Estimator, build
-from harness import data, evaluate, seeding, train
+from harness import train
 from harness.config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.datasets.load import Dataset, load
 from harness.events import EpochDone, Finished, Latents
-from harness.latents import latent_use
+from harness.training import evaluate, seeding
+from harness.training.latents import latent_use
+from harness.training.state import State, start
 
 Make = Callable[..., RunConfig]
 
@@ -68,9 +71,9 @@ def test_the_extremes_are_exact() -> None:
     assert one_class.kl == pytest.approx([math.log(4)] * 2)
 
 
-def started(run: RunConfig) -> tuple[train.State, data.Dataset]:
-    dataset = data.load(run.data)
-    return train.start(run, REGISTRY, dataset.n_pixels, torch.device("cpu")), dataset
+def started(run: RunConfig) -> tuple[State, Dataset]:
+    dataset = load(run.data)
+    return start(run, REGISTRY, dataset.n_pixels, torch.device("cpu")), dataset
 
 
 @pytest.mark.parametrize("name", ["gumbel_softmax", "igr", "gaussian_softmax", "decoupled_st_gs", "rloo"])

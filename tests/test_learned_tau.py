@@ -11,10 +11,11 @@ from estimators import REGISTRY, Cost, Estimate, Estimator, build
 from harness import train
 from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone
-from harness.grid import load_grid
-from harness.learned_tau import LearnedTau, check_learns
-from harness.problems import GridError
+from harness.grid.load import load_grid
+from harness.grid.problems import GridError
 from harness.schedules import Decoupled, Exponential, Learned
+from harness.training.learned_tau import LearnedTau, check_learns
+from harness.training.state import set_temperatures, start
 
 Make = Callable[..., RunConfig]
 
@@ -61,7 +62,7 @@ def epochs(config: RunConfig) -> list[dict[str, float]]:
 def test_through_the_loss_tau_follows_the_gradient_of_the_training_loss(tiny_run: Make) -> None:
     """The first step of Adam goes by lr against the sign of the derivative, which finite differences give."""
     config = tiny_run(schedule=Learned(initial=0.8, lr=0.01))
-    state = train.start(config, REGISTRY, 784, torch.device("cpu"))
+    state = start(config, REGISTRY, 784, torch.device("cpu"))
     x_BD = torch.rand(50, 784, generator=torch.Generator().manual_seed(0))
 
     def loss(tau: float) -> float:
@@ -70,7 +71,7 @@ def test_through_the_loss_tau_follows_the_gradient_of_the_training_loss(tiny_run
         return estimator(state.vae.encode(x_BD), state.vae.reconstruction_cost(x_BD)).cost_B.mean().item()
 
     slope = loss(0.85) - loss(0.75)
-    train.set_temperatures(config, state, 1, 1)
+    set_temperatures(config, state, 1, 1)
     torch.manual_seed(1)
     train.train_step(state, x_BD, None)
     assert state.learned_tau is not None

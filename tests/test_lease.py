@@ -19,8 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import cli, lease, sealed
-from harness.lease import EXPIRES_S, Lease, LeaseError, holder
+from harness import cli
+from harness.storage import checksummed_file, lease
+from harness.storage.lease import EXPIRES_S, Lease, LeaseError, holder
 
 HOLD = """
 import sys, time
@@ -66,7 +67,7 @@ def tell(to: subprocess.Popen[str], text: str) -> None:
 def leave_behind(folder: Path, age_s: float, **changes: Any) -> Path:
     """Write a lease of another host whose last heartbeat is that old."""
     path = folder / "driver.json"
-    sealed.write(path, json.dumps(OTHER | changes).encode())
+    checksummed_file.write(path, json.dumps(OTHER | changes).encode())
     os.utime(path, (time.time() - age_s,) * 2)
     return path
 
@@ -265,7 +266,7 @@ def test_a_stopped_process_finds_its_lease_taken(tmp_path: Path) -> None:
         tell(first, "go")
         first.send_signal(signal.SIGCONT)
         assert first.wait(20) == 1
-    assert json.loads(sealed.read(tmp_path / "driver.json")) == OTHER
+    assert json.loads(checksummed_file.read(tmp_path / "driver.json")) == OTHER
 
 
 TAKER = """
@@ -366,15 +367,15 @@ def test_clocks_are_compared_where_nothing_can_be_written(tmp_path: Path, monkey
     assert 4 < found.age_s < 60
 
 
-WHOLE = sealed.seal(json.dumps(OTHER).encode())
+WHOLE = checksummed_file.seal(json.dumps(OTHER).encode())
 damaged = st.one_of(
     st.binary(max_size=100),
     st.integers(0, len(WHOLE) - 1).map(lambda length: WHOLE[:length]),
     st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(1, 255)).map(
         lambda at: WHOLE[: at[0]] + bytes([WHOLE[at[0]] ^ at[1]]) + WHOLE[at[0] + 1 :]
     ),
-    st.sampled_from([b"[]", b"null", b"{}", b"1", b'{"id": 1}', b'{"a": "b"}', b"\xff"]).map(sealed.seal),
-    st.sampled_from(sorted(OTHER)).map(lambda key: sealed.seal(json.dumps(OTHER | {key: None}).encode())),
+    st.sampled_from([b"[]", b"null", b"{}", b"1", b'{"id": 1}', b'{"a": "b"}', b"\xff"]).map(checksummed_file.seal),
+    st.sampled_from(sorted(OTHER)).map(lambda key: checksummed_file.seal(json.dumps(OTHER | {key: None}).encode())),
 )
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness import linear
-from harness.linear import Linear
-from harness.vae import CategoricalVAE
+from harness.training import linear
+from harness.training.linear import Linear
+from harness.training.vae import CategoricalVAE
 
 needs_onednn = pytest.mark.skipif(not linear.ONEDNN_IS_FASTER, reason="oneDNN is used on AMD processors with AVX-512")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import devices, provenance, seeding, timing
+from harness import devices, provenance
+from harness.training import seeding, timing
 from reports.visible import without_passwords
 
 CPU = torch.device("cpu")

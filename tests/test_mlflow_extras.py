@@ -14,14 +14,14 @@ from test_store import FakeTracker, Said, attempt_of, new_store, write
 from test_sync import synced_sweep, uri_of
 from test_tracking import finished_attempt, grid, open_sweep, tracker  # noqa: F401 fixtures
 
-import harness.store
+import harness.sweep.store_thread
 from harness import tracking
 from harness.config import DataConfig
 from harness.datasets.catalogue import DATASETS
-from harness.datasets.identity import parts
-from harness.outcome import Outcome
+from harness.status.note import Outcome
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best import tag_best
+from harness.tracking.identity import parts
 from harness.tracking.notes import NOTE, REPORT, note_tags, report_tags
 from harness.tracking.system import SHARE, SystemMetrics
 

@@ -18,10 +18,10 @@ from outages import whole
 from stores_that_fail import free_port, listens, wait_for
 
 from estimators import REGISTRY
-from harness.grid import load_grid
-from harness.journal import Attempt
-from harness.outcome import outcome
-from harness.sweep import Record, Sweep
+from harness.grid.load import load_grid
+from harness.status.note import outcome
+from harness.storage.journal import Attempt
+from harness.storage.sweep_state import Record, Sweep
 from harness.tracking import Tracker
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")

@@ -12,13 +12,14 @@ from test_cli import grid_file, harness
 from test_sync import uri_of
 
 from estimators import REGISTRY
-from harness.checkpoint import Pace
 from harness.config import RunConfig
-from harness.data import load
-from harness.evaluate import test_metrics as final_metrics
+from harness.datasets.load import load
 from harness.events import Finished, Record, Weights
-from harness.models import ModelError, ModelFiles, load_model
+from harness.models import ModelError, load_model
+from harness.storage.weight_files import WeightFiles
 from harness.train import train
+from harness.training.evaluate import test_metrics as final_metrics
+from harness.training.run_controls import RunControls
 
 GRID = (
     "name: kept\ndata: {train_size: 100}\nmodel: {n_latents: 2, n_categories: 3, hidden: [8]}\n"
@@ -28,7 +29,7 @@ GRID = (
 
 
 def trained(run: RunConfig) -> tuple[Weights, Finished]:
-    *_, weights, end = train(run, REGISTRY, pace=Pace(keeps_model=True))
+    *_, weights, end = train(run, REGISTRY, controls=RunControls(keeps_model=True))
     assert isinstance(weights, Weights)
     assert isinstance(end, Finished)
     return weights, end
@@ -71,7 +72,7 @@ def test_a_record_of_weights_travels_whole_and_is_journaled_without_them() -> No
 
 
 def test_a_damaged_file_counts_as_lost(tmp_path: Path) -> None:
-    files, weights = ModelFiles(tmp_path), Weights(1, b"abc")
+    files, weights = WeightFiles(tmp_path), Weights(1, b"abc")
     assert files.keep("k", weights)
     assert files.read("k", weights.sha256) == b"abc"
     (tmp_path / "models" / "k.pt").write_bytes(b"abd")
@@ -83,7 +84,7 @@ def test_a_damaged_file_counts_as_lost(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_weights_is_said_once(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "models").write_text("a file")
-    files = ModelFiles(tmp_path, said.append)
+    files = WeightFiles(tmp_path, said.append)
     assert [files.keep("k", Weights(1, b"a")) for _ in range(2)] == [False, False]
     assert len(said) == 1
     assert "the sweep goes on" in said[0]

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from outages import check, forget_places, play, replay, small_grid
 from reports_store import Planned, StoreWriter
 
-from harness import next_steps, origin
 from harness.cli import cli, main
-from harness.grid import Grid
-from harness.lease import Lease
-from harness.origin import Origin
-from harness.sweep import read_sweep
+from harness.grid.load import Grid
+from harness.status import next_commands
+from harness.storage import last_command
+from harness.storage.last_command import Origin
+from harness.storage.lease import Lease
+from harness.storage.sweep_state import read_sweep
 from harness.tracking import Tracker, TrackingError, attach, default_uri, follow_moved_files
 from reports import load
 from reports.places import present_place
@@ -198,12 +199,12 @@ def test_the_next_commands_name_the_new_place(
 ) -> None:
     path = tmp_path / "away.yaml"
     command = f"harness run --grid {path} --out {one}"
-    monkeypatch.setattr(origin, "read", lambda folder: Origin(command, {}))
-    assert next_steps.former_command(read_sweep(grid, one), path, one) == command
+    monkeypatch.setattr(last_command, "read", lambda folder: Origin(command, {}))
+    assert next_commands.former_command(read_sweep(grid, one), path, one) == command
     there = move(one)
     sweep = read_sweep(grid, there)
-    assert next_steps.former_command(sweep, path, there) is None
-    steps = next_steps.after_status(sweep, path, there, (), driven=False)
+    assert next_commands.former_command(sweep, path, there) is None
+    steps = next_commands.after_status(sweep, path, there, (), driven=False)
     assert steps
     assert all(str(there) in step.command and str(one) not in step.command.replace(str(there), "") for step in steps)
 

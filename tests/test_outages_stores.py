@@ -19,8 +19,8 @@ import sqlalchemy.sql
 from outages import Said, check, play, replay, small_grid
 from stores_that_fail import Lock, Service, mlflow_server, postgres, wait_for
 
-from harness.grid import Grid
-from harness.store import Store
+from harness.grid.load import Grid
+from harness.sweep.store_thread import Store
 from harness.tracking import Down, Tracker, TrackingError, databases
 
 

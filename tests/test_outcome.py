@@ -8,11 +8,11 @@ from hostile_store import PAYLOADS, UNSEEN
 
 from estimators import REGISTRY
 from harness.events import Diverged, Failed, Finished, Record
-from harness.grid import Grid, load_grid
-from harness.origin import Origin
-from harness.outcome import best_runs, best_settings, block, code, note, text
-from harness.ranking import rank
-from harness.sweep import Sweep
+from harness.grid.load import Grid, load_grid
+from harness.status.note import best_runs, best_settings, block, code, note, text
+from harness.status.ranking import rank
+from harness.storage.last_command import Origin
+from harness.storage.sweep_state import Sweep
 
 GRID = """
 name: told

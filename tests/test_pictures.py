@@ -10,11 +10,13 @@ from PIL import Image as PILImage
 from test_checkpoint import cut_after, without_times
 
 from estimators import REGISTRY, build
-from harness import data, train
+from harness import train
 from harness.config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.datasets.load import load
 from harness.events import EpochDone, Event, Image
-from harness.latents import LatentUse
-from harness.pictures import final_pictures, is_pictured, png_grid, traversals
+from harness.training.latents import LatentUse
+from harness.training.pictures import final_pictures, is_pictured, png_grid, traversals
+from harness.training.state import start
 
 Make = Callable[..., RunConfig]
 
@@ -24,8 +26,8 @@ def pixels(png: bytes) -> np.ndarray:
 
 
 def pictures_of(run: RunConfig) -> dict[str, bytes]:
-    dataset = data.load(run.data)
-    vae = train.start(run, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
+    dataset = load(run.data)
+    vae = start(run, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
     shape = run.model.n_latents, run.model.n_categories
     use = LatentUse(torch.full(shape, 1 / shape[1]).double(), torch.arange(shape[0]).double() / shape[0])
     return dict(final_pictures(run, vae, build("straight_through"), dataset, use))
@@ -35,7 +37,7 @@ def test_pictures_show_the_test_images_first(tiny_run: Make) -> None:
     run = tiny_run(evaluation=EvaluationConfig(n_images=3))
     found = pictures_of(run)
     assert list(found) == ["originals", "reconstructions", "prior_samples", "traversals"]
-    row, images = pixels(found["originals"]), data.load(run.data).test_ND
+    row, images = pixels(found["originals"]), load(run.data).test_ND
     assert row.shape == (28, 3 * 28 + 2 * 2)
     for i in range(3):
         shown = row[:, 30 * i : 30 * i + 28] / 255

@@ -11,13 +11,14 @@ from estimator_cases import CASES, IDS, make
 
 from estimators import Pathwise, build
 from estimators.conformance import CHECKS, QUICK, check_all
-from estimators.independence import check_examples, check_independence
+from estimators.conformance.independence import check_examples, check_independence
 from estimators.yardstick import cubic_cost, example_logits, example_shape, example_weights
-from harness import origin, plugin_check
 from harness.cli import main
 from harness.config import RunConfig
-from harness.plugins import PluginError, load_registry, source_of
+from harness.plugins import quick_check
+from harness.plugins.registry import PluginError, load_registry, source_of
 from harness.schedules import NoSchedule
+from harness.storage import last_command
 from harness.train import train
 from reports.provenance import facts
 
@@ -60,14 +61,14 @@ def plugins_of(registry):
     return [name for name, cls in registry.items() if source_of(cls) is not None]
 
 
-def check(make_run: Make, registry, name: str, **changes) -> plugin_check.Found:
+def check(make_run: Make, registry, name: str, **changes) -> quick_check.Found:
     run = make_run()
     estimator = run.estimator.model_copy(update={"name": name, "params": changes.pop("params", {}), "source": "x"})
     schedule = make_run("reinforce").schedule
     n_latents, n_categories = changes.pop("model", (3, 4))
     model = run.model.model_copy(update={"n_latents": n_latents, "n_categories": n_categories})
     update = {"estimator": estimator, "schedule": schedule, "model": model}
-    return plugin_check.check([run.model_copy(update=update)], registry)
+    return quick_check.check([run.model_copy(update=update)], registry)
 
 
 @pytest.mark.parametrize(("name", "params"), CASES, ids=IDS)
@@ -95,7 +96,7 @@ def test_a_wrong_plugin_is_refused_in_one_line(name, tiny_run):
 
 @pytest.mark.parametrize("name", plugins_of(RIGHT))
 def test_a_right_plugin_passes(name, tiny_run):
-    assert check(tiny_run, RIGHT, name) == plugin_check.Found("passed")
+    assert check(tiny_run, RIGHT, name) == quick_check.Found("passed")
 
 
 def test_the_line_is_that_of_the_mistake_where_it_raises_and_of_the_method_elsewhere(tiny_run):
@@ -121,20 +122,20 @@ def test_a_plugin_is_checked_with_the_parameters_and_temperatures_of_the_grid(ti
     run = tiny_run()  # gumbel_softmax at tau = 1
     estimator = run.estimator.model_copy(update={"name": "mine", "params": {"scale": 1.0}, "source": "x"})
     runs = [run.model_copy(update={"estimator": estimator, "seed": seed}) for seed in range(3)]
-    assert plugin_check.settings(runs, registry) == [("mine", {"scale": 1.0, "tau": 1.0}, (3, 4))]
-    assert plugin_check.check(runs, registry).conformance == "passed"
+    assert quick_check.settings(runs, registry) == [("mine", {"scale": 1.0, "tau": 1.0}, (3, 4))]
+    assert quick_check.check(runs, registry).conformance == "passed"
     wrong = estimator.model_copy(update={"params": {"scale": 2.0}})
     with pytest.raises(PluginError, match="mine: expected codes that sum to 1"):
-        plugin_check.check([*runs, run.model_copy(update={"estimator": wrong})], registry)
+        quick_check.check([*runs, run.model_copy(update={"estimator": wrong})], registry)
 
 
 def test_a_grid_without_plugins_is_not_checked(tiny_run, monkeypatch):
-    monkeypatch.setattr(plugin_check, "_check_one", None)
-    assert plugin_check.check([tiny_run()], WRONG) == plugin_check.Found(None)
+    monkeypatch.setattr(quick_check, "_check_one", None)
+    assert quick_check.check([tiny_run()], WRONG) == quick_check.Found(None)
 
 
 def test_of_a_slow_plugin_it_is_said_how_much_was_checked_and_how_long_that_took(tiny_run, monkeypatch):
-    monkeypatch.setattr(plugin_check, "BUDGET_S", 0.0)
+    monkeypatch.setattr(quick_check, "BUDGET_S", 0.0)
     found = check(tiny_run, RIGHT, "wide_only")
     assert found.conformance == "passed (1 of 7 checks)"
     (line,) = found.notes
@@ -152,7 +153,7 @@ def test_of_a_slow_plugin_it_is_said_how_much_was_checked_and_how_long_that_took
     ],
 )
 def test_what_is_stored_says_how_much_was_checked(done, n_settings, expected):
-    assert plugin_check._passed(done, n_settings) == expected
+    assert quick_check._passed(done, n_settings) == expected
 
 
 def test_a_plugin_is_tried_at_the_shape_of_its_model_and_a_huge_one_at_a_small_shape(tiny_run):
@@ -233,7 +234,7 @@ def test_no_check_runs_it_as_it_is_and_the_run_and_the_report_say_so(tmp_path):
     started = json.loads((folder / "journal.jsonl").read_text().splitlines()[0][9:])["provenance"]
     assert started["conformance"] == "skipped by --no-check"
     assert started["process"]["dtype"] == "float32"
-    known = origin.read(folder)
+    known = last_command.read(folder)
     assert known is not None
     assert ("Conformance of plug-ins", "skipped by --no-check") in list(facts(known.provenance))
 
@@ -316,7 +317,7 @@ def test_parameters_that_nothing_trains_are_told(requires_grad: bool, tmp_path: 
     path = tmp_path / "scaled.py"
     path.write_text(UNTRAINED.replace("REQUIRES", str(requires_grad)))
     registry = load_registry([path])
-    found = plugin_check.check([tiny_run("scaled", schedule=NoSchedule())], registry)
+    found = quick_check.check([tiny_run("scaled", schedule=NoSchedule())], registry)
     assert found.conformance == "passed"
     told = "scaled has parameters that are never trained: log_scale. An estimator trains its own by the control_loss"
     assert [note[: len(told)] for note in found.notes] == [told] * requires_grad

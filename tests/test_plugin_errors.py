@@ -11,20 +11,20 @@ import pytest
 from rich.console import Console
 
 from estimators import REGISTRY
-from estimators.conformance_command import USAGE
-from estimators.conformance_command import main as conformance
-from harness import frozen
+from estimators.conformance.__main__ import USAGE
+from estimators.conformance.__main__ import main as conformance
 from harness.cli import main
 from harness.config import RunConfig
 from harness.events import Diverged, Failed, Finished, Record, Started
-from harness.executors import Job, records_of
-from harness.grid import Grid, load_grid
-from harness.journal import Journal
-from harness.plugin_errors import in_one_line
-from harness.plugins import load_registry
-from harness.progress import PlainProgress
-from harness.summary import cause, not_finished
-from harness.sweep import Sweep
+from harness.execution.executor import Job, records_of
+from harness.grid.load import Grid, load_grid
+from harness.plugins.errors import in_one_line
+from harness.plugins.registry import load_registry
+from harness.status.progress import PlainProgress
+from harness.status.summary import cause, not_finished
+from harness.storage import plan
+from harness.storage.journal import Journal
+from harness.storage.sweep_state import Sweep
 
 Make = Callable[..., RunConfig]
 HEAD = "import torch\nfrom estimators import Pathwise\n"
@@ -152,7 +152,7 @@ def finished(tmp_path: Path) -> Path:
     grid = load_grid(tmp_path / "grid.yaml", load_registry(plugins))
     folder = tmp_path / "results" / "mine"
     folder.mkdir(parents=True)
-    frozen.freeze(folder, grid, frozen.made_by(plugins), plugins)
+    plan.freeze(folder, grid, plan.made_by(plugins), plugins)
     provenance = {"git_commit": None, "git_dirty": None, "packages": {"argmax-harness": "0", "torch": "2"}}
     with Journal(folder) as journal:
         for run in grid.runs:
@@ -222,12 +222,12 @@ def test_a_plugin_that_is_gone_is_said_to_be_gone(finished, capsys):
 
 def test_a_frozen_sweep_of_an_older_version_has_no_plugins_and_is_read(finished):
     path = finished / "results" / "mine" / "frozen.json"
-    stored = frozen.load(path)
+    stored = plan.load(path)
     assert stored.plugins == (str(finished / "my plugin.py"),)
-    old = frozen.encode(stored).replace(b'"plugins":', b'"others":')
-    frozen.sealed.write(path, old)
-    assert frozen.load(path).plugins == ()
-    assert frozen.load(path).runs == stored.runs
+    old = plan.encode(stored).replace(b'"plugins":', b'"others":')
+    plan.sealed.write(path, old)
+    assert plan.load(path).plugins == ()
+    assert plan.load(path).runs == stored.runs
 
 
 @pytest.mark.parametrize(

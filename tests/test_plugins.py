@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY, StraightThrough, build
-from harness import plugins
-from harness.plugins import PluginError, load_registry, source_of
+from harness.plugins import registry as plugins
+from harness.plugins.registry import PluginError, load_registry, source_of
 
 PLUGIN = '''
 from __future__ import annotations

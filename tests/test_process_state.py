@@ -15,14 +15,15 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from estimators import Pathwise
-from harness import plugin_check, process_state
-from harness.checkpoint import Pace
+from harness import process_state
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.diagnose import diagnose
 from harness.events import Checkpoint, EpochDone, Finished, Interrupted, Note, Started
-from harness.executors import Job, records_of
-from harness.plugins import import_notes, load_registry
+from harness.execution.executor import Job, records_of
+from harness.plugins import quick_check
+from harness.plugins.registry import import_notes, load_registry
 from harness.process_state import kept, put_back, snapshot
+from harness.training.run_controls import RunControls
 from reports import mlflow_environment
 
 Make = Callable[..., RunConfig]
@@ -120,7 +121,7 @@ def named(make: Make, name: str, **more: object) -> RunConfig:
     return run.model_copy(update={"estimator": run.estimator.model_copy(update={"name": name})})
 
 
-def events(run: RunConfig, checkpoint: bytes | None = None, pace: Pace | None = None) -> list[object]:
+def events(run: RunConfig, checkpoint: bytes | None = None, pace: RunControls | None = None) -> list[object]:
     return [record.event for record in records_of(Job(run, checkpoint), REGISTRY, pace)]
 
 
@@ -218,7 +219,7 @@ def test_a_plugin_that_sets_a_variable_for_itself_at_import_is_right(tmp_path: P
     )
     registry, run = load_registry([path]), named(tiny_run, "mine")
     assert import_notes(registry) == []
-    assert plugin_check.check([run], registry) == plugin_check.Found("passed")
+    assert quick_check.check([run], registry) == quick_check.Found("passed")
     found = [record.event for record in records_of(Job(run), registry)]
     assert isinstance(found[-1], Finished)
     assert notes(found) == []
@@ -272,7 +273,7 @@ def test_a_change_in_a_step_is_named_after_each_epoch_in_the_same_words(tiny_run
 
 
 def test_a_run_that_goes_on_after_another_one_has_the_same_bits(tiny_run, monkeypatch, alone):
-    stopped = events(tiny_run("reinforce"), pace=Pace(is_stopping=lambda *_: True))
+    stopped = events(tiny_run("reinforce"), pace=RunControls(is_stopping=lambda *_: True))
     assert isinstance(stopped[-1], Interrupted)
     (saved,) = (event for event in stopped if isinstance(event, Checkpoint))
     monkeypatch.setattr(Changes, "change", staticmethod(CHANGES["dtype"][0]))

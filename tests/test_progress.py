@@ -9,14 +9,14 @@ from rich.console import Console
 
 from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Failed, Finished, Interrupted, Record, Skipped, Started
-from harness.grid import Grid
-from harness.next_steps import Step
-from harness.progress import ECHO, LiveProgress, PlainProgress
+from harness.grid.load import Grid
 from harness.provenance import provenance
-from harness.quantities import duration
-from harness.runner import warn_of_other_origins
-from harness.summary import not_finished
-from harness.sweep import Sweep, origin
+from harness.status.next_commands import Step
+from harness.status.progress import ECHO, LiveProgress, PlainProgress
+from harness.status.summary import not_finished
+from harness.storage.sweep_state import Sweep, origin
+from harness.sweep.run import warn_of_other_origins
+from harness.units import duration
 
 Make = Callable[..., RunConfig]
 

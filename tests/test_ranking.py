@@ -14,11 +14,11 @@ from rich.console import Console
 
 from harness.config import RunConfig
 from harness.events import Diverged, Event, Failed, Finished
-from harness.grid import Grid
-from harness.ranking import rank
-from harness.student import mean_of, t_factor
-from harness.summary import SHOWN, show_outcome
-from harness.sweep import Sweep
+from harness.grid.load import Grid
+from harness.status.ranking import rank
+from harness.status.summary import SHOWN, show_outcome
+from harness.status.t_interval import mean_of, t_factor
+from harness.storage.sweep_state import Sweep
 from reports import comparison
 from reports import statistics as st
 
@@ -199,7 +199,7 @@ def test_nothing_finished_is_no_empty_table(tiny_run: Make) -> None:
     assert "ELBO" not in shown(sweep_of(tiny_run, {"a": ["failed"]}))
 
 
-@pytest.mark.parametrize("module", ["harness.progress", "harness.status"])
+@pytest.mark.parametrize("module", ["harness.status.progress", "harness.status"])
 def test_what_a_terminal_shows_needs_no_scipy(module: str) -> None:
     code = f"import sys, {module}; print({{'scipy', 'numpy', 'torch', 'pandas'}} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -20,13 +20,13 @@ from mlflow.tracking import MlflowClient
 from estimators import REGISTRY
 from harness.cli import main
 from harness.config import RunConfig, TrainingConfig
-from harness.dispatch import Dispatch, Policy
 from harness.events import EpochDone, Finished, Image, Interrupted, Record, Started
-from harness.executors import Executor, Job, LocalExecutor
-from harness.grid import load_grid
-from harness.quantities import SavingEvery
-from harness.ray_executor import ClusterError, RayExecutor, RayOptions, _Task, environment, token_hint
-from harness.sweep import is_measured
+from harness.execution.dispatch import Dispatch
+from harness.execution.executor import Executor, Job, LocalExecutor
+from harness.execution.ray import ClusterError, RayExecutor, _Task, environment, token_hint
+from harness.grid.load import load_grid
+from harness.options import Policy, RayOptions, SavingEvery
+from harness.storage.sweep_state import is_measured
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'argmax-harness[ray]'")
 
@@ -420,7 +420,7 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
 def test_a_cluster_that_asks_for_a_token_is_told_how_to_be_shown_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.ray_executor.TOKEN", tmp_path / "auth_token")
+    monkeypatch.setattr("harness.execution.ray.TOKEN", tmp_path / "auth_token")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     assert token_hint() == ""
     (tmp_path / "auth_token").write_text("0" * 64)
@@ -436,6 +436,6 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_ray_is_imported_only_when_asked_for() -> None:
-    code = "import sys, harness.ray_executor, harness.runner, harness.commands_sweep; print('ray' in sys.modules)"
+    code = "import sys, harness.execution.ray, harness.sweep.run, harness.commands.sweep; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

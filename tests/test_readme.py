@@ -12,8 +12,8 @@ import pytest
 
 from estimators import REGISTRY
 from harness.cli import cli
-from harness.grid import GridError, load_grid
-from harness.plugins import load_registry
+from harness.grid.load import GridError, load_grid
+from harness.plugins.registry import load_registry
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

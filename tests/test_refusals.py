@@ -21,9 +21,9 @@ from stores_that_fail import postgres
 from estimators import REGISTRY
 from harness import names
 from harness.events import EpochDone, Record
-from harness.grid import GridError, load_grid
-from harness.journal import Attempt
-from harness.sweep import read_sweep
+from harness.grid.load import GridError, load_grid
+from harness.storage.journal import Attempt
+from harness.storage.sweep_state import read_sweep
 from harness.tracking import Tracker, default_uri, hint
 from harness.tracking.records import fitting
 from harness.tracking.refusals import NAMED, Refusals, is_for_good

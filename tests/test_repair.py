@@ -8,8 +8,8 @@ from test_cli import assert_refused, grid_file, harness
 from test_kills import results
 
 from harness.events import EpochDone, Event, Failed, Finished, Image, Interrupted, Latents, Record, Started
-from harness.journal import Journal, JournalError, attempts, line_of
-from harness.repair import is_whole, repair
+from harness.storage.journal import Journal, JournalError, attempts, line_of
+from harness.storage.repair import is_whole, repair
 
 
 def code(source: str) -> Started:

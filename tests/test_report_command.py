@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from reports_store import Planned, StoreWriter, neg_elbo
 from test_reports_html import Page
 
-from harness import commands_report
 from harness.cli import cli, main
+from harness.commands import report as report_command
 from reports import load
 from reports.frame import ReportError, mark_former, tidy
 
@@ -168,7 +168,7 @@ def test_watching_builds_until_no_sweep_runs(folder, tmp_path, monkeypatch):
             )
 
     _set_status("RUNNING")
-    monkeypatch.setattr(commands_report.time, "sleep", end_of_the_sweep)
+    monkeypatch.setattr(report_command.time, "sleep", end_of_the_sweep)
     output = report("--experiment", "before", "--from", folder, "--out", tmp_path, "--watch", "7s")
     assert waited == [7]
     assert output.count("report: ") == 2
@@ -207,8 +207,8 @@ def test_what_cannot_be_done_is_one_line(folder, arguments, message, capfd):
     ],
 )
 def test_links_lead_to_the_server_without_its_password(tracking, expected):
-    assert commands_report._ui(None, tracking) == expected
-    assert commands_report._ui("http://elsewhere", tracking) == "http://elsewhere"
+    assert report_command._ui(None, tracking) == expected
+    assert report_command._ui("http://elsewhere", tracking) == "http://elsewhere"
 
 
 def test_a_report_into_the_results_of_a_sweep_is_told_where_they_are_named(folder, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from browsers import open_browser
 from hostile_store import hostile_store
 
 from estimators import build
-from harness import gradients as toys
+from harness.gradients import on_toy_problems as toys
 from reports import gradients
 from reports.context import Options
 from reports.html import build_report

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from reports_store import Planned, in_memory
 
 from estimators import REGISTRY
-from harness.grid import load_grid
+from harness.grid.load import load_grid
 from reports import figures, gallery, svg
 from reports.html import build_report
 from reports.palette import styles

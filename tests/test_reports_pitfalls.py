@@ -10,8 +10,8 @@ import pytest
 from reports_store import Planned, in_memory, main_grid, neg_elbo
 from test_reports_html import Page, planned
 
-from harness import commands_report
-from harness.command_line import Refused
+from harness.commands import report
+from harness.commands.shared import Refused
 from reports import budgets, compare, comparison, export, figures, grouping, html, tables, verdict
 from reports import statistics as st
 from reports.blocks import Tabular, Words
@@ -252,10 +252,10 @@ def test_a_former_report_leaves_no_table_or_figure_behind(tmp_path):
 
 @pytest.mark.parametrize("uri", ["http://user:s3cret/xx@host:5000", "http://localhost:99999/", "http://[x"])
 def test_an_address_that_is_none_tells_no_password_and_makes_no_link(uri):
-    assert commands_report._ui(None, uri) == commands_report.LOCAL_UI
+    assert report._ui(None, uri) == report.LOCAL_UI
     with pytest.raises(Refused, match="--ui-url: expected"):
-        commands_report._ui("http://[x", None)
-    assert commands_report._ui(None, "http://[::1]:5000/x") == "http://[::1]:5000/x"
+        report._ui("http://[x", None)
+    assert report._ui(None, "http://[::1]:5000/x") == "http://[::1]:5000/x"
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])

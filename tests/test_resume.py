@@ -13,7 +13,8 @@ from test_cli import assert_refused, harness
 from test_full_disk import start
 from test_kills import GRID, command, environment, journal_of, results
 
-from harness.quantities import DURATION, SAVING, SIZE, SavingEvery
+from harness.options import SavingEvery
+from harness.units import DURATION, SAVING, SIZE
 
 
 def run(folder: Path, out: Path, *more: str) -> "subprocess.CompletedProcess[str]":

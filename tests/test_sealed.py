@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import sealed
-from harness.sealed import Damaged
+from harness.storage import checksummed_file
+from harness.storage.checksummed_file import Damaged
 
 CONTENT = b'{"a": 1}\n\x00\xff'
 
@@ -31,52 +31,52 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 @given(st.binary(max_size=200))
 def test_what_was_sealed_is_unsealed(content: bytes) -> None:
-    assert sealed.unseal(sealed.seal(content), "here") == content
+    assert checksummed_file.unseal(checksummed_file.seal(content), "here") == content
 
 
 @pytest.mark.parametrize("content", [b"", CONTENT, b"x" * 3_000_000], ids=len)
 def test_a_file_is_read_as_it_was_written_and_replaced_as_a_whole(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state"
-    sealed.write(path, b"former")
-    sealed.write(path, content)
-    assert sealed.read(path) == content
+    checksummed_file.write(path, b"former")
+    checksummed_file.write(path, content)
+    assert checksummed_file.read(path) == content
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
 
 
 def test_the_header_is_one_line_that_sha256sum_would_agree_with(tmp_path: Path) -> None:
-    sealed.write(tmp_path / "state", b"abc")
+    checksummed_file.write(tmp_path / "state", b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert (tmp_path / "state").read_bytes() == f"harness-sealed 1 {expected}\nabc".encode()
 
 
 def test_every_truncation_is_seen(tmp_path: Path) -> None:
-    whole, path = sealed.seal(CONTENT), tmp_path / "state"
+    whole, path = checksummed_file.seal(CONTENT), tmp_path / "state"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(Damaged, match=rf"^{path}: expected [^\n]+, got [^\n]+\.$"):
-            sealed.read(path)
+            checksummed_file.read(path)
 
 
 def test_every_flipped_bit_is_seen() -> None:
-    whole = sealed.seal(CONTENT)
+    whole = checksummed_file.seal(CONTENT)
     for position in range(len(whole)):
         for bit in range(8):
             flipped = bytearray(whole)
             flipped[position] ^= 1 << bit
             with pytest.raises(Damaged):
-                sealed.unseal(bytes(flipped), "here")
+                checksummed_file.unseal(bytes(flipped), "here")
 
 
 @given(st.binary(max_size=200))
 def test_nothing_else_is_taken_for_sealed(content: bytes) -> None:
-    for text in (content, sealed.seal(b"") + b"\0" + content, b"\n" + sealed.seal(content)):
+    for text in (content, checksummed_file.seal(b"") + b"\0" + content, b"\n" + checksummed_file.seal(content)):
         with pytest.raises(Damaged):
-            sealed.unseal(text, "here")
+            checksummed_file.unseal(text, "here")
 
 
 def test_no_file_is_a_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        sealed.read(tmp_path / "state")
+        checksummed_file.read(tmp_path / "state")
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -87,19 +87,19 @@ def test_a_failed_write_leaves_the_former_file_alone(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "state"
-    sealed.write(path, CONTENT)
+    checksummed_file.write(path, CONTENT)
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
         with pytest.raises(OSError, match="No space left"):
-            sealed.write(path, b"newer")
-    assert sealed.read(path) == CONTENT
+            checksummed_file.write(path, b"newer")
+    assert checksummed_file.read(path) == CONTENT
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_write_that_the_system_cuts_short_leaves_the_former_file_alone(tmp_path: Path) -> None:
     """The limit on a file's size is what a full disk is to a process: some bytes are written, then an error comes."""
     path = tmp_path / "state"
-    sealed.write(path, CONTENT)
+    checksummed_file.write(path, CONTENT)
     code = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
@@ -113,7 +113,7 @@ except OSError as error:
     assert process.stdout is not None
     assert process.stdout.read() == "File too large\n"  # communicate() would miss what came together with "ready"
     assert process.wait(timeout=60) == 0
-    assert sealed.read(path) == CONTENT
+    assert checksummed_file.read(path) == CONTENT
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -121,7 +121,7 @@ def test_a_folder_that_is_none_is_an_oserror(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in ("missing", "file"):
         with pytest.raises(OSError, match=folder):
-            sealed.write(tmp_path / folder / "state", CONTENT)
+            checksummed_file.write(tmp_path / folder / "state", CONTENT)
 
 
 def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +133,8 @@ def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path: Path, mo
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    sealed.write(tmp_path / "state", CONTENT)
-    assert sealed.read(tmp_path / "state") == CONTENT
+    checksummed_file.write(tmp_path / "state", CONTENT)
+    assert checksummed_file.read(tmp_path / "state") == CONTENT
 
 
 WRITER = """
@@ -157,17 +157,17 @@ def check_whole(content: bytes) -> int:
 def test_a_killed_writer_never_leaves_what_was_never_written(tmp_path: Path) -> None:
     path, random_s = tmp_path / "state", random.Random(0)  # noqa: S311 no secret
     newest = 0
-    sealed.write(path, b"0 " * 20_000)
+    checksummed_file.write(path, b"0 " * 20_000)
     for _ in range(12):
         writer = start(WRITER, path, newest)
         time.sleep(random_s.uniform(0, 0.05))
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        now = check_whole(sealed.read(path))
+        now = check_whole(checksummed_file.read(path))
         assert now >= newest
         newest = now
     assert newest > 0
-    sealed.remove_partials(tmp_path)
+    checksummed_file.remove_partials(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -179,7 +179,7 @@ def test_two_writers_at_the_same_time_never_mix(tmp_path: Path) -> None:
         deadline = time.monotonic() + 20
         while len(seen) < 2 and time.monotonic() < deadline:
             if path.exists():
-                seen.add(check_whole(sealed.read(path)) % 2)
+                seen.add(check_whole(checksummed_file.read(path)) % 2)
     finally:
         for writer in writers:
             writer.kill()
@@ -191,6 +191,6 @@ def test_damaged_files_are_set_aside_one_after_the_other(tmp_path: Path) -> None
     path = tmp_path / "frozen.json"
     for number in (1, 2, 3):
         path.write_bytes(b"garbage %d" % number)
-        assert sealed.set_aside(path) == tmp_path / f"frozen.json.damaged-{number}"
+        assert checksummed_file.set_aside(path) == tmp_path / f"frozen.json.damaged-{number}"
     assert not path.exists()
     assert (tmp_path / "frozen.json.damaged-2").read_bytes() == b"garbage 2"

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from test_dispatch import DONE, SOON, Scripted
 
-import harness.runner
+import harness
 from harness.config import RunConfig
 from harness.events import EpochDone, Record, Started
-from harness.grid import Grid
-from harness.journal import Attempt, Journal
-from harness.runner import Driver
-from harness.signals import Signals
-from harness.sweep import Sweep
+from harness.execution.signals import Signals
+from harness.grid.load import Grid
+from harness.storage.journal import Attempt, Journal
+from harness.storage.sweep_state import Sweep
+from harness.sweep.run import Driver
 
 DONE_KINDS = ["started", "epoch", "finished"]
-PACKAGE = str(Path(harness.runner.__file__).parent)
+PACKAGE = str(Path(harness.__file__).parent)
 
 
 def test_the_first_asks_and_the_second_interrupts() -> None:
@@ -117,7 +117,7 @@ def interrupted_at(k: int, folder: Path, run: RunConfig) -> tuple[int, Sweep, li
 def test_a_second_signal_at_any_line_loses_nothing_and_does_nothing_twice(
     tmp_path: Path, tiny_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.sweep.origin", str)
+    monkeypatch.setattr("harness.storage.sweep_state.origin", str)
     run = tiny_run()
     ends = []
     for k in range(1, 10_000):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
-from harness.grid import GridError, load_grid
-from harness.source import parse, scalar
+from harness.grid.load import GridError, load_grid
+from harness.grid.yaml_nodes import parse, scalar
 
 NUMBERS = {
     "10": 10, "010": 10, "+10": 10, "-10": -10, "0o12": 10, "0o0": 0, "0xA": 10, "0xa": 10, "0xFf": 255, "00": 0,

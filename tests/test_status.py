@@ -13,12 +13,14 @@ import pytest
 from rich.console import Console
 
 from estimators import REGISTRY
-from harness import document, frozen, lease, status
 from harness.events import Diverged, EpochDone, Event, Failed, Finished, Interrupted, Record, Started
-from harness.grid import Grid, load_grid
-from harness.journal import Journal
-from harness.lease import Lease
-from harness.sweep import Sweep, read_status, read_sweep
+from harness.grid.load import Grid, load_grid
+from harness.status import json_document
+from harness.status import look as status
+from harness.storage import lease, plan
+from harness.storage.journal import Journal
+from harness.storage.lease import Lease
+from harness.storage.sweep_state import Sweep, read_status, read_sweep
 
 GRID = """\
 name: asked
@@ -40,7 +42,7 @@ class Asked:
         self.path.write_text(GRID)
         self.grid: Grid = load_grid(self.path, REGISTRY)
         (self.out / "asked").mkdir(parents=True)
-        frozen.freeze(self.out / "asked", self.grid, frozen.made_by())
+        plan.freeze(self.out / "asked", self.grid, plan.made_by())
 
     def write(self, *history: tuple[int, float, Event]) -> None:
         with Journal(self.out / "asked") as journal:
@@ -197,8 +199,10 @@ def check_document(text: str, **more: type) -> dict[str, Any]:
     first = ("schema", "sweep", "folder")
     check(found, {name: TOP[name] for name in first} | more | {n: t for n, t in TOP.items() if n not in first})
     assert found["schema"] == 1
-    assert list(found["counts"]) == ["total", *document.STATUSES]
-    assert found["counts"]["total"] == sum(found["counts"][name] for name in document.STATUSES) == len(found["runs"])
+    assert list(found["counts"]) == ["total", *json_document.STATUSES]
+    assert (
+        found["counts"]["total"] == sum(found["counts"][name] for name in json_document.STATUSES) == len(found["runs"])
+    )
     for run in found["runs"]:
         check(run, RUN)
     for level in found["ranking"]:
@@ -228,9 +232,9 @@ def test_the_document_has_its_schema_and_unrounded_numbers(asked: Asked) -> None
 
 def test_a_document_has_no_nan() -> None:
     with pytest.raises(ValueError, match="JSON"):
-        document.to_text({"value": float("nan")})
+        json_document.to_text({"value": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
-        document.to_text({"values": [{"value": float("inf")}]})
+        json_document.to_text({"values": [{"value": float("inf")}]})
 
 
 def test_a_damaged_lease_is_a_driver_all_the_same(asked: Asked) -> None:

@@ -13,17 +13,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-import harness.store
+import harness.sweep.store_thread
 from estimators import REGISTRY
 from harness.events import EpochDone, Event, Finished, Record, Started
-from harness.grid import load_grid
-from harness.journal import Attempt
-from harness.outcome import Outcome
-from harness.progress import PlainProgress
-from harness.replay import open_store
-from harness.runner import Options, run_sweep
-from harness.store import QUEUED, Store
-from harness.sweep import Span, read_sweep
+from harness.grid.load import load_grid
+from harness.options import Options
+from harness.status.note import Outcome
+from harness.status.progress import PlainProgress
+from harness.storage.journal import Attempt
+from harness.storage.sweep_state import Span, read_sweep
+from harness.sweep.replay import open_store
+from harness.sweep.run import run_sweep
+from harness.sweep.store_thread import QUEUED, Store
 from harness.tracking import Tracker
 from harness.tracking.refusals import Refusals
 

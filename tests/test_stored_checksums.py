@@ -11,8 +11,8 @@ import pytest
 
 from estimators import REGISTRY
 from harness.events import EpochDone, Finished, Image, Record, Started
-from harness.grid import load_grid
-from harness.journal import Attempt
+from harness.grid.load import load_grid
+from harness.storage.journal import Attempt
 from harness.tracking import Tracker
 from harness.tracking.files import Files
 from reports.html import build_report

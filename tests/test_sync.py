@@ -12,13 +12,13 @@ from test_cli import assert_refused, grid_file, harness
 
 from estimators import REGISTRY
 from harness.events import Interrupted, Record
-from harness.grid import load_grid
-from harness.journal import Journal
-from harness.lease import Lease
-from harness.outcome import outcome
-from harness.replay import open_store
-from harness.runner import Options
-from harness.sweep import read_sweep
+from harness.grid.load import load_grid
+from harness.options import Options
+from harness.status.note import outcome
+from harness.storage.journal import Journal
+from harness.storage.lease import Lease
+from harness.storage.sweep_state import read_sweep
+from harness.sweep.replay import open_store
 from harness.tracking import Tracker
 from reports.stored import load
 

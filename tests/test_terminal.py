@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.command_line import make_console
-from harness.commands_sweep import make_progress
-from harness.progress import LiveProgress, PlainProgress
+from harness.commands.shared import make_console
+from harness.commands.sweep import make_progress
+from harness.status.progress import LiveProgress, PlainProgress
 from harness.terminal import Output, asked_size, fit, is_moving, lasting_output
 
 ROOT = Path(__file__).parent.parent

@@ -9,10 +9,10 @@ import pytest
 
 from harness.config import RunConfig
 from harness.events import EpochDone, Event, Finished, Interrupted, Record, Started
-from harness.frozen_file import Planned, Setting
-from harness.grid import Grid
-from harness.sweep import Sweep
-from harness.underway import Usual, seconds_left, under_way
+from harness.grid.load import Grid
+from harness.status.time_left import Usual, seconds_left, under_way
+from harness.storage.plan_file import Planned, Setting
+from harness.storage.sweep_state import Sweep
 
 START = Started(
     {"source_sha256": "a", "git_commit": "c", "git_dirty": False, "packages": {"torch": "2", "argmax-harness": "1"}}

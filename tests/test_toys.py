@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from estimators.yardstick import all_codes
-from harness import toys
-from harness.toys import TOYS
+from harness.gradients import toy_problems
+from harness.gradients.toy_problems import TOYS
 
 
 def enumerated(toy, logits_LK):
@@ -30,7 +30,7 @@ def test_the_closed_form_is_the_sum_over_all_codes(name):
 
 @pytest.mark.parametrize("power", [1.5, 2.0, 3.0])
 def test_the_norm_of_many_binary_variables_is_checked_on_few(power):
-    toy = toys._norm(power, n_latents=4)
+    toy = toy_problems._norm(power, n_latents=4)
     problem = toy.problem(2)
     assert problem.expectation(problem.logits_BLH[:1])[0].item() == pytest.approx(
         enumerated(toy, problem.logits_BLH[0]).item(), rel=1e-12

@@ -25,9 +25,9 @@ from stores_that_fail import wait_for
 from estimators import REGISTRY
 from harness import tracking
 from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Latents, Record, Skipped, Started
-from harness.grid import Grid, load_grid
-from harness.journal import Attempt
-from harness.sweep import Span
+from harness.grid.load import Grid, load_grid
+from harness.storage.journal import Attempt
+from harness.storage.sweep_state import Span
 from harness.tracking import Down, Tracker, TrackingError, databases, records
 
 PNG = bytes.fromhex(

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from estimators import REGISTRY, Cost, Estimate, Estimator
-from harness import data, train
+from harness import train
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
+from harness.datasets.load import DataError, load
 from harness.events import Diverged, EpochDone, Event, Finished, Image, Latents, Started
-from harness.grid import load_grid
+from harness.grid.load import load_grid
 from harness.schedules import Exponential, NoSchedule
+from harness.training.optimizers import set_learning_rate
+from harness.training.state import State, start
 
 Make = Callable[..., RunConfig]
 TIMES = ("time/", "memory/")
@@ -69,7 +72,7 @@ def test_estimators_of_one_seed_share_initial_weights_and_batches(
 ) -> None:
     seen: dict[str, list[Tensor]] = {}
 
-    def spy(state: train.State, x_BD: Tensor, grad_clip: float | None) -> tuple[Tensor, Tensor]:
+    def spy(state: State, x_BD: Tensor, grad_clip: float | None) -> tuple[Tensor, Tensor]:
         name = state.estimator.name
         if name not in seen:
             seen[name] = [p.detach().clone() for p in state.vae.parameters()]
@@ -94,7 +97,7 @@ def test_batches_are_a_new_permutation_of_the_training_images_each_epoch(
     monkeypatch.setattr(train, "train_step", lambda s, x, g: (batches.append(x), original(s, x, g))[1])
     config = tiny_run()
     run(config)
-    images = {tuple(row.tolist()) for row in data.load(config.data).train_ND}
+    images = {tuple(row.tolist()) for row in load(config.data).train_ND}
     first, second = torch.cat(batches[:4]), torch.cat(batches[4:])
     assert {tuple(row.tolist()) for row in first} == {tuple(row.tolist()) for row in second} == images
     assert not torch.equal(first, second)
@@ -133,10 +136,10 @@ def test_tau_follows_the_schedule_by_the_global_step(tiny_run: Make) -> None:
 def test_learning_rate_schedules_start_full_and_fall(tiny_run: Make) -> None:
     for kind in ("linear", "cosine"):
         training = TrainingConfig(lr=0.5, lr_schedule=kind)
-        state = train.start(tiny_run(training=training), REGISTRY, 784, torch.device("cpu"))
+        state = start(tiny_run(training=training), REGISTRY, 784, torch.device("cpu"))
         rates = []
         for state.step in range(10):
-            train.set_learning_rate(state, training, 10)
+            set_learning_rate(state.optimizers, training, state.step, 10)
             rates.append(state.optimizers[0].param_groups[0]["lr"])
         assert rates[0] == 0.5
         assert rates == sorted(rates, reverse=True)
@@ -225,8 +228,8 @@ def test_an_estimators_own_parameters_are_trained_by_its_control_loss_alone(tiny
     config = tiny_run("reinforce").model_copy(
         update={"estimator": tiny_run("exact").estimator.model_copy(update={"name": "lb"})}
     )
-    state = train.start(config, {"lb": LearnedBaseline}, 784, torch.device("cpu"))
-    x = data.load(config.data).train_ND[:50]
+    state = start(config, {"lb": LearnedBaseline}, 784, torch.device("cpu"))
+    x = load(config.data).train_ND[:50]
     before = [p.detach().clone() for p in state.vae.parameters()]
     train.train_step(state, x, None)
     baseline = state.estimator.baseline
@@ -242,8 +245,8 @@ def test_seed_recipe_reproduces_the_published_log() -> None:
     """protocols.md §1: train 202.1 then 156.8, evaluation 178.9 then 143.5; our mean over seeds is within 3 nats."""
     runs = load_grid(Path(__file__).parent.parent / "experiments" / "seed-faithful.yaml", REGISTRY).runs
     try:
-        data.load(runs[0].data)
-    except data.DataError as error:
+        load(runs[0].data)
+    except DataError as error:
         pytest.skip(str(error))
     losses = []
     for config in runs:

@@ -10,8 +10,8 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from harness.config import RunConfig
-from harness.journal import Attempt
-from harness.sweep import Span
+from harness.storage.journal import Attempt
+from harness.storage.sweep_state import Span
 from harness.tracking.models import delete_models
 from harness.tracking.records import fitting, stated_sums
 from reports import settings

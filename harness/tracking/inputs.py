@@ -5,7 +5,7 @@ import json
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from harness.config import DataConfig
-from harness.datasets.identity import Part, parts
+from harness.tracking.identity import Part, parts
 
 CONTEXT = "mlflow.data.context"
 DIGEST = 8

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
-from harness.lease import holder
+from harness.storage.lease import holder
 from harness.tracking.databases import with_limit
 from reports.places import ARTIFACTS, local_path
 from reports.sqlite_uri import sqlite_path

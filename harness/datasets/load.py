@@ -1,0 +1,184 @@
+"""Images in memory: one float32 tensor a split, in [0, 1], cut and binarised the same way for every run.
+
+Letters: **N** images of a split, **B** images of a batch, **D** pixels.
+
+Binarisation
+    none        gray values, as stored
+    threshold   1 where gray > 0.5
+    fixed       one Bernoulli draw a pixel with probability gray, the same for every run with this `split_seed`
+    resampled   training images stay gray in memory and are drawn anew each time a batch is taken; validation and test
+                images are the fixed draw, so that evaluations of one model agree
+"""
+
+import functools
+import hashlib
+from dataclasses import dataclass, replace
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.datasets import files
+from harness.datasets.catalogue import DATASETS, MNIST_MINI_SHA256, DataError, DatasetInfo, Split, lookup, split_sizes
+from harness.datasets.idx import check_sha256
+
+__all__ = ["DATASETS", "DataError", "Dataset", "binarize_batch", "load"]
+
+Binarization = Literal["none", "threshold", "fixed", "resampled"]
+
+
+class DataSettings(Protocol):
+    """What `load` reads of a configuration; `harness.config.DataConfig` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def binarization(self) -> Binarization: ...
+    @property
+    def validation_fraction(self) -> float: ...
+    @property
+    def split_seed(self) -> int: ...
+    @property
+    def train_size(self) -> int | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Three splits of images and their labels."""
+
+    name: str
+    image_shape: tuple[int, int]
+    binarization: Binarization
+    train_ND: Tensor
+    train_N: Tensor
+    validation_ND: Tensor
+    validation_N: Tensor
+    test_ND: Tensor
+    test_N: Tensor
+
+    @property
+    def n_pixels(self) -> int:
+        """Values of one image."""
+        return self.train_ND.shape[1]
+
+    def split(self, name: Literal["train", "validation", "test"]) -> Tensor:
+        """The images of one split; training images as they lie in memory, gray if they are resampled."""
+        return {"train": self.train_ND, "validation": self.validation_ND, "test": self.test_ND}[name]
+
+    def train_batch(self, index_B: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The training images at `index_B`, (B, D): one gather and, if resampled, one draw from `generator`.
+
+        Index and generator live on the device of the data.
+        """
+        return binarize_batch(self.train_ND.index_select(0, index_B), self.binarization, generator)
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same data on a device."""
+        return replace(
+            self,
+            train_ND=self.train_ND.to(device),
+            train_N=self.train_N.to(device),
+            validation_ND=self.validation_ND.to(device),
+            validation_N=self.validation_N.to(device),
+            test_ND=self.test_ND.to(device),
+            test_N=self.test_N.to(device),
+        )
+
+
+def binarize_batch(x_BD: Tensor, kind: Binarization, generator: torch.Generator | None = None) -> Tensor:
+    """What is left to do when a batch is taken: a Bernoulli draw for "resampled", nothing for what `load` has done."""
+    return torch.bernoulli(x_BD, generator=generator) if kind == "resampled" else x_BD
+
+
+def load(config: DataSettings, *, data_dir: Path | None = None) -> Dataset:
+    """The data set that `config` names, cut and binarised.
+
+    The validation images are cut from the training images by a permutation seeded with `split_seed` alone. `fixed`
+    draws belong to the stored image: another validation fraction or training size moves images, it does not redraw
+    them. DataError if the data set is unknown, missing or damaged, or too small for the cut.
+    """
+    info = lookup(config.name)
+    n_validation, n_train = split_sizes(info, config.validation_fraction, config.train_size)
+    raw = _raw(info, None if info.embedded else (data_dir or files.default_data_dir()).absolute())
+    order = _random_state(config.split_seed, "split").permutation(len(raw.train))
+    validation, train = order[:n_validation], order[n_validation : n_validation + n_train]
+    of_train = _evaluation_images(raw.train, config, "train")
+    for_training = raw.train if config.binarization == "resampled" else of_train
+    return Dataset(
+        name=info.name,
+        image_shape=info.image_shape,
+        binarization=config.binarization,
+        train_ND=_pixels(for_training[train]),
+        train_N=_labels(raw.train_labels[train]),
+        validation_ND=_pixels(of_train[validation]),
+        validation_N=_labels(raw.train_labels[validation]),
+        test_ND=_pixels(_evaluation_images(raw.test, config, "test")),
+        test_N=_labels(raw.test_labels),
+    )
+
+
+load_cached = functools.lru_cache(maxsize=1)(load)
+"""`load`, remembering the newest data set: most runs of a worker want the same one."""
+
+
+class _Raw(NamedTuple):
+    """Arrays as stored: images of bytes (N, D), labels from 0."""
+
+    train: NDArray[np.uint8]
+    train_labels: NDArray[np.integer]
+    test: NDArray[np.uint8]
+    test_labels: NDArray[np.integer]
+
+
+@functools.lru_cache(maxsize=2)
+def _raw(info: DatasetInfo, data_dir: Path | None) -> _Raw:
+    """The stored arrays; kept, so that a worker process reads and verifies a data set once."""
+    if data_dir is None:
+        return _embedded()
+    splits: tuple[Split, Split] = ("train", "test")
+    arrays: list[NDArray[np.integer]] = []
+    for images, labels in map(info.split_files, splits):
+        image_NHW = files.read(info, images, data_dir)
+        oriented = image_NHW.transpose(0, 2, 1) if info.transposed else image_NHW
+        arrays += [oriented.reshape(len(oriented), -1), files.read(info, labels, data_dir) - info.first_label]
+    train, train_labels, test, test_labels = arrays
+    return _Raw(train.astype(np.uint8, copy=False), train_labels, test.astype(np.uint8, copy=False), test_labels)
+
+
+def _embedded() -> _Raw:
+    """mnist-mini, from this package."""
+    content = (resources.files("harness.datasets") / "mnist_mini.npz").read_bytes()
+    check_sha256(content, MNIST_MINI_SHA256, "mnist_mini.npz")
+    with np.load(BytesIO(content), allow_pickle=False) as archive:
+        parts = [archive[f"{split}_{what}"] for split in ("train", "test") for what in ("images", "labels")]
+    return _Raw(parts[0].reshape(len(parts[0]), -1), parts[1], parts[2].reshape(len(parts[2]), -1), parts[3])
+
+
+def _evaluation_images(image_ND: NDArray[np.uint8], config: DataSettings, split: str) -> NDArray[np.uint8]:
+    """Bytes as evaluation sees them: 0 or 255 unless gray is asked for."""
+    if config.binarization == "none":
+        return image_ND
+    if config.binarization == "threshold":
+        return np.where(image_ND > 127, np.uint8(255), np.uint8(0))
+    random = _random_state(config.split_seed, split)
+    draw_ND = random.randint(0, 255, size=image_ND.shape, dtype=np.uint8)  # below gray with probability gray / 255
+    return np.where(draw_ND < image_ND, np.uint8(255), np.uint8(0))
+
+
+def _random_state(seed: int, purpose: str) -> np.random.RandomState:
+    """A stream of its own for each purpose; RandomState, because its streams are the same in every version of numpy."""
+    digest = hashlib.sha256(f"harness.data/{seed}/{purpose}".encode()).digest()
+    return np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))
+
+
+def _pixels(image_ND: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image_ND, dtype=np.float32)).div_(255)
+
+
+def _labels(label_N: NDArray[np.integer]) -> Tensor:
+    return torch.from_numpy(label_N.astype(np.int64))

@@ -1,0 +1,148 @@
+"""Which job comes when, and what becomes of a run that crashes, hangs or takes too much memory: for every executor.
+
+A crash (a process or machine that is gone, memory that ran out) is tried again, with a growing pause before it; an
+exception of the run's own code is not, since it would come again. Retries are counted here and nowhere else.
+"""
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import final
+
+from harness.config import RunConfig
+from harness.events import TERMINAL, Event, Failed, Interrupted, Record, Started
+from harness.execution.executor import Executor, Job, Lost
+from harness.execution.memory_guard import MemoryGuard
+from harness.options import Policy
+
+POLL_S = 0.5
+"""A wish to stop, a time limit and a retry are noticed within so many seconds."""
+LONGEST_PAUSE_S = 60.0
+
+
+_Queue = list[tuple[float, int, RunConfig]]
+"""A heap: the time from which on a run may be submitted, its place in the order, the run."""
+
+
+@final
+class Dispatch:
+    """Gives runs to an executor and yields their records.
+
+    `stop` may be called at any time, by a signal for one; `on_stop` is called once, when that has been noticed.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        policy: Policy,
+        job_of: Callable[[RunConfig], Job],
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._executor, self._policy, self._job_of, self._on_stop = executor, policy, job_of, on_stop
+        self._waiting: dict[str, _Queue] = {}  # by device, each by the time from which on they may be submitted
+        self._order = count()
+        self._running: dict[str, RunConfig] = {}
+        self._started: dict[str, float] = {}
+        self._crashes: Counter[str] = Counter()
+        self._guard = MemoryGuard(policy.memory_limit)
+        self.is_stopping = self._has_asked = False
+
+    def stop(self) -> None:
+        """Begin nothing more, and let what is under way finish its epoch and save its state."""
+        self.is_stopping = True
+
+    def records(self, runs: Sequence[RunConfig]) -> Iterator[Record]:
+        """Yield the records of all runs, in order; each ends with a terminal event, unless it never began."""
+        for run in runs:
+            self._push(run, 0.0)
+        while self._running or (any(self._waiting.values()) and not self.is_stopping):
+            self._submit()
+            if self.is_stopping and not self._has_asked:
+                self._has_asked = True
+                self._on_stop()
+                self._executor.ask_to_stop()
+            for item in self._executor.poll(self._patience()):
+                yield self._lost(item) if isinstance(item, Lost) else self._received(item)
+            yield from self._over_limits()
+
+    def _push(self, run: RunConfig, not_before: float) -> None:
+        heapq.heappush(self._waiting.setdefault(run.device, []), (not_before, next(self._order), run))
+
+    def _submit(self) -> None:
+        while (queue := self._next()) is not None and queue[0][0] <= time.monotonic():
+            if self._running and self._guard.is_tight():
+                return
+            run = heapq.heappop(queue)[2]
+            self._running[run.key] = run
+            self._executor.submit(self._job_of(run))
+
+    def _next(self) -> _Queue | None:
+        """Return the queue of the run that comes next, among the devices that have room; None where nothing may."""
+        if self.is_stopping:
+            return None
+        with_room = [queue for device, queue in self._waiting.items() if queue and self._executor.n_free(device) > 0]
+        return min(with_room, key=lambda queue: queue[0][:2], default=None)
+
+    def _patience(self) -> float:
+        """Return how long to wait for records: until something else is to be done."""
+        queue = self._next()
+        return POLL_S if queue is None else min(POLL_S, max(0.01, queue[0][0] - time.monotonic()))
+
+    def _received(self, record: Record) -> Record:
+        key, event = record.run_key, record.event
+        if isinstance(event, Started):
+            self._started[key] = time.monotonic()
+        if isinstance(event, Failed) and event.crashed:
+            return replace(record, event=self._crashed(key, event.error, event))
+        if isinstance(event, TERMINAL):
+            self._forget(key)
+        return record
+
+    def _lost(self, lost: Lost) -> Record:
+        return Record.now(lost.run_key, self._crashed(lost.run_key, lost.why, Failed(lost.why, crashed=True)))
+
+    def _crashed(self, key: str, why: str, failed: Event) -> Event:
+        """Return what a crash becomes: an interruption if the run is tried again, else its failure."""
+        run = self._running[key]
+        self._forget(key)
+        self._crashes[key] += 1
+        tries = self._crashes[key]
+        if self.is_stopping:
+            return Interrupted(why)
+        if tries > self._policy.retries:
+            return failed
+        pause_s = min(LONGEST_PAUSE_S, self._policy.pause_s * 2 ** (tries - 1))
+        self._push(run, time.monotonic() + pause_s)
+        return Interrupted(f"{why}; retry {tries} of {self._policy.retries} in {pause_s:g} s", retrying=True)
+
+    def _forget(self, key: str) -> None:
+        del self._running[key]
+        self._started.pop(key, None)
+
+    def _over_limits(self) -> Iterator[Record]:
+        """Stop the runs that take too long or too much memory."""
+        limit_s = self._policy.time_limit_s
+        for key, begun in list(self._started.items()):
+            if limit_s is not None and time.monotonic() - begun > limit_s:
+                yield self._killed(key, f"took longer than the time limit of {limit_s:g} s")
+        if (greedy := self._guard.over_limit(self._executor.memory_bytes)) is not None:
+            yield self._killed(*greedy)
+        elif len(self._running) > 1 and (victim := self._guard.victim(self._executor.memory_bytes)) is not None:
+            yield self._put_off(*victim)
+
+    def _put_off(self, key: str, why: str) -> Record:
+        """Stop a run that is not to blame: it goes on once there is room, and that costs it no try."""
+        self._executor.kill(key)
+        if not self.is_stopping:
+            self._push(self._running[key], time.monotonic() + self._policy.pause_s)
+        self._forget(key)
+        return Record.now(key, Interrupted(f"{why}; it goes on once there is room", retrying=not self.is_stopping))
+
+    def _killed(self, key: str, why: str) -> Record:
+        self._executor.kill(key)
+        self._forget(key)
+        how = "--retry failed and a larger one start it again, from its newest checkpoint if it has one"
+        return Record.now(key, Failed(f"{why}; {how}", crashed=True))

@@ -1,0 +1,84 @@
+"""How long runs take, judged by their configuration alone. The sweep starts the longest first, the dry run adds up."""
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from estimators import Estimator, build
+from harness.config import RunConfig
+from harness.datasets.catalogue import lookup, split_sizes
+from harness.gradients.during_training import Diagnostics
+
+RUN_S = 0.03
+"""Seconds that a run takes besides what it computes: carried to journal and store (docs/speed.md)."""
+
+COMPILE_S = 5.0
+"""Seconds that compiling a step takes, once another run has left it on the disk; the first one takes 10 to 25."""
+
+
+class Cost(NamedTuple):
+    """Seconds of one update and of evaluating one code (drawn, decoded, held against its image), or in other units."""
+
+    step_s: float
+    decode_s: float
+
+
+def longest_first(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> list[RunConfig]:
+    """Return the runs by descending forecast, so that no long one is left for the end; ties keep their order."""
+    return sorted(runs, key=lambda run: -run_seconds(run, nominal_cost(run, registry), registry))
+
+
+def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cost:
+    """Return the cost in multiply-adds instead of seconds: good for comparing runs, the same on every machine.
+
+    An update encodes each image once and decodes it as often as the estimator evaluates the cost, and goes back through
+    all of it at twice the price.
+    """
+    height, width = lookup(run.data.name).image_shape
+    codes = run.model.n_latents * run.model.n_categories
+    layer_sizes = (height * width, *run.model.hidden, codes)  # the decoder mirrors the encoder
+    pass_once = sum(first * second for first, second in pairwise(layer_sizes))
+    n_evaluations = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
+    return Cost(3 * run.training.batch_size * (1 + n_evaluations) * pass_once, 2 * pass_once)
+
+
+def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
+    """Return the estimated seconds of one run: its updates, its validations, its diagnostics and its final bounds."""
+    info = lookup(run.data.name)
+    n_validation, n_train = split_sizes(info, run.data.validation_fraction, run.data.train_size)
+    split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
+    n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
+    n_kinds = 1 + registry[run.estimator.name].relaxes  # of codes: the soft/hard gap needs both
+    n_decoded = split * n_kinds * -(-run.training.epochs // run.evaluation.validation_every)
+    own = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
+    n_decoded += info.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
+    n_decoded += n_diagnosed(run, registry)
+    compile_s = COMPILE_S if run.training.compile == "on" else 0.0
+    return n_steps * cost.step_s + n_decoded * cost.decode_s + compile_s + RUN_S
+
+
+def epoch_costs(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[str, float]:
+    """Return what an epoch of each setting costs, in the units of `nominal_cost`; the first seed has every setting."""
+    first = [run for run in runs if run.seed == runs[0].seed]
+    return {run.label: run_seconds(run, nominal_cost(run, registry), registry) / run.n_epochs for run in first}
+
+
+def makespan(seconds: Iterable[float], workers: int) -> float:
+    """Return when the last of these runs ends, if the longest start first and each worker takes the next one."""
+    ends = [0.0] * workers
+    for one in sorted(seconds, reverse=True):
+        heapq.heapreplace(ends, ends[0] + one)
+    return max(ends)
+
+
+def n_diagnosed(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> int:
+    """Return how many codes the diagnostics of a run evaluate."""
+    if run.diagnostics is None:
+        return 0
+    settings, shape = run.diagnostics, (run.model.n_latents, run.model.n_categories)
+    diagnostics = Diagnostics(run, settings, registry)
+    times = sum(diagnostics.due(epoch) for epoch in range(1, run.training.epochs + 1))
+    basket = [build(entry.name, registry, **entry.params) for entry in settings.basket]
+    evaluations = sum(each.n_cost_evals(*shape) for each in (run.build_estimator(registry), *basket))
+    return times * evaluations * settings.resamples * settings.probe

@@ -1,0 +1,103 @@
+"""Gradient quality during training: a basket of estimators at the run's own parameters, on a frozen probe batch.
+
+Everything random comes from a stream of its own, and estimators are copied before they are used: training is the same
+to the bit with and without.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from estimators import Estimator, build
+from harness import process_state
+from harness.config import DiagnosticsConfig, RunConfig
+from harness.datasets.load import Dataset
+from harness.gradients import draws
+from harness.gradients.comparison import measure
+from harness.gradients.draws import Problem
+from harness.names import OWN
+from harness.training import seeding
+from harness.training.vae import CategoricalVAE, bernoulli_nll
+
+PROBE = 2  # index of the stream "diagnostics" of a seed; 0 and 1 are those of `harness.gradients.comparison`
+
+
+class Diagnostics:
+    """The probe batch of a run, measured after an epoch."""
+
+    def __init__(self, run: RunConfig, settings: DiagnosticsConfig, registry: Mapping[str, type[Estimator]]) -> None:
+        self._run, self._settings, self._registry = run, settings, registry
+
+    def due(self, epoch: int) -> bool:
+        """Return whether the epoch is one to measure after: each `every`-th, the first and the last."""
+        return epoch % self._settings.every == 0 or epoch in (1, self._run.training.epochs)
+
+    def metrics(self, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset) -> dict[str, float]:
+        """Return `gradient/<estimator>/<metric>` on the logits, and `…/encoder/<metric>` on the encoder's parameters.
+
+        `gradient/truth_error` is 0 where the truth is exact, else its standard error relative to its norm. What is not
+        defined, such as the cosine of nothing but noise, is left out.
+        """
+        x_BD = self._probe(dataset)
+        leaf = vae.encode(x_BD)
+        problem = Problem(
+            logits_BLH=leaf.detach(),
+            cost=vae.reconstruction_cost(x_BD),
+            n_categories=vae.n_categories,
+            context_BX=x_BD,
+            code_costs=lambda z_NLK: code_costs(vae, z_NLK, x_BD),
+        )
+        rows, about = measure(
+            problem,
+            self._basket(estimator, x_BD.device),
+            self._settings.resamples,
+            self._settings.max_codes,
+            self._run.seed,
+            projections={"": draws.scaled, "encoder": lambda blocks: to_parameters(blocks, leaf, vae.encoder)},
+            trained={OWN},
+        )
+        found = {f"{label}/{name}": value for label, row in rows.items() for name, value in row.items()}
+        found["truth_error"] = about.error
+        numbers = {name: float(value) for name, value in found.items() if not isinstance(value, str)}
+        return {f"gradient/{name}": value for name, value in numbers.items() if math.isfinite(value)}
+
+    def _probe(self, dataset: Dataset) -> Tensor:
+        """The first training images, binarised once and for all if the data are binarised anew in every epoch."""
+        index_B = torch.arange(min(self._settings.probe, len(dataset.train_ND)), device=dataset.train_ND.device)
+        return dataset.train_batch(
+            index_B, seeding.generator(self._run.seed, "diagnostics", PROBE, dataset.train_ND.device)
+        )
+
+    def _basket(self, estimator: Estimator, device: torch.device) -> dict[str, Estimator]:
+        """The run's own estimator as it is, and new ones, at the run's present temperatures unless told otherwise."""
+        found = {OWN: copy.deepcopy(estimator)}
+        for entry, name in zip(self._settings.basket, self._settings.metric_names, strict=True):
+            known = self._registry[entry.name].temperatures
+            present = {key: float(getattr(estimator, key)) for key in estimator.temperatures if key in known}
+            with process_state.kept(), seeding.seeded(self._run.seed, "estimator", device=device):
+                found[name] = build(entry.name, self._registry, **{**present, **entry.params})
+        return found
+
+
+def code_costs(vae: CategoricalVAE, z_NLK: Tensor, x_BD: Tensor) -> Tensor:
+    """Return −log p(x|z), shape (N, B), of every code for every image: each code is decoded once."""
+    pixels_ND = vae.decode(z_NLK)
+    without_x_N = bernoulli_nll(pixels_ND.unsqueeze(1), torch.zeros_like(x_BD[:1]))
+    return without_x_N - pixels_ND @ x_BD.T
+
+
+def to_parameters(blocks_JBLH: Tensor, logits_BLH: Tensor, encoder: nn.Module) -> Tensor:
+    """Return block means (J, P), on the CPU, of the gradient of the mean cost w.r.t. the encoder's parameters."""
+    parameters = list(encoder.parameters())
+    rows = []
+    same = len(blocks_JBLH) > 1 and torch.equal(blocks_JBLH[0], blocks_JBLH[1])
+    for block_BLH in blocks_JBLH[:1] if same else blocks_JBLH:
+        upstream = block_BLH.to(logits_BLH) / len(logits_BLH)
+        gradients = torch.autograd.grad(logits_BLH, parameters, upstream, retain_graph=True)
+        rows.append(torch.cat([gradient.flatten() for gradient in gradients]).cpu())
+    return torch.stack(rows).expand(len(blocks_JBLH), -1)

@@ -1,0 +1,243 @@
+"""The estimators of a grid: read, built once for each setting and temperature, and asked about every model's shape."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from harness.config import EstimatorConfig, estimator_label
+from harness.grid import choices
+from harness.grid.choices import Combination, Fields, Placed
+from harness.grid.problems import Problems, did_you_mean
+from harness.grid.yaml_nodes import Node, short_repr
+from harness.plugins.registry import source_of
+from harness.schedules import Learned
+
+if TYPE_CHECKING:
+    from estimators import Estimator
+    from harness.plugins.registry import Registry
+
+TYPO = 0.85
+"""A name that is so much like a known one is taken for a mistake in writing it."""
+TAU_HINT = "The temperature belongs to the schedule: write schedules: [{kind: constant, tau: 0.5}] instead."
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate(Placed):
+    """An estimator's setting with its place in the file and the places of its parameters."""
+
+    given: Combination
+
+
+def read_estimators(
+    node: Node,
+    registry: Registry,
+    problems: Problems,
+    where: str = "estimators",
+    model: type[EstimatorConfig] = EstimatorConfig,
+) -> list[Candidate]:
+    """The estimators of a list in a grid, in order, every parameter resolved but τ."""
+    found: list[Candidate] = []
+    for item, path in choices.items(node, where, "estimator", problems):
+        entries = {"name": item} if isinstance(item.value, str) else choices.mapping(item, path, problems)
+        if isinstance(item.value, dict) and "name" not in entries:
+            problems.add(item.position, f"{path}.name", "expected the name of an estimator, got none.")
+        name_path = f"{path}.name" if isinstance(item.value, dict) else path
+        for name in choices.choices(entries["name"], name_path) if "name" in entries else []:
+            if isinstance(name.value, str) and name.value in registry:
+                found += _candidates(item, path, registry[name.value], model, problems)
+            else:
+                rule = f"one of {len(registry)} names" if isinstance(name.value, str) else "a name"
+                hint = _hint(name.value, registry)
+                problems.expected(name, rule, name.value, hint=hint)
+    return found
+
+
+def _hint(name: object, registry: Registry) -> str:
+    """Return what may have been meant: a name that is alike, or an estimator of the user's own, or both."""
+    similar = did_you_mean(name, registry)
+    if similar and (did_you_mean(name, registry, cutoff=TYPO) or any(map(source_of, registry.values()))):
+        return similar
+    return f"{similar or 'Known: ' + ', '.join(registry) + '.'} One of your own needs --plugin FILE."
+
+
+def _candidates(
+    item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], problems: Problems
+) -> Iterator[Candidate]:
+    before = len(problems)
+    fields = _parameters(item, path, cls, model, problems)
+    if len(problems) > before:
+        return
+    for given in choices.combinations(fields, Placed(None, item.position, path), problems):
+        try:
+            yield Candidate(_config(cls, model, given), item.position, path, given)
+        except ValidationError:
+            message = f"expected numbers, texts, true, false or null as the defaults of {cls.name}, got something else."
+            problems.add(item.position, path, message)
+
+
+def _parameters(
+    item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], problems: Problems
+) -> Fields:
+    from estimators import parameters
+
+    known = parameters(cls)
+    fields: Fields = {}
+    for key, node in item.value.items() if isinstance(item.value, dict) else ():
+        where = f"{path}.{key}"
+        if key == "label":
+            fields[key] = choices.read_choices(node, where, EstimatorConfig, key, problems)
+        elif key == "tau" and key in model.reserved and cls.temperatures:
+            problems.add(item.keys[key], where, f"expected no tau here, got {short_repr(node.plain())}. {TAU_HINT}")
+        elif key == "name":
+            continue
+        elif key not in known:
+            choices.unknown_key(
+                item, key, where, ["name", "label", *(k for k in known if k not in model.reserved)], problems
+            )
+        else:
+            fields[key] = [_checked(c, problems) for c in choices.choices(node, where, is_list=_is_list(known[key]))]
+            if not fields[key]:
+                problems.expected(choices.at(node, where), "a value or a list of at least one", [])
+    return fields
+
+
+def _checked(choice: Placed, problems: Problems) -> Placed:
+    """Only plain finite values, and tuples of them, are parameters; what they may be is the constructor's to say."""
+    values = choice.value if isinstance(choice.value, tuple) else (choice.value,)
+    for value in values:
+        if isinstance(value, dict | list):
+            problems.expected(choice, "a plain value", choice.value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            problems.expected(choice, "a finite number", value)
+        elif isinstance(value, int) and abs(value) > 2**63:
+            problems.expected(choice, "a number of at most 64 bits", value)
+    return choice
+
+
+def _config(cls: type[Estimator], model: type[EstimatorConfig], given: Combination) -> EstimatorConfig:
+    from estimators import parameters
+
+    later = ("tau",) if "tau" in model.reserved else cls.temperatures
+    defaults = {key: value for key, value in parameters(cls).items() if key not in later}
+    asked = {key: _as_float(cls, key, choice.value) for key, choice in given.items() if key != "label"}
+    params = {key: tuple(value) if isinstance(value, list) else value for key, value in {**defaults, **asked}.items()}
+    label = given["label"].value if "label" in given else None
+    shown = {key: value for key, value in asked.items() if key not in defaults or value != defaults[key]}
+    return model(
+        name=cls.name, params=params, source=source_of(cls), label=label or estimator_label(cls.name, shown)[:200]
+    )
+
+
+def _as_float(cls: type[Estimator], key: str, value: Any) -> Any:
+    """1 and 1.0 are the same setting where the parameter is a float, so they must give the same run key."""
+    argument = inspect.signature(cls).parameters[key]
+    kind = str(argument.annotation)
+    is_float = isinstance(argument.default, float) or ("float" in kind and "int" not in kind)
+    return float(value) if is_float and isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _is_list(default: object) -> bool:
+    return isinstance(default, list | tuple)
+
+
+Built = list[tuple[Candidate, "Estimator"]]
+
+
+def schedules_for(cls: type[Estimator], schedules: Iterable[Placed]) -> list[Placed]:
+    """Those of the schedules that set the very temperatures which the estimator has."""
+    return [schedule for schedule in schedules if cls.temperatures and schedule.value.sets == cls.temperatures]
+
+
+def build_all(
+    candidates: Iterable[Candidate], schedules: Iterable[Placed], registry: Registry, problems: Problems
+) -> Built:
+    """Construct every estimator at every first temperature, without touching torch's random state."""
+    import torch
+
+    schedules = list(schedules)
+    built: Built = []
+    with torch.random.fork_rng(devices=[]):
+        for candidate in candidates:
+            cls = registry[candidate.value.name]
+            mine = schedules_for(cls, schedules)
+            if cls.uses_tau and schedules and not mine:
+                problems.expected(candidate, "a schedule of tau", "none", hint="Add constant to schedules.")
+            elif mine and (twice := [key for key in mine[0].value.sets if key in candidate.given]):
+                place = candidate.given[twice[0]]
+                problems.expected(place, f"no {twice[0]} here", place.value, hint="A schedule of the grid sets it.")
+            starts: list[Placed | None] = [*mine] or [None]
+            found = [_start(candidate, registry, schedule, problems) for schedule in starts]
+            built += [(candidate, estimator) for estimator in found[-1:] if estimator is not None]
+    return built
+
+
+def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, problems: Problems) -> Estimator | None:
+    """The estimator at the schedule's first temperatures; None and a problem where that cannot be, or cannot learn."""
+    first = schedule.value.temperatures(0, steps_per_epoch=1, n_steps=1) if schedule else {}
+    estimator: Estimator | None = build_one(candidate, registry, first, problems)
+    if estimator is not None and schedule is not None and isinstance(schedule.value, Learned):
+        from harness.training.learned_tau import check_learns
+
+        try:
+            check_learns(copy.deepcopy(estimator), schedule.value)
+        except ValueError as error:
+            problems.add(schedule.position, schedule.path, str(error))
+            return None
+    return estimator
+
+
+def check_shapes(built: Built, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
+    """Ask every estimator about the (n_latents, n_categories) of every model."""
+    shapes = list(shapes)
+    for candidate, estimator in built:
+        for shape in shapes:
+            try:
+                estimator.check_shape(*shape)
+            except Exception as error:  # noqa: BLE001  # a plugin's method may raise anything
+                _refuse(candidate, error, problems)
+
+
+def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, int], problems: Problems) -> None:
+    """Refuse what `training.compile: on` cannot have: parameters of an estimator's own, and a learned temperature."""
+    for candidate, estimator in built:
+        prepared = copy.deepcopy(estimator)
+        prepared.prepare(*shape, n_context=1)
+        if next(prepared.parameters(), None) is not None:
+            rule = "an estimator without parameters of its own where training.compile is on"
+            problems.expected(candidate, rule, candidate.value.name, hint="Use compile: auto.")
+    for schedule in schedules:
+        if isinstance(schedule.value, Learned):
+            problems.expected(schedule, "no learned schedule where training.compile is on", "one", hint="Use auto.")
+
+
+def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
+    """The estimator with these first temperatures; None and a problem where that cannot be."""
+    from estimators import build
+    from harness.process_state import kept
+
+    name = candidate.value.name
+    try:
+        with nullcontext() if source_of(registry[name]) is None else kept():
+            return build(name, registry, **{**candidate.value.params, **start})
+    except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
+        _refuse(candidate, error, problems)
+        return None
+
+
+def _refuse(candidate: Candidate, error: Exception, problems: Problems) -> None:
+    """Point at the parameter that the message names, or else at the estimator."""
+    message = str(error).removeprefix(f"{candidate.value.name}: ")
+    if not isinstance(error, ValueError):
+        message = f"expected parameters that {candidate.value.name} accepts, got {type(error).__name__}: {message}"
+    named = [place for key, place in candidate.given.items() if re.search(rf"\b{re.escape(key)}\b", message)]
+    place = named[0] if named else candidate
+    problems.add(place.position, place.path, message or "expected parameters that the constructor accepts.")

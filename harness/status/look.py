@@ -1,0 +1,62 @@
+"""`harness status`: what is known of a sweep at this moment, for a terminal or as a document."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.status import json_document, next_commands, summary
+from harness.status.time_left import UnderWay, seconds_left, under_way
+from harness.storage import lease
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.storage.sweep_state import Sweep
+
+
+@dataclass(frozen=True)
+class Status:
+    """A sweep, who drives it, the runs under way, the seconds it still needs and the commands that come next."""
+
+    sweep: "Sweep"
+    driver: lease.Holder | None
+    running: Sequence[UnderWay]
+    seconds_left: float | None
+    steps: Sequence[next_commands.Step]
+
+
+def look(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path]) -> Status:
+    """Find out the rest. Without a driver, what the journal has under way counts as interrupted.
+
+    `grid_path` is None where the grid came through a pipe and was never run so: then no command can name it.
+    """
+    driver = lease.holder(sweep.folder)
+    if driver is None:
+        sweep.take_for_interrupted("no driver is alive; the command of the sweep goes on")
+    driven = driver is not None and not driver.expired
+    running = under_way(sweep, time.time_ns() // 1_000_000)
+    left_s = seconds_left(sweep, running) if driven else None
+    return Status(
+        sweep, driver, running, left_s, next_commands.after_status(sweep, grid_path, out, plugins, driven=driven)
+    )
+
+
+def show(console: "Console", found: Status, *, tracebacks: bool = False) -> None:
+    """Print it for a person."""
+    if found.driver is not None:
+        summary.say(console, f"{'last driven' if found.driver.expired else 'driven'} by {found.driver}")
+    summary.show_under_way(console, found.running, found.seconds_left)
+    summary.show_outcome(console, found.sweep)
+    for text in summary.tracebacks(found.sweep) if tracebacks else ():
+        console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
+    summary.show_next(console, found.steps)
+
+
+def to_text(found: Status) -> str:
+    """Return it as JSON."""
+    known = json_document.document(
+        found.sweep, found.steps, driver=found.driver, running=found.running, seconds_left=found.seconds_left
+    )
+    return json_document.to_text(known)

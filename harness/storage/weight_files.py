@@ -1,0 +1,51 @@
+"""The weights of finished runs, as files of the sweep's folder (`harness run --save-models`)."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import final
+
+from harness.events import Weights
+
+
+@final
+class WeightFiles:
+    """The weights of finished runs, as files of the sweep's folder, written by the driver alone."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda line: None) -> None:
+        self._folder, self._say = folder / "models", say
+        self._is_failing = False
+
+    def keep(self, run_key: str, weights: Weights) -> bool:
+        """Write a file; return whether that went well. A disk that refuses it is said once, and stops nothing."""
+        path = self._path(run_key)
+        partial = path.with_suffix(".partial")
+        try:
+            self._folder.mkdir(exist_ok=True)
+            partial.write_bytes(weights.content)
+            os.replace(partial, path)
+        except OSError as error:
+            if not self._is_failing:
+                self._say(f"models: {self._folder} could not be written to ({error.strerror}); the sweep goes on.")
+            self._is_failing = True
+            return False
+        self._is_failing = False
+        return True
+
+    def read(self, run_key: str, sha256: str) -> bytes | None:
+        """Return the weights with that checksum, or None where they are missing or damaged."""
+        try:
+            content = self._path(run_key).read_bytes()
+        except OSError:
+            return None
+        return content if hashlib.sha256(content).hexdigest() == sha256 else None
+
+    def discard(self, run_key: str) -> None:
+        """Forget the weights of a former attempt."""
+        with suppress(OSError):
+            self._path(run_key).unlink(missing_ok=True)
+
+    def _path(self, run_key: str) -> Path:
+        return self._folder / f"{Path(run_key).name}.pt"

@@ -1,0 +1,80 @@
+"""Checkpoints: all that a run needs to go on after an epoch, and to end with the same bits as if nothing had happened.
+
+A checkpoint is a message: what it belongs to, as one line of JSON, then the state as torch saves it. It travels from
+the worker to the driver, which keeps the newest one of each run in a sealed file; no disk need be shared. The curves
+are in the journal, which has every epoch before the checkpoint after it.
+"""
+
+import io
+import json
+from typing import Any, NamedTuple
+
+import torch
+
+from harness.config import RunConfig
+from harness.devices import peak_memory_mb
+from harness.events import Checkpoint
+from harness.provenance import maker, provenance
+from harness.training import seeding
+from harness.training.state import State
+
+FORMAT = 1
+
+
+class Label(NamedTuple):
+    """What a checkpoint belongs to. `made_by` is the source code and torch: others may give other bits."""
+
+    format: int
+    run_key: str
+    epoch: int
+    made_by: list[str | None]
+
+
+def save(run: RunConfig, state: State) -> Checkpoint:
+    """Return the state of a run after an epoch, and that of torch's generators."""
+    device = torch.device(run.device)
+    saved = {
+        "step": state.step,
+        "elapsed_s": state.elapsed_s,
+        "step_s": torch.tensor(state.step_s, dtype=torch.float64),
+        "peak_mb": max(state.peak_mb, peak_memory_mb(device)),
+        "vae": state.vae.state_dict(),
+        "estimator": state.estimator.state_dict(),
+        "temperatures": {key: float(getattr(state.estimator, key)) for key in state.estimator.temperatures},
+        "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
+        "log_tau": state.learned_tau.log_tau.detach() if state.learned_tau else None,
+        "generators": seeding.noise_state(device),
+    }
+    label = Label(FORMAT, run.key, state.epoch, list(maker(provenance())))
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    return Checkpoint(state.epoch, json.dumps(label._asdict()).encode() + b"\n" + buffer.getbuffer())
+
+
+def restore(run: RunConfig, state: State, content: bytes) -> bool:
+    """Put a run where its checkpoint was saved; return False, and change nothing, if other code than this made it."""
+    label, body = label_of(content)
+    if label.format != FORMAT or label.run_key != run.key or label.made_by != list(maker(provenance())):
+        return False
+    device = torch.device(run.device)
+    saved: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    state.vae.load_state_dict(saved["vae"])
+    state.estimator.load_state_dict(saved["estimator"])
+    if state.learned_tau:
+        with torch.no_grad():
+            state.learned_tau.log_tau.copy_(saved["log_tau"])
+    for optimizer, its_state in zip(state.optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(its_state)
+    for key, value in saved["temperatures"].items():
+        setattr(state.estimator, key, value)
+    state.epoch, state.step, state.step_s = label.epoch, saved["step"], saved["step_s"].tolist()
+    state.elapsed_s += saved["elapsed_s"]
+    state.peak_mb = saved["peak_mb"]
+    seeding.restore_noise(saved["generators"], device)
+    return True
+
+
+def label_of(content: bytes) -> tuple[Label, bytes]:
+    """Return what a checkpoint belongs to, and its state as torch saved it."""
+    line, _, body = content.partition(b"\n")
+    return Label(**json.loads(line)), body

@@ -1,0 +1,34 @@
+"""The end of a run: its final metrics, pictures, the use of its latents, and its weights if they are kept."""
+
+from collections.abc import Iterator
+
+import torch
+
+from harness.config import RunConfig
+from harness.datasets.load import Dataset
+from harness.devices import peak_memory_mb
+from harness.events import Diverged, Event, Finished, Image
+from harness.training import timing, weights
+from harness.training.epoch import non_finite_name
+from harness.training.evaluate import test_metrics
+from harness.training.pictures import final_pictures
+from harness.training.state import State
+
+
+def finish(run: RunConfig, state: State, dataset: Dataset, *, keeps_model: bool) -> Iterator[Event]:
+    """Evaluate a trained run on the test images and yield its last events."""
+    final, use = test_metrics(run, state.vae, state.estimator, dataset)
+    if (name := non_finite_name(final)) is not None:
+        yield Diverged(state.step, f"{name} is {final[name]} at the end of training")
+        return
+    for name, png in final_pictures(run, state.vae, state.estimator, dataset, use):
+        yield Image(name, state.step, png)
+    yield use.event()
+    if keeps_model:
+        yield weights.save(run, state)
+    final |= timing.summary(state.step_s, min(run.training.batch_size, len(dataset.train_ND)))
+    if state.compile_s:
+        final |= {"time/compile_s": state.compile_s, "compiled": float(state.compiled is not None)}
+    final["cost/n_cost_evals"] = float(state.estimator.n_cost_evals(run.model.n_latents, run.model.n_categories))
+    peak_mb = max(state.peak_mb, peak_memory_mb(torch.device(run.device)))
+    yield Finished(state.step, final | {"time/total_s": state.elapsed_s, "memory/peak_mb": peak_mb})

@@ -1,0 +1,34 @@
+"""The optimiser of a run and its learning rate."""
+
+import math
+
+import torch
+
+from harness.config import TrainingConfig
+
+
+def make_optimizer(training: TrainingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimiser of a run, in its fused form where torch has one."""
+    lr, weight_decay = training.lr, training.weight_decay
+    match training.optimizer:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+        case "radam":
+            return torch.optim.RAdam(parameters, lr=lr, weight_decay=weight_decay)
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=training.momentum, fused=True)
+
+
+def set_learning_rate(
+    optimizers: list[torch.optim.Optimizer], training: TrainingConfig, step: int, n_steps: int
+) -> None:
+    """Set the learning rates of the next update. Each is a fraction of its first value, a pure function of the step."""
+    if training.lr_schedule == "constant":
+        return
+    progress = step / n_steps
+    factor = 1 - progress if training.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
