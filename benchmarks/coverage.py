@@ -21,8 +21,8 @@ import scipy.integrate
 import scipy.optimize
 import scipy.stats
 
-from reports import intervals, paired
 from reports import statistics as st
+from reports.statistics import intervals, paired
 
 SIZES = (3, 5, 6, 8, 10, 20)
 SEED_EFFECT = 3.0

@@ -31,13 +31,14 @@ def child(store: Path, out: Path) -> None:
     """Run `harness report` in this process, and print what it took as JSON."""
     begun = time.perf_counter()
     from harness.cli import main
-    from reports import html, stored
+    from reports import report
+    from reports.store import load
 
     spent: Counter[str] = Counter()
     sections: Counter[str] = Counter()
-    stored.load = stopwatch(spent, "reading", stored.load)
-    html.build_report = stopwatch(spent, "build", html.build_report)
-    html.SECTIONS = tuple(stopwatch(sections, each.__module__.rpartition(".")[2], each) for each in html.SECTIONS)
+    load.load = stopwatch(spent, "reading", load.load)
+    report.build_report = stopwatch(spent, "build", report.build_report)
+    report.SECTIONS = tuple(stopwatch(sections, each.__module__.rpartition(".")[2], each) for each in report.SECTIONS)
     with suppress(SystemExit):
         main(["report", "--from", str(store), "--out", str(out)])
     total = time.perf_counter() - begun

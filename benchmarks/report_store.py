@@ -34,7 +34,7 @@ from harness.events import EpochDone, Event, Finished, Record
 from harness.grid.load import Grid, load_grid
 from harness.storage.journal import Journal
 from harness.train import train
-from reports.sqlite_uri import DATABASE, sqlite_uri
+from reports.contract.sqlite_uri import DATABASE, sqlite_uri
 
 NAME = "thousand"
 EPOCHS, STEPS = 100, 36

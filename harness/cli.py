@@ -13,7 +13,7 @@ from harness.commands.status import status
 from harness.commands.sweep import repair, run, sync
 from harness.environment import check_current_folder
 from harness.terminal import Output, lasting_output
-from reports.visible import FILE, visible, visible_lines
+from reports.contract.text import FILE, visible, visible_lines
 
 __all__ = ["Refused", "cli", "main"]
 
@@ -52,7 +52,7 @@ def user_errors() -> tuple[type[Exception], ...]:
         "harness.execution.ray": "ClusterError",
         "harness.sweep.run": "SweepError",
         "harness.tracking": "TrackingError",
-        "reports.frame": "ReportError",
+        "reports.store.frame": "ReportError",
     }
     return tuple(getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
 

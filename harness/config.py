@@ -19,7 +19,7 @@ from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt
 
 if TYPE_CHECKING:
     from estimators import Estimator
-    from reports.settings import Setting
+    from reports.contract.settings import Setting
 
 SEPARATOR = " · "
 """Between the parts of a label, for readers: labels may hold it too, so nothing splits one."""
@@ -214,7 +214,7 @@ class RunConfig(Settings):
     @property
     def setting(self) -> Setting:
         """What runs that differ in device and seed alone have in common. Workers have no `reports`."""
-        from reports.settings import Setting
+        from reports.contract.settings import Setting
 
         schedule = None if isinstance(self.schedule, NoSchedule) else self.schedule.label
         axes = tuple(self._varying(path) for path in self.varies if path != "device")
@@ -287,7 +287,7 @@ def estimator_label(name: str, params: Mapping[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As `reports.settings.quote`."""
+    """As `reports.contract.settings.quote`."""
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 

@@ -79,7 +79,7 @@ def summary(frame: pd.DataFrame) -> str:
     """Return the frame as a table for a terminal of 80 columns or so, and below it what is not applicable and why."""
     import pandas as pd
 
-    from reports.gradients import refused, table
+    from reports.page.gradients import refused, table
 
     shown = table(frame, "")
     texts = pd.DataFrame([[cell.text for cell in row] for row in shown.rows], columns=[c.title for c in shown.columns])
@@ -92,7 +92,7 @@ def summary(frame: pd.DataFrame) -> str:
 
 def plot(frame: pd.DataFrame, path: Path | str | None = None) -> Figure:
     """Draw relative bias, cosine and variance of the frame that `diagnose` returns; save it if there is a path."""
-    from reports.gradients import figure
+    from reports.page.gradients import figure
 
     drawn = figure(frame)
     if path is not None:

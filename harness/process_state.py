@@ -238,7 +238,7 @@ def _drop_raising_filters(before: tuple[Any, ...]) -> None:
 
 _MLFLOW = tuple(f"MLFLOW_{word}_" for word in ("ALLOW", "DISABLE", "ENABLE", "HTTP", "SUPPRESS"))
 _SET_BY_US = ("TORCH", "_TORCH", "TRITON", "GIT_PYTHON_", *_MLFLOW)
-"""Beginnings of the names of variables that torch's compiler and `reports.mlflow_environment` set themselves."""
+"""How the names of variables begin that torch's compiler and `reports.contract.mlflow_environment` set themselves."""
 
 
 def _environment() -> dict[str, str]:

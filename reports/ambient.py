@@ -1,6 +1,6 @@
 """What a process has set and a report must not depend on: it is put aside while a report is made, and back afterwards.
 
-matplotlib's settings are in ``reports.svg``: every figure is drawn from its defaults and ours.
+matplotlib's settings are in ``reports.page.svg``: every figure is drawn from its defaults and ours.
 """
 
 from __future__ import annotations

@@ -10,19 +10,21 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports import comparison, figures, provenance, tables, verdict
+from reports import comparison
 from reports import statistics as st
 from reports.ambient import put_aside
-from reports.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
 from reports.comparison import Metric, Pairs
-from reports.context import Context, Options
-from reports.definitions import TERMS
-from reports.files import Folder, write_atomically
-from reports.frame import ABSENT, WORST, Runs
-from reports.html import figure_files, render, table_files
-from reports.settings import SEPARATOR
-from reports.shared_names import named_together
-from reports.tables import Cell, Column, Table
+from reports.contract.files import Folder, write_atomically
+from reports.contract.settings import SEPARATOR
+from reports.page import figures, made_with, tables
+from reports.page.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
+from reports.page.context import Context, Options
+from reports.page.definitions import TERMS
+from reports.page.tables import Cell, Column, Table
+from reports.report import figure_files, render, table_files
+from reports.sections import sentences
+from reports.store.frame import ABSENT, WORST, Runs
+from reports.store.shared_names import named_together
 
 USED = ("setting", "pair", "interval", "p-better", "equivalence", "failures", "step-time")
 HOW = (
@@ -158,7 +160,7 @@ def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
         found = [f"{int((words == word).sum())} {said.get(word, word)}" for word in order if (words == word).any()]
         blocks.append(Words(f"Of {len(rows)} settings that both have: {', '.join(found)}.", "lead"))
     for name, context in zip(sides.names, sides.contexts, strict=True):
-        blocks += [Heading(name), Counts(verdict.counts(context.frame))]
+        blocks += [Heading(name), Counts(sentences.counts(context.frame))]
         blocks += [Words(note, "warn") for note in context.runs.notes]
     if any(context.is_shared for context in sides.contexts):
         blocks.append(Words("Times were taken while other runs shared the machine: step times do not compare.", "warn"))
@@ -171,7 +173,7 @@ def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
 
 def _differing(sides: Sides) -> list[tuple[str, str]]:
     """What is not the same, first → second: of provenance, and of the configurations of the runs that both have."""
-    one, other = (dict(provenance.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts)
+    one, other = (dict(made_with.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts)
     names = [*one, *(name for name in other if name not in one)]
     found = [(name, f"{one.get(name, 'not stored')} → {other.get(name, 'not stored')}")
              for name in names if one.get(name) != other.get(name)]  # fmt: skip
@@ -281,6 +283,6 @@ def _methods(sides: Sides) -> Section:
     band = tables.number(options.band)
     shown = [(slug, term, meaning.format(k=k, curve="val/loss", band=band)) for slug, term, meaning in TERMS
              if slug in USED]  # fmt: skip
-    commands = [(name, provenance.command(context.runs))
+    commands = [(name, made_with.command(context.runs))
                 for name, context in zip(sides.names, sides.contexts, strict=True)]  # fmt: skip
     return Section("methods", "Methods", [Definitions(shown), Heading("Commands"), Facts(commands)])

@@ -14,7 +14,7 @@ from harness.config import RunConfig
 from harness.events import EpochDone, Event, Finished, Record, Started
 from harness.grid.load import Grid, load_grid
 from harness.storage.journal import Journal
-from reports.gradients import NUMBERS
+from reports.page.gradients import NUMBERS
 
 LABELS = (
     *("a · b", "b", "none", "no temperature", "constant(1)", "device=cpu", "seed 0", "lr=0.1", "s", '"a" · "b"'),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.frame import Runs, Sweep, history_frame, tidy
+from reports.store.frame import Runs, Sweep, history_frame, tidy
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from reports_store import Planned, in_memory
 
-from reports import figures, tables
-from reports.context import Context, Options
-from reports.frame import Runs
-from reports.html import build_report
+from reports.page import figures, tables
+from reports.page.context import Context, Options
+from reports.report import build_report
+from reports.store.frame import Runs
 
 SCRIPT = """
 import sys
@@ -26,8 +26,8 @@ sys.path[:0] = sys.argv[2:4]
 from reports.ambient import import_matplotlib
 import_matplotlib()
 from reports_store import Planned, in_memory
-from reports.html import build_report
-from reports.context import Options
+from reports.report import build_report
+from reports.page.context import Options
 grid = [Planned(name, "constant", 0) for name in ("rloo", "gumbel_softmax")]
 build_report(in_memory(grid, epochs=2), Path(sys.argv[1]), pdf=True)
 import os

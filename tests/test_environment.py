@@ -13,7 +13,7 @@ from harness.commands.shared import default_out
 from harness.datasets.files import default_data_dir, write_whole
 from harness.environment import EnvironmentProblem, expanded, home, path_variable, user_folder, variable
 from harness.plugins import estimator_facts
-from reports.files import write_atomically
+from reports.contract.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
 
@@ -103,7 +103,7 @@ def test_a_current_folder_that_was_deleted_is_one_line(
 def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, mode: int) -> None:
     code = (
         f"import os; os.umask({umask}); from pathlib import Path; from harness import sealed; "
-        "from harness.datasets.files import write_whole; from reports.files import write_atomically; "
+        "from harness.datasets.files import write_whole; from reports.contract.files import write_atomically; "
         "sealed.write(Path('a'), b''); write_whole(Path('b'), b''); write_atomically(Path('c'), ''); Path('d').mkdir()"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -25,13 +25,15 @@ from harness.cli import main
 from harness.datasets import fetch
 from harness.datasets.catalogue import DataError
 from harness.tracking import STORE_ERRORS, Down, Tracker, TrackingError, errors, first_line, in_one_line
-from reports import artifacts, export, mlflow_environment
-from reports.artifacts import Artifacts
-from reports.html import build_report
-from reports.latex import latex
-from reports.stored import ReportError, load
-from reports.tables import Cell, Column, Table
-from reports.visible import visible, visible_json, visible_lines
+from reports.contract import mlflow_environment
+from reports.contract.text import visible, visible_json, visible_lines
+from reports.page import export
+from reports.page.latex import latex
+from reports.page.tables import Cell, Column, Table
+from reports.report import build_report
+from reports.store import artifacts
+from reports.store.artifacts import Artifacts
+from reports.store.load import ReportError, load
 
 KINDS = {".html", ".csv", ".md", ".tex", ".svg", ".parquet", ".json"}
 

@@ -22,12 +22,14 @@ from harness.grid.load import Grid, load_grid
 from harness.status.json_document import document
 from harness.status.ranking import rank
 from harness.storage.sweep_state import Sweep
-from reports import comparison, gradient_history, settings
-from reports.context import Options
-from reports.frame import Runs
-from reports.html import build_report
-from reports.settings import Setting
-from reports.stored import load
+from reports import comparison
+from reports.contract import settings
+from reports.contract.settings import Setting
+from reports.page.context import Options
+from reports.report import build_report
+from reports.sections import gradient_history
+from reports.store.frame import Runs
+from reports.store.load import load
 
 FAST = (("a", "$x_{$"), ("a · b", "none", "=1+1"), ("b", "none", "_hidden", "no temperature"))
 
@@ -188,7 +190,7 @@ def test_gradients_keep_estimators_apart(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_compare_the_same_setting(folder: Path, tmp_path: Path, runs: Runs) -> None:
-    from reports.shared_names import named_together
+    from reports.store.shared_names import named_together
 
     make(tmp_path, grid_text(["a"], [], ["b"]))
     one, other = named_together(load("labelled", uri(tmp_path)), runs)

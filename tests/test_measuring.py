@@ -11,7 +11,7 @@ import torch
 
 from harness import devices, provenance
 from harness.training import seeding, timing
-from reports.visible import without_passwords
+from reports.contract.text import without_passwords
 
 CPU = torch.device("cpu")
 

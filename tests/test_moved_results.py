@@ -23,7 +23,7 @@ from harness.storage.lease import Lease
 from harness.storage.sweep_state import read_sweep
 from harness.tracking import Tracker, TrackingError, attach, default_uri, follow_moved_files
 from reports import load
-from reports.places import present_place
+from reports.contract.places import present_place
 
 N_RUNS = 4
 

@@ -150,7 +150,7 @@ def test_a_server_that_hangs_and_then_does_what_it_was_asked(
 def test_a_server_that_never_answers_does_not_hold_the_sweep_up(
     grid: Grid, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reports.web_server.ANSWER_S", 1.0)
+    monkeypatch.setattr("reports.contract.web_server.ANSWER_S", 1.0)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from reports.palette import DARK, LIGHT
+from reports.page.palette import DARK, LIGHT
 
 VISION = {  # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB
     "normal": np.eye(3),

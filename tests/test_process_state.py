@@ -24,7 +24,7 @@ from harness.plugins import quick_check
 from harness.plugins.registry import import_notes, load_registry
 from harness.process_state import kept, put_back, snapshot
 from harness.training.run_controls import RunControls
-from reports import mlflow_environment
+from reports.contract import mlflow_environment
 
 Make = Callable[..., RunConfig]
 

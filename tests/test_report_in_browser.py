@@ -9,10 +9,10 @@ from hostile_store import hostile_store
 
 from estimators import build
 from harness.gradients import on_toy_problems as toys
-from reports import gradients
-from reports.context import Options
-from reports.html import build_report
-from reports.stored import load
+from reports.page import gradients
+from reports.page.context import Options
+from reports.report import build_report
+from reports.store.load import load
 
 SCRIPT = "<script>window.__pwned = 1</script>"
 HANDLERS = (

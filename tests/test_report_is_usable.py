@@ -11,8 +11,8 @@ from reports_store import in_memory, main_grid
 from test_reports_gradients import with_diagnostics
 
 from reports.compare import build_comparison
-from reports.context import Options
-from reports.html import build_report
+from reports.page.context import Options
+from reports.report import build_report
 
 WIDTHS = (390, 768, 1440)
 TABLE = "document.querySelector('#quality table.sortable')"

@@ -10,11 +10,12 @@ from reports_store import Planned, in_memory
 from test_reports_html import Page
 
 from harness.cli import cli
-from reports import gradient_history, gradients
-from reports.gradients import Section
-from reports.html import build_report
-from reports.palette import styles
-from reports.tables import Column
+from reports.page import gradients
+from reports.page.gradients import Section
+from reports.page.palette import styles
+from reports.page.tables import Column
+from reports.report import build_report
+from reports.sections import gradient_history
 
 METRICS = ("relative_bias", "cosine", "snr", "variance", "encoder/relative_bias", "encoder/cosine", "encoder/snr")
 

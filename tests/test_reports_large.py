@@ -14,9 +14,9 @@ from reports_store import Planned, in_memory
 
 from estimators import REGISTRY
 from harness.grid.load import load_grid
-from reports import figures, gallery, svg
-from reports.html import build_report
-from reports.palette import styles
+from reports.page import figures, gallery, svg
+from reports.page.palette import styles
+from reports.report import build_report
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

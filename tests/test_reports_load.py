@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from reports_store import PROVENANCE, START_MS, Planned, StoreWriter, main_grid, neg_elbo
 
-from reports.frame import CORE, IDENTITY, newest, planned_but_missing, tidy, typed
-from reports.html import build_report
-from reports.stored import ReportError, load
+from reports.report import build_report
+from reports.store.frame import CORE, IDENTITY, newest, planned_but_missing, tidy, typed
+from reports.store.load import ReportError, load
 
 
 @pytest.fixture(scope="module")
@@ -236,5 +236,5 @@ def test_missing_runs_are_counted_once():
 
 
 def test_importing_the_reader_does_not_import_mlflow():
-    code = "import reports.stored, sys; assert 'mlflow' not in sys.modules and 'harness' not in sys.modules"
+    code = "import reports.store.load, sys; assert 'mlflow' not in sys.modules and 'harness' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

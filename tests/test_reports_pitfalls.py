@@ -12,12 +12,15 @@ from test_reports_html import Page, planned
 
 from harness.commands import report
 from harness.commands.shared import Refused
-from reports import budgets, compare, comparison, export, figures, grouping, html, tables, verdict
+from reports import compare, comparison
+from reports import report as html
 from reports import statistics as st
-from reports.blocks import Tabular, Words
-from reports.context import Context, Options
-from reports.frame import tidy
-from reports.sections import SECTIONS, published, targets
+from reports.comparison import grouping
+from reports.page import export, figures, tables
+from reports.page.blocks import Tabular, Words
+from reports.page.context import Context, Options
+from reports.sections import SECTIONS, budgets, published, sentences, targets
+from reports.store.frame import tidy
 
 ELBO = "test/neg_elbo"
 
@@ -40,7 +43,7 @@ def sentence(runs, name=ELBO):
     metric = metric_of(runs, name)
     baseline = comparison.choose_baseline(runs, None)
     levels, rows = comparison.levels(runs, name), comparison.differences(runs, name, baseline)
-    return "".join(verdict.sentence(runs, metric, levels, rows, baseline))
+    return "".join(sentences.sentence(runs, metric, levels, rows, baseline))
 
 
 def test_pairs_in_which_both_failed_have_no_difference_anywhere():
@@ -232,7 +235,7 @@ def test_different_data_and_budgets_are_said():
         for name in ("a", "b")
         for s in (0, 1)
     ]
-    texts = verdict.warnings(in_memory(grid).runs)
+    texts = sentences.warnings(in_memory(grid).runs)
     assert any(text.startswith("Runs of different data are ranked together (data.name: a, b)") for text in texts)
 
 
@@ -260,7 +263,7 @@ def test_an_address_that_is_none_tells_no_password_and_makes_no_link(uri):
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_history_that_does_not_say_when_is_not_drawn(value):
-    from reports.stored import _history, _sane
+    from reports.store.load import _history, _sane
 
     class Read:
         def records(self, run, name):

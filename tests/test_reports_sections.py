@@ -10,13 +10,14 @@ import pytest
 from reports_store import Planned, final_metrics, history, in_memory, main_grid, neg_elbo
 from test_reports_html import Page, planned
 
-from reports import budgets, comparison, grouping, html
-from reports.blocks import How, Pictures, Tabular, Words
-from reports.context import Context, Options, best_settings
-from reports.definitions import SLUGS
-from reports.frame import ReportError
-from reports.gradients import COLUMNS
-from reports.sections import SECTIONS, intervals, published, targets, temperature, wins
+from reports import comparison, report
+from reports.comparison import grouping
+from reports.page.blocks import How, Pictures, Tabular, Words
+from reports.page.context import Context, Options, best_settings
+from reports.page.definitions import SLUGS
+from reports.page.gradients import COLUMNS
+from reports.sections import SECTIONS, budgets, intervals, published, targets, temperature, wins
+from reports.store.frame import ReportError
 
 ORDER = ["verdict", "completeness", "quality", "curves", "intervals", "wins", "targets", "cost", "sensitivity",
          "gradients", "latents", "pictures", "published", "failures", "methods"]  # fmt: skip
@@ -59,7 +60,7 @@ def test_every_figure_has_words_on_how_to_read_it(sections):
 
 
 def test_every_number_is_defined_one_click_away(context, sections):
-    page = Page(html.render(context, sections))
+    page = Page(report.render(context, sections))
     anchors = {value for name, value in page.attributes if name == "id"}
     linked = {value[1:] for name, value in page.attributes if name == "href" and value.startswith("#def-")}
     assert linked <= anchors
@@ -206,7 +207,7 @@ def test_groups_are_means_at_the_same_seed():
     expected = np.mean([neg_elbo(Planned(name, "constant", 1)) for name in names])
     assert row["test/neg_elbo"].item() == pytest.approx(expected)
     assert row["status"].item() == "finished"
-    assert "Compared by schedule_label" in Page(html.render(found, [SECTIONS[0](found)])).text
+    assert "Compared by schedule_label" in Page(report.render(found, [SECTIONS[0](found)])).text
 
 
 def test_a_group_with_a_failure_is_worst_and_one_that_is_incomplete_makes_no_pair():
@@ -265,7 +266,7 @@ def test_panels_are_files_for_papers(context):
 
 
 def test_a_notebook_makes_tables_and_figures_from_frames():
-    from reports import figures, tables
+    from reports.page import figures, tables
 
     runs = in_memory(main_grid())
     assert tables.quality(runs.runs).frame().iloc[0, 0].startswith("gumbel_softmax")

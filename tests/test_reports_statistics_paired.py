@@ -292,7 +292,7 @@ def test_bootstrap_of_the_mice():
     Theirs has 1000 resamples; all 7⁷ of them give 49.4 and 126.7. For the median Efron (1982), §10.3, gives the
     distribution in closed form: 95 % reach from the second to the sixth value.
     """
-    from reports.intervals import bootstrap_ends
+    from reports.statistics.intervals import bootstrap_ends
 
     found = bootstrap_ends(
         np.array(MICE, dtype=float), "mean", confidence=0.9, rng=np.random.default_rng(0), method="percentile"

@@ -13,10 +13,10 @@ from harness import tracking
 from harness.cli import main
 from harness.tracking import Tracker, TrackingError
 from reports import load
-from reports.places import local_path
-from reports.sqlite_uri import sqlite_path, sqlite_uri, unambiguous
-from reports.store_uri import checked_uri
-from reports.stored import ReportError
+from reports.contract.places import local_path
+from reports.contract.sqlite_uri import sqlite_path, sqlite_uri, unambiguous
+from reports.store.load import ReportError
+from reports.store.tracking_uri import checked_uri
 
 FOLDERS = [
     *("my results", "müller", "it's", "run (1)", "user@host", "C# code", "a&b=c;[d]", "100%", "a%20b", "%2F", "why?"),

@@ -15,8 +15,8 @@ from harness.grid.load import load_grid
 from harness.storage.journal import Attempt
 from harness.tracking import Tracker
 from harness.tracking.files import Files
-from reports.html import build_report
-from reports.stored import load
+from reports.report import build_report
+from reports.store.load import load
 
 N_EPOCHS = 12
 PNG = b"\x89PNG\r\n\x1a\n and more"
@@ -152,7 +152,7 @@ def test_runs_of_older_versions_are_read_as_before(uri: str, out: Path) -> None:
 
 
 def test_many_damaged_files_make_few_notes(uri: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reports.artifacts.MAX_NOTES", 4)
+    monkeypatch.setattr("reports.store.artifacts.MAX_NOTES", 4)
     for path in (out / "artifacts").rglob("*"):
         if path.is_file():
             path.unlink()

@@ -20,7 +20,7 @@ from harness.storage.lease import Lease
 from harness.storage.sweep_state import read_sweep
 from harness.sweep.replay import open_store
 from harness.tracking import Tracker
-from reports.stored import load
+from reports.store.load import load
 
 
 def uri_of(out: Path) -> str:

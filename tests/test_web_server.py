@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from harness.tracking.errors import Down, check_server
-from reports.frame import ReportError
-from reports.store_uri import checked_uri
-from reports.web_server import ask_server
+from reports.contract.web_server import ask_server
+from reports.store.frame import ReportError
+from reports.store.tracking_uri import checked_uri
 
 FAR = "http://mlflow.example.test:5077"
 """A host that no name server knows."""
@@ -67,7 +67,7 @@ def test_a_proxy_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_that_hangs_up_or_stays_silent_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reports.web_server.ANSWER_S", 0.3)
+    monkeypatch.setattr("reports.contract.web_server.ANSWER_S", 0.3)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()

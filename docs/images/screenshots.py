@@ -32,7 +32,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from reports.sqlite_uri import DATABASE, sqlite_uri
+from reports.contract.sqlite_uri import DATABASE, sqlite_uri
 
 HERE = Path(__file__).parent
 COLOURS = 128

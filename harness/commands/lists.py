@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from harness.commands.shared import FOLDER, Refused, make_console, plugin_option
-from reports.visible import visible
+from reports.contract.text import visible
 
 
 @click.command("list")

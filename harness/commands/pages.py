@@ -46,7 +46,7 @@ def gradients(
     from harness.gradients import on_toy_problems as toys
     from harness.plugins import quick_check
     from harness.plugins.registry import load_registry
-    from reports import gradients as pages
+    from reports.page import gradients as pages
 
     registry = load_registry(plugins)
     grid = grid_file.load(registry, out)
@@ -99,7 +99,7 @@ def ui(port: int, out: Path, tracking_uri: str | None) -> None:
 def _with_files(uri: str, out: Path) -> str:
     """Return a database's URI as the server reads it, after its runs were pointed at files that were moved with it."""
     from harness.tracking import STORE_ERRORS, first_line, follow_moved_files
-    from reports.sqlite_uri import sqlite_path, unambiguous
+    from reports.contract.sqlite_uri import sqlite_path, unambiguous
 
     uri = unambiguous(uri)
     if (database := sqlite_path(uri)) is not None and not database.is_file():

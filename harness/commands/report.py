@@ -16,11 +16,11 @@ import click
 from harness.commands.shared import DEFAULT_OUT, FOLDER, Refused, default_out, store_uri, unwritable
 from harness.environment import variable
 from harness.units import DURATION
-from reports.sqlite_uri import DATABASE, sqlite_uri
+from reports.contract.sqlite_uri import DATABASE, sqlite_uri
 
 if TYPE_CHECKING:
-    from reports.context import Options
-    from reports.frame import Runs
+    from reports.page.context import Options
+    from reports.store.frame import Runs
 
 LOCAL_UI = "http://127.0.0.1:5000"
 """Where `harness ui` shows a store of files, which links of a report lead to."""
@@ -88,7 +88,7 @@ def report(
     from reports.ambient import import_matplotlib
 
     import_matplotlib()
-    from reports.context import Options
+    from reports.page.context import Options
 
     if compare and (watch or attach or group_by or experiments):
         raise Refused("--compare: expected neither --experiment, --watch, --attach nor --group-by with it.")
@@ -132,7 +132,7 @@ def _build(
 ) -> "Runs":
     """Read the store, write the report, say where it is; return the runs."""
     from reports import load
-    from reports.html import build_report
+    from reports.report import build_report
 
     runs = load(experiments or None, place.uri(), former=former, results=place.results)
     folder = place.out or place.results / folder_name(runs.experiment.replace(", ", "-")) / "report"
@@ -182,7 +182,7 @@ def _load_named(name: str, place: _Place) -> "Runs":
 
 def _watch(build: Callable[[], "Runs"], every_s: float) -> None:
     """Build again and again until no sweep runs any more, or Ctrl-C. What goes wrong meanwhile is said, once a time."""
-    from reports.frame import ReportError
+    from reports.store.frame import ReportError
 
     click.echo(f"watching: a report every {every_s:g} s until the sweep ends; Ctrl-C stops")
     while True:

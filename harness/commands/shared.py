@@ -12,8 +12,8 @@ import click
 
 from harness.commands.grid_argument import GridFile, is_pipe, open_grid
 from harness.environment import expanded, path_variable, variable
-from reports.sqlite_uri import DATABASE, sqlite_uri
-from reports.visible import visible_lines
+from reports.contract.sqlite_uri import DATABASE, sqlite_uri
+from reports.contract.text import visible_lines
 
 REFUSED = 2
 

@@ -118,7 +118,7 @@ def run(
     from harness.storage import lease, plan
     from harness.storage.sweep_state import read_sweep
     from harness.sweep.run import run_sweep
-    from reports.visible import without_passwords
+    from reports.contract.text import without_passwords
 
     ray = ray_options(executor, address, workers, gpus_per_run, env)
     if ray is not None and memory_limit is not None:
@@ -234,7 +234,7 @@ def sync(grid_file: GridFile, plugins: Sequence[Path], out: Path, tracking_uri: 
     from harness.storage.lease import Lease
     from harness.storage.sweep_state import read_sweep
     from harness.sweep.replay import sync_store
-    from reports.visible import without_passwords
+    from reports.contract.text import without_passwords
 
     grid = grid_file.load(load_registry(plugins), out)
     uri = tracking_uri or tracking.default_uri(out)

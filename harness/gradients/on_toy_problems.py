@@ -14,8 +14,8 @@ from harness.gradients.comparison import COLUMNS, MAX_CODES, measure
 from harness.gradients.toy_problems import N_POINTS, TOYS, Toy
 from harness.grid.load import Grid
 from harness.schedules import short
-from reports.settings import Setting, distinct
-from reports.visible import NAME, visible
+from reports.contract.settings import Setting, distinct
+from reports.contract.text import NAME, visible
 
 if TYPE_CHECKING:
     import pandas as pd

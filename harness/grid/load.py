@@ -150,7 +150,7 @@ def _told_apart(runs: tuple[RunConfig, ...], n_settings: int) -> tuple[RunConfig
     first = runs[:n_settings]
     if len({run.label for run in first}) == n_settings:
         return runs
-    from reports.settings import distinct
+    from reports.contract.settings import distinct
 
     forms = [run.model_copy(update={"quoted": True}).label for run in first]
     found = distinct(range(n_settings), lambda i: first[i].label, lambda i: forms[i])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.environment import path_variable
 from harness.storage import last_command
-from reports.visible import without_passwords
+from reports.contract.text import without_passwords
 
 if TYPE_CHECKING:
     from harness.options import Options

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.events import Finished
 from harness.status.ranking import Level, rank
-from reports.visible import visible
+from reports.contract.text import visible
 
 if TYPE_CHECKING:
     from harness.config import RunConfig

@@ -20,7 +20,7 @@ from harness.status.next_commands import Step
 from harness.status.summary import cause, say, show_next, show_outcome
 from harness.status.time_left import look_at, seconds_left
 from harness.units import duration
-from reports.visible import NAME, visible
+from reports.contract.text import NAME, visible
 
 if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep

@@ -1,4 +1,4 @@
-"""Which setting is best so far, and whether the seeds at hand can tell: the order of `reports.comparison.levels`."""
+"""Which setting is best so far, and whether the seeds at hand can tell: the order of `reports.comparison`."""
 
 import math
 from collections import Counter
@@ -58,7 +58,7 @@ def _level(label: str, by_seed: dict[int, float], statuses: Counter[str]) -> Lev
 
 
 def _order(level: Level) -> tuple[bool, float, float]:
-    """As `reports.comparison.levels`: by the share of runs that failed or diverged, then the mean; no value last."""
+    """As `reports.comparison`: by the share of runs that failed or diverged, then the mean; no value last."""
     if level.value is None:
         return True, float(level.n_bad > 0), math.inf
     return False, level.n_bad / (level.n_bad + level.value.n), level.value.mean

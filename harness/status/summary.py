@@ -18,7 +18,7 @@ from harness.status.ranking import Level, notes, rank
 from harness.status.t_interval import Mean
 from harness.status.time_left import UnderWay
 from harness.units import duration
-from reports.visible import NAME, visible, visible_lines
+from reports.contract.text import NAME, visible, visible_lines
 
 if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.provenance import provenance
 from harness.storage import checksummed_file
-from reports.visible import without_passwords
+from reports.contract.text import without_passwords
 
 if TYPE_CHECKING:
     from harness.options import Options

@@ -23,7 +23,7 @@ from harness.storage import checksummed_file
 from harness.storage.checksummed_file import Damaged
 from harness.storage.plan_changes import changes, describe
 from harness.storage.plan_file import Frozen, Planned, encode, load, snapshot
-from reports.files import write_atomically
+from reports.contract.files import write_atomically
 
 if TYPE_CHECKING:
     from harness.grid.load import Grid

@@ -30,7 +30,7 @@ from harness.storage.plan import freeze, keep_text
 from harness.storage.sweep_state import Sweep, differing_metric, origin, read_sweep
 from harness.storage.weight_files import WeightFiles
 from harness.sweep.store_thread import Store
-from reports.visible import without_passwords
+from reports.contract.text import without_passwords
 
 if TYPE_CHECKING:
     pass

@@ -6,7 +6,7 @@ answering does not stop the sweep: the journal has everything, and `harness sync
 
 import logging
 
-from reports import mlflow_environment
+from reports.contract import mlflow_environment
 
 mlflow_environment.prepare()
 

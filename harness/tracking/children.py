@@ -14,8 +14,8 @@ from harness.storage.journal import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.models import delete_models
 from harness.tracking.records import fitting, stated_sums
-from reports import settings
-from reports.places import local_path
+from reports.contract import settings
+from reports.contract.places import local_path
 
 STORED = "harness.stored"
 """The tag of a parent that says which attempts the store had to their ends when the sweep closed there."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, make_url
 
-from reports.sqlite_uri import sqlite_path, sqlite_uri
+from reports.contract.sqlite_uri import sqlite_path, sqlite_uri
 
 CONNECT_S = 10
 """A database server that has not let one in for so long is down."""

@@ -8,8 +8,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
-from reports.visible import visible, without_passwords
-from reports.web_server import WEB, ask_server
+from reports.contract.text import visible, without_passwords
+from reports.contract.web_server import WEB, ask_server
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ProtobufError)
 """What a store raises that stops answering: its own exception, or one of the network, the disk or the database; or of

@@ -1,7 +1,7 @@
 """A results folder that was moved or copied: the places in its database are corrected before anything is written.
 
-Reports find the files without this (`reports.places`). But MLflow itself would look for them in the place where they
-were, and write there. A server keeps its own files, so this is for databases only.
+Reports find the files without this (`reports.contract.places`). But MLflow itself would look for them where they were,
+and write there. A server keeps its own files, so this is for databases only.
 
 A driver asks MLflow for the place of each run, and may see the folder under another name, as in a container. So the
 places of a sweep are changed by its own driver, or while it has none.
@@ -15,8 +15,8 @@ from sqlalchemy import create_engine, text
 
 from harness.storage.lease import holder
 from harness.tracking.databases import with_limit
-from reports.places import ARTIFACTS, local_path
-from reports.sqlite_uri import sqlite_path
+from reports.contract.places import ARTIFACTS, local_path
+from reports.contract.sqlite_uri import sqlite_path
 
 _PLACES = {"runs": ("run_uuid", "artifact_uri"), "logged_models": ("model_id", "artifact_location")}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mlflow.entities import RunTag
 
 from harness.tracking.records import sha256
-from reports.visible import visible
+from reports.contract.text import visible
 
 NOTE = "mlflow.note.content"
 WRITTEN = "harness.note_sha256"

@@ -9,7 +9,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started, Weights
 from harness.storage.journal import Attempt
-from reports.visible import visible
+from reports.contract.text import visible
 
 Entity = Metric | Param | RunTag
 A_CALL: dict[type, int] = {Metric: 1000, Param: 100, RunTag: 100}

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError, NotSupportedError
 
 from harness.tracking.errors import STORE_ERRORS, first_line
 from harness.tracking.records import Entity
-from reports.visible import NAME, visible
+from reports.contract.text import NAME, visible
 
 NAMED = 5
 """So many refusals are named; a value that is refused in every epoch of a thousand runs would fill the screen."""

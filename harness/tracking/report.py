@@ -14,9 +14,9 @@ from harness.tracking.files import Files
 from harness.tracking.moved import follow_moved_files
 from harness.tracking.notes import FILE, report_tags
 from harness.tracking.records import checksum_tag, sha256, stated_sums
-from reports.places import local_path
-from reports.sqlite_uri import unambiguous
-from reports.visible import NAME, visible
+from reports.contract.places import local_path
+from reports.contract.sqlite_uri import unambiguous
+from reports.contract.text import NAME, visible
 
 FOLDER = FILE.partition("/")[0]
 TABLES = (".csv", ".md", ".tex")

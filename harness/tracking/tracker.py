@@ -43,9 +43,9 @@ from harness.tracking.records import (
 )
 from harness.tracking.refusals import Refusals
 from harness.tracking.system import SystemMetrics
-from reports.places import ARTIFACTS
-from reports.sqlite_uri import DATABASE, sqlite_uri, unambiguous
-from reports.visible import without_passwords
+from reports.contract.places import ARTIFACTS
+from reports.contract.sqlite_uri import DATABASE, sqlite_uri, unambiguous
+from reports.contract.text import without_passwords
 
 NOTHING = Outcome()
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reports.blocks import Section
-from reports.context import Context
+from reports.page.blocks import Section
+from reports.page.context import Context
 from reports.sections import (
     completeness,
     cost,

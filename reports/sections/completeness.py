@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports import tables
-from reports.blocks import How, Section, Tabular
-from reports.context import Context
-from reports.tables import Cell, Column, Table
+from reports.page import tables
+from reports.page.blocks import How, Section, Tabular
+from reports.page.context import Context
+from reports.page.tables import Cell, Column, Table
 
 HOW = (
     "One cell per estimator, schedule and device: how many seeds ended how. Everything that was planned is counted; a "

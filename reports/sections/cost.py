@@ -10,12 +10,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import budgets, comparison, figures, palette, tables
+from reports import comparison
 from reports import statistics as st
-from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.comparison import Metric
-from reports.context import Context
-from reports.svg import Panel, inline, style
+from reports.page import figures, palette, tables
+from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.page.context import Context
+from reports.page.svg import Panel, inline, style
+from reports.sections import budgets
 
 COSTS = {
     "time/step_s_median": ("step time", "step, ms", 1e3),

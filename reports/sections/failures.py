@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reports import tables
-from reports.blocks import How, Section, Tabular, Words
-from reports.context import Context
+from reports.page import tables
+from reports.page.blocks import How, Section, Tabular, Words
+from reports.page.context import Context
 
 HOW = (
     "The whole traceback of a failed run is error.txt among its artifacts in MLflow. `harness run` with --retry failed "

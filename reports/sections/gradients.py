@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import figures, gradient_history
-from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.comparison import Metric
-from reports.context import Context
-from reports.svg import Panel, inline, style
+from reports.page import figures
+from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.page.context import Context
+from reports.page.svg import Panel, inline, style
+from reports.sections import gradient_history
 
 HOW = (
     "At the parameters that a run had after an epoch, on a frozen batch of training images, many draws of an "

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import figures, palette
 from reports import statistics as st
-from reports.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.comparison import Metric
-from reports.context import Context
-from reports.frame import WORST
-from reports.svg import Panel, inline, style
+from reports.page import figures, palette
+from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
+from reports.page.context import Context
+from reports.page.svg import Panel, inline, style
+from reports.store.frame import WORST
 
 HOW = (
     "Every open mark is one run (levels) or one pair of runs with the same seed (differences to the baseline); the bar "

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import figures, palette, tables
-from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
-from reports.context import Context
-from reports.svg import Panel, inline, style
-from reports.tables import Cell, Column, Table
+from reports.page import figures, palette, tables
+from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.page.context import Context
+from reports.page.svg import Panel, inline, style
+from reports.page.tables import Cell, Column, Table
 
 COLUMNS = {
     "latent/perplexity": ("Perplexity", "perplexity", 2),

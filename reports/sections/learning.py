@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reports import figures
-from reports.blocks import Block, Heading, How, Pictures, Section, Words
-from reports.context import Context
+from reports.page import figures
+from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
+from reports.page.context import Context
 
 MAX_PANELS = 40
 """Where there would be more, one panel has a median for each estimator."""

@@ -6,28 +6,29 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports import comparison, provenance, tables
-from reports.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
-from reports.context import Context
-from reports.definitions import TERMS
+from reports.comparison import levels
+from reports.page import made_with, tables
+from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
+from reports.page.context import Context
+from reports.page.definitions import TERMS
 
 
 def section(context: Context) -> Section:
     """Every term, what was excluded, and where the numbers come from."""
-    k, curve = comparison.bound_samples(context.frame), context.curve_metric or "val/loss"
+    k, curve = levels.bound_samples(context.frame), context.curve_metric or "val/loss"
     band = tables.number(context.options.band, 2)
     terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
     stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
-    facts = list(provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
+    facts = list(made_with.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
     facts.append(("Sweeps", str(len(context.runs.sweeps))))
     blocks: list[Block] = [
         Definitions(terms),
         Heading("Exclusions"),
         Words(exclusions(context.frame, context.runs.notes)),
         Heading("Provenance"),
-        Facts(facts, command=provenance.command(context.runs)),
+        Facts(facts, command=made_with.command(context.runs)),
     ]
-    if settings := provenance.settings(context.frame):
+    if settings := made_with.settings(context.frame):
         blocks.append(Facts(settings, summary="Settings of the runs", code=True))
     several = len(context.runs.sweeps) > 1
     for sweep in context.runs.sweeps:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reports import gallery
-from reports.blocks import Galleries, How, Section, Words
-from reports.context import Context
+from reports.page import gallery
+from reports.page.blocks import Galleries, How, Section, Words
+from reports.page.context import Context
 
 HOW = (
     "The first finished seed of each setting, not the best one{limit}. Reconstructions pass through one-hot samples, "

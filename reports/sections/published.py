@@ -13,13 +13,13 @@ import pandas as pd
 import yaml
 
 from reports import statistics as st
-from reports import tables
-from reports.blocks import How, Section, Tabular, Words
-from reports.context import Context
-from reports.frame import WORST
-from reports.tables import Cell, Column, Table
+from reports.page import tables
+from reports.page.blocks import How, Section, Tabular, Words
+from reports.page.context import Context
+from reports.page.tables import Cell, Column, Table
+from reports.store.frame import WORST
 
-FILE = Path(__file__).parent.parent / "published.yaml"
+FILE = Path(__file__).with_name("published.yaml")
 SHAPE = ("model.n_latents", "model.n_categories")
 SAME = ("data.name", *SHAPE)
 """What has to be the same, where a source states it: else the numbers are of different problems."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reports import tables
-from reports.blocks import Block, Heading, How, Section, Tabular, Words
-from reports.context import Context
+from reports.page import tables
+from reports.page.blocks import Block, Heading, How, Section, Tabular, Words
+from reports.page.context import Context
 
 HOW = (
     "Lower is better. Mean and its interval are of the finished runs; median and IQM count a failed or diverged run "

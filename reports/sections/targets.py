@@ -11,14 +11,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports import figures, palette, tables
 from reports import statistics as st
-from reports.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
-from reports.context import Context, best_settings
-from reports.frame import IDENTITY, WORST
-from reports.settings import distinct, in_quotes, joined
-from reports.svg import Panel, inline, style
-from reports.tables import Cell, Column, Table
+from reports.contract.settings import distinct, in_quotes, joined
+from reports.page import figures, palette, tables
+from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
+from reports.page.context import Context, best_settings
+from reports.page.svg import Panel, inline, style
+from reports.page.tables import Cell, Column, Table
+from reports.store.frame import IDENTITY, WORST
 
 MAX_LINES = 8
 HOW = (

@@ -7,14 +7,14 @@ import math
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import figures, tables
 from reports import statistics as st
-from reports.blocks import Block, How, Pictures, Section, Tabular, Words
 from reports.comparison import Metric
-from reports.context import Context
-from reports.frame import WORST
-from reports.svg import Panel, inline, style
-from reports.tables import Cell, Column, Table
+from reports.page import figures, tables
+from reports.page.blocks import Block, How, Pictures, Section, Tabular, Words
+from reports.page.context import Context
+from reports.page.svg import Panel, inline, style
+from reports.page.tables import Cell, Column, Table
+from reports.store.frame import WORST
 
 LR = "training.lr"
 HOW = (

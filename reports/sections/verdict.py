@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from reports import comparison, figures, provenance, verdict
-from reports.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
-from reports.comparison import Metric
-from reports.context import Context
+from reports.comparison import Metric, levels
+from reports.page import figures, made_with
+from reports.page.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
+from reports.page.context import Context
+from reports.sections import sentences
 
 HOW = (
     "{metric} of each setting less that of the baseline with the same schedule, other axes and seed (an estimator "
@@ -19,12 +20,12 @@ BY_DEFAULT = " (chosen by default: straight_through if there is one, else the fi
 def section(context: Context) -> Section:
     """A sentence per metric, the counts, the warnings, and how to do it again."""
     blocks: list[Block] = [*_findings(context)]
-    power = next((verdict.power(each) for each in map(context.differences, context.metrics) if len(each)), "")
+    power = next((sentences.power(each) for each in map(context.differences, context.metrics) if len(each)), "")
     blocks += [Words(power, "remark")] if power else []
     if context.primary is not None and (needed := _needed(context, context.primary)):
         blocks.append(Words(needed, "remark"))
-    blocks += [Words(text, "warn") for text in (*verdict.warnings(context.frame), *context.runs.notes)]
-    blocks += [Counts(verdict.counts(context.frame)), *_picture(context), _facts(context)]
+    blocks += [Words(text, "warn") for text in (*sentences.warnings(context.frame), *context.runs.notes)]
+    blocks += [Counts(sentences.counts(context.frame)), *_picture(context), _facts(context)]
     return Section("verdict", "Verdict", blocks)
 
 
@@ -32,7 +33,7 @@ def _findings(context: Context) -> list[Block]:
     found = []
     for metric in context.metrics:
         if metric.compared:
-            sentence = verdict.sentence(
+            sentence = sentences.sentence(
                 context.compared, metric, context.levels(metric), context.differences(metric), context.baseline
             )
             found.append(Finding(metric.title, metric.name, *sentence))
@@ -49,8 +50,8 @@ def _findings(context: Context) -> list[Block]:
 def _needed(context: Context, metric: Metric) -> str:
     if not metric.in_nats:
         return ""
-    tried = comparison.by_seed(context.compared, metric.name)
-    return verdict.needed(context.levels(metric), tried, context.options.band)
+    tried = levels.by_seed(context.compared, metric.name)
+    return sentences.needed(context.levels(metric), tried, context.options.band)
 
 
 def _picture(context: Context) -> list[Block]:
@@ -66,11 +67,11 @@ def _picture(context: Context) -> list[Block]:
 def _facts(context: Context) -> Facts:
     runs = context.runs
     stored = runs.sweeps[-1].provenance if runs.sweeps else {}
-    facts = [("Code", provenance.code(stored)), ("Hardware", provenance.summary(stored))]
-    if packages := provenance.packages(stored):
+    facts = [("Code", made_with.code(stored)), ("Hardware", made_with.summary(stored))]
+    if packages := made_with.packages(stored):
         facts.append(("Packages", packages))
-    facts.append(("Newest run", provenance.newest_end(context.frame)))
+    facts.append(("Newest run", made_with.newest_end(context.frame)))
     stated = context.options.baseline is not None
     facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
-    facts.append(("k of the bound", comparison.bound_samples(context.frame)))
-    return Facts(facts, command=provenance.command(runs))
+    facts.append(("k of the bound", levels.bound_samples(context.frame)))
+    return Facts(facts, command=made_with.command(runs))

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports import comparison, tables
+from reports import comparison
 from reports import statistics as st
-from reports.blocks import Block, How, Section, Tabular, Words
-from reports.context import Context, best_settings
-from reports.tables import Cell, Column, Table
+from reports.page import tables
+from reports.page.blocks import Block, How, Section, Tabular, Words
+from reports.page.context import Context, best_settings
+from reports.page.tables import Cell, Column, Table
 
 MAX_SETTINGS = 16
 Keys = Sequence[tuple[str, str]]

@@ -1,0 +1,35 @@
+"""What the runs say about settings. `levels.py` has each setting, `differences.py` each against the baseline."""
+
+from reports.comparison.differences import (
+    Baseline,
+    Pairs,
+    Tried,
+    by_seed,
+    choose_baseline,
+    difference_points,
+    differences,
+    paired_values,
+    pairs,
+    pairs_of,
+)
+from reports.comparison.levels import DESCRIPTION, NATS, SETTING, Metric, bound_samples, levels, metrics
+
+__all__ = [
+    "DESCRIPTION",
+    "NATS",
+    "SETTING",
+    "Baseline",
+    "Metric",
+    "Pairs",
+    "Tried",
+    "bound_samples",
+    "by_seed",
+    "choose_baseline",
+    "difference_points",
+    "differences",
+    "levels",
+    "metrics",
+    "paired_values",
+    "pairs",
+    "pairs_of",
+]

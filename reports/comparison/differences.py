@@ -1,0 +1,176 @@
+"""What the runs say about each setting against the baseline, paired by seed. Pure functions of the tidy frame."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reports import statistics as st
+from reports.comparison.levels import DESCRIPTION, SETTING
+from reports.contract.settings import in_quotes, joined
+from reports.store.frame import WORST, ReportError
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the others are compared with: an estimator with its parameters, or one setting of it."""
+
+    label: str
+    by: str  # the column that ``label`` is a value of: estimator_label or setting
+
+
+def choose_baseline(runs: pd.DataFrame, wanted: str | None) -> Baseline:
+    """``wanted`` is an estimator, an estimator with parameters, or a setting; else straight_through, else the first.
+
+    Raises ReportError for one that no run has, and for an estimator that was run with several sets of parameters.
+    """
+    if wanted is not None and (found := _wanted(runs, wanted)) is not None:
+        return found
+    if wanted is not None:
+        there = sorted(set(runs["estimator_label"]))
+        near = difflib.get_close_matches(wanted, [*there, *sorted(set(runs["setting"]))], 1)
+        hint = f" Did you mean '{near[0]}'?" if near else " A whole setting of the report may be given too."
+        raise ReportError(f"baseline: expected one of {', '.join(there)}; got '{wanted}'.{hint}")
+    default = runs.loc[runs["estimator"] == "straight_through", "estimator_label"]
+    return Baseline(min(default) if len(default) else min(runs["estimator_label"]), _BY)
+
+
+_BY = "estimator_label"
+
+
+def _wanted(runs: pd.DataFrame, wanted: str) -> Baseline | None:
+    """What the text stands for. An estimator's label goes before a setting's text, which may be given in quotes."""
+    labels = runs.loc[runs["estimator_label"] == wanted, "estimator_label"]
+    parts = zip(runs["estimator_label"], runs["schedule_label"], runs["axes"], strict=True)
+    texts = [in_quotes(label, None if pd.isna(schedule) else schedule, axes) for label, schedule, axes in parts]
+    is_setting = (runs["setting"] == wanted) | (pd.Series(texts, index=runs.index, dtype=object) == wanted)
+    if not len(labels) and is_setting.any():
+        row = runs[is_setting].iloc[0]
+        several = runs.loc[runs[_BY] == row[_BY], "setting"].nunique() > 1
+        return Baseline(str(row["setting"]), "setting") if several else Baseline(str(row[_BY]), _BY)
+    if not len(labels):
+        labels = runs.loc[runs["estimator"] == wanted, "estimator_label"]
+        if labels.nunique() > 1:
+            there = ", ".join(sorted(set(labels)))
+            raise ReportError(f"baseline: expected one of {there}, as there are several; got '{wanted}'.")
+    return Baseline(min(labels), _BY) if len(labels) else None
+
+
+def differences(runs: pd.DataFrame, metric: str, baseline: Baseline, *, band: float = 0.5) -> pd.DataFrame:
+    """One row per setting and baseline setting it is paired with: differences by seed, ``setting − baseline``.
+
+    Pairs have the same seed, device and other axes, and the same schedule; an estimator without a temperature is paired
+    with every schedule. A failed or diverged run is worst; a run that is missing, skipped or unfinished makes no pair.
+    Holm's correction is over all rows.
+    """
+    tried = by_seed(runs, metric)
+    rows = [_difference_row(tried, one, other, band) for one, other in _pairs(runs, baseline)]
+    rows = [{**row, "against": row["against"] if baseline.by == _BY else ""} for row in rows]
+    columns = ["setting", "device", "estimator", "estimator_label", "versus", "against", "n_pairs", "n_bad", "mean"]
+    columns += ["median", "low", "high", "probability_of_improvement", "improvement_low", "improvement_high"]
+    columns += ["equivalence", "p", "floor"]
+    frame = pd.DataFrame([row for row in rows if row["n_pairs"]], columns=columns)
+    frame["p_holm"] = st.holm(frame["p"].to_numpy(dtype=float))
+    frame["n_comparisons"] = len(frame)
+    return frame.sort_values(["mean", "setting", "versus"], kind="stable").reset_index(drop=True)
+
+
+def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, pd.Series]]:
+    settings = runs[DESCRIPTION].drop_duplicates()
+    is_baseline = settings[baseline.by] == baseline.label
+    for _, one in settings[~is_baseline].iterrows():
+        same = settings[is_baseline & (settings["device"] == one["device"])]
+        if baseline.by == _BY:
+            same = same[same["axes"] == one["axes"]]
+            if not pd.isna(one["schedule_label"]):
+                free = same["schedule_label"].isna()
+                same = same[free | (same["schedule_label"] == one["schedule_label"])]
+        for _, other in same.iterrows():
+            yield one, other
+
+
+Tried = Mapping[tuple[str, str], Mapping[int, float]]
+"""By setting and device: the value of every seed that was tried to the end; ``inf`` for failed and diverged runs."""
+
+
+def by_seed(runs: pd.DataFrame, metric: str) -> Tried:
+    """The values that pairs are made from; where a seed was run more than once, its first value."""
+    values = runs[metric].where(runs["status"] == "finished").astype(float)
+    values = values.mask(runs["status"].isin(WORST), math.inf)
+    there = runs["seed"].notna() & values.notna()
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    rows = runs.loc[there, [*SETTING, "seed"]].itertuples(index=False, name=None)
+    for (setting, device, seed), value in zip(rows, values[there].tolist(), strict=True):
+        found.setdefault((setting, device), {}).setdefault(int(seed), value)
+    return found
+
+
+class Pairs(NamedTuple):
+    """The differences of two settings, one per seed that both have tried to the end, in the order of the seeds."""
+
+    all: np.ndarray  # ``inf`` where one failed; 0, a tie, where both did
+    finite: np.ndarray  # of the pairs in which both finished: what means and intervals are of
+    both_failed: int
+
+    @property
+    def n_bad(self) -> int:
+        """Pairs in which a run failed."""
+        return len(self.all) - len(self.finite)
+
+
+def pairs_of(mine: np.ndarray, theirs: np.ndarray) -> Pairs:
+    """The differences ``mine − theirs`` of values at the same seeds."""
+    every = st.paired_differences(mine, theirs)
+    finished = np.isfinite(mine) & np.isfinite(theirs)
+    return Pairs(every, every[finished], int(np.sum(np.isinf(mine) & np.isinf(theirs))))
+
+
+def pairs(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> Pairs:
+    """The differences of two settings, ``one − other``."""
+    return pairs_of(*paired_values(tried, one, other))
+
+
+def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the seeds that both have tried to the end, in the order of the seeds."""
+    mine, theirs = tried.get(one, {}), tried.get(other, {})
+    seeds = sorted(mine.keys() & theirs.keys())
+    return np.array([mine[seed] for seed in seeds], dtype=float), np.array(
+        [theirs[seed] for seed in seeds], dtype=float
+    )
+
+
+def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
+    pair = (one["setting"], one["device"]), (other["setting"], other["device"])
+    found = pairs(tried, *pair)
+    all_pairs, finite = found.all, found.finite
+    interval, improvement = st.t_interval(finite), st.improvement_interval(all_pairs)
+    return {
+        **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},
+        "versus": other["setting"],
+        "against": joined(None if pd.isna(other["schedule_label"]) else other["schedule_label"], other["axes"]),
+        "n_pairs": len(all_pairs),
+        "n_bad": found.n_bad,
+        "mean": st.mean(finite),
+        "median": st.median(all_pairs),
+        "low": interval.low,
+        "high": interval.high,
+        "probability_of_improvement": st.probability_of_improvement(all_pairs),
+        "improvement_low": improvement.low,
+        "improvement_high": improvement.high,
+        "equivalence": st.equivalence(all_pairs, band, both_failed=found.both_failed),
+        "p": st.wilcoxon(all_pairs),
+        "floor": st.power_floor(len(all_pairs)),
+    }
+
+
+def difference_points(runs: pd.DataFrame, metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
+    """The differences behind each row of ``differences``, one per pair in which both finished."""
+    tried = by_seed(runs, metric)
+    keys = zip(rows["setting"], rows["versus"], rows["device"], strict=True)
+    return [pairs(tried, (setting, device), (versus, device)).finite for setting, versus, device in keys]

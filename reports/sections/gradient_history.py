@@ -1,0 +1,135 @@
+"""Gradient diagnostics of training: the stored `gradient/<estimator>/<metric>` as frames, tables, curves and words.
+
+A frame is that of `reports.page.gradients`, one row for each measured estimator, with the metrics of the encoder's
+parameters as further columns `encoder/<metric>`. There is one for each setting, for the first and the last epoch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from reports.contract.settings import distinct
+from reports.page import figures, gradients
+from reports.page.gradients import Section
+from reports.page.palette import Style
+from reports.page.svg import Panel
+from reports.page.tables import Table
+from reports.store.frame import IDENTITY, Runs
+
+OWN = "own"
+_NAME = re.compile(r"gradient/([^/]+)/(.+)")
+_BETWEEN_LABELS = re.compile(r", (?![^()]*\))")  # not within the parentheses of one
+_CURVES = {
+    "gradient/own/relative_bias": "relative bias on the logits",
+    "gradient/own/cosine": "cosine on the logits",
+    "gradient/own/snr": "signal-to-noise on the logits",
+}
+
+
+def sections(runs: Runs) -> list[Section]:
+    """One for each setting and device, at its first epoch and its last: over seeds, the run's own estimator first."""
+    rows = long(runs.history)
+    labels, several = _labels(runs), rows["device"].nunique() > 1
+    found = []
+    for (setting, device), group in rows.groupby(["setting", "device"], sort=True):
+        name = f"{setting} on {device}" if several else str(setting)
+        for epoch in dict.fromkeys((group["epoch"].min(), group["epoch"].max())):
+            shown = group[group["epoch"] == epoch]
+            n_seeds = shown["seed"].nunique()
+            meaning = f"At the parameters of {name}" + (f", over {n_seeds} seeds" if n_seeds > 1 else "")
+            found.append(Section(f"{name}, epoch {int(epoch)}", truth(runs.history), _frame(shown, labels), meaning))
+    return found
+
+
+def _labels(runs: Runs) -> dict[str, str]:
+    """What a basket's estimator is called, by its name among the metrics, in the order of the basket."""
+    stated = {name: label for sweep in runs.sweeps for name, label in sweep.basket.items()}
+    return stated or _former_labels(runs.runs)
+
+
+def _former_labels(runs: pd.DataFrame) -> dict[str, str]:
+    """The same of an older store, which has the labels as one text."""
+    listed = runs["diagnostics.basket"].dropna().map(str).unique() if "diagnostics.basket" in runs else []
+    labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]
+    return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
+
+
+def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    order = {name: place for place, name in enumerate([OWN, *labels])}
+    metrics = [*gradients.NUMBERS, *(name for name in group if str(name).startswith("encoder/"))]
+    seeds = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False)
+    means = seeds.mean()
+    for name in metrics:  # an interval holds those of all seeds; of several tests the smallest p counts, as often
+        if name.endswith("_low"):
+            means[name] = seeds[name].min()
+        elif name.endswith("_high"):
+            means[name] = seeds[name].max()
+        elif name.endswith("p_value"):
+            means[name] = (seeds[name].min() * seeds[name].count()).clip(upper=1)
+    means = means.reset_index().sort_values(
+        "measured", key=lambda names: names.map(lambda name: order.get(name, len(order)))
+    )
+    own = f"{group['estimator_label'].iloc[0]} (its own)"
+    names = {OWN: own, **labels}
+    texts = distinct(means["measured"], lambda name: names.get(name, name), lambda name: f"{names.get(name)} [{name}]")
+    named = means["measured"].map(texts)
+    return means.drop(columns="measured").assign(estimator=named, reason="").reset_index(drop=True)
+
+
+def long(history: pd.DataFrame) -> pd.DataFrame:
+    """One row per run, epoch and measured estimator; a column per metric."""
+    taken = {*IDENTITY, "epoch", "step", "elapsed_s", "measured"}
+    found = [
+        (match[1], match[2], column)
+        for column in history
+        if (match := _NAME.fullmatch(str(column))) and match[2] not in taken
+    ]
+    parts = []
+    for measured in dict.fromkeys(name for name, _, _ in found):
+        columns = {column: metric for name, metric, column in found if name == measured}
+        part = history[[*IDENTITY, "epoch", *columns]].dropna(subset=list(columns), how="all")
+        parts.append(part.rename(columns=columns).assign(measured=measured))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*IDENTITY, "epoch", "measured"])
+
+
+def tables(shown: Sequence[Section]) -> list[Table]:
+    """A table for each section."""
+    return [
+        gradients.table(section.frame, f"{section.meaning}: {section.title.rpartition(', ')[2]}") for section in shown
+    ]
+
+
+def last_panels(shown: Sequence[Section]) -> list[tuple[str, Panel]]:
+    """Whose parameters, and a figure, for the last epoch of each setting."""
+    last = {section.meaning: section for section in shown}
+    return [(words, gradients.panel(section)) for words, section in last.items()]
+
+
+def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str, Sequence[Panel]]]:
+    """How bias, cosine and signal-to-noise of each run's own estimator go with training.
+
+    A bias whose interval begins at 0 is drawn as 0: none was found.
+    """
+    if long(history)["epoch"].nunique() < 2:
+        return []
+    bias, low = "gradient/own/relative_bias", "gradient/own/relative_bias_low"
+    if low in history:
+        history = history.assign(**{bias: history[bias].where(~(history[low] <= 0), 0.0)})
+    found = [(words, figures.curves(history, name, "step", styles, words)) for name, words in _CURVES.items()]
+    return [(words[0].upper() + words[1:], panels) for words, panels in found if panels]
+
+
+def truth(history: pd.DataFrame) -> str:
+    """What the estimators were held against, in a sentence; empty where nothing was measured."""
+    if "gradient/truth_error" not in history or history["gradient/truth_error"].isna().all():
+        return ""
+    error = history["gradient/truth_error"].max()
+    if error == 0:
+        return "The true gradient is exact: the expectation over all codes."
+    return (
+        "There are too many codes for enumeration, so the true gradient is the long average of an unbiased estimator; "
+        f"its own standard error is up to {error:.2g} of its norm, and every interval has it in it."
+    )

@@ -1,0 +1,207 @@
+"""The files of a stored run: where they are read from, and what makes one believed. SECURITY.md says why.
+
+A run says itself where its files lie, so a server that others write to could name any place. A path on this machine is
+believed only where the store is a file on this machine too; a server's files come from that server or from an object
+store. A file lies within its run's folder, is a regular file of at most MAX_BYTES, and has the checksum that the run's
+tag `harness.sha256` states, unless the run is older than that tag.
+
+A file that is refused counts as absent and is told in `notes`. A server that does not answer for one file is not asked
+for another: that is told once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from reports.contract.places import ARTIFACTS, local_path, present_place
+from reports.contract.sqlite_uri import DATABASE
+from reports.contract.text import NAME, visible, visible_json, without_passwords
+
+CHECKSUMS = "harness.sha256"
+IMAGES = ("originals", "reconstructions", "prior_samples", "traversals")
+_FOLDERS = ("pictures", "images")
+"""Where a run has them; older runs in the second."""
+MAX_BYTES = 64_000_000
+MAX_NOTES = 20
+_SERVERS = ("http", "https")
+_OBJECT_STORES = ("s3", "gs", "wasbs", "abfss")  # they ask for the reader's own right to read
+_NO_ANSWER = re.compile(r"too many (429|502|503|504) error|Caused by (?!ResponseError)|Connection broken|timed out")
+"""How MLflow's exceptions say so. A file that is absent is a 404, or a 500 of MLflow's own server."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class _RefusedError(Exception):
+    """Why a file that may be there is not used."""
+
+
+class _SilentError(Exception):
+    """The server of a file does not answer, or the folder of its run is not there, and it was told."""
+
+
+class Artifacts:
+    """Reads the files of runs, each verified; `folder` takes what has to be downloaded.
+
+    `results` are folders in which the files of runs may lie now, wherever the store says they were.
+    """
+
+    def __init__(self, tracking_uri: str, folder: Path, results: Sequence[Path] = ()) -> None:
+        self._uri, self._folder, self._results = tracking_uri, folder, tuple(results)
+        self._refused: list[str] = []
+        self._absent: dict[str, str] = {}  # by run: the place of its files, which is not there
+        self._silent: dict[str, str] = {}  # by server: the note that it does not answer
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for each server that is silent and each file that was refused; after MAX_NOTES, how many more."""
+        more = len(self._refused) - MAX_NOTES
+        last = (f"{more} more stored files are not used for reasons like these.",) if more > 0 else ()
+        return (*self._silent.values(), *self._absent_note(), *self._refused[:MAX_NOTES], *last)
+
+    def _absent_note(self) -> tuple[str, ...]:
+        if not self._absent:
+            return ()
+        n, place = len(self._absent), visible(next(iter(self._absent.values())), NAME)
+        return (
+            f"The files of {n} stored {'run' if n == 1 else 'runs'} are not there: expected for example the folder "
+            f"{place}. Curves, pictures and plans are missing. If the results folder was moved or copied, the folder "
+            f"{ARTIFACTS} belongs beside its {DATABASE}.",
+        )
+
+    def content(self, run: Any, name: str) -> bytes:
+        """The file's bytes; none where it is absent or refused."""
+        try:
+            content = self._read(run, name)
+            _verify(name, content, run.data.tags)
+        except _RefusedError as reason:
+            who = visible(run.info.run_name or run.info.run_id, NAME)
+            self._refused.append(f"{who}: the stored file {name} is not used: {reason}.")
+            return b""
+        except _SilentError:
+            return b""
+        return content or b""
+
+    def text(self, run: Any, name: str) -> str:
+        return self.content(run, name).decode("utf-8", errors="replace")
+
+    def json(self, run: Any, name: str, kind: type) -> Any:
+        """The parsed file, or an empty ``kind`` where it is absent, damaged or something else."""
+        try:
+            value = visible_json(json.loads(self.content(run, name)))
+        except (ValueError, RecursionError):  # one that is not JSON, or nested too deeply to be ours
+            return kind()
+        if kind is list and isinstance(value, list):
+            return [entry for entry in value if isinstance(entry, dict)]
+        return value if isinstance(value, kind) else kind()
+
+    def records(self, run: Any, name: str) -> list[dict[str, Any]]:
+        """The objects of a JSON list as they are: for numbers, whose names the reader makes visible."""
+        try:
+            value = json.loads(self.content(run, name))
+        except (ValueError, RecursionError):
+            return []
+        return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+    def images(self, run: Any) -> dict[str, bytes]:
+        found = {kind: self._image(run, kind) for kind in IMAGES}
+        return {kind: png for kind, png in found.items() if png.startswith(_PNG)}
+
+    def _image(self, run: Any, kind: str) -> bytes:
+        return next(filter(None, (self.content(run, f"{folder}/{kind}.png") for folder in _FOLDERS)), b"")
+
+    def _read(self, run: Any, name: str) -> bytes | None:
+        """The bytes of a file, None where there is none."""
+        root = run.info.artifact_uri
+        try:
+            parts = urlsplit(root)
+            host = parts.netloc
+        except ValueError:
+            raise _RefusedError(f"its place is no address: {visible(root, NAME)}") from None
+        if len(parts.scheme) > 1 and parts.scheme != "file":
+            return _within(*self._downloaded(root, parts.scheme, host, name))
+        if urlsplit(self._uri).scheme in _SERVERS:
+            raise _RefusedError(
+                f"the server says that it lies on this machine, at {visible(root, NAME)}; where it does, give the store"
+                " itself as --tracking-uri"
+            )
+        stored = local_path(root)
+        assert stored is not None  # noqa: S101 other places were downloaded above
+        path = present_place(stored, self._results)
+        if not path.is_dir() and CHECKSUMS in run.data.tags:
+            self._absent[run.info.run_id] = str(path)
+            raise _SilentError
+        return _within(path, path / name)
+
+    def _downloaded(self, root: str, scheme: str, host: str, name: str) -> tuple[Path, Path]:
+        """Where the file was put, and its path, which leads to nothing where there is none."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+        from requests.exceptions import RequestException
+
+        own = scheme == "mlflow-artifacts" and host in ("", urlsplit(self._uri).netloc.rpartition("@")[2])
+        if not own and scheme not in _OBJECT_STORES:
+            known = f"this server or one of {', '.join(_OBJECT_STORES)}"
+            raise _RefusedError(f"its place is not {known}: {visible(root, NAME)}")
+        server = f"{scheme}://{host}"
+        if server in self._silent:
+            raise _SilentError
+        target = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            got = download_artifacts(artifact_uri=f"{root}/{name}", dst_path=str(target), tracking_uri=self._uri)
+        except (MlflowException, RequestException, OSError, ImportError) as error:
+            if _NO_ANSWER.search(str(error)):
+                raise self._silenced(server, name, error) from error
+            return target, target / "absent"
+        except Exception as error:  # boto3, google-cloud and azure have their own, for all but an absent file
+            raise self._silenced(server, name, error) from error
+        return target, Path(got)
+
+    def _silenced(self, server: str, name: str, error: Exception) -> _SilentError:
+        reason = visible(without_passwords(" ".join(str(error).split()) or type(error).__name__), NAME)
+        where = visible(without_passwords(server), NAME) if server != "mlflow-artifacts://" else "the server"
+        self._silent[server] = (
+            f"Stored files are missing: {where} did not answer when it was asked for {name} ({reason}), and is not "
+            "asked again."
+        )
+        return _SilentError()
+
+
+def _within(root: Path, path: Path) -> bytes | None:
+    """The bytes of a regular file below `root`; None where there is no such file."""
+    try:
+        found = path.resolve()
+        if not found.is_file():
+            return None
+        if not found.is_relative_to(root.resolve()):
+            raise _RefusedError("a link leads out of the run's folder")
+        with found.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError, RuntimeError):  # a path that no file can have; links in a circle
+        return None
+    if len(content) > MAX_BYTES:
+        raise _RefusedError(f"it has more than {MAX_BYTES:,} bytes")
+    return content
+
+
+def _verify(name: str, content: bytes | None, tags: Mapping[str, str]) -> None:
+    """Raise _RefusedError unless the file has the checksum that its run states; older runs state none."""
+    if CHECKSUMS not in tags:
+        return
+    try:
+        stated = json.loads(tags[CHECKSUMS])
+    except (ValueError, RecursionError):
+        stated = None
+    if not isinstance(stated, dict):
+        raise _RefusedError(f"the tag {CHECKSUMS} of its run cannot be read")
+    if content is None and name in stated:
+        raise _RefusedError("it is missing, although its checksum is there")
+    if content is not None and name not in stated:
+        raise _RefusedError("its run states no checksum of it")
+    if content is not None and hashlib.sha256(content).hexdigest() != stated[name]:
+        raise _RefusedError("its content does not have the checksum that its run states")

@@ -1,0 +1,248 @@
+"""The tidy frames that every table and figure is made from.
+
+``Runs.runs`` has one row per run. A run that was planned but left no trace has a row too, with status ``missing``, or
+``waiting`` while its sweep runs:
+
+==================  =========================================================================================
+run_id              MLflow run id; empty for a missing run
+run_key             hash of the run's configuration; unique in the frame (the newest finished attempt is kept)
+name, label         as stored; ``label`` is the setting without the seed: ``rloo(n_samples=4) · constant(1)``
+estimator           the estimator's name: what a colour stands for
+estimator_label     the estimator with its parameters: ``rloo(n_samples=4)``
+schedule            the temperature schedule as stored; a missing value where the estimator has no temperature
+schedule_label      the schedule with its parameters: ``constant(1)``; a missing value where there is none
+axes                every other swept field, ``training.lr=0.001``; empty where nothing else is swept
+setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only.
+                    These four are texts for readers; what differs has different ones (``reports.store.naming``)
+device, seed        as stored; ``seed`` is an integer
+status              finished, failed, diverged, skipped, interrupted, running, waiting or missing
+error               first line of the error, empty where there is none
+sweep               run id of the parent run
+experiment          name of its experiment; experiment_id is MLflow's number of it
+former              True where the newest plan of the sweep has this run no more: grid or plugin was edited since
+start, end          UTC; NaT where unknown
+shared_machine      True where other runs used the machine at the same time, so that timings are contended
+<dotted name>       a parameter of the resolved configuration, typed: ``training.lr``, ``model.n_latents``
+<name with slash>   the last value of a metric: ``test/neg_elbo``, ``time/step_s_median``; nats per example, seconds
+==================  =========================================================================================
+
+``test/soft_hard_gap`` is derived: ``test/neg_elbo`` minus ``test/relaxed_loss``.
+
+``Runs.history`` has one row per run and epoch: ``run_key, estimator, estimator_label, schedule_label, axes, setting,
+device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds, cumulated) and a column per metric.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reports.contract.files import write_bytes_atomically
+from reports.contract.settings import from_stored
+from reports.store.naming import is_absent, name_settings
+
+STATUSES = ("finished", "failed", "diverged", "interrupted", "running", "waiting", "skipped", "missing")
+ABSENT = ("missing", "waiting")  # they left no trace: nothing but their plan is known of them
+WORST = ("failed", "diverged")  # these rank last; the others have not been tried to the end
+IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
+CORE = (
+    *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
+    *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
+    *("start", "end", "shared_machine"),
+)
+UNTYPED = ("diagnostics.basket", "estimator.source")  # labels and a hash are texts, whatever they look like
+_LAST_SEED = 2**32 - 1
+_NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
+_TEXTS = (
+    *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "device", "error", "sweep"),
+    *("experiment", "experiment_id"),
+)
+
+
+class ReportError(Exception):
+    """Why there is nothing to report: one line for the terminal."""
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep:
+    """A parent run: what was asked, and where and how it was answered."""
+
+    run_id: str
+    command: str = ""
+    question: str = ""
+    grid: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    plan: Sequence[Mapping[str, Any]] = ()
+    basket: Mapping[str, str] = field(default_factory=dict)  # name among the metrics -> label, of the diagnostics
+    start: pd.Timestamp | None = None
+    is_running: bool = False  # as far as the store knows
+
+    def __repr__(self) -> str:
+        state = "running" if self.is_running else "over"
+        return f"Sweep({self.run_id[:32]!r}: {len(self.plan)} planned runs, {state}, began {self.start})"
+
+
+@dataclass(frozen=True, repr=False)
+class Runs:
+    """All stored runs of one experiment. The schema is in this module's docstring."""
+
+    experiment: str
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    images: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)  # run_key -> kind -> PNG
+    sweeps: tuple[Sweep, ...] = ()
+    notes: tuple[str, ...] = ()  # what could not be read; the report prints them
+    latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
+
+    def __repr__(self) -> str:
+        counts = self.runs["status"].value_counts()
+        ended = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
+        what = f"{len(self.runs)} runs of {self.runs['setting'].nunique()} settings ({ended})"
+        more = f"{len(self.history)} epochs in .history, pictures of {len(self.images)} runs, {len(self.notes)} notes"
+        return f"Runs({self.experiment[:64]!r}: {what} in .runs,\n     {more})"
+
+    def parquet_files(self) -> dict[str, bytes]:
+        """runs.parquet and history.parquet: name -> content."""
+        return {"runs.parquet": parquet(self.runs), "history.parquet": parquet(self.history)}
+
+    def to_parquet(self, folder: Path) -> None:
+        """Write them into ``folder``, each whole or not at all."""
+        for name, content in self.parquet_files().items():
+            write_bytes_atomically(folder / name, content)
+
+
+def typed(text: Any) -> Any:
+    """Give a parameter, which MLflow keeps as text, its type: ``"3"`` -> 3, ``"True"`` -> True, ``"None"`` -> None."""
+    if not isinstance(text, str):
+        return text
+    plain = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
+    if text in plain:  # "none" stays: it is the name of a choice, such as data.binarization
+        return plain[text]
+    if _NUMBER.fullmatch(text):  # no "nan", "1_000" or digits of another script: those are texts
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    if text[:1] in "[{":
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+    return text
+
+
+def newest(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One record per run key: the newest finished attempt, else the newest attempt."""
+    best: dict[str, dict[str, Any]] = {}
+    for record in records:
+        key = str(record["run_key"])
+        if key not in best or _rank(record) > _rank(best[key]):
+            best[key] = dict(record)
+    return list(best.values())
+
+
+def _rank(record: Mapping[str, Any]) -> tuple[bool, float, str]:
+    return record["status"] == "finished", _started(record), str(record["run_id"])
+
+
+def _started(record: Mapping[str, Any]) -> float:
+    start = record.get("start")
+    return start.timestamp() if start is not None and not pd.isna(start) else 0.0
+
+
+def mark_former(records: Sequence[dict[str, Any]], sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """The records with ``former``: whether no plan has the run any more. Where plans have no run at all, none is.
+
+    Runs of an estimator whose file was edited since get the ``version`` that they are of, so that they are settings of
+    their own: all but those of the version that was planned and started last.
+    """
+    planned = {str(entry.get("run_key", "")) for sweep in sweeps for entry in sweep.plan}
+    known = all(sweep.plan for sweep in sweeps) and any(str(record["run_key"]) in planned for record in records)
+    marked = [{**record, "former": known and str(record["run_key"]) not in planned} for record in records]
+    current: dict[str, Any] = {}  # the source of each estimator's planned run that started last
+    for record in sorted(marked, key=_started):
+        if not record["former"]:
+            current[str(record["estimator"])] = record.get("source")
+    for record in marked:
+        if current.get(str(record["estimator"]), record.get("source")) != record.get("source"):
+            record["version"] = str(record.get("source") or "")[:8]
+    return [{name: value for name, value in record.items() if name != "source"} for record in marked]
+
+
+def planned_but_missing(
+    plan: Iterable[Mapping[str, Any]], known: set[str], status: str = "missing"
+) -> list[dict[str, Any]]:
+    """Records of planned runs that left no trace in the store: ``missing``, or ``waiting`` while their sweep runs."""
+    missing: dict[str, dict[str, Any]] = {}
+    for entry in plan:
+        key = str(entry.get("run_key", ""))
+        if key and key not in known:
+            stated = ("name", "label", "estimator", "schedule", "device", "seed")
+            fields = {name: "" if entry.get(name) is None else str(entry[name]) for name in stated}
+            parts = from_stored(entry.get("setting"))
+            missing[key] = {**fields, "parts": parts, "run_id": "", "run_key": key, "status": status, "error": ""}
+    return list(missing.values())
+
+
+def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per record, core columns first, sorted by setting, device, seed and key.
+
+    A record may have ``parts``, its setting, and ``version``, that of its estimator; without parts its label is read.
+    """
+    own = ("parts", "version")
+    frame = pd.DataFrame.from_records([{k: v for k, v in record.items() if k not in own} for record in records])
+    for name in CORE:
+        if name not in frame:
+            frame[name] = None
+    for name in _TEXTS:
+        frame[name] = frame[name].fillna("").astype(str)
+    seeds = pd.to_numeric(frame["seed"], errors="coerce").astype("Float64")
+    frame["seed"] = seeds.where(seeds.between(0, _LAST_SEED) & (seeds % 1 == 0)).astype("Int64")
+    frame["start"] = pd.to_datetime(frame["start"], utc=True)
+    frame["end"] = pd.to_datetime(frame["end"], utc=True)
+    for name in ("shared_machine", "former"):
+        frame[name] = frame[name].eq(True)
+    if {"test/neg_elbo", "test/relaxed_loss"} <= set(frame.columns):
+        frame["test/soft_hard_gap"] = frame["test/neg_elbo"] - frame["test/relaxed_loss"]
+    parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
+    frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
+    parts, versions = ([record.get(name) for record in records] for name in own)
+    frame = name_settings(frame, parts, versions, frame[parameters], ~frame["status"].isin(ABSENT))
+    others = sorted(name for name in frame.columns if name not in CORE)
+    order = ["setting", "device", "seed", "run_key"]
+    return frame[[*CORE, *others]].sort_values(order, kind="stable", na_position="last").reset_index(drop=True)
+
+
+def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
+    """One row per run and epoch; ``histories`` maps a run key to the list stored as ``history.json``."""
+    epochs = [list(histories.get(key, ())) for key in runs["run_key"]]
+    numbers = pd.DataFrame.from_records([dict(epoch) for run in epochs for epoch in run])
+    identity = runs[list(IDENTITY)].loc[runs.index.repeat([len(run) for run in epochs])].reset_index(drop=True)
+    frame = pd.concat([identity, numbers], axis=1)
+    for name in (*IDENTITY, "epoch", "step", "elapsed_s"):
+        if name not in frame:
+            frame[name] = pd.Series(dtype="float64" if name in ("epoch", "step", "elapsed_s") else "object")
+    first = [*IDENTITY, "epoch", "step", "elapsed_s"]
+    numbers = [name for name in frame.columns if name not in IDENTITY]
+    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+    return frame[[*first, *sorted(name for name in frame.columns if name not in first)]].copy()
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """The frame as Parquet; a column of mixed types as text. The same frame gives the same bytes."""
+    mixed = [name for name in frame if frame[name].dtype == object and not frame[name].map(_is_text).all()]
+    content = io.BytesIO()
+    frame.assign(**{name: frame[name].map(_as_text) for name in mixed}).to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or is_absent(value)
+
+
+def _as_text(value: Any) -> str | None:
+    return None if is_absent(value) else value if isinstance(value, str) else json.dumps(value, default=str)
