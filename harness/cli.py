@@ -1,4 +1,4 @@
-"""The command line: the commands of `harness.commands_*` under one name, and how their errors end."""
+"""The command line: the commands of `harness.commands` under one name, and how their errors end."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,9 @@ from harness.commands.shared import REFUSED, Refused
 from harness.commands.status import status
 from harness.commands.sweep import repair, run, sync
 from harness.environment import check_current_folder
+from harness.errors import UserError
 from harness.terminal import Output, lasting_output
+from reports.contract.errors import ReportError
 from reports.contract.text import FILE, visible, visible_lines
 
 __all__ = ["Refused", "cli", "main"]
@@ -37,24 +39,6 @@ def cli(debug: bool) -> None:
 
 for command in (run, report, gradients, ui, sync, repair, status, list_, data, doctor):
     cli.add_command(command)
-
-
-def user_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions whose message is meant for the user. Only modules that are loaded can have raised one."""
-    names = {
-        "harness.environment": "EnvironmentProblem",
-        "harness.execution.executor": "Gone",
-        "harness.grid": "GridError",
-        "harness.plugins": "PluginError",
-        "harness.datasets.catalogue": "DataError",
-        "harness.journal": "JournalError",
-        "harness.storage.lease": "LeaseError",
-        "harness.execution.ray": "ClusterError",
-        "harness.sweep.run": "SweepError",
-        "harness.tracking": "TrackingError",
-        "reports.store.frame": "ReportError",
-    }
-    return tuple(getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
 
 
 def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -> None:
@@ -98,13 +82,13 @@ def _exit_code(arguments: list[str], command: click.Command) -> int | None:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        if isinstance(error, OSError) and error.filename and not isinstance(error, user_errors()):
+        if isinstance(error, UserError | ReportError):
+            click.echo(visible_lines(str(error), FILE), err=True)
+            return error.exit_code if isinstance(error, UserError) else REFUSED
+        if isinstance(error, OSError) and error.filename:
             click.echo(f"{visible(str(error.filename))}: {error.strerror}. --debug shows where.", err=True)
             return REFUSED
-        if not isinstance(error, user_errors()):
-            raise
-        click.echo(visible_lines(str(error), FILE), err=True)
-        return int(getattr(error, "exit_code", REFUSED))
+        raise
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import os
 import pwd
 from pathlib import Path
 
+from harness.errors import UserError
 
-class EnvironmentProblem(Exception):  # noqa: N818 it says what is wrong with the surroundings
-    """Something that is needed of the surroundings is not there; the message is one line."""
+
+class EnvironmentProblem(UserError):  # noqa: N818 it says what is wrong with the surroundings
+    """Something that is needed of the surroundings is not there."""
 
 
 def variable(name: str) -> str | None:

@@ -15,13 +15,14 @@ import torch
 from estimators import REGISTRY, Estimator
 from harness.config import RunConfig
 from harness.datasets.catalogue import lookup
+from harness.errors import UserError, first_line
 from harness.training.state import start
 from harness.training.vae import CategoricalVAE
 from harness.training.weights import FORMAT
 
 
-class ModelError(Exception):
-    """A file has no weights of this run; the message is one line."""
+class ModelError(UserError):
+    """A file has no weights of this run."""
 
 
 def load_model(
@@ -37,7 +38,7 @@ def load_model(
         state.vae.load_state_dict(saved["vae"])
         state.estimator.load_state_dict(saved["estimator"])
     except (RuntimeError, KeyError) as error:
-        raise ModelError(f"{path}: expected the weights of run {run.key}, got: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{path}: expected the weights of run {run.key}, got: {first_line(error)}") from error
     for key, value in saved["temperatures"].items():
         setattr(state.estimator, key, value)
     return state.vae.eval(), state.estimator.eval()

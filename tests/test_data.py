@@ -82,8 +82,8 @@ def test_mnist_mini_has_its_checksum():
 
 
 def test_a_damaged_mnist_mini_is_refused(monkeypatch):
-    monkeypatch.setattr("harness.data.MNIST_MINI_SHA256", "0" * 64)
-    monkeypatch.setattr("harness.data._raw", data_module._raw.__wrapped__)
+    monkeypatch.setattr("harness.datasets.load.MNIST_MINI_SHA256", "0" * 64)
+    monkeypatch.setattr("harness.datasets.load._raw", data_module._raw.__wrapped__)
     with pytest.raises(
         DataError, match=r"^mnist_mini.npz: expected sha256 0{64}, got 625e8c65\w+ \(819,281 bytes\)\.$"
     ):

@@ -19,8 +19,8 @@ from harness.status.ranking import rank
 from harness.status.summary import SHOWN, show_outcome
 from harness.status.t_interval import mean_of, t_factor
 from harness.storage.sweep_state import Sweep
+from reports import comparison
 from reports import statistics as st
-from reports.comparison import levels
 
 Make = Callable[..., RunConfig]
 Ends = dict[str, Sequence[float | str | None]]
@@ -102,13 +102,13 @@ def test_settings_rank_as_in_the_report(tiny_run: Make) -> None:
         same = {"device": "cpu", "estimator": setting, "estimator_label": setting, "schedule_label": "", "axes": ""}
         rows.append({"setting": setting, **same, "seed": run.seed, "status": status, "test/neg_elbo": value})
     frame = pd.DataFrame(rows)
-    expected = levels.levels(frame, "test/neg_elbo")
+    expected = comparison.levels(frame, "test/neg_elbo")
     found = rank(sweep)
     names = [level.setting.removesuffix(" · constant(1)") for level in found]
     assert [name for name in names if name not in ("hopeless", "waits")] == list(expected["setting"])[:-2]
     assert names == ["first", "half way", "second", "good but fails", "bad and diverges", "waits", "hopeless"]
     by_name = expected.set_index("setting")
-    tried = levels.by_seed(frame, "test/neg_elbo")
+    tried = comparison.by_seed(frame, "test/neg_elbo")
     for name, level in zip(names, found, strict=True):
         row = by_name.loc[name]
         assert (level.n_planned, level.n_bad) == (row["n_planned"], row["n_bad"])
@@ -116,7 +116,7 @@ def test_settings_rank_as_in_the_report(tiny_run: Make) -> None:
             assert level.value.n == row["n"]
             assert level.value.mean == pytest.approx(row["mean"], rel=1e-12)
             assert (level.value.low, level.value.high) == pytest.approx((row["low"], row["high"]), rel=1e-12)
-        pairs = st.paired_differences(*levels.paired_values(tried, (name, "cpu"), ("first", "cpu")))
+        pairs = st.paired_differences(*comparison.paired_values(tried, (name, "cpu"), ("first", "cpu")))
         finite = [float(one) for one in pairs if math.isfinite(one)]
         if level.difference is not None:
             assert (level.difference.n, level.difference.mean) == (

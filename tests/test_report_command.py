@@ -14,7 +14,8 @@ from test_reports_html import Page
 from harness.cli import cli, main
 from harness.commands import report as report_command
 from reports import load
-from reports.store.frame import ReportError, mark_former, tidy
+from reports.contract.errors import ReportError
+from reports.store.frame import mark_former, tidy
 
 
 @pytest.fixture(scope="module")

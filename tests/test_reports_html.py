@@ -11,12 +11,12 @@ import pytest
 from reports_store import PROVENANCE, Planned, in_memory, main_grid, neg_elbo
 
 from reports import comparison
+from reports.contract.errors import ReportError
 from reports.page import figures, tables
 from reports.page.context import Options
 from reports.page.palette import styles
 from reports.report import build_report
 from reports.sections import sentences
-from reports.store.frame import ReportError
 
 VOID = {"meta", "link", "img", "br", "hr", "line", "path", "use", "rect"}
 

@@ -12,12 +12,12 @@ from test_reports_html import Page, planned
 
 from reports import comparison, report
 from reports.comparison import grouping
+from reports.contract.errors import ReportError
 from reports.page.blocks import How, Pictures, Tabular, Words
 from reports.page.context import Context, Options, best_settings
 from reports.page.definitions import SLUGS
 from reports.page.gradients import COLUMNS
 from reports.sections import SECTIONS, budgets, intervals, published, targets, temperature, wins
-from reports.store.frame import ReportError
 
 ORDER = ["verdict", "completeness", "quality", "curves", "intervals", "wins", "targets", "cost", "sensitivity",
          "gradients", "latents", "pictures", "published", "failures", "methods"]  # fmt: skip

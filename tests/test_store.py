@@ -245,7 +245,7 @@ def test_ctrl_c_is_heard_while_a_store_that_hangs_is_opened_or_closed() -> None:
 
 
 def test_a_store_that_is_silent_for_too_long_is_lost_and_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.store, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(harness.sweep.store_thread, "PATIENCE_S", 0.3)
     tracker, said = FakeTracker(), Said()
     store = full_store(tracker, said)
     begun = time.monotonic()

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from harness.tracking.errors import Down, check_server
+from reports.contract.errors import ReportError
 from reports.contract.web_server import ask_server
-from reports.store.frame import ReportError
 from reports.store.tracking_uri import checked_uri
 
 FAR = "http://mlflow.example.test:5077"

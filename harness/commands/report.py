@@ -182,7 +182,7 @@ def _load_named(name: str, place: _Place) -> "Runs":
 
 def _watch(build: Callable[[], "Runs"], every_s: float) -> None:
     """Build again and again until no sweep runs any more, or Ctrl-C. What goes wrong meanwhile is said, once a time."""
-    from reports.store.frame import ReportError
+    from reports.contract.errors import ReportError
 
     click.echo(f"watching: a report every {every_s:g} s until the sweep ends; Ctrl-C stops")
     while True:

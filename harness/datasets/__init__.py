@@ -1,0 +1,1 @@
+"""The image data sets: which there are, how they are fetched, checked, stored and cut."""

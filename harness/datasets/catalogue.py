@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from harness.errors import UserError
+
 Split = Literal["train", "test"]
 
 MNIST_MINI_SHA256 = "625e8c654a1ba984516ea173dc89bea88391290cf87fae361ecd774dfa89367d"
@@ -32,7 +34,7 @@ _EMNIST_NAMES = tuple(
 )
 
 
-class DataError(Exception):
+class DataError(UserError):
     """A data set is unknown, missing or damaged; the message is one line that says what to do."""
 
 

@@ -1,0 +1,1 @@
+"""Where runs are computed: local processes or a Ray cluster; order, retries and limits."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 from harness.config import RunConfig
 from harness.devices import missing_reason
+from harness.errors import UserError
 from harness.events import TERMINAL, Failed, Record
 from harness.execution.spawning import without_main_module
 from harness.options import NEVER, SavingEvery
@@ -55,8 +56,8 @@ class Lost(NamedTuple):
     why: str
 
 
-class Gone(Exception):  # noqa: N818 what the executor is
-    """What computes the runs is lost as a whole; the message is one line."""
+class Gone(UserError):  # noqa: N818 what the executor is
+    """What computes the runs is lost as a whole."""
 
 
 class Executor(ABC):

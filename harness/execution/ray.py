@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, final
 
 from harness.environment import expanded
+from harness.errors import UserError
 from harness.events import TERMINAL, Record
 from harness.execution.deadlines import after, beside
 from harness.execution.executor import Executor, Gone, Job, Lost
@@ -39,8 +40,8 @@ CARRIED, OWN = "HARNESS_", frozenset({"HARNESS_CACHE_DIR", "HARNESS_DATA_DIR", "
 """Environment variables that begin so reach every worker, but for those that name folders: each node has its own."""
 
 
-class ClusterError(Exception):
-    """The cluster cannot be used; the message is one line."""
+class ClusterError(UserError):
+    """The cluster cannot be used."""
 
 
 @dataclass

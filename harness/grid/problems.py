@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from harness.errors import UserError
 from harness.grid.yaml_nodes import Position, short_repr
 
 MAX_SHOWN = 20
@@ -31,7 +32,7 @@ _RULES = {  # pydantic's kind of error → the rule that it states
 }
 
 
-class GridError(Exception):
+class GridError(UserError):
     """A grid that was refused. `messages` has one line a problem: `file:line:column: path: expected …, got ….`"""
 
     def __init__(self, messages: Iterable[str]) -> None:

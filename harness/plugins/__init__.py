@@ -1,0 +1,1 @@
+"""A user's own estimators: loading them, checking them, and what their errors mean."""

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
+from harness.errors import UserError
+
 if TYPE_CHECKING:
     from estimators import Estimator
 
@@ -29,7 +31,7 @@ _CHANGES = "__harness_changes__"  # set on it too: what its import changed of th
 _RESERVED = frozenset({"name", "label", "source"})  # words of the grid, so no parameter can be called so
 
 
-class PluginError(Exception):
+class PluginError(UserError):
     """A plugin that was refused, in one line."""
 
 

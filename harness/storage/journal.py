@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from harness.errors import UserError
 from harness.events import TERMINAL, EpochDone, Event, Image, Latents, Record, Started, Weights, is_cut_short
 from harness.provenance import maker
 
 
-class JournalError(Exception):
-    """The journal cannot be read or written; the message is one line."""
+class JournalError(UserError):
+    """The journal cannot be read or written."""
 
 
 class AppendError(JournalError):

@@ -25,6 +25,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Self, final
 
+from harness.errors import UserError
 from harness.storage import checksummed_file
 
 HEARTBEAT_S = 10.0
@@ -36,8 +37,8 @@ _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 
 
-class LeaseError(Exception):
-    """The sweep has another driver, or its folder cannot be written to; the message is one line."""
+class LeaseError(UserError):
+    """The sweep has another driver, or its folder cannot be written to."""
 
 
 @dataclass(frozen=True)

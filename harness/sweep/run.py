@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness import process_state
 from harness.config import RunConfig
+from harness.errors import UserError
 from harness.events import Checkpoint, EpochDone, Interrupted, Note, Record, Skipped, Started, Weights, is_cut_short
 from harness.execution.dispatch import Dispatch
 from harness.execution.executor import Executor, Gone, Job, LocalExecutor
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     pass
 
 
-class SweepError(Exception):
-    """The sweep cannot start; the message is one line."""
+class SweepError(UserError):
+    """The sweep cannot start."""
 
 
 def warn_of_other_origins(sweep: Sweep, progress: Progress) -> None:

@@ -8,6 +8,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
+from harness.errors import UserError
 from reports.contract.text import visible, without_passwords
 from reports.contract.web_server import WEB, ask_server
 
@@ -27,8 +28,8 @@ NOT_LET_IN = (
 """What PostgreSQL and MySQL say to whom they do not know, or of a database that is none; libpq hides the SQLSTATE."""
 
 
-class TrackingError(Exception):
-    """The store cannot be used; the message is one line."""
+class TrackingError(UserError):
+    """The store cannot be used."""
 
 
 class Down(OSError):  # noqa: N818 what the store is

@@ -1,0 +1,1 @@
+"""What one training run is made of: backbone, state, evaluation, checkpoints."""

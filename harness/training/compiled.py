@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from estimators import Estimator
 from harness.config import RunConfig
 from harness.datasets.load import Dataset
+from harness.errors import first_line
 from harness.schedules import Learned
 from harness.training import seeding
 from harness.training.state import Losses, State
@@ -113,8 +114,9 @@ def compile_losses(
         compiled = CompiledLosses(losses, x_BD.device)
         theirs, ours = (_trial(each, vae, estimator, x_BD, seed) for each in (losses, compiled))
     except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CompileError(f"training.compile: expected a step of {name} that compiles, got: {line}") from error
+        raise CompileError(
+            f"training.compile: expected a step of {name} that compiles, got: {first_line(error)}"
+        ) from error
     off = [((our - their).norm() / (their.norm() + 1e-12)).item() for our, their in zip(ours, theirs, strict=True)]
     if not all(each <= TOLERANCE for each in off):  # so written that NaN is refused
         raise CompileError(

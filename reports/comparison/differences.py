@@ -13,8 +13,9 @@ import pandas as pd
 
 from reports import statistics as st
 from reports.comparison.levels import DESCRIPTION, SETTING
+from reports.contract.errors import ReportError
 from reports.contract.settings import in_quotes, joined
-from reports.store.frame import WORST, ReportError
+from reports.store.frame import WORST
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from reports.contract.errors import ReportError
 from reports.contract.settings import distinct, quote
-from reports.store.frame import ABSENT, CORE, WORST, ReportError
+from reports.store.frame import ABSENT, CORE, WORST
 
 NAMES = ("estimator", "estimator_label", "schedule", "schedule_label", "axes")
 """What may be grouped by, besides the parameters of the configuration."""

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.store.frame import WORST, ReportError
+from reports.contract.errors import ReportError
+from reports.store.frame import WORST
 
 NATS = "nats"
 SETTING = ["setting", "device"]

@@ -1,0 +1,1 @@
+"""What a page is made of: blocks, tables, figures, colours, and their export."""

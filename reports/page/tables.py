@@ -12,8 +12,9 @@ import pandas as pd
 from reports import comparison
 from reports.ambient import put_aside
 from reports.comparison import DESCRIPTION, Metric
+from reports.contract.errors import ReportError
 from reports.contract.settings import distinct, joined, quote
-from reports.store.frame import STATUSES, ReportError
+from reports.store.frame import STATUSES
 
 MINUS = "−"
 _FARTHEST = 1e300

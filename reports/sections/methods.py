@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.comparison import levels
+from reports import comparison
 from reports.page import made_with, tables
 from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
 from reports.page.context import Context
@@ -15,7 +15,7 @@ from reports.page.definitions import TERMS
 
 def section(context: Context) -> Section:
     """Every term, what was excluded, and where the numbers come from."""
-    k, curve = levels.bound_samples(context.frame), context.curve_metric or "val/loss"
+    k, curve = comparison.bound_samples(context.frame), context.curve_metric or "val/loss"
     band = tables.number(context.options.band, 2)
     terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
     stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}

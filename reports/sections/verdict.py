@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reports.comparison import Metric, levels
+from reports import comparison
+from reports.comparison import Metric
 from reports.page import figures, made_with
 from reports.page.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
 from reports.page.context import Context
@@ -50,7 +51,7 @@ def _findings(context: Context) -> list[Block]:
 def _needed(context: Context, metric: Metric) -> str:
     if not metric.in_nats:
         return ""
-    tried = levels.by_seed(context.compared, metric.name)
+    tried = comparison.by_seed(context.compared, metric.name)
     return sentences.needed(context.levels(metric), tried, context.options.band)
 
 
@@ -73,5 +74,5 @@ def _facts(context: Context) -> Facts:
     facts.append(("Newest run", made_with.newest_end(context.frame)))
     stated = context.options.baseline is not None
     facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
-    facts.append(("k of the bound", levels.bound_samples(context.frame)))
+    facts.append(("k of the bound", comparison.bound_samples(context.frame)))
     return Facts(facts, command=made_with.command(runs))

@@ -66,10 +66,6 @@ _TEXTS = (
 )
 
 
-class ReportError(Exception):
-    """Why there is nothing to report: one line for the terminal."""
-
-
 @dataclass(frozen=True, repr=False)
 class Sweep:
     """A parent run: what was asked, and where and how it was answered."""

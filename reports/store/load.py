@@ -18,6 +18,7 @@ import pandas as pd
 
 from reports.ambient import put_aside
 from reports.contract import mlflow_environment
+from reports.contract.errors import ReportError
 from reports.contract.settings import TAG, from_json
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri
 from reports.contract.text import FILE, NAME, visible, visible_json, visible_lines, without_passwords
@@ -26,7 +27,6 @@ from reports.store.frame import (
     CORE,
     IDENTITY,
     UNTYPED,
-    ReportError,
     Runs,
     Sweep,
     history_frame,

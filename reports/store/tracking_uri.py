@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from reports.contract.errors import ReportError
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri, unambiguous
 from reports.contract.text import visible, without_passwords
 from reports.contract.web_server import WEB, ask_server
-from reports.store.frame import ReportError
 
 
 def checked_uri(tracking_uri: str) -> str:
