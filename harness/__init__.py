@@ -1,0 +1,1 @@
+"""The benchmark harness: grids, training, storage, tracking and the command line."""

@@ -1,1 +1,1 @@
-"""What `harness` writes and `reports` reads: names, forms and places. Both import it, and nothing else of each other."""
+"""What `harness` writes and `reports` reads: names, forms and places. Both import it, and no more of each other."""
