@@ -14,6 +14,7 @@ PAGES.remove(ROOT / "CHANGELOG.md")  # it tells of files as they were called the
 PACKAGES = ("harness", "reports", "estimators")
 MADE_BY_USERS = {"grid.yaml", "my.yaml", "my-question.yaml", "my_relaxation.py", "sharp_softmax.py", "gradients.md"}
 SUFFIXES = "py|md|yaml|css|js|j2"
+TOP = "harness|reports|estimators|tests|docs|benchmarks|experiments"
 
 
 def prose(page: Path) -> str:
@@ -27,7 +28,7 @@ def in_backticks(page: Path) -> set[str]:
 def exists(word: str, page: Path) -> bool:
     """Look for a file, or a pattern of files, beside the page, at the top, and in each package."""
     places = (page.parent, ROOT, *(ROOT / package for package in PACKAGES))
-    return any((place / word).exists() or ("*" in word and any(place.glob(word))) for place in places)
+    return any(any(place.glob(word)) if "*" in word else (place / word).exists() for place in places)
 
 
 def anchors(page: Path) -> set[str]:
@@ -71,7 +72,8 @@ def resolves(dotted: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_links_and_names_of_a_page_exist(page: Path) -> None:
     words = {word.strip(".,;:()") for word in in_backticks(page)}
-    paths = {word for word in words if re.fullmatch(rf"[\w./*-]+\.({SUFFIXES})", word)} - MADE_BY_USERS
+    pattern = rf"[\w./*-]+\.({SUFFIXES})|({TOP})/[\w./*-]*"
+    paths = {word for word in words if re.fullmatch(pattern, word)} - MADE_BY_USERS
     assert [word for word in sorted(paths) if not exists(word, page)] == []
 
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", prose(page)):
@@ -82,3 +84,11 @@ def test_paths_links_and_names_of_a_page_exist(page: Path) -> None:
 
     dotted = re.findall(rf"(?<![\w./-])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+", page.read_text())
     assert [name for name in sorted(set(dotted) - stored_names()) if not resolves(name)] == []
+
+
+def test_architecture_says_what_may_live_in_every_folder_and_names_every_file_beside_them() -> None:
+    words = in_backticks(ROOT / "docs" / "architecture.md")
+    folders = [path.parent for package in ("harness", "reports") for path in (ROOT / package).glob("*/__init__.py")]
+    assert [folder.name for folder in folders if f"{folder.relative_to(ROOT)}/" not in words] == []
+    files = [path for package in ("harness", "reports") for path in (ROOT / package).glob("[a-z]*.py")]
+    assert [path.name for path in files if not {path.stem, str(path.relative_to(ROOT))} & words] == []
