@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
 FOLDERS = ("docs", "estimators", "experiments", "harness", "reports", "benchmarks")
 PAGES = sorted({*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))})
 PAGES.remove(ROOT / "CHANGELOG.md")  # it tells of files as they were called then
@@ -92,3 +92,10 @@ def test_architecture_says_what_may_live_in_every_folder_and_names_every_file_be
     assert [folder.name for folder in folders if f"{folder.relative_to(ROOT)}/" not in words] == []
     files = [path for package in ("harness", "reports") for path in (ROOT / package).glob("[a-z]*.py")]
     assert [path.name for path in files if not {path.stem, str(path.relative_to(ROOT))} & words] == []
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    sources = [path for folder in (*PACKAGES, "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    named = {page for path in sources for page in re.findall(rf"\b(?:{TOP})/[\w/-]+\.md\b", path.read_text())}
+    assert len(named) > 5
+    assert [page for page in sorted(named) if not (ROOT / page).exists()] == []
