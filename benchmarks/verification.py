@@ -15,16 +15,15 @@ from pathlib import Path
 
 import torch
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from estimator_cases import settings  # noqa: E402
-from own_means import OWN_MEANS  # noqa: E402
-from test_estimators_bias import MUTANTS, failures  # noqa: E402
-from test_estimators_means import COST, LOGITS_LK, draws  # noqa: E402
+from estimator_cases import settings
+from own_means import OWN_MEANS
+from test_estimators_bias import MUTANTS, failures
+from test_estimators_means import COST, LOGITS_LK, draws
 
-from estimators import REGISTRY, build  # noqa: E402
-from estimators.yardstick import MAX_Z, N_REPLICAS, bias_scores, z_scores  # noqa: E402
+from estimators import REGISTRY, build
+from estimators.yardstick import MAX_Z, N_REPLICAS, bias_scores, z_scores
 
 RESULTS = Path(__file__).parent / "results"
 HEADINGS = ("estimator", "unbiased", "settings", *(rf"\|z\| {what}" for what in ("cost", "gradient", "own definition")))

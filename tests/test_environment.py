@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from harness.cli import main
 from harness.commands.shared import default_out
@@ -14,8 +15,6 @@ from harness.datasets.files import default_data_dir, write_whole
 from harness.environment import EnvironmentProblem, expanded, home, path_variable, user_folder, variable
 from harness.plugins import estimator_facts
 from reports.contract.files import write_atomically
-
-ROOT = Path(__file__).parent.parent
 
 
 def refused(*arguments: str) -> int:
