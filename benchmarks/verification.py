@@ -18,9 +18,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from estimator_cases import settings
-from own_means import OWN_MEANS
-from test_estimators_bias import MUTANTS, failures
-from test_estimators_means import COST, LOGITS_LK, draws
+from estimator_checks import failures
+from families import MUTANTS
+from own_means import COST, LOGITS_LK, OWN_MEANS, draws
 
 from estimators import REGISTRY, build
 from estimators.yardstick import MAX_Z, N_REPLICAS, bias_scores, z_scores

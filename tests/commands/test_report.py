@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from report_page import Page
 from reports_store import Planned, StoreWriter, neg_elbo
-from test_reports_html import Page
 
 from harness.cli import cli, main
 from harness.commands import report as report_command

@@ -6,22 +6,19 @@ beforehand.
 """
 
 import pytest
-import torch
 from estimator_cases import ALL, BIASED, UNBIASED, make, settings
+from estimator_checks import failures
 from families import MUTANTS, NAIVE
 
 from estimators import REGISTRY, build
-from estimators.conformance import CHECKS
 from estimators.yardstick import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,
-    cost_for,
     cubic_cost,
     exact_gradient,
     example_logits,
     example_weights,
-    logits_for,
     run,
     z_scores,
 )
@@ -64,26 +61,6 @@ def test_unbiased_estimators_pass_with_every_seed_and_setting(name, seed):
     for params in settings(name):
         for scores in bias_scores(make(name, **params), seed=seed):
             assert scores.abs().max() < MAX_Z
-
-
-def failures(estimator):
-    """Names of the checks that an estimator fails, the comparison with the naive formula among them."""
-    caught = []
-    for check in (*CHECKS, equals_naive):
-        try:
-            check(estimator)
-        except (AssertionError, RuntimeError, ValueError):
-            caught.append(check.__name__)
-    return caught
-
-
-def equals_naive(estimator):
-    """The gradient is that of the published formula, as loops, with the same noise."""
-    logits_BLK, cost = logits_for(estimator), cost_for(estimator)
-    for seed in range(8):  # one draw of a few codes is too few: it need not differ under another law
-        _, gradient_BLK = run(estimator, logits_BLK, cost, seed)
-        expected_BLK = NAIVE[estimator.name](estimator, logits_BLK, cost, seed=seed)
-        torch.testing.assert_close(gradient_BLK, expected_BLK)
 
 
 def test_every_estimator_has_mutants():

@@ -8,10 +8,10 @@ import copy
 
 import pytest
 import torch
+from estimator_checks import failures
 from estimator_naive import jacobian, softmax, value_and_slope
 from families.cv import NAIVE, MuPropTemplate, RelaxedTemplate
 from scipy import stats
-from test_estimators_bias import failures
 from torch import nn
 
 from estimators import build

@@ -5,22 +5,15 @@ more than the definition must fail. The definitions are in own_means.py: sums ov
 """
 
 import pytest
-import torch
 from estimator_cases import settings
-from own_means import OWN_MEANS
+from own_means import COST, LOGITS_LK, OWN_MEANS, draws
 from scipy import integrate, stats
 
 from estimators import REGISTRY, build
-from estimators.yardstick import MAX_Z, N_REPLICAS, cubic_cost, exact_gradient, example_weights, run, z_scores
+from estimators.yardstick import MAX_Z, exact_gradient, z_scores
 
-LOGITS_LK = torch.tensor([[0.6, -0.3], [-0.4, 0.9]], dtype=torch.float64)
-COST = cubic_cost(example_weights(2, 2))
 BIASED = [name for name, cls in REGISTRY.items() if not cls.unbiased]
 CASES = [(name, params) for name in BIASED for params in settings(name)]
-
-
-def draws(estimator, seed=0):
-    return run(estimator, LOGITS_LK.expand(N_REPLICAS, -1, -1), COST, seed)[1]
 
 
 def test_every_biased_estimator_has_a_definition_to_be_held_against():

@@ -9,9 +9,9 @@ from itertools import product
 
 import pytest
 import torch
+from estimator_checks import failures
 from families.multi import TEMPLATES, copula, joint_probability
 from scipy import stats
-from test_estimators_bias import failures
 
 from estimators import build
 from estimators.carms import _pair_weights, _places, _questions

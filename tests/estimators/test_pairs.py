@@ -9,9 +9,9 @@ from itertools import combinations, permutations
 
 import pytest
 import torch
+from estimator_checks import failures
 from families.pairs import TEMPLATES, set_probability
 from scipy import stats
-from test_estimators_bias import failures
 
 import estimators.base
 from estimators import build

@@ -6,10 +6,10 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
+from estimator_checks import failures
 from estimator_naive import entmax
 from families.relax import RIGHT
 from scipy import integrate, special, stats
-from test_estimators_bias import failures
 from torch import nn
 
 from estimators import build

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from estimator_checks import failures
 from families.score import NAIVE, RIGHT, NvilWithState
-from test_estimators_bias import failures
 
 from estimators import build
 from estimators.base import CODES_PER_CALL

@@ -6,8 +6,8 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
-from reports_store import Planned, in_memory
-from test_reports_html import Page
+from report_page import Page
+from reports_store import in_memory, planned, with_diagnostics
 
 from harness.cli import cli
 from reports.page import gradients
@@ -17,32 +17,10 @@ from reports.page.tables import Column
 from reports.report import build_report
 from reports.sections import gradient_history
 
-METRICS = ("relative_bias", "cosine", "snr", "variance", "encoder/relative_bias", "encoder/cosine", "encoder/snr")
-
-
-def planned():
-    return [Planned("rloo", "none", seed) for seed in range(3)] + [Planned("gumbel_softmax", "constant", 0)]
-
 
 @pytest.fixture(scope="module")
 def runs():
     return with_diagnostics()
-
-
-def with_diagnostics():
-    """Runs with diagnostics after the epochs 1 and 4: own and one other, formulas of seed and epoch."""
-    found = in_memory(planned())
-    history = found.history.copy()
-    at = history["epoch"].isin((1, 4))
-    for measured, shift in (("own", 0.0), ("reinmax-tau-1-note-2", 0.5)):
-        for metric in METRICS:
-            history.loc[at, f"gradient/{measured}/{metric}"] = (
-                shift + 0.1 * history["seed"].astype(float) + history["epoch"]
-            )
-        history.loc[at, f"gradient/{measured}/evaluations"] = 4
-    history.loc[at, "gradient/truth_error"] = 0.0
-    planned_runs = found.runs.assign(**{"diagnostics.basket": "straight_through, reinmax(tau=1, note=2)"})
-    return dataclasses.replace(found, history=history, runs=planned_runs)
 
 
 def test_what_was_measured_first_and_last_is_tabled_as_means_over_seeds(runs):
@@ -107,14 +85,14 @@ def test_the_report_has_a_section_on_gradients_only_where_there_are_diagnostics(
     assert "At the parameters of rloo, over 3 seeds: epoch 4" in with_section.text
     assert "The true gradient is exact" in with_section.text
     assert "Signal-to-noise on the logits" in with_section.text
-    without = Page(build_report(in_memory(planned()), tmp_path / "without").read_text())
+    without = Page(build_report(in_memory(planned("rloo", "gumbel_softmax")), tmp_path / "without").read_text())
     assert "Not measured: a diagnostics section in the grid asks for it" in without.text
 
 
 def test_the_report_says_when_the_truth_is_an_average(runs):
     history = runs.history.assign(**{"gradient/truth_error": 0.0213})
     assert "standard error is up to 0.021 of its norm" in gradient_history.truth(history)
-    assert gradient_history.truth(in_memory(planned()).history) == ""
+    assert gradient_history.truth(in_memory(planned("rloo", "gumbel_softmax")).history) == ""
 
 
 def test_a_value_that_a_run_does_not_have_is_a_dash_and_not_a_zero(runs):

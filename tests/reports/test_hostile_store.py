@@ -19,7 +19,7 @@ from unittest.mock import Mock
 
 import pytest
 from hostile_store import PAYLOADS, UNSEEN, hostile_store
-from test_reports_html import Page
+from report_page import Page
 
 from harness.cli import main
 from harness.datasets import fetch

@@ -1,14 +1,14 @@
 """The report as a reader gets it: right numbers, every kind of outcome, safe with hostile names, one file, pure."""
 
 import dataclasses
-import html.parser
 import math
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from reports_store import PROVENANCE, Planned, in_memory, main_grid, neg_elbo
+from report_page import Page
+from reports_store import PROVENANCE, Planned, in_memory, main_grid, neg_elbo, planned
 
 from reports import comparison
 from reports.contract.errors import ReportError
@@ -17,40 +17,6 @@ from reports.page.context import Options
 from reports.page.palette import styles
 from reports.report import build_report
 from reports.sections import sentences
-
-VOID = {"meta", "link", "img", "br", "hr", "line", "path", "use", "rect"}
-
-
-class Page(html.parser.HTMLParser):
-    """Collects what the tests look at, and fails on tags that do not match."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.words, self._open = [], [], [], []
-        self.feed(text)
-        assert not self._open, self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if not self._open or self._open[-1] not in ("style", "script"):
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return re.sub(r"\s+", " ", " ".join(self.words))
 
 
 def report(runs, tmp_path, **options):
@@ -181,11 +147,6 @@ def test_hostile_names_are_text(tmp_path):
     assert "{{ 7*7 }}" in page.text
     assert "$x_1$" in page.text
     assert not any(name.startswith("on") for name, _ in page.attributes)
-
-
-def planned(*names, seeds=(0,), **more):
-    schedule = {"rloo": "none", "reinforce": "none"}
-    return [Planned(name, schedule.get(name, "constant"), seed, **more) for name in names for seed in seeds]
 
 
 CASES = {

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from browsers import axe, open_browser
-from reports_store import in_memory, main_grid
-from test_reports_gradients import with_diagnostics
+from reports_store import in_memory, main_grid, with_diagnostics
 
 from reports.compare import build_comparison
 from reports.page.context import Options

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from reports_store import Planned, in_memory, main_grid, neg_elbo
-from test_reports_html import Page, planned
+from report_page import Page
+from reports_store import Planned, in_memory, main_grid, neg_elbo, planned
 
 from harness.commands import report
 from harness.commands.shared import Refused

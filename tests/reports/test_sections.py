@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from reports_store import Planned, final_metrics, history, in_memory, main_grid, neg_elbo
-from test_reports_html import Page, planned
+from report_page import Page
+from reports_store import Planned, final_metrics, history, in_memory, main_grid, neg_elbo, planned
 
 from reports import comparison, report
 from reports.comparison import grouping

@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 import pytest
-from test_cli import assert_refused, grid_file, harness
-from test_kills import results
+from command_line import assert_refused, grid_file, harness
+from killed_sweeps import results
 
 from harness.events import EpochDone, Event, Failed, Finished, Image, Interrupted, Latents, Record, Started
 from harness.storage.journal import Journal, JournalError, attempts, line_of

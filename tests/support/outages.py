@@ -282,3 +282,13 @@ def check_files(client: MlflowClient, run_id: str, attempt: Attempt) -> None:
     for image in final:
         assert Path(client.download_artifacts(run_id, f"pictures/{image.name}.png")).read_bytes() == image.png
     assert ("mlflow.loggedImages" in client.get_run(run_id).data.tags) == bool(images)
+
+
+def uri_of(out: Path) -> str:
+    return f"sqlite:///{out / 'mlflow.db'}"
+
+
+def synced_sweep(out: Path, seeds: int = 4):
+    grid = small_grid(out.parent, seeds)
+    play(grid, out, lambda: Tracker(uri_of(out), out=out), size=3)
+    return grid

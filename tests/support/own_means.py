@@ -13,7 +13,7 @@ import torch
 from scipy import special, stats
 
 from estimators.igr import moments
-from estimators.yardstick import exact_gradient
+from estimators.yardstick import N_REPLICAS, cubic_cost, exact_gradient, example_weights, run
 
 SIGNS_K = torch.tensor([1.0, -1.0], dtype=torch.float64)
 NODES = 40
@@ -292,3 +292,13 @@ OWN_MEANS = {
     "perturbed_argmax": perturbed_argmax,
     "nvil": nvil,
 }
+
+
+LOGITS_LK = torch.tensor([[0.6, -0.3], [-0.4, 0.9]], dtype=torch.float64)
+
+
+COST = cubic_cost(example_weights(2, 2))
+
+
+def draws(estimator, seed=0):
+    return run(estimator, LOGITS_LK.expand(N_REPLICAS, -1, -1), COST, seed)[1]

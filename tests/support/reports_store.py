@@ -5,6 +5,7 @@ Numbers are formulas of (estimator, schedule, seed), so that tests can compute w
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -277,3 +278,35 @@ def in_memory(planned: Sequence[Planned], *, epochs: int = 4, name: str = "demo"
     codes = {run.key: latents(run) for run in planned if run.status == "finished"}
     sweeps = (Sweep("s", **about),)
     return Runs(name, frame, history_frame(frame, histories), images, sweeps, latents=codes)
+
+
+GRADIENT_METRICS = (
+    "relative_bias",
+    "cosine",
+    "snr",
+    "variance",
+    "encoder/relative_bias",
+    "encoder/cosine",
+    "encoder/snr",
+)
+
+
+def planned(*names, seeds=(0,), **more):
+    schedule = {"rloo": "none", "reinforce": "none"}
+    return [Planned(name, schedule.get(name, "constant"), seed, **more) for name in names for seed in seeds]
+
+
+def with_diagnostics():
+    """Runs with diagnostics after the epochs 1 and 4: own and one other, formulas of seed and epoch."""
+    found = in_memory([*planned("rloo", seeds=range(3)), Planned("gumbel_softmax", "constant", 0)])
+    history = found.history.copy()
+    at = history["epoch"].isin((1, 4))
+    for measured, shift in (("own", 0.0), ("reinmax-tau-1-note-2", 0.5)):
+        for metric in GRADIENT_METRICS:
+            history.loc[at, f"gradient/{measured}/{metric}"] = (
+                shift + 0.1 * history["seed"].astype(float) + history["epoch"]
+            )
+        history.loc[at, f"gradient/{measured}/evaluations"] = 4
+    history.loc[at, "gradient/truth_error"] = 0.0
+    planned_runs = found.runs.assign(**{"diagnostics.basket": "straight_through, reinmax(tau=1, note=2)"})
+    return dataclasses.replace(found, history=history, runs=planned_runs)

@@ -4,14 +4,13 @@ import errno
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from test_kills import GRID, assert_whole, command, environment, journal_of, run_quietly, workers_of
+from killed_sweeps import GRID, assert_whole, command, environment, journal_of, run_quietly, start, workers_of
 
 from harness.events import EpochDone, Record
 from harness.storage.journal import AppendError, Journal
@@ -41,17 +40,6 @@ def fill(folder: Path) -> None:
             with suppress(OSError):
                 while True:
                     file.write(bytes(size))
-
-
-def start(folder: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        command(folder, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
-    journal = out / "killed" / "journal.jsonl"
-    while not journal.exists() or journal.read_text().count('"epoch"') < 20:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    return process
 
 
 @pytest.mark.slow

@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cli import assert_refused, harness
-from test_full_disk import start
-from test_kills import GRID, command, environment, journal_of, results
+from command_line import assert_refused, harness
+from killed_sweeps import GRID, command, environment, journal_of, results, start
 
 from harness.options import SavingEvery
 from harness.units import DURATION, SAVING, SIZE

@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import assert_refused, grid_file, harness
 from mlflow.tracking import MlflowClient
-from outages import check, made_up_records, play, png, put_aside, replay, small_grid, whole
+from outages import check, made_up_records, play, png, put_aside, replay, small_grid, synced_sweep, uri_of, whole
 from stores_that_fail import Lock
-from test_cli import assert_refused, grid_file, harness
 
 from estimators import REGISTRY
 from harness.events import Interrupted, Record
@@ -21,16 +21,6 @@ from harness.storage.sweep_state import read_sweep
 from harness.sweep.replay import open_store
 from harness.tracking import Tracker
 from reports.store.load import load
-
-
-def uri_of(out: Path) -> str:
-    return f"sqlite:///{out / 'mlflow.db'}"
-
-
-def synced_sweep(out: Path, seeds: int = 4):
-    grid = small_grid(out.parent, seeds)
-    play(grid, out, lambda: Tracker(uri_of(out), out=out), size=3)
-    return grid
 
 
 def children(out: Path) -> list:

@@ -7,12 +7,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from fake_tracker import FakeTracker, Said, attempt_of, new_store, write
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from test_store import FakeTracker, Said, attempt_of, new_store, write
-from test_sync import synced_sweep, uri_of
-from test_tracking import finished_attempt, grid, open_sweep, tracker  # noqa: F401 fixtures
+from outages import synced_sweep, uri_of
+from tracked_runs import finished_attempt
 
 import harness.sweep.store_thread
 from harness import tracking
@@ -52,11 +52,11 @@ def test_a_note_says_once_that_a_report_is_attached() -> None:
     assert as_tags(report_tags(edited, "now")) == {REPORT: "now"}
 
 
-def parent(tracker: Tracker):  # noqa: F811 a fixture's name
+def parent(tracker: Tracker):
     return MlflowClient(tracking_uri=tracker.uri).get_run(tracker.parent_id)
 
 
-def test_a_sweep_has_its_note_when_it_opens_and_closes(tracker, grid) -> None:  # noqa: F811
+def test_a_sweep_has_its_note_when_it_opens_and_closes(tracker, grid) -> None:
     tracker.open_sweep(name=grid.name, sweep_id="s1", runs=grid.runs, tags={}, files={}, note="under way")
     assert parent(tracker).data.tags[NOTE] == "under way"
     tracker.close_sweep("FINISHED", {}, {}, Outcome("done"))
@@ -112,8 +112,8 @@ def test_a_server_cannot_choose_where_on_this_machine_a_report_goes(out: Path, m
 
 
 def test_the_best_run_of_each_estimator_has_the_tag_alone(
-    tracker,  # noqa: F811
-    grid,  # noqa: F811
+    tracker,
+    grid,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for run in grid.runs:
@@ -150,7 +150,7 @@ def test_the_best_run_of_each_estimator_has_the_tag_alone(
 # --- data sets ------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_names_its_data_with_digest_context_and_source(tracker, grid) -> None:  # noqa: F811
+def test_a_run_names_its_data_with_digest_context_and_source(tracker, grid) -> None:
     attempt = finished_attempt(grid.runs[0].key)
     for _ in range(2):
         tracker.write(attempt.records, attempt)
@@ -236,13 +236,13 @@ def test_the_machine_is_not_written_before_the_sweep_is_open(monkeypatch: pytest
     assert machine.asked == 0
 
 
-def test_the_parent_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_parent_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.tracking.system.WRITE_EVERY_S", 0.0)
     tracker.write_system()
     assert parent(tracker).data.metrics["system/system_memory_usage_percentage"] > 0
 
 
-def test_the_experiment_is_shown_as_one_of_training_runs(tracker) -> None:  # noqa: F811
+def test_the_experiment_is_shown_as_one_of_training_runs(tracker) -> None:
     experiment = MlflowClient(tracking_uri=tracker.uri).get_experiment(tracker.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert urlsplit(experiment.artifact_location).scheme == "file"

@@ -21,50 +21,14 @@ from mlflow.tracking import MlflowClient
 from outages import IN_CHARTS
 from PIL import Image as PILImage
 from stores_that_fail import wait_for
+from tracked_runs import PNG, finished_attempt, open_sweep
 
-from estimators import REGISTRY
 from harness import tracking
 from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Latents, Record, Skipped, Started
-from harness.grid.load import Grid, load_grid
+from harness.grid.load import Grid
 from harness.storage.journal import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking import Down, Tracker, TrackingError, databases, records
-
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
-    "3a7e9b550000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
-)
-
-
-@pytest.fixture
-def grid(tmp_path: Path) -> Grid:
-    path = tmp_path / "small.yaml"
-    path.write_text("name: small\nquestion: why?\nestimators: [straight_through, rloo]\nseeds: [0, 1, 2]\n")
-    return load_grid(path, REGISTRY)
-
-
-@pytest.fixture
-def tracker(out: Path, grid: Grid) -> Tracker:
-    found = Tracker(f"sqlite:///{out / 'mlflow.db'}", out=out)
-    open_sweep(found, grid)
-    return found
-
-
-def open_sweep(tracker: Tracker, grid: Grid) -> None:
-    tracker.open_sweep(
-        name=grid.name, sweep_id="s1", runs=grid.runs, tags={"harness.command": "c"}, files={"grid.yaml": grid.text}
-    )
-
-
-def finished_attempt(run_key: str, at: int = 1000) -> Attempt:
-    events = [
-        Started({"torch": "2"}),
-        EpochDone(1, 5, 0.5, {"train/loss": 3.0}),
-        EpochDone(2, 10, 1.0, {"train/loss": 2.0}),
-        Image("originals", 10, PNG),
-        Finished(10, {"test/neg_elbo": 1.5}),
-    ]
-    return Attempt([Record(run_key, at + i, event) for i, event in enumerate(events)])
 
 
 def write(tracker: Tracker, attempt: Attempt) -> None:

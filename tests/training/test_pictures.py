@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from cut_runs import cut_after, without_times
 from PIL import Image as PILImage
-from test_checkpoint import cut_after, without_times
 
 from estimators import REGISTRY, build
 from harness import train

@@ -1,0 +1,49 @@
+"""The command line as a process of its own, a small grid for it, and how it refuses."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+TINY = """
+name: tiny
+question: Does it run?
+data: {train_size: 100}
+model: {n_latents: 3, n_categories: 4, hidden: [16]}
+training: {epochs: 2, batch_size: 50}
+evaluation: {bound_samples: 2, n_images: 2}
+estimators: [straight_through, gumbel_softmax]
+seeds: [0, 1]
+"""
+
+
+def harness(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command. `run` has one worker unless the test says otherwise: each takes 3 s to start."""
+    given = [str(argument) for argument in arguments]
+    if given[:1] == ["run"] and not {"--workers", "--executor", "--dry-run"} & set(given):
+        given += ["--workers", "1"]
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *given],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "80"} | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def grid_file(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path:
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], pattern: str) -> None:
+    """Exit code 2 and one line on stderr that matches."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert re.search(pattern, done.stderr), done.stderr
