@@ -3,13 +3,12 @@
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import harness
 from rich.console import Console
 
 from estimators import REGISTRY
@@ -242,12 +241,6 @@ def test_a_damaged_lease_is_a_driver_all_the_same(asked: Asked) -> None:
     (asked.out / "asked" / "driver.json").write_bytes(b"damaged")
     assert lease.holder(asked.out / "asked") is not None
     check_document(status.to_text(asked.look(asked.quick())))
-
-
-def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
 
 
 def test_run_status_and_plan_print_one_document(tmp_path: Path, out: Path) -> None:

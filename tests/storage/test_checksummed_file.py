@@ -17,12 +17,17 @@ from hypothesis import strategies as st
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import Damaged
 
+PREAMBLE = "import sys\nfrom pathlib import Path\nfrom harness.storage import checksummed_file as sealed\n"
 CONTENT = b'{"a": 1}\n\x00\xff'
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process that runs the code with these arguments; it says "ready" once it has begun."""
-    command = [sys.executable, "-c", f"import sys\nfrom pathlib import Path\nfrom harness import sealed\n{code}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys\nfrom pathlib import Path\nfrom harness.storage import checksummed_file as sealed\n{code}",
+    ]
     process = subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

@@ -26,7 +26,7 @@ from harness.storage.lease import EXPIRES_S, Lease, LeaseError, holder
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness import lease
+from harness.storage import lease
 with lease.Lease(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -272,7 +272,7 @@ def test_a_stopped_process_finds_its_lease_taken(tmp_path: Path) -> None:
 TAKER = """
 import errno, fcntl, sys
 from pathlib import Path
-from harness import lease
+from harness.storage import lease
 def flock(*_): raise OSError(errno.ENOLCK, "no locks")
 fcntl.flock, lease.SETTLE_S, host = flock, 0.2, sys.argv[1]
 lease.boot = lambda: host
