@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from estimator_cases import settings
-from estimator_checks import failures
+from estimator_checks import first_failure
 from families import MUTANTS
 from own_means import COST, LOGITS_LK, OWN_MEANS, draws
 
@@ -45,7 +45,7 @@ def row(name: str) -> dict[str, object]:
     else:
         own = [z_scores(draws(each), OWN_MEANS[name](each, LOGITS_LK, COST)) for each in built]
         found |= {"z_own_definition": largest(own), "z_control": largest(list(gradient_z)[:1])}
-    return found | {"mutants": len(mutants), "caught": sum(bool(failures(cls())) for cls in mutants)}
+    return found | {"mutants": len(mutants), "caught": sum(first_failure(cls()) is not None for cls in mutants)}
 
 
 def table(rows: list[dict[str, object]]) -> list[str]:

@@ -16,9 +16,23 @@ from estimators.conformance import CHECKS
 from estimators.conformance.checks import check_state
 from estimators.yardstick import cost_for, cubic_cost, example_logits, example_weights, logits_for, run, shapes
 
+LONG = ("check_bias", "check_codes", "check_constant_cost", "check_decoder_gradient", "check_extremes", "check_state")
+"""Checks that take longer: at other settings than the defaults they are slow."""
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize(("name", "params"), CASES, ids=IDS)
+
+@pytest.mark.parametrize(
+    ("name", "params", "check"),
+    [
+        pytest.param(
+            *case,
+            check,
+            id=f"{name}-{check.__name__}",
+            marks=[pytest.mark.slow] * (check.__name__ in LONG and case[1] != {}),
+        )
+        for case, name in zip(CASES, IDS, strict=True)
+        for check in CHECKS
+    ],
+)
 def test_conforms(name, params, check):
     assert check(make(name, **params))
 

@@ -361,6 +361,7 @@ class RelaxNetworkTrainsTheDecoder(RelaxedTemplate):
     name, leaks = "relax", True
 
 
+RIGHT = [MuPropTemplate, RelaxedTemplate, type("RelaxTemplate", (RelaxedTemplate,), {"name": "relax"})]
 _TEMPLATES = {Estimator, RelaxedControl, MuPropTemplate, RelaxedTemplate}
 MUTANTS = [
     cls

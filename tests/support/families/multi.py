@@ -316,9 +316,9 @@ class TaylorBaselineOfAll(TaylorTemplate):
         return reduced_SB.mean(0)
 
 
-TEMPLATES = (CopulaTemplate, TaylorTemplate)
+RIGHT = [CopulaTemplate, TaylorTemplate]
 MUTANTS = [
     cls
     for cls in list(globals().values())
-    if isinstance(cls, type) and issubclass(cls, Estimator) and cls.__module__ == __name__ and cls not in TEMPLATES
+    if isinstance(cls, type) and issubclass(cls, Estimator) and cls.__module__ == __name__ and cls not in RIGHT
 ]

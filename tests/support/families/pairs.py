@@ -591,9 +591,9 @@ class SetForgetsTheRest(SetTemplate):
         return super().weights(log_q_SB, torch.full_like(log_rest_B, -1e3))
 
 
-TEMPLATES = (PairTemplate, BinaryTemplate, SwapTemplate, SetTemplate)
+RIGHT = [PairTemplate, BinaryTemplate, SwapTemplate, SetTemplate]
 MUTANTS = [
     cls
     for cls in list(globals().values())
-    if isinstance(cls, type) and issubclass(cls, Estimator) and cls.__module__ == __name__ and cls not in TEMPLATES
+    if isinstance(cls, type) and issubclass(cls, Estimator) and cls.__module__ == __name__ and cls not in RIGHT
 ]

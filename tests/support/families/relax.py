@@ -373,7 +373,6 @@ class SparseWithDenseJacobian(_Sparse):
 
 
 RIGHT = [_RightGaussian, _IGR, _Perturbed, _Sparse]
-"""What the mutants are made of, without a mistake: these pass."""
 MUTANTS = [
     cls
     for cls in list(globals().values())
