@@ -244,7 +244,7 @@ def test_all_ways_failing_is_one_line_that_lists_them(tmp_path, mnist):
     assert ["failed" in one for one in said] == [False, True] * 3
 
 
-def test_a_folder_that_lacks_files_is_told_what_it_should_have_and_nothing_is_downloaded(tmp_path, mnist):
+def test_a_folder_that_lacks_files_is_told_what_to_have_and_nothing_is_downloaded(tmp_path, mnist):
     source = put(tmp_path / "mine", mnist)
     (source / "t10k-labels-idx1-ubyte").unlink()
     for place, got in ((source, "no t10k-labels-idx1-ubyte or"), (tmp_path / "none", "no train-images-idx3-ubyte or")):

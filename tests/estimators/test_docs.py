@@ -137,7 +137,7 @@ def test_every_estimator_explains_itself(name):
         assert f"\n{fact}" in shown
 
 
-def test_every_built_in_number_of_evaluations_is_a_formula_and_that_of_others_an_example():
+def test_evaluations_of_built_ins_are_a_formula_and_those_of_others_an_example():
     assert {evaluations(cls) for cls in REGISTRY.values()} <= set(FORMULAS)
 
     class Odd(REGISTRY["reinforce"].__mro__[1]):

@@ -343,7 +343,7 @@ def test_sparse_marginal_with_full_support_is_exact_at_the_logits_of_its_law():
     torch.testing.assert_close(gradient_BLK, torch.autograd.grad(expected_B.sum(), leaf_BLK)[0])
 
 
-def test_sparse_marginal_gradient_is_the_slope_of_its_cost_and_zero_outside_the_support():
+def test_sparse_marginal_gradient_is_the_slope_of_its_cost_and_zero_off_the_support():
     estimator, cost, step = build("sparse_marginal"), cubic_cost(example_weights()), 1e-6
     logits_BLK = 1.5 * example_logits()
     _, gradient_BLK = run(estimator, logits_BLK, cost)

@@ -63,7 +63,7 @@ def enumerated_mean(estimator, logits_LK, cost):
 
 @pytest.mark.parametrize("shape", [(2, 3), (1, 2), (3, 5), (2, 1)])
 @pytest.mark.parametrize("n_samples", [1, 3])
-def test_reinmax_at_one_is_zgr_is_half_of_straight_through_plus_darn_sample_by_sample(shape, n_samples):
+def test_reinmax_at_one_is_zgr_is_half_of_straight_through_plus_darn_by_sample(shape, n_samples):
     logits_BLK, cost = example_logits(5, *shape), cubic_cost(example_weights(*shape))
     by_name = {
         name: run(build(name, n_samples=n_samples), logits_BLK, cost, seed=4)[1]
@@ -287,7 +287,7 @@ def total_variance(estimator, seed=0):
     return gradients(estimator, example_logits()[0], cubic_cost(example_weights()), seed).var(0).sum().item()
 
 
-def test_variance_of_gumbel_rao_is_that_of_one_draw_and_falls_by_the_inner_part_over_n_draws():
+def test_variance_of_gumbel_rao_falls_by_the_inner_part_over_n_draws():
     """Var = A + B/n_draws, A + B that of straight-through Gumbel-Softmax: so V1 − V4 = 0.8 (V1 − V16)."""
     variance = {n: total_variance(build("gumbel_rao", tau=0.3, n_draws=n), seed=n) for n in (1, 4, 16)}
     assert abs(variance[1] / total_variance(build("st_gumbel_softmax", tau=0.3)) - 1) < 0.06
@@ -378,7 +378,7 @@ def test_conditional_noise_is_differentiable_in_the_logits():
 # Gapped straight-through.
 
 
-def test_gapped_equals_argmax_where_the_code_is_the_mode_and_the_gap_is_there_already():
+def test_gapped_equals_argmax_where_the_code_is_the_mode_and_the_gap_is_there():
     logits_BLK, cost = torch.tensor([[[40.0, 36.5, 36.0]]], dtype=torch.float64), cubic_cost(example_weights(1, 3))
     same = [run(build(name, tau=2.0), logits_BLK, cost)[1] for name in ("gapped_st", "argmax_ste")]
     torch.testing.assert_close(*same, rtol=1e-12, atol=1e-15)
@@ -435,7 +435,7 @@ def test_decoupled_at_temperatures_of_one_is_straight_through_gumbel_softmax():
 
 
 @pytest.mark.parametrize("tau", [0.5, 2.0])
-def test_decoupled_at_equal_temperatures_is_straight_through_gumbel_softmax_of_the_divided_logits(tau):
+def test_decoupled_at_equal_temperatures_is_st_gumbel_softmax_of_the_divided_logits(tau):
     """It is st_gumbel_softmax(tau=1) at θ/τ, hence 1/τ of its gradient by the chain rule, and the same codes."""
     logits_BLK, cost = example_logits(16), cubic_cost(example_weights())
     cost_B, gradient_BLK = run(build("decoupled_st_gs", tau_forward=tau, tau_backward=tau), logits_BLK, cost)
@@ -491,7 +491,7 @@ def test_mean_of_imle_on_a_linear_cost_is_the_difference_of_two_softmaxes(lam):
     assert mean_scores(build("imle", lam=lam), 1.3 * expected_LK, logits_LK, linear_cost) > MAX_Z
 
 
-def test_imle_with_a_small_lambda_is_nearly_unbiased_on_a_linear_cost_and_with_a_large_one_is_not():
+def test_imle_is_nearly_unbiased_on_a_linear_cost_at_small_lambda_only():
     logits_LK = example_logits()[0]
     truth_LK = exact_gradient(logits_LK, linear_cost)[1]
     assert mean_scores(build("imle", lam=0.02), truth_LK, logits_LK, linear_cost) < MAX_Z

@@ -99,7 +99,7 @@ def test_a_right_plugin_passes(name, tiny_run):
     assert check(tiny_run, RIGHT, name) == quick_check.Found("passed")
 
 
-def test_the_line_is_that_of_the_mistake_where_it_raises_and_of_the_method_elsewhere(tiny_run):
+def test_the_line_is_that_of_the_mistake_if_it_raises_and_of_the_method_elsewhere(tiny_run):
     text = (SUPPORT / "wrong_plugins.py").read_text().splitlines()
     for name, expected in (("raises", "einsum"), ("in_place", "logits_BLK -="), ("constant", "def sample")):
         with pytest.raises(PluginError) as caught:
@@ -156,7 +156,7 @@ def test_what_is_stored_says_how_much_was_checked(done, n_settings, expected):
     assert quick_check._passed(done, n_settings) == expected
 
 
-def test_a_plugin_is_tried_at_the_shape_of_its_model_and_a_huge_one_at_a_small_shape(tiny_run):
+def test_a_plugin_is_tried_at_the_shape_of_its_model_and_a_huge_one_at_a_small_one(tiny_run):
     estimator = build("many_classes_only", RIGHT)
     assert example_shape(estimator, (2, 128)) == (2, 128)
     assert example_shape(estimator, (30, 10**6)) == (1, 100)
@@ -176,7 +176,7 @@ def test_an_estimator_that_accepts_no_shape_that_is_tried_is_told_so():
 
 
 @pytest.mark.parametrize("name", ["prepared", "warm_up", "one_latent_a_call"])
-def test_the_whole_conformance_takes_what_is_made_in_prepare_and_gradients_that_come_later(name):
+def test_conformance_takes_what_is_made_in_prepare_and_gradients_that_come_later(name):
     assert CHECKS[3](build(name, RIGHT)).startswith("finite")
 
 
@@ -256,7 +256,7 @@ def test_training_itself_notices_what_pathwise_can(name, tiny_run):
         list(train(run, WRONG))
 
 
-def test_what_a_plugin_changes_where_it_is_built_is_named_and_gone_when_it_is_checked(tiny_run, tmp_path):
+def test_what_a_plugin_changes_when_built_is_named_and_gone_when_it_is_checked(tiny_run, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import torch\nfrom estimators import Pathwise\n"

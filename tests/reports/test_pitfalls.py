@@ -147,7 +147,7 @@ def test_a_metric_that_is_no_loss_has_its_own_unit_and_no_band():
     assert "found four times out of five" not in page
 
 
-def test_published_numbers_are_of_one_device_and_rather_of_a_setting_without_failures():
+def test_published_numbers_are_of_one_device_and_prefer_settings_without_failures():
     grid = planned("gumbel_softmax", seeds=range(3)) + planned("gumbel_softmax", seeds=range(3), device="cuda")
     rows = [row for row in published._rows(Context(in_memory(grid))) if row["source"].startswith("Jang")]
     assert [row["n"] for row in rows] == [3]

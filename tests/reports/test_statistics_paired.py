@@ -171,7 +171,7 @@ def test_equivalence_is_two_one_sided_tests(values, band):
     assert st.equivalence(-values, band) == opposite.get(found, found)
 
 
-def test_a_real_difference_inside_the_band_is_equivalent_and_one_that_reaches_out_is_not():
+def test_a_difference_inside_the_band_is_equivalent_and_one_that_reaches_out_is_not():
     small = np.array([-0.11, -0.10, -0.09, -0.10, -0.10])
     assert st.t_interval(small).high < 0
     assert st.equivalence(small, 0.5) == "equivalent"

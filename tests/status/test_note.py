@@ -80,7 +80,7 @@ def three_seeds(tmp_path: Path) -> Sweep:
     return Sweep(grid, tmp_path / "told", grid.runs)
 
 
-def test_a_setting_with_failed_or_diverged_runs_is_best_of_its_estimator_only_without_another(
+def test_a_setting_with_failed_or_diverged_runs_is_best_only_without_another(
     three_seeds: Sweep,
 ) -> None:
     first, second = settings(three_seeds, "straight_through")

@@ -122,7 +122,7 @@ def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunCo
     progress.close()
 
 
-def test_the_bar_says_nothing_before_there_is_evidence_and_waits_for_no_run_that_failed(
+def test_the_bar_says_nothing_before_evidence_and_waits_for_no_run_that_failed(
     runs: list[RunConfig],
 ) -> None:
     progress = LiveProgress(Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None))

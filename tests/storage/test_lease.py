@@ -152,7 +152,7 @@ def test_the_lease_of_a_killed_driver_of_this_host_is_taken_at_once(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_without_locks_the_lease_alone_refuses_and_a_dead_one_is_believed_until_it_expires(tmp_path: Path) -> None:
+def test_without_locks_the_lease_alone_refuses_until_it_expires(tmp_path: Path) -> None:
     with driver(tmp_path) as first:
         assert f"process {first.pid}" in refusal(tmp_path)
         first.send_signal(signal.SIGKILL)

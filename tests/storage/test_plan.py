@@ -180,7 +180,7 @@ def test_the_basket_of_the_diagnostics_is_a_setting(load_text: Load) -> None:
     assert details[0].startswith("  diagnostics.basket: one {")
 
 
-def test_runs_that_another_version_identifies_otherwise_are_said_to_be_equal_in_settings(load_text: Load) -> None:
+def test_runs_whose_keys_changed_with_the_version_are_said_to_have_equal_settings(load_text: Load) -> None:
     grid = snapshot(load_text(GRID), None)
     other = Frozen("mine", GRID, "", None, tuple(Planned("x" + r.key, r.setting, r.seed) for r in grid.runs))
     head, detail = describe(changes(grid, other))
