@@ -5,7 +5,7 @@
 Simulated sweeps: the values of a method and of its baseline share an effect of the seed, three times as wide as the
 noise of either, and the analysis sees their differences only. The differences are normal, heavy-tailed (Student's t
 with 3 degrees of freedom) or skewed (lognormal, σ = 1), each with mean 0. Intervals and tests are the functions of
-reports.statistics, or vectorised forms of them that tests/test_reports_statistics_coverage.py holds against them.
+reports.statistics, or vectorised forms of them that tests/reports/test_statistics_coverage.py holds against them.
 Coverage of a share and the level of the sign test are exact, by enumeration. Writes results/coverage.md and
 coverage.json; no figure depends on the machine.
 """

@@ -15,16 +15,15 @@ from pathlib import Path
 
 import torch
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from estimator_cases import settings  # noqa: E402
-from own_means import OWN_MEANS  # noqa: E402
-from test_estimators_bias import MUTANTS, failures  # noqa: E402
-from test_estimators_means import COST, LOGITS_LK, draws  # noqa: E402
+from estimator_cases import settings
+from estimator_checks import first_failure
+from families import MUTANTS
+from own_means import COST, LOGITS_LK, OWN_MEANS, draws
 
-from estimators import REGISTRY, build  # noqa: E402
-from estimators.yardstick import MAX_Z, N_REPLICAS, bias_scores, z_scores  # noqa: E402
+from estimators import REGISTRY, build
+from estimators.yardstick import MAX_Z, N_REPLICAS, bias_scores, z_scores
 
 RESULTS = Path(__file__).parent / "results"
 HEADINGS = ("estimator", "unbiased", "settings", *(rf"\|z\| {what}" for what in ("cost", "gradient", "own definition")))
@@ -46,7 +45,7 @@ def row(name: str) -> dict[str, object]:
     else:
         own = [z_scores(draws(each), OWN_MEANS[name](each, LOGITS_LK, COST)) for each in built]
         found |= {"z_own_definition": largest(own), "z_control": largest(list(gradient_z)[:1])}
-    return found | {"mutants": len(mutants), "caught": sum(bool(failures(cls())) for cls in mutants)}
+    return found | {"mutants": len(mutants), "caught": sum(first_failure(cls()) is not None for cls in mutants)}
 
 
 def table(rows: list[dict[str, object]]) -> list[str]:

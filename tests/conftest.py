@@ -44,7 +44,7 @@ def _tiny_run(estimator: str = "gumbel_softmax", **changes: Any) -> RunConfig:
     return RunConfig(estimator=EstimatorConfig(name=estimator, params=params), **(sections | changes))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_run() -> Callable[..., RunConfig]:
     """A function that makes a run of a fraction of a second; keyword arguments replace whole sections."""
     return _tiny_run

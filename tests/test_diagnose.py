@@ -271,7 +271,7 @@ def test_learned_weights_are_measured_where_they_settle():
     assert frame["variance"][1] < 0.01 * frame["variance"][0]
 
 
-def test_the_error_at_equal_cost_is_that_of_the_mean_of_as_many_draws_as_are_paid_for():
+def test_the_error_at_equal_cost_is_that_of_the_mean_of_the_draws_that_are_paid_for():
     """25 draws of four evaluations each: what their mean misses the gradient by, root mean square."""
     frame = diagnose(LOGITS, COST, {"a": build("rloo", n_samples=4), "b": build("softmax")}, resamples=2048)
     rows = LOGITS.repeat(25 * 800, 1, 1)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from harness.cli import main
 from harness.commands.shared import default_out
@@ -14,8 +15,6 @@ from harness.datasets.files import default_data_dir, write_whole
 from harness.environment import EnvironmentProblem, expanded, home, path_variable, user_folder, variable
 from harness.plugins import estimator_facts
 from reports.contract.files import write_atomically
-
-ROOT = Path(__file__).parent.parent
 
 
 def refused(*arguments: str) -> int:
@@ -102,7 +101,8 @@ def test_a_current_folder_that_was_deleted_is_one_line(
 @pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664), (0o022, 0o644)])
 def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, mode: int) -> None:
     code = (
-        f"import os; os.umask({umask}); from pathlib import Path; from harness import sealed; "
+        f"import os; os.umask({umask}); from pathlib import Path; "
+        "from harness.storage import checksummed_file as sealed; "
         "from harness.datasets.files import write_whole; from reports.contract.files import write_atomically; "
         "sealed.write(Path('a'), b''); write_whole(Path('b'), b''); write_atomically(Path('c'), ''); Path('d').mkdir()"
     )

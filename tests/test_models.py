@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
+from command_line import grid_file, harness
 from mlflow.tracking import MlflowClient
-from test_cli import grid_file, harness
-from test_sync import uri_of
+from outages import uri_of
 
 from estimators import REGISTRY
 from harness.config import RunConfig

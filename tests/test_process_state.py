@@ -241,11 +241,9 @@ HURTS = [
 
 
 @pytest.fixture(scope="module")
-def alone() -> list[dict[str, float]]:
+def alone(tiny_run) -> list[dict[str, float]]:
     """The numbers of a run in a process in which nobody changed anything."""
-    from conftest import _tiny_run
-
-    return numbers(events(_tiny_run("reinforce")))
+    return numbers(events(tiny_run("reinforce")))
 
 
 @pytest.mark.parametrize("cls", [Changes, ChangesWhereBuilt], ids=["in a step", "where built"])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from harness.cli import main
 from harness.commands.shared import make_console
@@ -18,7 +19,6 @@ from harness.commands.sweep import make_progress
 from harness.status.progress import LiveProgress, PlainProgress
 from harness.terminal import Output, asked_size, fit, is_moving, lasting_output
 
-ROOT = Path(__file__).parent.parent
 GRID = """
 name: dim
 data: {train_size: 100}

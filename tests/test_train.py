@@ -2,10 +2,10 @@
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from torch import Tensor, nn
 
 from estimators import REGISTRY, Cost, Estimate, Estimator
@@ -243,7 +243,7 @@ def test_an_estimators_own_parameters_are_trained_by_its_control_loss_alone(tiny
 @pytest.mark.slow
 def test_seed_recipe_reproduces_the_published_log() -> None:
     """protocols.md §1: train 202.1 then 156.8, evaluation 178.9 then 143.5; our mean over seeds is within 3 nats."""
-    runs = load_grid(Path(__file__).parent.parent / "experiments" / "seed-faithful.yaml", REGISTRY).runs
+    runs = load_grid(ROOT / "experiments" / "seed-faithful.yaml", REGISTRY).runs
     try:
         load(runs[0].data)
     except DataError as error:

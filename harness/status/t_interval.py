@@ -1,6 +1,6 @@
 """Student's t interval of a mean without SciPy, whose import takes longer than all else that a terminal waits for.
 
-`tests/test_ranking.py` holds it against `reports.statistics.t_interval`.
+`tests/status/test_ranking.py` holds it against `reports.statistics.t_interval`.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Eight colours that stay apart for every kind of colour vision, each in a shade for light and one for dark backgrounds:
 found by search, so that any two differ by at least 23 units of CIELAB for normal, protan, deutan and tritan vision
-(Machado et al. 2009, severity 1) and have 3:1 to the background (tests/test_palette.py). Figures are drawn in the light
+(Machado et al. 2009, severity 1) and have 3:1 to the background (tests/reports/test_palette.py). Figures are drawn in the light
 shade; in the page they become CSS variables (``svg.inline``), so that one file serves both.
 """
 

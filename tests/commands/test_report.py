@@ -1,0 +1,227 @@
+"""`harness report` on stored sweeps: after edits of a grid or plugin, of several experiments, compared, and watched."""
+
+import dataclasses
+import re
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from report_page import Page
+from reports_store import Planned, StoreWriter, neg_elbo
+
+from harness.cli import cli, main
+from harness.commands import report as report_command
+from reports import load
+from reports.contract.errors import ReportError
+from reports.store.frame import mark_former, tidy
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A results folder with the sweeps before, after and edited."""
+    folder = tmp_path_factory.mktemp("results")
+    writer = StoreWriter(folder)
+    runs = [Planned(name, "constant", seed) for name in ("straight_through", "gumbel_softmax") for seed in range(3)]
+    other = [dataclasses.replace(run, shift=-2.0 if run.estimator == "gumbel_softmax" else 0.0) for run in runs]
+    writer.sweep("before", runs, epochs=2, images=False)
+    writer.sweep("after", [*other, Planned("rloo", "none", 0, status="failed", error="boom")], epochs=2, images=False)
+    writer.sweep("edited", [*runs, Planned("reinforce", "none", 0)], epochs=2, images=False)
+    _plan_without(folder, "edited", "reinforce")
+    return folder
+
+
+def _plan_without(folder: Path, experiment: str, estimator: str) -> None:
+    """Edit the plan of a sweep, as a sweep of an edited grid does."""
+    import json
+
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        ((uri,),) = database.execute(
+            "SELECT artifact_uri FROM runs JOIN experiments e USING (experiment_id) JOIN tags USING (run_uuid)"
+            " WHERE e.name = ? AND key = 'harness.kind' AND value = 'sweep'",
+            (experiment,),
+        ).fetchall()
+    path = Path(uri.removeprefix("file://")) / "plan.json"
+    path.write_text(json.dumps([entry for entry in json.loads(path.read_text()) if entry["estimator"] != estimator]))
+
+
+def report(*arguments: object) -> str:
+    done = CliRunner().invoke(cli, ["report", *map(str, arguments)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def page_of(output: str) -> Page:
+    return Page(Path(re.search(r"^report: (.*)$", output, re.MULTILINE)[1]).read_text())
+
+
+def uri(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def test_runs_that_the_grid_has_no_more_are_left_out_and_told(folder, tmp_path):
+    page = page_of(report("--experiment", "edited", "--from", folder, "--out", tmp_path))
+    assert "1 stored run is left out: the grid has them no more" in page.text
+    assert "reinforce" not in page.text
+    assert "6 planned" in page.text
+    page = page_of(report("--experiment", "edited", "--from", folder, "--out", tmp_path, "--all"))
+    assert "reinforce" in page.text
+
+
+def record(key: str, source: str, seed: int = 0, estimator: str = "mine") -> dict[str, object]:
+    label = f"{estimator} · constant(1)"
+    return {"run_key": key, "run_id": key, "estimator": estimator, "estimator_label": estimator, "label": label,
+            "schedule": "constant(1)", "device": "cpu", "seed": seed, "status": "finished", "error": "",
+            "source": source, "estimator.source": source, "test/neg_elbo": 1.0}  # fmt: skip
+
+
+class Plan:
+    def __init__(self, *keys: str) -> None:
+        self.plan = [{"run_key": key} for key in keys]
+
+
+def test_an_edited_plugin_is_no_axis_and_its_former_version_a_setting_of_its_own():
+    records = [record("new", "b" * 64), record("old", "a" * 64), record("st", "", estimator="straight_through")]
+    found = tidy(mark_former(records, [Plan("new", "st")])).set_index("run_key")
+    assert list(found["former"]) == [key == "old" for key in found.index]
+    assert set(found["axes"]) == {""}
+    assert found.loc["new", "setting"] == "mine · constant(1)"
+    assert found.loc["old", "setting"] == "mine [version aaaaaaaa] · constant(1)"
+    assert found.loc["old", "estimator"] == "mine"  # the same colour
+
+
+def test_without_a_plan_that_knows_any_run_nothing_is_former():
+    for plans in ([], [Plan()], [Plan("other")], [Plan("new"), Plan()]):
+        assert not any(each["former"] for each in mark_former([record("new", ""), record("old", "")], plans))
+
+
+def test_without_an_address_the_store_is_that_of_results_here(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReportError, match=r"expected a database, got no file at '.*/results/mlflow\.db'"):
+        load("before")
+    (tmp_path / "results").symlink_to(folder)
+    assert len(load("before").runs) == 6
+
+
+def test_several_experiments_are_one_frame(folder):
+    runs = load(["before", "after"], uri(folder))
+    assert runs.experiment == "before, after"
+    assert set(runs.runs["experiment"]) == {"before", "after"}
+    assert runs.runs["run_key"].is_unique  # what both have run counts once
+    assert len(runs.runs) == 7
+
+
+def test_frames_are_parquet_too_and_figures_pdf_if_asked_for(folder, tmp_path):
+    runs = load("before", uri(folder))
+    report("--experiment", "before", "--from", folder, "--out", tmp_path, "--pdf")
+    kinds = {kind: {path.stem for path in (tmp_path / "figures").glob(f"*.{kind}")} for kind in ("svg", "pdf")}
+    assert kinds["svg"] == kinds["pdf"] > {"verdict", "profile"}
+    assert (tmp_path / "figures" / "verdict.pdf").read_bytes().startswith(b"%PDF")
+    for name, frame in (("runs", runs.runs), ("history", runs.history)):
+        stored = pd.read_parquet(tmp_path / "tables" / f"{name}.parquet")
+        assert list(stored.columns) == list(frame.columns)
+        assert len(stored) == len(frame) > 0
+    assert stored["val/loss"].tolist() == runs.history["val/loss"].tolist()
+
+
+def test_two_sweeps_are_compared_seed_by_seed(folder, tmp_path):
+    output = report("--compare", "before", "after", "--from", folder, "--out", tmp_path)
+    page = page_of(output)
+    assert "Of 2 settings that both have: 1 better, 1 equal to the last bit." in page.text
+    assert "Only in after: rloo · cpu." in page.text
+    assert page.text.count("−2.00") >= 1
+    changes = pd.read_csv(tmp_path / "tables" / "changes.csv").set_index("estimator")
+    assert changes.loc["gumbel_softmax", "mean"] == pytest.approx(-2)
+    assert bool(changes.loc["straight_through", "same"])
+    level = sum(neg_elbo(Planned("gumbel_softmax", "constant", seed)) for seed in range(3)) / 3
+    assert changes.loc["gumbel_softmax", "mean_1"] == pytest.approx(level)
+
+
+def test_a_comparison_with_itself_is_equal_to_the_last_bit(folder, tmp_path):
+    output = report("--compare", f"{folder}/before", "before", "--from", folder, "--out", tmp_path)
+    assert "Of 2 settings that both have: 2 equal to the last bit." in page_of(output).text
+    assert (
+        "Code, packages and machine are the same, and the configurations of the runs that both have"
+        in page_of(output).text
+    )
+
+
+def test_a_comparison_without_anything_in_common_says_so(folder, tmp_path):
+    StoreWriter(tmp_path).sweep("alone", [Planned("rloo", "none", 0)], epochs=1, images=False)
+    page = page_of(report("--compare", "before", f"{tmp_path}/alone", "--from", folder, "--out", tmp_path / "c"))
+    assert "no setting in common" in page.text
+
+
+def test_watching_builds_until_no_sweep_runs(folder, tmp_path, monkeypatch):
+    waited: list[float] = []
+
+    def end_of_the_sweep(seconds: float) -> None:
+        waited.append(seconds)
+        _set_status("FINISHED")
+
+    def _set_status(status: str) -> None:
+        with sqlite3.connect(folder / "mlflow.db") as database:
+            database.execute(
+                "UPDATE runs SET status = ? WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'harness.kind'"
+                " AND value = 'sweep')",
+                (status,),
+            )
+
+    _set_status("RUNNING")
+    monkeypatch.setattr(report_command.time, "sleep", end_of_the_sweep)
+    output = report("--experiment", "before", "--from", folder, "--out", tmp_path, "--watch", "7s")
+    assert waited == [7]
+    assert output.count("report: ") == 2
+    assert output.count("6 finished") == 2
+    assert '<meta http-equiv="refresh" content="7">' in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compare", "before", "after", "--watch"], "--compare: expected neither"),
+        (["--ui-url", "javascript:alert(1)"], "--ui-url: expected http://… or https://…"),
+        (["--group-by", "nothing"], "--group-by: expected one of"),
+        (["--metric", "nothing"], "--metric: expected one of"),
+        (["--baseline", "gumbel_sofmax"], "Did you mean 'gumbel_softmax'?"),
+        (["--watch", "soon"], "expected a number and one of"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(folder, arguments, message, capfd):
+    from harness.cli import main
+
+    more = [] if "--compare" in arguments else ["--experiment", "before"]
+    with pytest.raises(SystemExit) as ended:
+        main(["report", *more, "--from", str(folder), *arguments])
+    assert ended.value.code == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("tracking", "expected"),
+    [
+        (None, "http://127.0.0.1:5000"),
+        ("sqlite:////x/mlflow.db", "http://127.0.0.1:5000"),
+        ("https://user:secret@host:8443/mlflow/", "https://host:8443/mlflow"),
+    ],
+)
+def test_links_lead_to_the_server_without_its_password(tracking, expected):
+    assert report_command._ui(None, tracking) == expected
+    assert report_command._ui("http://elsewhere", tracking) == "http://elsewhere"
+
+
+def test_a_report_into_the_results_of_a_sweep_is_told_where_they_are_named(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for results in ([], ["--from", str(tmp_path / "none")]):
+        with pytest.raises(SystemExit) as end:
+            main(["report", "--experiment", "before", *results, "--out", str(folder)])
+        assert end.value.code == 2
+        assert capsys.readouterr().err == (
+            f"--out: expected a folder for the report, got the results {folder}. To report them: --from {folder}\n"
+        )
+    with pytest.raises(SystemExit) as end:
+        main(["report", "--from", str(tmp_path / "none")])
+    assert end.value.code == 2
+    assert "give the folder of its results (--from) or --tracking-uri" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""The command line in this process or in one of its own, a small grid for it, and how it refuses."""
+
+import gc
+import io
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest.mock import patch
+
+from harness.cli import main
+from harness.events import TERMINAL, Record
+from harness.execution.executor import Executor, Job, Lost, records_of
+from harness.options import NEVER, SavingEvery
+from harness.plugins.registry import load_registry
+from harness.training.run_controls import RunControls
+
+TINY = """
+name: tiny
+question: Does it run?
+data: {train_size: 100}
+model: {n_latents: 3, n_categories: 4, hidden: [16]}
+training: {epochs: 2, batch_size: 50}
+evaluation: {bound_samples: 2, n_images: 2}
+estimators: [straight_through, gumbel_softmax]
+seeds: [0, 1]
+"""
+Done = subprocess.CompletedProcess[str]
+
+
+class InThisProcess(Executor):
+    """Computes the runs where it is, one after the other: a worker takes 3 s of a core to start."""
+
+    def __init__(
+        self, *, workers: int, threads: int = 1, plugins: Sequence[Path] = (), saving: SavingEvery = NEVER
+    ) -> None:
+        self.workers, self.n_runs, self.registry = workers, 0, load_registry(plugins)
+        self.controls = RunControls(saving.seconds, saving.epochs, self.is_stopping, saving.model)
+        self.records: Iterator[Record] | None = None
+        self.stops = False
+
+    def is_stopping(self) -> bool:
+        return self.stops
+
+    def start(self, n_runs: int) -> None:
+        self.n_runs = n_runs
+
+    def __len__(self) -> int:
+        return min(self.workers, self.n_runs)
+
+    def n_free(self, device: str) -> int:
+        return int(self.records is None)
+
+    def submit(self, job: Job) -> None:
+        self.records = records_of(Job.from_bytes(job.to_bytes()), self.registry, self.controls)
+
+    def poll(self, timeout_s: float) -> list[Record | Lost]:
+        record = Record.from_bytes(next(self.records).to_bytes())
+        if isinstance(record.event, TERMINAL):
+            self.close()
+        return [record]
+
+    def kill(self, run_key: str) -> None:
+        self.close()
+
+    def ask_to_stop(self) -> None:
+        self.stops = True
+
+    def close(self) -> None:
+        if self.records is not None:
+            self.records.close()
+        self.records = None
+
+
+def harness(*arguments: object, cwd: Path | None = None, **environment: str) -> Done:
+    """Run a command in this process, runs of local workers too."""
+    given = [str(argument) for argument in arguments]
+    output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with (
+        patch.dict(os.environ, {"COLUMNS": "80"} | environment),
+        patch("harness.sweep.run.LocalExecutor", InThisProcess),
+        chdir(cwd) if cwd else nullcontext(),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+    ):
+        try:
+            main(given)
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            gc.unfreeze()
+    return Done(given, code, *(stream.buffer.getvalue().decode() for stream in (output, errors)))
+
+
+def harness_process(*arguments: object, cwd: Path | None = None, **environment: str) -> Done:
+    """Run a command in a process of its own. `run` has one worker unless the test says otherwise."""
+    given = [str(argument) for argument in arguments]
+    if given[:1] == ["run"] and not {"--workers", "--executor", "--dry-run"} & set(given):
+        given += ["--workers", "1"]
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *given],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "80"} | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def grid_file(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path:
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def assert_refused(done: Done, pattern: str) -> None:
+    """Exit code 2 and one line on stderr that matches."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert re.search(pattern, done.stderr), done.stderr

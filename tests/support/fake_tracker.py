@@ -1,0 +1,56 @@
+"""A store that keeps what it is told to write, and fails as it is told."""
+
+import threading
+
+from harness.events import EpochDone, Event, Finished, Record, Started
+from harness.status.note import Outcome
+from harness.storage.journal import Attempt
+from harness.storage.sweep_state import Span
+from harness.sweep.store_thread import Store
+from harness.tracking.refusals import Refusals
+
+Gate = threading.Event
+
+
+class FakeTracker:
+    """Keeps what it is told to write; waits at the gate before each write; fails as it is told."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.written: list[list[Record]] = []
+        self.refusals = Refusals()
+        self.closed: list[str] = []
+        self.error = error
+        self.gate, self.entered = Gate(), Gate()
+        self.gate.set()
+
+    def write(self, records: list[Record], attempt: Attempt) -> None:
+        self.entered.set()
+        assert self.gate.wait(10)
+        if self.error is not None:
+            raise self.error
+        self.written.append(records)
+
+    def close_sweep(self, status: str, counts: dict[str, int], spans: dict[str, Span], told: Outcome) -> None:
+        self.closed.append(status)
+
+
+class Said:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def new_store(tracker: FakeTracker, said: Said | None = None) -> Store:
+    return Store(lambda: tracker, said or Said())  # type: ignore[arg-type]
+
+
+def attempt_of(key: str, epochs: int = 2) -> Attempt:
+    events: list[Event] = [Started({}), *(EpochDone(i, i, 0.0, {}) for i in range(epochs)), Finished(2, {})]
+    return Attempt([Record(key, i, event) for i, event in enumerate(events)])
+
+
+def write(store: Store, attempt: Attempt) -> None:
+    for record in attempt.records:
+        store.write(record, attempt)
