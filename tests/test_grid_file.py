@@ -11,7 +11,7 @@ import pytest
 
 from harness.cli import main
 from harness.commands.grid_argument import GridFile, is_pipe, open_grid
-from harness.execution.spawning import without_main_module
+from harness.execution.local import without_main_module
 from harness.grid.load import GridError
 from harness.plugins.registry import load_registry
 from harness.storage.plan import freeze, made_by

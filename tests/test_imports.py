@@ -146,7 +146,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_workers_start_without_what_takes_long_to_import() -> None:
     """MLflow never, nor reports, which are not sent to a cluster; the others would take a good part of the start."""
     heavy = {"mlflow", "reports", "scipy", "pandas", "matplotlib"}
-    names = "harness.execution.ray_worker, harness.execution.executor, harness.train, harness.plugins.registry"
+    names = "harness.execution.ray_worker, harness.execution.local, harness.train, harness.plugins.registry"
     code = f"import sys, {names}; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

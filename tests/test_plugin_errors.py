@@ -16,7 +16,8 @@ from estimators.conformance.__main__ import main as conformance
 from harness.cli import main
 from harness.config import RunConfig
 from harness.events import Diverged, Failed, Finished, Record, Started
-from harness.execution.executor import Job, records_of
+from harness.execution.executor import Job
+from harness.execution.worker import records_of
 from harness.grid.load import Grid, load_grid
 from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry

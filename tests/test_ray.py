@@ -22,7 +22,8 @@ from harness.cli import main
 from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Finished, Image, Interrupted, Record, Started
 from harness.execution.dispatch import Dispatch
-from harness.execution.executor import Executor, Job, LocalExecutor
+from harness.execution.executor import Executor, Job
+from harness.execution.local import LocalExecutor
 from harness.execution.ray import ClusterError, RayExecutor, _Task, environment, token_hint
 from harness.grid.load import load_grid
 from harness.options import Policy, RayOptions, SavingEvery

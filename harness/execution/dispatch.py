@@ -14,7 +14,7 @@ from typing import final
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, Event, Failed, Interrupted, Record, Started
-from harness.execution.executor import Executor, Job, Lost
+from harness.execution.executor import Executor, Job, LostRun
 from harness.execution.memory_guard import MemoryGuard
 from harness.options import Policy
 
@@ -65,7 +65,7 @@ class Dispatch:
                 self._on_stop()
                 self._executor.ask_to_stop()
             for item in self._executor.poll(self._patience()):
-                yield self._lost(item) if isinstance(item, Lost) else self._received(item)
+                yield self._lost(item) if isinstance(item, LostRun) else self._received(item)
             yield from self._over_limits()
 
     def _push(self, run: RunConfig, not_before: float) -> None:
@@ -101,7 +101,7 @@ class Dispatch:
             self._forget(key)
         return record
 
-    def _lost(self, lost: Lost) -> Record:
+    def _lost(self, lost: LostRun) -> Record:
         return Record.now(lost.run_key, self._crashed(lost.run_key, lost.why, Failed(lost.why, crashed=True)))
 
     def _crashed(self, key: str, why: str, failed: Event) -> Event:

@@ -17,8 +17,8 @@ from typing import Any, final
 from harness.environment import expanded
 from harness.errors import UserError
 from harness.events import TERMINAL, Record
-from harness.execution.deadlines import after, beside
-from harness.execution.executor import Executor, Gone, Job, Lost
+from harness.execution.deadlines import call_with_deadline, deadline
+from harness.execution.executor import Executor, ExecutorError, Job, LostRun
 from harness.execution.ray_worker import Code, Setup, StopFlag, code_here, compute, difference
 from harness.options import NEVER, RayOptions, SavingEvery
 from harness.provenance import PACKAGE, git_state
@@ -68,7 +68,7 @@ class RayExecutor(Executor):
         files = tuple((path.name, path.read_bytes()) for path in dict.fromkeys(path.resolve() for path in plugins))
         self._setup = Setup(code_here(), git_state(PACKAGE), threads, saving, files)
         self._tasks: dict[str, _Task] = {}
-        self._lost: list[Lost] = []
+        self._lost: list[LostRun] = []
         self._ray: Any = None
         self._cluster = _Cluster(threads)
 
@@ -78,7 +78,7 @@ class RayExecutor(Executor):
         ray = self._connected()
         try:
             self._check_cluster()
-        except (ClusterError, Gone):
+        except (ClusterError, ExecutorError):
             self.close()
             raise
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -119,7 +119,7 @@ class RayExecutor(Executor):
         stream = remote.options(name=job.run.name).remote(self._shared_setup, job.to_bytes(), self._flag)
         self._tasks[job.run.key] = _Task(stream, device)
 
-    def poll(self, timeout_s: float) -> list[Record | Lost]:
+    def poll(self, timeout_s: float) -> list[Record | LostRun]:
         self._cluster.nodes()  # which notices that the cluster is gone, before Ray ends this process without a word
         if self._lost:
             found, self._lost = self._lost, []
@@ -140,7 +140,7 @@ class RayExecutor(Executor):
         self._flag.set.remote()
         for key in [key for key, task in self._tasks.items() if not task.has_begun]:
             self.kill(key)
-            self._lost.append(Lost(key, "stopped before it began"))
+            self._lost.append(LostRun(key, "stopped before it began"))
 
     def close(self) -> None:
         if self._ray is None:
@@ -155,7 +155,7 @@ class RayExecutor(Executor):
             ray.shutdown()  # ends what was started here; on a cluster, all processes of this sweep
 
         with suppress(TimeoutError):  # there is nobody left to tell
-            beside(end, after(CLOSE_S))
+            call_with_deadline(end, deadline(CLOSE_S))
 
     def missing_reason(self, device: str) -> str | None:
         if device == "cpu":
@@ -166,7 +166,7 @@ class RayExecutor(Executor):
             return "cuda: no node of the Ray cluster has a GPU"
         return None
 
-    def _receive(self, run_key: str) -> Record | Lost:
+    def _receive(self, run_key: str) -> Record | LostRun:
         try:
             record = Record.from_bytes(self._ray.get(next(self._tasks[run_key].stream), timeout=CHECK_S))
         except StopIteration:
@@ -178,9 +178,9 @@ class RayExecutor(Executor):
             del self._tasks[run_key]
         return record
 
-    def _forgotten(self, run_key: str, why: str) -> Lost:
+    def _forgotten(self, run_key: str, why: str) -> LostRun:
         self.kill(run_key)  # it may live where nothing is heard of it
-        return Lost(run_key, why)
+        return LostRun(run_key, why)
 
     def _connected(self) -> Any:
         """Return ray, connected to the cluster: the one of the address, or one of this machine that is started now."""
@@ -214,11 +214,15 @@ class _Cluster:
         """Return the resources of each node that is alive, by its id."""
         if time.monotonic() - self._looked >= LOOK_EVERY_S:
             try:
-                found = beside(self.ray.nodes, after(SILENT_S))
+                found = call_with_deadline(self.ray.nodes, deadline(SILENT_S))
             except TimeoutError:
-                raise Gone(f"the Ray cluster has not answered for {SILENT_S:g} s; its head may be gone") from None
+                raise ExecutorError(
+                    f"the Ray cluster has not answered for {SILENT_S:g} s; its head may be gone"
+                ) from None
             except self.ray.exceptions.RayError as error:
-                raise Gone(f"the Ray cluster does not answer ({in_one_line(error)}); its head may be gone") from error
+                raise ExecutorError(
+                    f"the Ray cluster does not answer ({in_one_line(error)}); its head may be gone"
+                ) from error
             self._nodes = {node["NodeID"]: node["Resources"] for node in found if node["Alive"]}
             self._looked = time.monotonic()
         return self._nodes

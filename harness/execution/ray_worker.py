@@ -104,7 +104,8 @@ def compute(setup: Setup, message: bytes, flag: Any) -> Iterator[bytes]:
     if (why := difference(setup.code)) is not None:
         raise RuntimeError(f"{why}. Install the same on every node.")
     from harness.events import Started
-    from harness.execution.executor import Job, prepare_process, records_of
+    from harness.execution.executor import Job
+    from harness.execution.worker import prepare_process, records_of
     from harness.training.run_controls import RunControls
 
     prepare_process(setup.threads)

@@ -15,8 +15,9 @@ from harness.config import RunConfig
 from harness.errors import UserError
 from harness.events import Checkpoint, EpochDone, Interrupted, Note, Record, Skipped, Started, Weights, is_cut_short
 from harness.execution.dispatch import Dispatch
-from harness.execution.executor import Executor, Gone, Job, LocalExecutor
+from harness.execution.executor import Executor, ExecutorError, Job
 from harness.execution.forecast import epoch_costs, longest_first
+from harness.execution.local import LocalExecutor
 from harness.execution.signals import Signals
 from harness.grid.load import Grid
 from harness.options import Options, Policy
@@ -149,10 +150,10 @@ class Driver:
             executor.close()
             self.stop("interrupted by the user")
             return True
-        except Gone as gone:
-            self.progress.say(f"stopped: {gone}")
+        except ExecutorError as error:
+            self.progress.say(f"stopped: {error}")
             executor.close()
-            self.stop(str(gone))
+            self.stop(str(error))
             return True
         return dispatch.is_stopping
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from harness.events import Record
-from harness.execution.deadlines import beside
+from harness.execution.deadlines import call_with_deadline
 from harness.status.note import Outcome, outcome
 from harness.status.progress import Progress
 from harness.storage import last_command
@@ -151,7 +151,7 @@ class Store:
         """Do it beside the main thread: a database that is silent would keep that deaf for Ctrl-C."""
         self._has_moved()  # it may have had nothing to do until now
         with suppress(TimeoutError):  # that it is lost was said
-            beside(action, self._lose_if_silent)
+            call_with_deadline(action, self._lose_if_silent)
 
     def _lose_if_silent(self) -> bool:
         if time.monotonic() - self._beat > PATIENCE_S:
