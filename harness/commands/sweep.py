@@ -123,7 +123,7 @@ def run(
     ray = ray_options(executor, address, workers, gpus_per_run, env)
     if ray is not None and memory_limit is not None:
         raise Refused("--memory-limit: expected none with --executor ray, where each node's Ray guards its own memory.")
-    code_version = plan.made_by(plugins)  # before the classes load: an edit meanwhile then shows
+    code_version = plan.code_version(plugins)  # before the classes load: an edit meanwhile then shows
     registry = load_registry(plugins)
     grid = grid_file.load(registry, out)
     selected = select(grid.runs, only)

@@ -12,7 +12,7 @@ from harness.grid.load import Grid
 from harness.grid.yaml_nodes import SourceError, read_text
 from harness.storage import plan
 from harness.storage.journal import Attempt, Journal, add, attempts
-from harness.storage.plan_file import Frozen, Planned
+from harness.storage.plan_file import Plan, PlannedRun
 
 
 def is_measured(metric: str) -> bool:
@@ -46,7 +46,7 @@ class Sweep:
     spans: dict[str, Span] = field(default_factory=dict, repr=False)
     origins: dict[str, str] = field(default_factory=dict, repr=False)  # the code that finished runs were made with
     starts: dict[str, int] = field(default_factory=dict, repr=False)  # how often the newest attempt was started
-    costs: Mapping[str, float] = field(default_factory=dict, repr=False)  # forecasts of an epoch of each setting
+    epoch_costs: Mapping[str, float] = field(default_factory=dict, repr=False)  # forecasts of an epoch of each setting
 
     def add(self, record: Record) -> Attempt:
         """Take note of a record; return its attempt, with it and all records of the same attempt before it."""
@@ -114,26 +114,26 @@ def read_status(grid_path: Path, out: Path, plugins: Sequence[Path], text: str |
         text = read_text(grid_path) if text is None else text
     except SourceError:  # building the grid says what is wrong with it
         return None
-    folder = plan.folder_of(out, grid_path, text)
-    runs = plan.names(folder, text, plugins) if folder else None
+    folder = plan.sweep_folder(out, grid_path, text)
+    runs = plan.planned_runs(folder, text, plugins) if folder else None
     return None if folder is None or runs is None else _outlined(folder, text, runs)
 
 
-def read_planned(grid_path: Path, out: Path, text: str | None = None) -> tuple[Sweep, Frozen] | None:
+def read_planned(grid_path: Path, out: Path, text: str | None = None) -> tuple[Sweep, Plan] | None:
     """Return a sweep as it was last run with this text: for a grid that cannot be built without its plug-ins."""
     try:
         text = read_text(grid_path) if text is None else text
     except SourceError:
         return None
-    folder = plan.folder_of(out, grid_path, text)
-    stored = plan.planned(folder, text) if folder else None
+    folder = plan.sweep_folder(out, grid_path, text)
+    stored = plan.plan_of_text(folder, text) if folder else None
     return None if folder is None or stored is None else (_outlined(folder, text, stored.runs), stored)
 
 
-def _outlined(folder: Path, text: str, runs: Sequence[Planned]) -> Sweep:
+def _outlined(folder: Path, text: str, runs: Sequence[PlannedRun]) -> Sweep:
     known = cast(tuple[RunConfig, ...], runs)  # their keys, names and labels are all that is asked for
     sweep = Sweep(Grid(folder.name, known, text), folder, known)
-    sweep.costs = {run.label: run.setting.cost for run in runs if run.setting.cost is not None}
+    sweep.epoch_costs = {run.label: run.setting.epoch_cost for run in runs if run.setting.epoch_cost is not None}
     journal = Journal(folder)
     for record in journal.read(pictures=False, epochs=False):
         sweep.add(record)

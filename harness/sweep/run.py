@@ -28,7 +28,7 @@ from harness.status.progress import Progress
 from harness.storage.checkpoint_files import CheckpointFiles
 from harness.storage.journal import Journal
 from harness.storage.lease import Lease
-from harness.storage.plan import freeze, keep_text
+from harness.storage.plan import save_grid_text, save_plan
 from harness.storage.sweep_state import Sweep, differing_metric, origin, read_sweep
 from harness.storage.weight_files import WeightFiles
 from harness.sweep.store_thread import Store
@@ -73,13 +73,13 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         registry = load_registry(options.plugins)
         if runs:
             with process_state.kept():
-                sweep.costs = epoch_costs(grid.runs, registry)
-        for line in freeze(
-            lease.folder, grid, options.code_version, options.plugins, sweep.costs
+                sweep.epoch_costs = epoch_costs(grid.runs, registry)
+        for line in save_plan(
+            lease.folder, grid, options.code_version, options.plugins, sweep.epoch_costs
         ):  # nothing was refused
             progress.say(line)
         if options.keeps_grid and options.grid_path is not None:
-            keep_text(options.grid_path, grid.text, progress.say)
+            save_grid_text(options.grid_path, grid.text, progress.say)
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
             starting = f"{len(executor)} workers start; " if len(executor) else ""
