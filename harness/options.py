@@ -57,4 +57,4 @@ class Options:
     grid_path: Path | None = None
     conformance: str | None = None  # of the plug-ins: passed, or skipped by --no-check
     keeps_grid: bool = False  # the grid came through a pipe: `grid_path` is where to store it
-    code_version: str | None = None  # the code that read the grid (harness.storage.plan)
+    plan_fingerprint: str | None = None  # of the code that read the grid (harness.storage.plan)

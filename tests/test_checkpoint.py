@@ -13,8 +13,8 @@ from harness.config import DiagnosticsConfig, ModelConfig, RunConfig, TrainingCo
 from harness.events import Checkpoint, EpochDone, Event, Finished, Image, Interrupted, Latents, Record, Started
 from harness.schedules import Exponential, Learned
 from harness.storage import checksummed_file
+from harness.storage.attempt import Attempt
 from harness.storage.checkpoint_files import CheckpointFiles
-from harness.storage.journal import Attempt
 from harness.storage.sweep_state import is_measured
 from harness.train import train
 from harness.training.checkpoint import label_of

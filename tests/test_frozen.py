@@ -21,8 +21,8 @@ from estimators import REGISTRY
 from harness.grid.load import Grid, load_grid
 from harness.plugins.registry import load_registry
 from harness.storage import checksummed_file, plan
-from harness.storage.checksummed_file import Damaged
-from harness.storage.plan import code_version, last_plugins, planned_runs, save_plan, sweep_folder
+from harness.storage.checksummed_file import DamagedError
+from harness.storage.plan import last_plugins, plan_fingerprint, planned_runs, save_plan, sweep_folder
 from harness.storage.plan_changes import MAX_LINES, WIDTH, Changes, compare_plans, describe
 from harness.storage.plan_file import Plan, PlannedRun, Setting, make_plan, read_plan, to_bytes
 
@@ -193,7 +193,7 @@ def test_a_new_version_of_the_code_alone_is_no_change(folder: Path, load_text: L
     grid = load_text(GRID)
     save_plan(folder, grid, "one")
     assert save_plan(folder, grid, "two") == []
-    assert read_plan(folder / "frozen.json").code_version == "two"
+    assert read_plan(folder / "frozen.json").fingerprint == "two"
     assert stored(folder) == {"frozen.json"}
 
 
@@ -281,20 +281,20 @@ seeds: {{count: {seeds}}}
     [
         b"",
         b"garbage",
-        checksummed_file.seal(b"{}"),
-        checksummed_file.seal(b"[]"),
-        checksummed_file.seal(b"\xff"),
-        checksummed_file.seal(b'{"format": 2, "runs": []}'),
-        checksummed_file.seal(b'{"format": 2, "settings": [{"label": "a"}], "shared": {}, "runs": []}'),
-        checksummed_file.seal(b'{"format": 2, "settings": 3, "shared": {}, "runs": []}'),
-        checksummed_file.seal(gzip.compress(b'{"format": 2}')[:-9]),
-        checksummed_file.seal(b"\x1f\x8bgarbage"),
+        checksummed_file.add_checksum(b"{}"),
+        checksummed_file.add_checksum(b"[]"),
+        checksummed_file.add_checksum(b"\xff"),
+        checksummed_file.add_checksum(b'{"format": 2, "runs": []}'),
+        checksummed_file.add_checksum(b'{"format": 2, "settings": [{"label": "a"}], "shared": {}, "runs": []}'),
+        checksummed_file.add_checksum(b'{"format": 2, "settings": 3, "shared": {}, "runs": []}'),
+        checksummed_file.add_checksum(gzip.compress(b'{"format": 2}')[:-9]),
+        checksummed_file.add_checksum(b"\x1f\x8bgarbage"),
     ],
 )
 def test_a_damaged_file_is_set_aside_with_a_line(folder: Path, load_text: Load, content: bytes) -> None:
     path = folder / "frozen.json"
     path.write_bytes(content)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedError):
         read_plan(path)
     assert planned_runs(folder, GRID) is None
     grid = load_text(GRID)
@@ -307,19 +307,22 @@ def test_a_damaged_file_is_set_aside_with_a_line(folder: Path, load_text: Load, 
 
 
 def test_a_plan_of_an_older_version_is_kept_with_a_line(folder: Path, load_text: Load) -> None:
-    path, old = folder / "frozen.json", checksummed_file.seal(b'{"format": 1, "columns": {}, "settings": [["a", 1]]}')
+    path, old = (
+        folder / "frozen.json",
+        checksummed_file.add_checksum(b'{"format": 1, "columns": {}, "settings": [["a", 1]]}'),
+    )
     path.write_bytes(old)
     assert planned_runs(folder, GRID) is None
     assert last_plugins(folder) == ()
     grid = load_text(GRID)
-    assert save_plan(folder, grid, code_version()) == [
+    assert save_plan(folder, grid, plan_fingerprint()) == [
         f"{path}: expected a plan of format 2, got format 1. It is kept as frozen-0001.json; earlier edits of the grid"
         " are not reported."
     ]
     assert (folder / "frozen-0001.json").read_bytes() == old
     check_is(read_plan(path), grid)
     assert planned_runs(folder, GRID) is not None
-    assert save_plan(folder, grid, code_version()) == []
+    assert save_plan(folder, grid, plan_fingerprint()) == []
     assert stored(folder) == {"frozen.json", "frozen-0001.json"}
 
 
@@ -329,7 +332,7 @@ def test_flipped_bytes_are_seen(folder: Path, load_text: Load) -> None:
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):  # tests/test_sealed.py flips every bit
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedError):
             read_plan(path)
 
 
@@ -349,7 +352,7 @@ def test_a_grid_that_cannot_be_stored_is_one_line(
 
 def test_runs_are_known_by_the_text(folder: Path, load_text: Load) -> None:
     grid = load_text(GRID)
-    save_plan(folder, grid, code_version())
+    save_plan(folder, grid, plan_fingerprint())
     found = planned_runs(folder, GRID)
     assert found is not None
     assert [(run.key, run.name, run.label) for run in found] == [(run.key, run.name, run.label) for run in grid.runs]
@@ -369,14 +372,14 @@ def test_a_plugin_is_part_of_what_makes_the_runs(folder: Path, tmp_path: Path, l
     plugin, text = tmp_path / "mine.py", GRID + "description: with a plugin\n"
     plugin.write_text(PLUGIN)
     text = text.replace("straight_through", "mine")
-    save_plan(folder, load_text(text, load_registry([plugin])), code_version([plugin]))
+    save_plan(folder, load_text(text, load_registry([plugin])), plan_fingerprint([plugin]))
     found = planned_runs(folder, text, [plugin])
     assert found is not None
     assert {run.key for run in found} == {run.key for run in load_text(text, load_registry([plugin])).runs}
     assert planned_runs(folder, text) is None
     plugin.write_text(PLUGIN + "\n# edited\n")
     assert planned_runs(folder, text, [plugin]) is None
-    lines = save_plan(folder, load_text(text, load_registry([plugin])), code_version([plugin]))
+    lines = save_plan(folder, load_text(text, load_registry([plugin])), plan_fingerprint([plugin]))
     assert re.fullmatch(r"  estimator\.source: [0-9a-f]{8} → [0-9a-f]{8} \(4 runs\)", lines[-1])
     assert planned_runs(folder, text, [plugin]) is not None
     plugin.unlink()
@@ -387,21 +390,21 @@ def test_a_plugin_that_reads_other_code_is_not_trusted(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     for extra in ("import numpy", "from my_package.parts import A", "from . import other", "def f(): import foo", "?"):
         plugin.write_text(f"{PLUGIN}\n{extra}\n")
-        assert code_version([plugin]) is None
+        assert plan_fingerprint([plugin]) is None
     plugin.write_text(f"{PLUGIN}\nimport math, torch.nn\nfrom collections.abc import Mapping\n")
-    assert code_version([plugin]) not in (None, code_version())
+    assert plan_fingerprint([plugin]) not in (None, plan_fingerprint())
 
 
 def test_installed_plugins_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "mine:Mine", "harness.estimators")
     monkeypatch.setattr(plan, "entry_points", lambda group: (point,))
-    assert code_version() is None
+    assert plan_fingerprint() is None
 
 
 def test_other_sources_of_the_harness_are_noticed(
     folder: Path, load_text: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_plan(folder, load_text(GRID), code_version())
+    save_plan(folder, load_text(GRID), plan_fingerprint())
     assert planned_runs(folder, GRID) is not None
     monkeypatch.setattr(plan, "source_sha256", lambda: "other")
     assert planned_runs(folder, GRID) is None
@@ -422,7 +425,7 @@ def test_the_folder_of_a_grid_is_found_by_its_name_or_its_files(tmp_path: Path) 
 
 def test_runs_are_known_without_torch(folder: Path, load_text: Load) -> None:
     load_text(GRID)
-    save_plan(folder, load_text(GRID), code_version())
+    save_plan(folder, load_text(GRID), plan_fingerprint())
     code = (
         "import sys; from pathlib import Path; from harness.storage.plan import planned_runs, sweep_folder\n"
         "assert not {'torch', 'harness.grid.load', 'pydantic'} & sys.modules.keys()\n"

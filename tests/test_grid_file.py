@@ -14,7 +14,7 @@ from harness.commands.grid_argument import GridFile, is_pipe, open_grid
 from harness.execution.local import without_main_module
 from harness.grid.load import GridError
 from harness.plugins.registry import load_registry
-from harness.storage.plan import code_version, save_plan
+from harness.storage.plan import plan_fingerprint, save_plan
 
 ROOT = Path(__file__).parent.parent
 GRID = """name: piped
@@ -94,7 +94,7 @@ def test_status_of_a_sweep_from_a_pipe(tmp_path: Path, capsys: pytest.CaptureFix
     folder = tmp_path / "piped"
     folder.mkdir()
     grid = GridFile(Path("/dev/stdin"), "-", GRID).load(load_registry(), tmp_path)
-    save_plan(folder, grid, code_version())
+    save_plan(folder, grid, plan_fingerprint())
     assert called("status", "--grid", pipe(GRID), "--out", tmp_path, "--json") == 0
     assert json.loads(capsys.readouterr().out)["next"] == []  # no file to name
     (folder / "grid.yaml").write_text(GRID)

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("estimators", "harness", "reports")
 
-BOTTOM = "config devices environment errors events names options process_state provenance schedules terminal units"
+BOTTOM = "atomic_file config devices environment errors events names options process_state provenance schedules terminal units"
 REPORTS = "reports reports.compare reports.report reports.page reports.store reports.ambient reports.contract"
 MAY_IMPORT = {
     "cli": f"commands {BOTTOM} reports.contract",
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "training": f"datasets estimators {BOTTOM}",
     "plugins": f"estimators {BOTTOM}",
     "config": "datasets estimators names schedules reports.contract",
-    "datasets": "environment errors",
+    "datasets": "atomic_file environment errors",
     "environment": "errors",
     "process_state": "devices",
     "units": "options",

@@ -17,7 +17,8 @@ from harness.events import (
     Skipped,
     Started,
 )
-from harness.storage.journal import Attempt, Journal, JournalError, attempts, line_of
+from harness.storage.attempt import Attempt, newest_attempts
+from harness.storage.journal import Journal, JournalError, line_of
 
 EVENTS: list[Event] = [
     Started({"torch": "2"}),
@@ -128,7 +129,7 @@ def test_the_newest_attempt_counts() -> None:
         EpochDone(1, 10, 0.6, {}),
         EpochDone(2, 20, 1.2, {}),
     ]
-    attempt = attempts(Record(run_key="a", time_ms=i, event=e) for i, e in enumerate(history))["a"]
+    attempt = newest_attempts(Record(run_key="a", time_ms=i, event=e) for i, e in enumerate(history))["a"]
     assert attempt.status == "running"
     assert [e.epoch for e in attempt.epochs] == [1, 2]
     assert attempt.records[0].time_ms == 3
@@ -203,7 +204,7 @@ def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) ->
         (Diverged(3, "loss is nan"), ours, False),
     ]:
         history: list[Event] = [*cut[:2], end, Started(start), EpochDone(2, 20, 1.0, {})]
-        attempt = attempts(Record("a", i, event) for i, event in enumerate(history))["a"]
+        attempt = newest_attempts(Record("a", i, event) for i, event in enumerate(history))["a"]
         assert ([e.epoch for e in attempt.epochs] == [1, 2]) is same, end
         assert attempt.status == "running"
         assert attempt.is_repeat(EpochDone(1, 10, 0.7, {})) is same

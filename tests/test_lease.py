@@ -26,7 +26,7 @@ from harness.storage.lease import EXPIRES_S, Lease, LeaseError, holder
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness import lease
+from harness.storage import lease
 with lease.Lease(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -272,7 +272,7 @@ def test_a_stopped_process_finds_its_lease_taken(tmp_path: Path) -> None:
 TAKER = """
 import errno, fcntl, sys
 from pathlib import Path
-from harness import lease
+from harness.storage import lease
 def flock(*_): raise OSError(errno.ENOLCK, "no locks")
 fcntl.flock, lease.SETTLE_S, host = flock, 0.2, sys.argv[1]
 lease.boot = lambda: host
@@ -367,15 +367,19 @@ def test_clocks_are_compared_where_nothing_can_be_written(tmp_path: Path, monkey
     assert 4 < found.age_s < 60
 
 
-WHOLE = checksummed_file.seal(json.dumps(OTHER).encode())
+WHOLE = checksummed_file.add_checksum(json.dumps(OTHER).encode())
 damaged = st.one_of(
     st.binary(max_size=100),
     st.integers(0, len(WHOLE) - 1).map(lambda length: WHOLE[:length]),
     st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(1, 255)).map(
         lambda at: WHOLE[: at[0]] + bytes([WHOLE[at[0]] ^ at[1]]) + WHOLE[at[0] + 1 :]
     ),
-    st.sampled_from([b"[]", b"null", b"{}", b"1", b'{"id": 1}', b'{"a": "b"}', b"\xff"]).map(checksummed_file.seal),
-    st.sampled_from(sorted(OTHER)).map(lambda key: checksummed_file.seal(json.dumps(OTHER | {key: None}).encode())),
+    st.sampled_from([b"[]", b"null", b"{}", b"1", b'{"id": 1}', b'{"a": "b"}', b"\xff"]).map(
+        checksummed_file.add_checksum
+    ),
+    st.sampled_from(sorted(OTHER)).map(
+        lambda key: checksummed_file.add_checksum(json.dumps(OTHER | {key: None}).encode())
+    ),
 )
 
 

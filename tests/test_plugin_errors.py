@@ -154,7 +154,7 @@ def finished(tmp_path: Path) -> Path:
     grid = load_grid(tmp_path / "grid.yaml", load_registry(plugins))
     folder = tmp_path / "results" / "mine"
     folder.mkdir(parents=True)
-    plan.save_plan(folder, grid, plan.code_version(plugins), plugins)
+    plan.save_plan(folder, grid, plan.plan_fingerprint(plugins), plugins)
     provenance = {"git_commit": None, "git_dirty": None, "packages": {"argmax-harness": "0", "torch": "2"}}
     with Journal(folder) as journal:
         for run in grid.runs:

@@ -15,7 +15,8 @@ from harness.config import RunConfig
 from harness.events import EpochDone, Record, Started
 from harness.execution.signals import Signals
 from harness.grid.load import Grid
-from harness.storage.journal import Attempt, Journal
+from harness.storage.attempt import Attempt
+from harness.storage.journal import Journal
 from harness.storage.sweep_state import Sweep
 from harness.sweep.run import Driver
 

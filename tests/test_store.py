@@ -20,7 +20,7 @@ from harness.grid.load import load_grid
 from harness.options import Options
 from harness.status.note import Outcome
 from harness.status.progress import PlainProgress
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span, read_sweep
 from harness.sweep.replay import open_store
 from harness.sweep.run import run_sweep

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from harness import atomic_file
 from harness.options import SavingEvery
 from harness.provenance import package_version, source_sha256
 
@@ -133,6 +134,6 @@ def written(name: str, content: bytes) -> Path:
         raise RuntimeError(f"{own}: expected a folder of this user's own, got another's. Remove it.")
     folder = own / hashlib.sha256(content).hexdigest()[:16]
     folder.mkdir(exist_ok=True)
-    partly = folder / f"{name}.{os.getpid()}"
-    partly.write_bytes(content)
-    return partly.replace(folder / name)
+    path = folder / name
+    atomic_file.write(path, content)
+    return path

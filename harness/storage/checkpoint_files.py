@@ -5,16 +5,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
+from harness import atomic_file
 from harness.events import Checkpoint
 from harness.storage import checksummed_file
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.training.checkpoint import label_of
 
 
 def _set_aside(path: Path) -> str:
     """Rename a file that is no checkpoint; say so."""
     try:
-        return f"It is kept as {checksummed_file.set_aside(path).name}"
+        return f"It is kept as {checksummed_file.rename_damaged(path).name}"
     except OSError as error:
         return f"It could not be renamed ({error.strerror})"
 
@@ -48,14 +49,14 @@ class CheckpointFiles:
             content = checksummed_file.read(path)
         except FileNotFoundError:
             return None
-        except checksummed_file.Damaged as error:
+        except checksummed_file.DamagedError as error:
             self._say(f"{error} {_set_aside(path)}; the run starts over.")
             return None
         except OSError as error:
             self._say(f"{path}: expected a checkpoint, got: {error.strerror}. {_set_aside(path)}; the run starts over.")
             return None
         label, _ = label_of(content)
-        fits = label.epoch <= len(attempt.epochs) and tuple(label.made_by) == attempt.made_by
+        fits = label.epoch <= len(attempt.epochs) and tuple(label.made_by) == attempt.code_version
         return content if fits else None
 
     def discard(self, run_key: str) -> None:
@@ -65,7 +66,7 @@ class CheckpointFiles:
 
     def keep_only(self, run_keys: Container[str]) -> None:
         """Forget the checkpoints of all other runs, and what killed drivers have written half."""
-        checksummed_file.remove_partials(self._folder)
+        atomic_file.remove_partials(self._folder)
         for path in self._folder.glob("*.ckpt"):
             if path.stem not in run_keys:
                 self.discard(path.stem)

@@ -12,14 +12,13 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from harness import atomic_file
 from harness.errors import UserError
-from harness.events import TERMINAL, EpochDone, Event, Image, Latents, Record, Started, Weights, is_cut_short
-from harness.provenance import maker
+from harness.events import Image, Record
 
 
 class JournalError(UserError):
@@ -174,13 +173,8 @@ class Journal:
         data = json.loads(text)
         del data["png"]
         if self.picture(data["sha256"]) is None:
-            target = self._images / f"{data['sha256']}.png"
-            partial = target.with_suffix(".partial")
-            with partial.open("wb") as file:
-                file.write(png)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
+            # 5 ms instead of 10, and a missing picture is noticed when it is read
+            atomic_file.write(self._images / f"{data['sha256']}.png", png, sync_folder=False)
         return json.dumps(data)
 
     def picture(self, sha256: str) -> bytes | None:
@@ -234,70 +228,3 @@ def line_of(text: str) -> bytes:
     """Return the line of the journal for a record's JSON: its checksum first."""
     body = text.encode()
     return f"{zlib.crc32(body):08x} ".encode() + body + b"\n"
-
-
-@dataclass
-class Attempt:
-    """One attempt at a run, from its first start on: cut short and gone on with, it stays the same attempt."""
-
-    records: list[Record] = field(default_factory=list)
-
-    @property
-    def end(self) -> Event | None:
-        """The event that ended the attempt, or None while it is under way (or was killed)."""
-        last = self.records[-1].event if self.records else None
-        return last if isinstance(last, TERMINAL) else None
-
-    @property
-    def status(self) -> str:
-        return self.end.kind if self.end is not None else "running"
-
-    @property
-    def epochs(self) -> list[EpochDone]:
-        return [r.event for r in self.records if isinstance(r.event, EpochDone)]
-
-    @property
-    def made_by(self) -> tuple[str | None, str | None] | None:
-        """The code that computes it, as `maker` tells; None if it never started."""
-        first = self.records[0].event
-        return maker(first.provenance) if isinstance(first, Started) else None
-
-    @property
-    def begun_ms(self) -> int:
-        """When it began; this identifies the attempt among those at the same run."""
-        return self.records[0].time_ms
-
-    def goes_on_with(self, event: Event) -> bool:
-        """Return whether an event belongs to this attempt: not if it starts another one.
-
-        A start goes on with an attempt that was cut short, if the same code made both; all others begin a new one.
-        """
-        if not isinstance(event, Started) or self.made_by is None:
-            return not isinstance(event, Started)
-        return is_cut_short(self.end) and self.made_by[0] is not None and maker(event.provenance) == self.made_by
-
-    def is_repeat(self, event: Event) -> bool:
-        """Return whether the attempt has this already: it went on from a checkpoint before it."""
-        if isinstance(event, EpochDone):
-            return any(known.epoch == event.epoch for known in self.epochs)
-        known = (record.event for record in self.records)
-        if isinstance(event, Image):
-            return (event.name, event.step) in ((e.name, e.step) for e in known if isinstance(e, Image))
-        return isinstance(event, Latents | Weights) and any(type(e) is type(event) for e in known)
-
-
-def attempts(records: Iterable[Record]) -> dict[str, Attempt]:
-    """Return the newest attempt of every run that the journal knows."""
-    newest: dict[str, Attempt] = {}
-    for record in records:
-        add(record, newest)
-    return newest
-
-
-def add(record: Record, newest: MutableMapping[str, Attempt]) -> Attempt:
-    """Add a record to the newest attempt at its run, or begin a new one with it; return that attempt."""
-    attempt = newest.get(record.run_key)
-    if attempt is None or not attempt.goes_on_with(record.event):
-        attempt = newest[record.run_key] = Attempt()
-    attempt.records.append(record)
-    return attempt

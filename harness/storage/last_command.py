@@ -54,7 +54,7 @@ def read(folder: Path) -> Origin | None:
     """Return what was stored; None where nothing was, or where it is damaged: a store can do without."""
     try:
         return Origin(**json.loads(checksummed_file.read(_path(folder))))
-    except (OSError, checksummed_file.Damaged, ValueError, TypeError):
+    except (OSError, checksummed_file.DamagedError, ValueError, TypeError):
         return None
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Self, final
 
+from harness import atomic_file
 from harness.errors import UserError
 from harness.storage import checksummed_file
 
@@ -95,7 +96,7 @@ class Lease:
                 undo.callback(self._release)
                 with _claimed(self.folder, self._mine, locked) as after_another:
                     self._take(locked, after_another)
-                checksummed_file.remove_partials(self.folder)
+                atomic_file.remove_partials(self.folder)
                 self._undo = undo.pop_all()
         except OSError as error:
             raise LeaseError(
@@ -251,7 +252,7 @@ def _claimed(folder: Path, mine: Holder, locked: bool) -> Iterator[bool]:
         raise _refusal(folder, f"{other or 'unknown'}, which is starting") from None
     try:
         with file:
-            file.write(checksummed_file.seal(_to_json(mine)))
+            file.write(checksummed_file.add_checksum(_to_json(mine)))
         yield found is not None and found.boot != mine.boot
     finally:
         path.unlink(missing_ok=True)
@@ -298,8 +299,8 @@ def _to_json(one: Holder) -> bytes:
 
 def _from_json(content: bytes, path: Path) -> Holder:
     try:
-        found = Holder(**json.loads(checksummed_file.unseal(content, str(path))))
-    except (checksummed_file.Damaged, ValueError, TypeError):
+        found = Holder(**json.loads(checksummed_file.verify(content, str(path))))
+    except (checksummed_file.DamagedError, ValueError, TypeError):
         return _UNKNOWN
     texts = (found.id, found.host, found.boot, found.started)
     return found if found.id and isinstance(found.pid, int) and all(isinstance(t, str) for t in texts) else _UNKNOWN

@@ -1,8 +1,8 @@
 """The plan of a sweep: its grid as it was when the sweep last started.
 
 frozen.json holds the text of the grid and the key, name and settings of each run. Older versions are kept beside it as
-frozen-0001.json and so on. `code_version` is a hash of what the runs depend on besides the text. If text and code
-version are unchanged, the runs are known without building the grid, which would load torch.
+frozen-0001.json and so on. The plan's fingerprint is a hash of what the runs depend on besides the text. While
+text and fingerprint stay the same, the runs are known without building the grid, which would load torch.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from harness import atomic_file
 from harness.grid.yaml_nodes import SourceError, parse
 from harness.provenance import source_sha256
 from harness.storage import checksummed_file
-from harness.storage.checksummed_file import Damaged
+from harness.storage.checksummed_file import DamagedError
 from harness.storage.plan_changes import compare_plans, describe
 from harness.storage.plan_file import OtherFormat, Plan, PlannedRun, make_plan, read_plan, to_bytes
-from reports.contract.files import write_atomically
 
 if TYPE_CHECKING:
     from harness.grid.load import Grid
@@ -34,22 +34,22 @@ NAME = "frozen.json"
 def save_plan(
     folder: Path,
     grid: Grid,
-    code_version: str | None = None,
+    fingerprint: str | None = None,
     plugins: Sequence[Path] = (),
     epoch_costs: Mapping[str, float] = MappingProxyType({}),
 ) -> list[str]:
     """Save the plan of a grid if it changed. Return the lines to show the user.
 
-    No error is raised, because a sweep can do without its plan. `code_version` is what the function of this name
-    returned before the registry was loaded. `epoch_costs` are the forecasts of each setting.
+    No error is raised, because a sweep can do without its plan. `fingerprint` must have been taken before the registry
+    was loaded. `epoch_costs` are the forecasts of each setting.
     """
     path, lines = folder / NAME, list[str]()
     try:
         old = _saved_plan(path, lines)
         if old is None:
-            checksummed_file.write(path, to_bytes(make_plan(grid, code_version, plugins, epoch_costs)))
-        elif not _is_unchanged(old, grid, code_version, plugins) or (epoch_costs and _lacks_costs(old)):
-            new = make_plan(grid, code_version, plugins, epoch_costs)
+            checksummed_file.write(path, to_bytes(make_plan(grid, fingerprint, plugins, epoch_costs)))
+        elif not _is_unchanged(old, grid, fingerprint, plugins) or (epoch_costs and _lacks_costs(old)):
+            new = make_plan(grid, fingerprint, plugins, epoch_costs)
             found = compare_plans(old, new)
             lines += describe(found)
             if found.any:
@@ -63,7 +63,7 @@ def save_plan(
 def save_grid_text(path: Path, text: str, say: Callable[[str], None]) -> None:
     """Save a grid that came through a pipe, so that later commands have a file to name."""
     try:
-        write_atomically(path, text)
+        atomic_file.write(path, text.encode())
     except OSError as error:
         say(f"{path}: the grid could not be saved ({error.strerror}). Later commands need it as a file.")
 
@@ -74,17 +74,17 @@ def planned_runs(folder: Path, text: str, plugins: Sequence[Path] = ()) -> tuple
     Without `plugins`, those of the last run are assumed. Plug-ins are compared by their text and never executed.
     """
     plan = plan_of_text(folder, text)
-    if plan is None or plan.code_version is None:
+    if plan is None or plan.fingerprint is None:
         return None
     files = plugins or [Path(path) for path in plan.plugins]
-    return plan.runs if plan.code_version == code_version(files) else None
+    return plan.runs if plan.fingerprint == plan_fingerprint(files) else None
 
 
 def plan_of_text(folder: Path, text: str) -> Plan | None:
     """Return the saved plan if it has this text, whatever became of its plug-ins since; else None."""
     try:
         plan = read_plan(folder / NAME)
-    except (OSError, Damaged):
+    except (OSError, DamagedError):
         return None
     return plan if plan.text == text and plan.name == folder.name else None
 
@@ -93,7 +93,7 @@ def last_plugins(folder: Path) -> tuple[str, ...]:
     """Return the plug-in files of the last run of a sweep, even if its grid was edited since."""
     try:
         return read_plan(folder / NAME).plugins
-    except (OSError, Damaged):
+    except (OSError, DamagedError):
         return ()
 
 
@@ -111,7 +111,7 @@ def sweep_folder(out: Path, grid_path: Path, text: str) -> Path | None:
     return out / name if isinstance(name, str) and NAME.fullmatch(name) else None
 
 
-def code_version(plugins: Sequence[Path] = ()) -> str | None:
+def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
     """Return a hash of all that turns a grid's text into runs, or None if that cannot be known.
 
     It covers the sources of `harness` and `estimators`, the packages that read and check settings, and the plug-ins.
@@ -140,8 +140,8 @@ def _saved_plan(path: Path, lines: list[str]) -> Plan | None:
     except OtherFormat as other:
         kept = path.rename(_next_version(path.parent))
         lines.append(f"{other} It is kept as {kept.name}; earlier edits of the grid are not reported.")
-    except Damaged as damaged:
-        kept = checksummed_file.set_aside(path)
+    except DamagedError as damaged:
+        kept = checksummed_file.rename_damaged(path)
         lines.append(f"{damaged} It is kept as {kept.name}; earlier edits of the grid are not reported.")
     return None
 
@@ -152,10 +152,10 @@ def _next_version(folder: Path) -> Path:
     return folder / f"frozen-{max(numbers, default=0) + 1:04d}.json"
 
 
-def _is_unchanged(old: Plan, grid: Grid, code_version: str | None, plugins: Sequence[Path]) -> bool:
+def _is_unchanged(old: Plan, grid: Grid, fingerprint: str | None, plugins: Sequence[Path]) -> bool:
     """Return whether the saved plan is the grid's. Settings need not be compared, since keys are hashes of them."""
     files = tuple(str(path.absolute()) for path in plugins)
-    same_head = (old.name, old.text, old.code_version, old.plugins) == (grid.name, grid.text, code_version, files)
+    same_head = (old.name, old.text, old.fingerprint, old.plugins) == (grid.name, grid.text, fingerprint, files)
     return same_head and [(r.key, r.name) for r in old.runs] == [(r.key, r.name) for r in grid.runs]
 
 
@@ -164,7 +164,7 @@ def _lacks_costs(plan: Plan) -> bool:
 
 
 def _imports_only_known_code(text: bytes) -> bool:
-    """Return whether a plug-in imports only what `code_version` covers and the standard library."""
+    """Return whether a plug-in imports only what the fingerprint covers and the standard library."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):

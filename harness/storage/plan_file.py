@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.names import run_name
 from harness.storage import checksummed_file
-from harness.storage.checksummed_file import Damaged
+from harness.storage.checksummed_file import DamagedError
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
@@ -27,7 +27,7 @@ FORMAT = 2
 _GZIP = b"\x1f\x8b"  # how compressed content begins
 
 
-class OtherFormat(Damaged):
+class OtherFormat(DamagedError):
     """A plan of another format, written by another version of the harness."""
 
 
@@ -73,33 +73,33 @@ class PlannedRun:
 class Plan:
     """A grid as it was when its sweep last started.
 
-    `saved_at` is a local time. `code_version` is None if the runs cannot be told from the text alone. `plugins` are
+    `saved_at` is a local time. `fingerprint` is None if the runs cannot be told from the text alone. `plugins` are
     absolute paths.
     """
 
     name: str
     text: str = field(repr=False)
     saved_at: str
-    code_version: str | None
+    fingerprint: str | None
     runs: tuple[PlannedRun, ...] = field(repr=False)
     plugins: tuple[str, ...] = ()
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan. Raises Damaged (OtherFormat if another version wrote it) and OSError."""
+    """Read a plan. Raises DamagedError (OtherFormat if another version wrote it) and OSError."""
     content = checksummed_file.read(path)
     try:
         data = json.loads(gzip.decompress(content) if content.startswith(_GZIP) else content)
         if data["format"] == FORMAT:
             return _from_data(data)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, EOFError, zlib.error) as error:
-        raise Damaged(f"{path}: expected a plan of format {FORMAT}, got other content ({error!r}).") from error
+        raise DamagedError(f"{path}: expected a plan of format {FORMAT}, got other content ({error!r}).") from error
     raise OtherFormat(f"{path}: expected a plan of format {FORMAT}, got format {data['format']!r}.")
 
 
 def make_plan(
     grid: Grid,
-    code_version: str | None,
+    fingerprint: str | None,
     plugins: Sequence[Path] = (),
     epoch_costs: Mapping[str, float] = MappingProxyType({}),
 ) -> Plan:
@@ -112,7 +112,7 @@ def make_plan(
             settings[label] = Setting(label, _values(run), epoch_costs.get(label))
         runs.append(PlannedRun(run.key, settings[label], run.seed))
     files = tuple(str(path.absolute()) for path in plugins)
-    return Plan(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), code_version, tuple(runs), files)
+    return Plan(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), fingerprint, tuple(runs), files)
 
 
 def _values(run: RunConfig) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def to_bytes(plan: Plan) -> bytes:
         "format": FORMAT,
         "name": plan.name,
         "saved_at": plan.saved_at,
-        "code_version": plan.code_version,
+        "fingerprint": plan.fingerprint,
         "plugins": plan.plugins,
         "text": plan.text,
         "shared": shared,
@@ -166,4 +166,4 @@ def _from_data(data: Mapping[str, Any]) -> Plan:
     settings = [Setting(one["label"], data["shared"] | one["values"], one["epoch_cost"]) for one in data["settings"]]
     runs = tuple(PlannedRun(key, settings[number], seed) for key, number, seed in data["runs"])
     plugins = tuple(map(str, data["plugins"]))
-    return Plan(data["name"], data["text"], data["saved_at"], data["code_version"], runs, plugins)
+    return Plan(data["name"], data["text"], data["saved_at"], data["fingerprint"], runs, plugins)

@@ -4,16 +4,17 @@ Which run a damaged line told of cannot be known. But it leaves a gap there: epo
 that is not after the last of them. Such runs are left out as a whole, and run again.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from harness import atomic_file
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Weights
 from harness.storage import checksummed_file
-from harness.storage.journal import Attempt, Journal, JournalError, add
+from harness.storage.attempt import Attempt, add_record
+from harness.storage.journal import Journal, JournalError
 
 
 class Repaired(NamedTuple):
@@ -37,7 +38,7 @@ def repair(folder: Path) -> Repaired:
         if record is None:
             n_damaged += 1
         else:
-            add(record, newest)
+            add_record(record, newest)
     if not n_damaged:
         return Repaired(0, 0, None)
     gaps = {key for key, attempt in newest.items() if not is_whole(attempt)}
@@ -69,14 +70,10 @@ def _after_an_end(events: Sequence[Event]) -> Iterator[Event]:
 
 def _replace(journal: Journal, gaps: set[str]) -> Path:
     """Put the lines of all other runs in the journal's place, with one rename; return the copy of the former file."""
-    new = journal.path.with_suffix(".repaired")
-    with new.open("wb") as file:
+    kept_as = checksummed_file.damaged_path(journal.path)
+    with atomic_file.replacing(journal.path) as file:
         file.writelines(_kept(journal, gaps))
-        file.flush()
-        os.fsync(file.fileno())
-    kept_as = checksummed_file.free_name(journal.path)
-    shutil.copyfile(journal.path, kept_as)
-    os.replace(new, journal.path)
+        shutil.copyfile(journal.path, kept_as)
     return kept_as
 
 

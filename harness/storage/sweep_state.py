@@ -11,7 +11,8 @@ from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Re
 from harness.grid.load import Grid
 from harness.grid.yaml_nodes import SourceError, read_text
 from harness.storage import plan
-from harness.storage.journal import Attempt, Journal, add, attempts
+from harness.storage.attempt import Attempt, add_record, newest_attempts
+from harness.storage.journal import Journal
 from harness.storage.plan_file import Plan, PlannedRun
 
 
@@ -50,7 +51,7 @@ class Sweep:
 
     def add(self, record: Record) -> Attempt:
         """Take note of a record; return its attempt, with it and all records of the same attempt before it."""
-        attempt = add(record, self.attempts)
+        attempt = add_record(record, self.attempts)
         key, event = record.run_key, record.event
         self.spans[key] = Span(attempt.begun_ms, record.time_ms)
         self.ends.pop(key, None)
@@ -138,7 +139,7 @@ def _outlined(folder: Path, text: str, runs: Sequence[PlannedRun]) -> Sweep:
     for record in journal.read(pictures=False, epochs=False):
         sweep.add(record)
     if sweep.attempts:
-        sweep.attempts = attempts(journal.outline(sweep.attempts))
+        sweep.attempts = newest_attempts(journal.outline(sweep.attempts))
     return sweep
 
 

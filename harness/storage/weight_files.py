@@ -1,12 +1,12 @@
 """The weights of finished runs, as files of the sweep's folder (`harness run --save-models`)."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import final
 
+from harness import atomic_file
 from harness.events import Weights
 
 
@@ -20,12 +20,9 @@ class WeightFiles:
 
     def keep(self, run_key: str, weights: Weights) -> bool:
         """Write a file; return whether that went well. A disk that refuses it is said once, and stops nothing."""
-        path = self._path(run_key)
-        partial = path.with_suffix(".partial")
         try:
             self._folder.mkdir(exist_ok=True)
-            partial.write_bytes(weights.content)
-            os.replace(partial, path)
+            atomic_file.write(self._path(run_key), weights.content)
         except OSError as error:
             if not self._is_failing:
                 self._say(f"models: {self._folder} could not be written to ({error.strerror}); the sweep goes on.")

@@ -75,7 +75,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
             with process_state.kept():
                 sweep.epoch_costs = epoch_costs(grid.runs, registry)
         for line in save_plan(
-            lease.folder, grid, options.code_version, options.plugins, sweep.epoch_costs
+            lease.folder, grid, options.plan_fingerprint, options.plugins, sweep.epoch_costs
         ):  # nothing was refused
             progress.say(line)
         if options.keeps_grid and options.grid_path is not None:

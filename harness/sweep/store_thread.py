@@ -17,7 +17,8 @@ from harness.execution.deadlines import call_with_deadline
 from harness.status.note import Outcome, outcome
 from harness.status.progress import Progress
 from harness.storage import last_command
-from harness.storage.journal import Attempt, Journal
+from harness.storage.attempt import Attempt
+from harness.storage.journal import Journal
 from harness.sweep.replay import open_store, with_weights
 
 if TYPE_CHECKING:
