@@ -178,7 +178,7 @@ def put_aside(record: Record, folder: Path) -> Record:
     """Keep weights in their file, as the driver does."""
     if not isinstance(record.event, Weights):
         return record
-    assert WeightFiles(folder).keep(record.run_key, record.event)
+    assert WeightFiles(folder).save(record.run_key, record.event)
     return replace(record, event=replace(record.event, content=b""))
 
 

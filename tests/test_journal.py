@@ -114,9 +114,9 @@ def test_a_damaged_picture_is_written_again(tmp_path: Path) -> None:
 
 def test_a_journal_that_may_not_be_opened_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").mkdir()
-    with pytest.raises(JournalError, match=r"^.*journal.jsonl: expected a journal that can be read, got: [^\n]*$"):
+    with pytest.raises(JournalError, match=r"^.*journal.jsonl: the journal cannot be read \([^\n]*$"):
         list(Journal(tmp_path).read())
-    with pytest.raises(JournalError, match=r"^.*journal.jsonl: expected a journal to write to, got: [^\n]*$"):
+    with pytest.raises(JournalError, match=r"^.*journal.jsonl: the journal cannot be opened \([^\n]*$"):
         Journal(tmp_path).__enter__()
 
 
@@ -150,7 +150,7 @@ def test_a_journal_cut_at_any_of_100_places_keeps_its_whole_records(tmp_path: Pa
         n_whole = whole[:place].count(b"\n")
         assert list(Journal(tmp_path).read()) == records[:n_whole]
         with Journal(tmp_path) as journal:  # the next driver cuts the rest, and can say how much it was
-            assert journal.cut_bytes == place - (whole[:place].rfind(b"\n") + 1)
+            assert journal.dropped_bytes == place - (whole[:place].rfind(b"\n") + 1)
             journal.append(records[-1])
         assert list(Journal(tmp_path).read()) == [*records[:n_whole], records[-1]]
 

@@ -10,7 +10,7 @@ from test_kills import results
 from harness.events import EpochDone, Event, Failed, Finished, Image, Interrupted, Latents, Record, Started
 from harness.storage.attempt import newest_attempts
 from harness.storage.journal import Journal, JournalError, line_of
-from harness.storage.repair import is_whole, repair
+from harness.storage.repair import is_complete, repair
 
 
 def code(source: str) -> Started:
@@ -62,7 +62,7 @@ def flip(path: Path, line: int) -> None:
 
 
 def test_a_whole_journal_is_left_alone(folder: Path) -> None:
-    assert all(is_whole(attempt) for attempt in newest_attempts(Journal(folder).read()).values())
+    assert all(is_complete(attempt) for attempt in newest_attempts(Journal(folder).read()).values())
     before = (folder / "journal.jsonl").read_bytes()
     assert repair(folder) == (0, 0, None)
     assert (folder / "journal.jsonl").read_bytes() == before

@@ -118,7 +118,7 @@ def interrupted_at(k: int, folder: Path, run: RunConfig) -> tuple[int, Sweep, li
 def test_a_second_signal_at_any_line_loses_nothing_and_does_nothing_twice(
     tmp_path: Path, tiny_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.storage.sweep_state.origin", str)
+    monkeypatch.setattr("harness.storage.sweep_state.describe_code", str)
     run = tiny_run()
     ends = []
     for k in range(1, 10_000):

@@ -59,9 +59,9 @@ def as_planned(
 
     Raises the error that building it gave, where plug-ins were named or the text is another since.
     """
-    from harness.storage.sweep_state import read_planned
+    from harness.storage.sweep_state import read_last_run
 
-    known = None if plugins else read_planned(grid_file.path, out, grid_file.text)
+    known = None if plugins else read_last_run(grid_file.path, out, grid_file.text)
     if known is None:
         raise error
     sweep, stored = known

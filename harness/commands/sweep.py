@@ -152,7 +152,7 @@ def run(
 
         sweep = read_sweep(replace(grid, notes=(*grid.notes, *checked.notes)), out, selected)
         if lease.holder(sweep.folder) is None:
-            sweep.take_for_interrupted("no driver is alive")
+            sweep.mark_interrupted("no driver is alive")
         with process_state.kept():
             show(sweep, options, registry, as_json=as_json)
         return

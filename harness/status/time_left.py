@@ -40,7 +40,7 @@ class UnderWay:
 
 def under_way(sweep: "Sweep", now_ms: int) -> list[UnderWay]:
     """Return the runs under way, in the order of the grid."""
-    live = set(sweep.live())
+    live = set(sweep.active_keys())
     return [look_at(run, sweep.attempts[run.key].records, now_ms) for run in sweep.grid.runs if run.key in live]
 
 

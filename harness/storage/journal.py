@@ -1,8 +1,8 @@
-"""The append-only file of a sweep: what happened, in order, before anything else hears of it.
+"""The append-only journal of a sweep. Every event is written here before anything else uses it.
 
-A line is `<crc32 of the JSON, 8 hex digits> <record as JSON>`. A last line without its newline was being written when
-the machine stopped: it is dropped. Any other line whose checksum does not fit means that the file was damaged, and is
-refused. Pictures lie beside the journal, named by their own SHA-256, so that the journal stays small.
+A line is `<crc32 of the JSON, 8 hex digits> <record as JSON>`. A last line without a newline was cut off when the
+machine stopped, and is dropped. Any other line with a wrong checksum is damage, and is refused. Pictures are separate
+files in the folder `images`, named by their SHA-256, so that the journal stays small.
 """
 
 import base64
@@ -26,13 +26,13 @@ class JournalError(UserError):
 
 
 class AppendError(JournalError):
-    """The disk takes no more: the sweep stops, and goes on where it was when the disk does."""
+    """The disk refused a record. The sweep stops; once the disk has room, the same command continues it."""
 
     exit_code = 1
 
 
 class Journal:
-    """Appends records to `folder`/journal.jsonl and reads them back. One writer at a time (the driver)."""
+    """The file journal.jsonl of a sweep's folder. Only the driver writes to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,12 +42,11 @@ class Journal:
         self._images = self.folder / "images"
         try:
             self._images.mkdir(parents=True, exist_ok=True)
-            self.cut_bytes = self._drop_torn_line()
+            self.dropped_bytes = self._drop_torn_line()
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise JournalError(
-                f"{self.path}: expected a journal to write to, got: {error.strerror}. Mend that, or choose another"
-                " --out."
+                f"{self.path}: the journal cannot be opened ({error.strerror}). Fix that, or choose another --out."
             ) from error
         self._size = self._file.tell()
         return self
@@ -56,9 +55,9 @@ class Journal:
         self._file.close()
 
     def append(self, record: Record) -> None:
-        """Write one record and hand it to the operating system, so that it survives the death of this process.
+        """Write one record, so that it survives the end of this process.
 
-        Raises AppendError where that fails, with everything before it intact and nothing of it written.
+        Raises AppendError if that fails. Nothing of the record is written then, and earlier records are intact.
         """
         text = record.to_json()
         try:
@@ -67,21 +66,19 @@ class Journal:
             self._write(line_of(text))
         except OSError as error:
             raise AppendError(
-                f"{self.path}: expected to append a record, got: {error.strerror}. Everything before it is stored;"
-                " mend that, and the same command goes on."
+                f"{self.path}: a record could not be written ({error.strerror}). Everything before it is stored."
+                " Fix that and repeat the command to continue."
             ) from error
 
     def sync(self) -> None:
-        """Wait until the disk has everything: then it survives the machine too."""
+        """Wait until the disk has everything, so that it survives a power failure. Raises AppendError."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise AppendError(
-                f"{self.path}: expected the disk to keep what was written, got: {error.strerror}."
-            ) from error
+            raise AppendError(f"{self.path}: the disk did not store the last records ({error.strerror}).") from error
 
     def _write(self, line: bytes) -> None:
-        """Write a line, whole or not at all: a disk may fill up in the middle of it."""
+        """Write a whole line or nothing, even if the disk fills up in the middle."""
         done = 0
         try:
             while done < len(line):
@@ -92,12 +89,12 @@ class Journal:
         self._size += len(line)
 
     def read(self, *, pictures: bool = True, epochs: bool = True) -> Iterator[Record]:
-        """Yield every whole record in order.
+        """Yield every record in order.
 
-        Without `pictures` these, most of the bytes, are left empty. Without `epochs` all that lies between starts and
-        ends is left out, most of the lines: epochs, pictures, latents.
+        Without `pictures`, records have empty pictures. Without `epochs`, the records of epochs, pictures and latents
+        are left out. Both save most of the time.
 
-        Raises JournalError, with the line number, where the file is damaged.
+        Raises JournalError with the line number if the file is damaged.
         """
         with self._opened() as lines:
             for number, line in enumerate(lines, 1):
@@ -108,23 +105,23 @@ class Journal:
                     yield self._parse(body, number, pictures)
 
     def outline(self, run_keys: Iterable[str]) -> Iterator[Record]:
-        """Yield the records of these runs, run by run; of epochs that follow one another only the first and the last.
+        """Yield the records of these runs, run by run. Of consecutive epochs, yield only the first and the last.
 
-        Nothing else is looked at, so damage to the rest is not seen here.
+        Other lines are not checked for damage.
         """
         starts = {b'{"run_key": %s' % json.dumps(key).encode(): dict[int, bytes]() for key in run_keys}
         with self._opened() as lines:
             for number, line in enumerate(lines, 1):
                 if (kept := starts.get(line[9 : line.find(b",")])) is not None and line.endswith(b"\n"):
-                    _keep(kept, line, number)
+                    _keep_line(kept, line, number)
         for kept in starts.values():
             for number, line in kept.items():
                 yield self._parse(self._checked(line[:-1], number), number, pictures=False)
 
-    def lines(self) -> Iterator[tuple[bytes, Record | None]]:
-        """Yield every whole line and its record, without picture; None for one that does not fit its checksum.
+    def read_lines(self) -> Iterator[tuple[bytes, Record | None]]:
+        """Yield every line and its record without picture, or None if the line is damaged.
 
-        Raises JournalError where one does, but is no record of this version: that is no damage.
+        Raises JournalError for an undamaged line that is not a record of this version.
         """
         with self._opened() as lines:
             for number, line in enumerate(lines, 1):
@@ -143,15 +140,15 @@ class Journal:
         except FileNotFoundError:
             return io.BytesIO()
         except OSError as error:
-            raise JournalError(f"{self.path}: expected a journal that can be read, got: {error.strerror}.") from error
+            raise JournalError(f"{self.path}: the journal cannot be read ({error.strerror}).") from error
 
     def _checked(self, line: bytes, number: int) -> bytes:
         checksum, _, body = line.partition(b" ")
         if checksum != b"%08x" % zlib.crc32(body):
             where = f"{self.path}:{number}"
             raise JournalError(
-                f"{where}: expected a line with its own checksum, got {checksum[:8]!r}: the journal is damaged. "
-                "`harness repair` leaves out what is; that is run again."
+                f"{where}: expected a line with its checksum, got {checksum[:8]!r}. The journal is damaged. "
+                "`harness repair` leaves out the damaged lines; their runs are computed again."
             )
         return body
 
@@ -178,7 +175,7 @@ class Journal:
         return json.dumps(data)
 
     def picture(self, sha256: str) -> bytes | None:
-        """Return the picture with this checksum, or None if its file is missing or damaged."""
+        """Return the picture with this checksum, or None if it is missing or damaged."""
         try:
             png = (self.folder / "images" / f"{sha256}.png").read_bytes()
         except OSError:
@@ -189,12 +186,12 @@ class Journal:
         png = self.picture(sha256)
         if png is None:
             raise JournalError(
-                f"{where}: expected the picture {sha256}.png with its own checksum, got a damaged or missing file."
+                f"{where}: expected the picture {sha256}.png with its checksum, got a damaged or missing file."
             )
         return png
 
     def _drop_torn_line(self) -> int:
-        """Cut what was being written when the machine stopped; return its size in bytes."""
+        """Drop a last line that was cut off when the machine stopped. Return its size in bytes."""
         if not self.path.exists():
             return 0
         with self.path.open("rb+") as file:
@@ -213,11 +210,11 @@ class Journal:
 _BLOCK = 1 << 16
 _BEFORE_KEY, _EPOCH, _HEAD = b'{"run_key": "', b'"kind": "epoch"', 100
 _DETAIL = re.compile(rb'"kind": "(epoch|image|latents)"')
-"""How such a record's JSON is known without parsing it: by its first bytes, where `Record.to_json` puts the kind."""
+"""Recognises such records without parsing them. `Record.to_json` puts the kind into the first bytes."""
 
 
-def _keep(kept: dict[int, bytes], line: bytes, number: int) -> None:
-    """Add a line of a run to those that are kept; a third epoch in a row takes the place of the second."""
+def _keep_line(kept: dict[int, bytes], line: bytes, number: int) -> None:
+    """Add a line of a run. A third epoch in a row replaces the second."""
     last_two = list(kept)[-2:]
     if len(last_two) == 2 and all(_EPOCH in one[:_HEAD] for one in (line, *(kept[n] for n in last_two))):
         del kept[last_two[1]]
@@ -225,6 +222,6 @@ def _keep(kept: dict[int, bytes], line: bytes, number: int) -> None:
 
 
 def line_of(text: str) -> bytes:
-    """Return the line of the journal for a record's JSON: its checksum first."""
+    """Return the line of the journal for the JSON of a record."""
     body = text.encode()
     return f"{zlib.crc32(body):08x} ".encode() + body + b"\n"

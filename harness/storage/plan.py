@@ -23,7 +23,7 @@ from harness.provenance import source_sha256
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
 from harness.storage.plan_changes import compare_plans, describe
-from harness.storage.plan_file import OtherFormat, Plan, PlannedRun, make_plan, read_plan, to_bytes
+from harness.storage.plan_file import OtherFormatError, Plan, PlannedRun, make_plan, read_plan, to_bytes
 
 if TYPE_CHECKING:
     from harness.grid.load import Grid
@@ -137,7 +137,7 @@ def _saved_plan(path: Path, lines: list[str]) -> Plan | None:
         return read_plan(path)
     except FileNotFoundError:
         return None
-    except OtherFormat as other:
+    except OtherFormatError as other:
         kept = path.rename(_next_version(path.parent))
         lines.append(f"{other} It is kept as {kept.name}; earlier edits of the grid are not reported.")
     except DamagedError as damaged:

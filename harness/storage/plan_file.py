@@ -27,7 +27,7 @@ FORMAT = 2
 _GZIP = b"\x1f\x8b"  # how compressed content begins
 
 
-class OtherFormat(DamagedError):
+class OtherFormatError(DamagedError):
     """A plan of another format, written by another version of the harness."""
 
 
@@ -86,7 +86,7 @@ class Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan. Raises DamagedError (OtherFormat if another version wrote it) and OSError."""
+    """Read a plan. Raises DamagedError (OtherFormatError if another version wrote it) and OSError."""
     content = checksummed_file.read(path)
     try:
         data = json.loads(gzip.decompress(content) if content.startswith(_GZIP) else content)
@@ -94,7 +94,7 @@ def read_plan(path: Path) -> Plan:
             return _from_data(data)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, EOFError, zlib.error) as error:
         raise DamagedError(f"{path}: expected a plan of format {FORMAT}, got other content ({error!r}).") from error
-    raise OtherFormat(f"{path}: expected a plan of format {FORMAT}, got format {data['format']!r}.")
+    raise OtherFormatError(f"{path}: expected a plan of format {FORMAT}, got format {data['format']!r}.")
 
 
 def make_plan(

@@ -1,4 +1,4 @@
-"""The weights of finished runs, as files of the sweep's folder (`harness run --save-models`)."""
+"""The weights of finished runs, as files in the sweep's folder (`harness run --save-models`)."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from harness.events import Weights
 
 @final
 class WeightFiles:
-    """The weights of finished runs, as files of the sweep's folder, written by the driver alone."""
+    """The folder of weights. Only the driver writes to it."""
 
     def __init__(self, folder: Path, say: Callable[[str], None] = lambda line: None) -> None:
         self._folder, self._say = folder / "models", say
         self._is_failing = False
 
-    def keep(self, run_key: str, weights: Weights) -> bool:
-        """Write a file; return whether that went well. A disk that refuses it is said once, and stops nothing."""
+    def save(self, run_key: str, weights: Weights) -> bool:
+        """Write a file and return whether that worked. Repeated failures are reported once; the sweep goes on."""
         try:
             self._folder.mkdir(exist_ok=True)
             atomic_file.write(self._path(run_key), weights.content)
@@ -32,7 +32,7 @@ class WeightFiles:
         return True
 
     def read(self, run_key: str, sha256: str) -> bytes | None:
-        """Return the weights with that checksum, or None where they are missing or damaged."""
+        """Return the weights with that checksum, or None if they are missing or damaged."""
         try:
             content = self._path(run_key).read_bytes()
         except OSError:
@@ -40,7 +40,7 @@ class WeightFiles:
         return content if hashlib.sha256(content).hexdigest() == sha256 else None
 
     def discard(self, run_key: str) -> None:
-        """Forget the weights of a former attempt."""
+        """Remove the weights of a previous attempt."""
         with suppress(OSError):
             self._path(run_key).unlink(missing_ok=True)
 

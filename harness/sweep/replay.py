@@ -14,7 +14,7 @@ from harness.status.note import outcome
 from harness.storage import checksummed_file, last_command
 from harness.storage.attempt import Attempt, add_record
 from harness.storage.journal import Journal, JournalError
-from harness.storage.last_command import Origin
+from harness.storage.last_command import LastCommand
 from harness.storage.weight_files import WeightFiles
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def open_store(
     `thorough`: look at every run in the store, also if the last sweep there closed and nothing has happened since.
     `beat` is called after each run that was replayed.
     """
-    return _open(tracker, sweep, last_command.of(sweep, options), thorough=thorough, beat=beat)
+    return _open(tracker, sweep, last_command.current(sweep, options), thorough=thorough, beat=beat)
 
 
 def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
@@ -55,7 +55,7 @@ def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
 def _open(
     tracker: "Tracker",
     sweep: "Sweep",
-    made_with: Origin | None,
+    made_with: LastCommand | None,
     *,
     thorough: bool,
     beat: Callable[[], None] = lambda: None,
@@ -70,7 +70,7 @@ def _open(
     note = outcome(sweep, made_with, is_over=False).note
     sweep_id = _sweep_id(sweep.folder)
     tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
-    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
+    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.active_keys()))
     if missing:
         for _ in _replayed(tracker, sweep, missing):
             beat()

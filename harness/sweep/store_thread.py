@@ -72,7 +72,7 @@ class Store:
         """Open the sweep in the store and replay what is missing, before anything is written."""
         self._opened = sweep, options
         try:
-            last_command.keep(sweep, options)
+            last_command.save(sweep, options)
         except OSError as error:
             self._progress.say(f"note: expected to store what the sweep is run with, got: {error.strerror}.")
         self._patiently(lambda: self._guarded(self._open))
@@ -125,7 +125,7 @@ class Store:
         if self._opened is None:
             return {}, Outcome()
         sweep, options = self._opened
-        return sweep.ended_spans(), outcome(sweep, last_command.of(sweep, options), is_over=True)
+        return sweep.ended_spans(), outcome(sweep, last_command.current(sweep, options), is_over=True)
 
     def _catch_up(self) -> None:
         """Try a lost store once more, and replay what it lacks."""
