@@ -210,7 +210,9 @@ def test_one_that_cannot_be_read_is_set_aside_as_a_damaged_one_is(
         patched.setattr(checksummed_file, "read", bad_sector)
         assert kept.load("abc", attempt(3)) is None
     (line,) = said
-    assert line.endswith("got: Input/output error. It is kept as abc.ckpt.damaged-1; the run starts over.")
+    assert line.endswith(
+        "the checkpoint cannot be read (Input/output error). It is kept as abc.ckpt.damaged-1; the run starts over."
+    )
     assert kept.load("abc", attempt(3)) is None
     assert len(said) == 1
 

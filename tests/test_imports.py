@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("estimators", "harness", "reports")
 
-BOTTOM = "atomic_file config devices environment errors events names options process_state provenance schedules terminal units"
+BOTTOM = "atomic_file config devices environment errors events names options process_state provenance schedules"
+BOTTOM += " terminal units"
 REPORTS = "reports reports.compare reports.report reports.page reports.store reports.ambient reports.contract"
 MAY_IMPORT = {
     "cli": f"commands {BOTTOM} reports.contract",

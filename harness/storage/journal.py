@@ -147,7 +147,7 @@ class Journal:
         if checksum != b"%08x" % zlib.crc32(body):
             where = f"{self.path}:{number}"
             raise JournalError(
-                f"{where}: expected a line with its checksum, got {checksum[:8]!r}. The journal is damaged. "
+                f"{where}: expected a line with its checksum, got {checksum[:8]!r}; the journal is damaged. "
                 "`harness repair` leaves out the damaged lines; their runs are computed again."
             )
         return body
