@@ -32,9 +32,9 @@ class _Worker:
 
 @final
 class LocalExecutor(Executor):
-    """Spawned worker processes that are reused from run to run; one thread each by default.
+    """Spawned worker processes, each reused for many runs. A worker that dies loses only its own run and is replaced.
 
-    A worker that dies takes only its own run with it; a new one takes its place.
+    Raises ValueError for fewer than one worker or thread.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class LocalExecutor(Executor):
 
     def submit(self, job: Job) -> None:
         worker = next(worker for worker in self._pool if worker.run_key is None)
-        if not worker.process.is_alive():  # it died while idle, which no run needs to suffer for
+        if not worker.process.is_alive():  # it died while idle
             self._replace(worker)
         worker.run_key = job.run.key
         try:
             worker.connection.send_bytes(job.to_bytes())
-        except OSError:  # it died just now: what receives next sees the closed pipe and says so
+        except OSError:  # it died just now; `poll` sees the closed pipe
             return
 
     def poll(self, timeout_s: float) -> list[Record | LostRun]:
@@ -83,7 +83,7 @@ class LocalExecutor(Executor):
             if worker.run_key is not None:
                 try:
                     worker.connection.send_bytes(STOP)
-                except OSError:  # it died: what receives next says so
+                except OSError:  # it died; `poll` sees the closed pipe
                     continue
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class LocalExecutor(Executor):
             if worker.run_key is not None and worker.process.pid is not None:
                 try:
                     found[worker.run_key] = int(psutil.Process(worker.process.pid).memory_info().rss)
-                except psutil.Error:  # it has just died
+                except psutil.Error:  # it died just now
                     continue
         return found
 
@@ -110,11 +110,11 @@ class LocalExecutor(Executor):
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs, *self._arguments), daemon=True)
-        # numerical libraries read these when they are loaded, which in the child is before our first line runs
+        # numerical libraries read these when they are loaded, before the first line of `work` runs
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         before = {name: os.environ.get(name) for name in names}
         os.environ.update(dict.fromkeys(names, str(self.threads)))
-        resource_tracker.ensure_running()  # its own start would let SIGINT through again
+        resource_tracker.ensure_running()  # starting it would unblock SIGINT
         signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child ignores it
         try:
             with without_main_module():
@@ -135,7 +135,7 @@ class LocalExecutor(Executor):
 
     def _receive(self, worker: _Worker) -> Record | LostRun:
         run_key = worker.run_key
-        assert run_key is not None  # noqa: S101 only busy workers are waited for
+        assert run_key is not None  # noqa: S101 only busy workers are polled
         try:
             record = Record.from_bytes(worker.connection.recv_bytes())
         except (EOFError, OSError):
