@@ -105,7 +105,10 @@ class Diverged:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run raised an exception or, if `crashed`, lost its process or ran out of memory or time; then it can resume."""
+    """The run raised an exception.
+
+    If `crashed`, it lost its process instead, or ran out of memory or time. It can then be resumed.
+    """
 
     kind: ClassVar[str] = "failed"
     error: str
