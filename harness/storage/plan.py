@@ -28,7 +28,7 @@ from harness.storage.plan_file import OtherFormatError, Plan, PlannedRun, make_p
 if TYPE_CHECKING:
     from harness.grid.load import Grid
 
-NAME = "frozen.json"
+FILE_NAME = "frozen.json"
 
 
 def save_plan(
@@ -43,7 +43,7 @@ def save_plan(
     No error is raised, because a sweep can do without its plan. `fingerprint` must have been taken before the registry
     was loaded. `epoch_costs` are the forecasts of each setting.
     """
-    path, lines = folder / NAME, list[str]()
+    path, lines = folder / FILE_NAME, list[str]()
     try:
         old = _saved_plan(path, lines)
         if old is None:
@@ -83,7 +83,7 @@ def planned_runs(folder: Path, text: str, plugins: Sequence[Path] = ()) -> tuple
 def plan_of_text(folder: Path, text: str) -> Plan | None:
     """Return the saved plan if it has this text, whatever became of its plug-ins since; else None."""
     try:
-        plan = read_plan(folder / NAME)
+        plan = read_plan(folder / FILE_NAME)
     except (OSError, DamagedError):
         return None
     return plan if plan.text == text and plan.name == folder.name else None
@@ -92,7 +92,7 @@ def plan_of_text(folder: Path, text: str) -> Plan | None:
 def last_plugins(folder: Path) -> tuple[str, ...]:
     """Return the plug-in files of the last run of a sweep, even if its grid was edited since."""
     try:
-        return read_plan(folder / NAME).plugins
+        return read_plan(folder / FILE_NAME).plugins
     except (OSError, DamagedError):
         return ()
 
@@ -117,7 +117,7 @@ def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
     It covers the sources of `harness` and `estimators`, the packages that read and check settings, and the plug-ins.
     An installed plug-in, or one that imports other code, can depend on anything.
     """
-    if entry_points(group="harness.estimators"):
+    if entry_points(group="harness.estimators") or not all(path.is_file() for path in plugins):  # a pipe is read once
         return None
     try:
         texts = [path.read_bytes() for path in plugins]

@@ -62,11 +62,10 @@ class Sweep:
         if isinstance(event, TERMINAL):
             self.ends[key] = event
             if isinstance(event, Finished):
-                self.ends[key] = Finished(
-                    event.step, {k: event.metrics[k] for k in SHOWN_METRICS if k in event.metrics}
-                )
-            if isinstance(event, Finished) and isinstance(first := attempt.records[0].event, Started):
-                self.code_by_run[key] = describe_code(first.provenance)
+                shown = {name: event.metrics[name] for name in SHOWN_METRICS if name in event.metrics}
+                self.ends[key] = Finished(event.step, shown)
+                if isinstance(first := attempt.records[0].event, Started):
+                    self.code_by_run[key] = describe_code(first.provenance)
             if not is_cut_short(event):
                 del self.attempts[key]
         return attempt
