@@ -73,8 +73,8 @@ class PlannedRun:
 class Plan:
     """A grid as it was when its sweep last started.
 
-    `saved_at` is a local time. `fingerprint` is None if the runs are not known from the text alone. `plugins` are absolute
-    paths.
+    `saved_at` is a local time. `fingerprint` is None if the runs are not known from the text alone. `plugins` are
+    absolute paths.
     """
 
     name: str
