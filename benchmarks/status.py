@@ -70,7 +70,7 @@ def main() -> None:
         folder.mkdir()
         with Journal(folder) as journal:
             fill(journal, grid, given.epochs)
-        plan.freeze(folder, grid, plan.made_by())
+        plan.save_plan(folder, grid, plan.plan_fingerprint())
         content = (folder / "frozen.json").read_bytes()
         size_mb = journal.path.stat().st_size / 1e6
         for _ in range(given.rounds):

@@ -2,14 +2,14 @@
 
 
 class UserError(Exception):
-    """Something that the user can mend. The message says so in one line; the command line prints it and no traceback.
+    """An error that the user can fix. The command line prints its message, one line, without a traceback.
 
-    `exit_code` is that of the command: 2 where the input was refused.
+    `exit_code` is that of the command: 2 if the input was refused.
     """
 
     exit_code = 2
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class where there is none."""
+    """Return the first line of an error's message, or the name of its class if there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

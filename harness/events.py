@@ -1,8 +1,7 @@
 """The plain events that training yields, and their JSON form.
 
-A `Record` is an event with the run it belongs to and the time at which it happened. Executors carry records, the
-journal stores them, the tracker forwards them: all three see the same thing, so a sweep can be replayed from its
-journal.
+A `Record` is an event with its run and its time. Executors carry records, the journal stores them and the tracker
+forwards them. All three see the same records, so a sweep can be replayed from its journal.
 """
 
 import base64
@@ -15,7 +14,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Started:
-    """A run begins; `provenance` says where and with what."""
+    """A run begins. `provenance` says where and with what code."""
 
     kind: ClassVar[str] = "started"
     provenance: dict[str, Any]
@@ -23,7 +22,7 @@ class Started:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """One epoch is done: `step` updates so far, `elapsed_s` seconds of training so far (evaluation excluded)."""
+    """An epoch is done. `step` counts updates and `elapsed_s` seconds of training so far, without evaluation."""
 
     kind: ClassVar[str] = "epoch"
     epoch: int
@@ -34,9 +33,9 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture after `step` updates, as PNG bytes (`harness.training.pictures`), which may be left on the disk.
+    """A picture after `step` updates, as PNG bytes (`harness.training.pictures`). `png` may be left on the disk.
 
-    One name may come at several steps, once at each; `final` is the one at the end, which becomes the run's artifact.
+    A name may occur once at each of several steps. The `final` one, at the end, becomes the run's artifact.
     """
 
     kind: ClassVar[str] = "image"
@@ -53,7 +52,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Latents:
-    """How each of the L latents is used on the test images (`harness.training.latents`); `usage` is L × K."""
+    """How each of the L latents is used on the test images (`harness.training.latents`). `usage` is L × K."""
 
     kind: ClassVar[str] = "latents"
     kl: list[float]
@@ -65,7 +64,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that the run needs to go on after that epoch (`harness.training.checkpoint`). Kept, not journaled."""
+    """What the run needs to continue after that epoch (`harness.training.checkpoint`). It is not journaled."""
 
     kind: ClassVar[str] = "checkpoint"
     epoch: int
@@ -74,7 +73,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Weights:
-    """The trained weights (`harness.models`), where they are asked for. They lie beside the journal."""
+    """The trained weights (`harness.models`), if requested. They are stored beside the journal."""
 
     kind: ClassVar[str] = "weights"
     step: int
@@ -97,7 +96,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Diverged:
-    """A loss, a gradient or a final metric was not finite; `step` is the first such update."""
+    """A loss, a gradient or a final metric was not finite. `step` is the first such update."""
 
     kind: ClassVar[str] = "diverged"
     step: int
@@ -106,7 +105,10 @@ class Diverged:
 
 @dataclass(frozen=True)
 class Failed:
-    """An exception; or, `crashed`, a process that died or ran out of memory or time, which may go on another time."""
+    """The run raised an exception.
+
+    If `crashed`, it lost its process instead, or ran out of memory or time. It can then be resumed.
+    """
 
     kind: ClassVar[str] = "failed"
     error: str
@@ -116,7 +118,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Skipped:
-    """The run cannot work on this machine, and why."""
+    """The run cannot work on this machine. `error` says why."""
 
     kind: ClassVar[str] = "skipped"
     error: str
@@ -124,7 +126,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The run was cut short and may go on: the sweep was stopped, or (`retrying`) it crashed and is tried again."""
+    """The run was cut short and can be resumed: the sweep was stopped, or it crashed and is `retrying`."""
 
     kind: ClassVar[str] = "interrupted"
     error: str
@@ -133,7 +135,7 @@ class Interrupted:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that the user should know once, whichever runs say it. Shown, not journaled."""
+    """A message that is shown to the user once, even if many runs send it. It is not journaled."""
 
     kind: ClassVar[str] = "note"
     text: str
@@ -160,7 +162,7 @@ _KINDS: dict[str, type[Event]] = {
 
 
 def is_cut_short(end: Event | None) -> bool:
-    """Return whether an attempt that ended so may go on where it was."""
+    """Return whether an attempt with this end can be resumed."""
     return isinstance(end, Interrupted | Skipped) or (isinstance(end, Failed) and end.crashed)
 
 
@@ -177,7 +179,7 @@ class Record:
         return cls(run_key, time.time_ns() // 1_000_000, event)
 
     def to_json(self) -> str:
-        """Return the record as one line of text, pictures in it, but not what a checkpoint or weights hold."""
+        """Return the record as one line of text, with pictures but without the content of checkpoints and weights."""
         body = asdict(self.event)
         if isinstance(self.event, Image):
             body["png"] = base64.b64encode(self.event.png).decode()
@@ -189,12 +191,12 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
-        """Parse what `to_json` wrote. Raises ValueError (KeyError, TypeError) for anything else."""
+        """Parse the result of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
         return cls.from_data(json.loads(text))
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Record":
-        """Make a record of its JSON."""
+        """Return the record of parsed JSON."""
         kind = _KINDS[data["kind"]]
         body = {f.name: data[f.name] for f in fields(kind) if f.name in data}
         if kind is Image:
@@ -202,14 +204,14 @@ class Record:
         return cls(data["run_key"], data["time_ms"], kind(**body))
 
     def to_bytes(self) -> bytes:
-        """Return the record as a message: its JSON, and after a newline what a checkpoint or weights hold."""
+        """Return the record as a message: its JSON, a newline, and the content of a checkpoint or weights."""
         if isinstance(self.event, Checkpoint | Weights):
             return self.to_json().encode() + b"\n" + self.event.content
         return self.to_json().encode()
 
     @classmethod
     def from_bytes(cls, message: bytes) -> "Record":
-        """Parse what `to_bytes` wrote."""
+        """Parse the result of `to_bytes`."""
         text, _, content = message.partition(b"\n")
         record = cls.from_json(text.decode())
         if isinstance(record.event, Checkpoint | Weights):

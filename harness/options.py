@@ -1,4 +1,4 @@
-"""How a sweep is run. None of it is part of a run's key."""
+"""Options of how a sweep is run. None of them is part of a run's key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Policy:
-    """What is done about runs that do not end by themselves. Limits are per attempt; None means no limit."""
+    """How crashed and excessive runs are treated. Limits hold for each attempt; None means no limit."""
 
     retries: int = 2
     pause_s: float = 1.0
@@ -17,9 +17,9 @@ class Policy:
 
 
 class SavingEvery(NamedTuple):
-    """How often a run saves its state: after so many seconds, or epochs; never if both are None.
+    """How often a run saves its state: every so many seconds or epochs, or never if both are None.
 
-    `model`: whether it also hands over its weights at the end.
+    `model` says whether it also saves its weights at the end.
     """
 
     seconds: float | None = None
@@ -28,7 +28,7 @@ class SavingEvery(NamedTuple):
 
 
 class RayOptions(NamedTuple):
-    """Which cluster to use, and what a run takes of it. Without `workers`: as many runs as its CPUs hold."""
+    """Which cluster to use and what a run takes of it. Without `workers`, as many runs as its CPUs hold."""
 
     address: str | None = None
     workers: int | None = None
@@ -41,7 +41,7 @@ NEVER = SavingEvery()
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `harness run`, checked."""
+    """The checked options of `harness run`."""
 
     out: Path
     workers: int
@@ -57,4 +57,4 @@ class Options:
     grid_path: Path | None = None
     conformance: str | None = None  # of the plug-ins: passed, or skipped by --no-check
     keeps_grid: bool = False  # the grid came through a pipe: `grid_path` is where to store it
-    code_version: str | None = None  # the code that read the grid (harness.storage.plan)
+    plan_fingerprint: str | None = None  # of the code that read the grid (harness.storage.plan)

@@ -102,9 +102,10 @@ def test_a_current_folder_that_was_deleted_is_one_line(
 def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, mode: int) -> None:
     code = (
         f"import os; os.umask({umask}); from pathlib import Path; "
-        "from harness.storage import checksummed_file as sealed; "
-        "from harness.datasets.files import write_whole; from reports.contract.files import write_atomically; "
-        "sealed.write(Path('a'), b''); write_whole(Path('b'), b''); write_atomically(Path('c'), ''); Path('d').mkdir()"
+        "from harness.storage import checksummed_file; from harness.datasets.files import write_whole; "
+        "from reports.contract.files import write_atomically; "
+        "checksummed_file.write(Path('a'), b''); write_whole(Path('b'), b''); write_atomically(Path('c'), ''); "
+        "Path('d').mkdir()"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment)

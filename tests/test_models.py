@@ -73,7 +73,7 @@ def test_a_record_of_weights_travels_whole_and_is_journaled_without_them() -> No
 
 def test_a_damaged_file_counts_as_lost(tmp_path: Path) -> None:
     files, weights = WeightFiles(tmp_path), Weights(1, b"abc")
-    assert files.keep("k", weights)
+    assert files.save("k", weights)
     assert files.read("k", weights.sha256) == b"abc"
     (tmp_path / "models" / "k.pt").write_bytes(b"abd")
     assert files.read("k", weights.sha256) is None
@@ -85,7 +85,7 @@ def test_a_disk_that_refuses_weights_is_said_once(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "models").write_text("a file")
     files = WeightFiles(tmp_path, said.append)
-    assert [files.keep("k", Weights(1, b"a")) for _ in range(2)] == [False, False]
+    assert [files.save("k", Weights(1, b"a")) for _ in range(2)] == [False, False]
     assert len(said) == 1
     assert "the sweep goes on" in said[0]
 

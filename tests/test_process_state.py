@@ -19,7 +19,8 @@ from harness import process_state
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.diagnose import diagnose
 from harness.events import Checkpoint, EpochDone, Finished, Interrupted, Note, Started
-from harness.execution.executor import Job, records_of
+from harness.execution.executor import Job
+from harness.execution.worker import records_of
 from harness.plugins import quick_check
 from harness.plugins.registry import import_notes, load_registry
 from harness.process_state import kept, put_back, snapshot

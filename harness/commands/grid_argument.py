@@ -32,7 +32,7 @@ class GridFile:
     def load(self, registry: Registry, out: Path) -> Grid:
         """Read the grid. Raises GridError, which names the plug-ins that its sweep in `out` was last run with."""
         from harness.grid.load import GridError, load_grid
-        from harness.storage.plan import last_plugins, planned
+        from harness.storage.plan import last_plugins, plan_of_text
 
         try:
             return load_grid(self.path, registry, self.text)
@@ -41,17 +41,17 @@ class GridFile:
             files = last_plugins(folder) if folder is not None else ()
             if folder is None or not files:
                 raise
-            was_run = planned(folder, self._read()) is not None  # so every name was right
+            was_run = plan_of_text(folder, self._read()) is not None  # so every name was right
             messages = [_GUESS.sub("", message) if was_run else message for message in error.messages]
             raise GridError([*messages, _last_run_with(files)]) from error
 
     def sweep_folder(self, out: Path) -> Path | None:
         """Return the folder of its sweep, without building the grid; None where the text does not say its name."""
         from harness.grid.yaml_nodes import SourceError
-        from harness.storage.plan import folder_of
+        from harness.storage.plan import sweep_folder
 
         try:
-            return folder_of(out, self.path, self._read())
+            return sweep_folder(out, self.path, self._read())
         except SourceError:  # building the grid says what is wrong with it
             return None
 

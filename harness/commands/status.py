@@ -48,7 +48,7 @@ def as_built(grid_file: GridFile, out: Path, plugins: Sequence[Path]) -> "Sweep"
     registry = load_registry(plugins)
     grid = grid_file.load(registry, out)
     sweep = read_sweep(grid, out)
-    sweep.costs = epoch_costs(grid.runs, registry)
+    sweep.epoch_costs = epoch_costs(grid.runs, registry)
     return sweep
 
 
@@ -59,14 +59,14 @@ def as_planned(
 
     Raises the error that building it gave, where plug-ins were named or the text is another since.
     """
-    from harness.storage.sweep_state import read_planned
+    from harness.storage.sweep_state import read_last_run
 
-    known = None if plugins else read_planned(grid_file.path, out, grid_file.text)
+    known = None if plugins else read_last_run(grid_file.path, out, grid_file.text)
     if known is None:
         raise error
     sweep, stored = known
     click.echo(
-        f"note: these are the runs as of {stored.since}. Whether the plug-in changed since is not known: name it with"
+        f"note: these are the runs as of {stored.saved_at}. Whether the plug-in changed since is not known: name it with"
         " --plugin FILE.",
         err=True,
     )

@@ -123,7 +123,7 @@ def run(
     ray = ray_options(executor, address, workers, gpus_per_run, env)
     if ray is not None and memory_limit is not None:
         raise Refused("--memory-limit: expected none with --executor ray, where each node's Ray guards its own memory.")
-    code_version = plan.made_by(plugins)  # before the classes load: an edit meanwhile then shows
+    plan_fingerprint = plan.plan_fingerprint(plugins)  # before the classes load: an edit meanwhile then shows
     registry = load_registry(plugins)
     grid = grid_file.load(registry, out)
     selected = select(grid.runs, only)
@@ -135,7 +135,7 @@ def run(
         threads=threads,
         policy=Policy(retries=retries, time_limit_s=time_limit, memory_limit=memory_limit),
         saving=saving._replace(model=save_models),
-        code_version=code_version,
+        plan_fingerprint=plan_fingerprint,
         conformance=checked.conformance,
         tracking_uri=tracking_uri,
         retry_failed=retry == "failed",
@@ -152,7 +152,7 @@ def run(
 
         sweep = read_sweep(replace(grid, notes=(*grid.notes, *checked.notes)), out, selected)
         if lease.holder(sweep.folder) is None:
-            sweep.take_for_interrupted("no driver is alive")
+            sweep.mark_interrupted("no driver is alive")
         with process_state.kept():
             show(sweep, options, registry, as_json=as_json)
         return

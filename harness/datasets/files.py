@@ -1,15 +1,12 @@
 """Where data sets are kept on disk: one folder each, verified when read, written whole or not at all."""
 
-import contextlib
-import os
-import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness import atomic_file
 from harness.datasets.catalogue import DataError, DataFile, DatasetInfo
 from harness.datasets.idx import read_bytes, read_verified, sha256
 from harness.environment import path_variable, user_folder
@@ -68,10 +65,7 @@ def prepare(folder: Path) -> None:
     """Make the folder, and remove what writers killed long ago have left in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.part"):
-            with contextlib.suppress(FileNotFoundError):  # its writer, in another process, has just finished
-                if time.time() - left.stat().st_mtime > _STALE_S:
-                    left.unlink()
+        atomic_file.remove_partials(folder, older_than_s=_STALE_S)
     except OSError as error:
         raise DataError(f"{folder}: expected a writable folder, got: {error.strerror or error}.") from error
 
@@ -87,14 +81,7 @@ def install(folder: Path, contents: Mapping[str, bytes], *, record: bool) -> Non
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that at every instant, killed or not, the old one, none or the whole new one is there."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
-        with part.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
+        atomic_file.write(path, content)
     except OSError as error:
         raise DataError(f"{path}: expected to write {len(content):,} bytes, got: {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A call into a library that may hang, beside the main thread: that hears Ctrl-C, and its patience has an end."""
+"""Calls into libraries that may hang."""
 
 import time
 from collections.abc import Callable
@@ -9,15 +9,18 @@ Result = TypeVar("Result")
 LOOK_EVERY_S = 0.2
 
 
-def beside(call: Callable[[], Result], is_over: Callable[[], bool]) -> Result:
-    """Return what the call returns, or raise what it raises; TimeoutError once `is_over`, while the call goes on."""
+def call_with_deadline(call: Callable[[], Result], is_over: Callable[[], bool]) -> Result:
+    """Run a call in a thread, so that Ctrl-C works and the call can time out. Return or raise what it does.
+
+    Raises TimeoutError once `is_over` returns True; the thread is then left running.
+    """
     results: list[Result] = []
     errors: list[Exception] = []
 
     def work() -> None:
         try:
             results.append(call())
-        except Exception as error:  # noqa: BLE001 it is raised again, where the caller is
+        except Exception as error:  # noqa: BLE001 it is raised again in the caller's thread
             errors.append(error)
 
     thread = Thread(target=work, daemon=True)
@@ -31,7 +34,7 @@ def beside(call: Callable[[], Result], is_over: Callable[[], bool]) -> Result:
     return results[0]
 
 
-def after(seconds: float) -> Callable[[], bool]:
-    """Return a function that says whether so many seconds have passed since now."""
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() > until
+def deadline(seconds: float) -> Callable[[], bool]:
+    """Return a function that tells whether that many seconds have passed since now."""
+    end_s = time.monotonic() + seconds
+    return lambda: time.monotonic() > end_s

@@ -1,7 +1,7 @@
-"""Which job comes when, and what becomes of a run that crashes, hangs or takes too much memory: for every executor.
+"""The order of runs, their retries and their limits, for every executor.
 
-A crash (a process or machine that is gone, memory that ran out) is tried again, with a growing pause before it; an
-exception of the run's own code is not, since it would come again. Retries are counted here and nowhere else.
+A crash (a lost process or machine, or a lack of memory) is retried after a growing pause. An exception of the run's
+code is not, because it would occur again. Retries are counted only here.
 """
 
 import heapq
@@ -14,24 +14,23 @@ from typing import final
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, Event, Failed, Interrupted, Record, Started
-from harness.execution.executor import Executor, Job, Lost
+from harness.execution.executor import Executor, Job, LostRun
 from harness.execution.memory_guard import MemoryGuard
 from harness.options import Policy
 
 POLL_S = 0.5
-"""A wish to stop, a time limit and a retry are noticed within so many seconds."""
+"""Requests to stop, time limits and retries are noticed within this time."""
 LONGEST_PAUSE_S = 60.0
 
-
 _Queue = list[tuple[float, int, RunConfig]]
-"""A heap: the time from which on a run may be submitted, its place in the order, the run."""
+"""A heap of (earliest time to submit, place in the order, run)."""
 
 
 @final
 class Dispatch:
-    """Gives runs to an executor and yields their records.
+    """Submits runs to an executor and yields their records.
 
-    `stop` may be called at any time, by a signal for one; `on_stop` is called once, when that has been noticed.
+    `stop` may be called at any time, even by a signal handler. `on_stop` is called once when that is noticed.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class Dispatch:
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor, self._policy, self._job_of, self._on_stop = executor, policy, job_of, on_stop
-        self._waiting: dict[str, _Queue] = {}  # by device, each by the time from which on they may be submitted
+        self._waiting: dict[str, _Queue] = {}  # by device
         self._order = count()
         self._running: dict[str, RunConfig] = {}
         self._started: dict[str, float] = {}
@@ -51,11 +50,11 @@ class Dispatch:
         self.is_stopping = self._has_asked = False
 
     def stop(self) -> None:
-        """Begin nothing more, and let what is under way finish its epoch and save its state."""
+        """Submit nothing more, and let active runs finish their epoch and save their state."""
         self.is_stopping = True
 
     def records(self, runs: Sequence[RunConfig]) -> Iterator[Record]:
-        """Yield the records of all runs, in order; each ends with a terminal event, unless it never began."""
+        """Yield the records of all runs. Each run ends with a terminal event unless it never began."""
         for run in runs:
             self._push(run, 0.0)
         while self._running or (any(self._waiting.values()) and not self.is_stopping):
@@ -64,8 +63,8 @@ class Dispatch:
                 self._has_asked = True
                 self._on_stop()
                 self._executor.ask_to_stop()
-            for item in self._executor.poll(self._patience()):
-                yield self._lost(item) if isinstance(item, Lost) else self._received(item)
+            for item in self._executor.poll(self._poll_timeout_s()):
+                yield self._lost(item) if isinstance(item, LostRun) else self._received(item)
             yield from self._over_limits()
 
     def _push(self, run: RunConfig, not_before: float) -> None:
@@ -73,21 +72,21 @@ class Dispatch:
 
     def _submit(self) -> None:
         while (queue := self._next()) is not None and queue[0][0] <= time.monotonic():
-            if self._running and self._guard.is_tight():
+            if self._running and self._guard.is_short():
                 return
             run = heapq.heappop(queue)[2]
             self._running[run.key] = run
             self._executor.submit(self._job_of(run))
 
     def _next(self) -> _Queue | None:
-        """Return the queue of the run that comes next, among the devices that have room; None where nothing may."""
+        """Return the queue of the next run, among the devices with free workers, or None if none may be submitted."""
         if self.is_stopping:
             return None
         with_room = [queue for device, queue in self._waiting.items() if queue and self._executor.n_free(device) > 0]
         return min(with_room, key=lambda queue: queue[0][:2], default=None)
 
-    def _patience(self) -> float:
-        """Return how long to wait for records: until something else is to be done."""
+    def _poll_timeout_s(self) -> float:
+        """Return how long to wait for records before something else is due."""
         queue = self._next()
         return POLL_S if queue is None else min(POLL_S, max(0.01, queue[0][0] - time.monotonic()))
 
@@ -101,11 +100,11 @@ class Dispatch:
             self._forget(key)
         return record
 
-    def _lost(self, lost: Lost) -> Record:
+    def _lost(self, lost: LostRun) -> Record:
         return Record.now(lost.run_key, self._crashed(lost.run_key, lost.why, Failed(lost.why, crashed=True)))
 
     def _crashed(self, key: str, why: str, failed: Event) -> Event:
-        """Return what a crash becomes: an interruption if the run is tried again, else its failure."""
+        """Return the event for a crash: an interruption if the run is retried, else a failure."""
         run = self._running[key]
         self._forget(key)
         self._crashes[key] += 1
@@ -123,18 +122,21 @@ class Dispatch:
         self._started.pop(key, None)
 
     def _over_limits(self) -> Iterator[Record]:
-        """Stop the runs that take too long or too much memory."""
+        """Stop runs that take too long or too much memory."""
         limit_s = self._policy.time_limit_s
         for key, begun in list(self._started.items()):
             if limit_s is not None and time.monotonic() - begun > limit_s:
                 yield self._killed(key, f"took longer than the time limit of {limit_s:g} s")
         if (greedy := self._guard.over_limit(self._executor.memory_bytes)) is not None:
             yield self._killed(*greedy)
-        elif len(self._running) > 1 and (victim := self._guard.victim(self._executor.memory_bytes)) is not None:
-            yield self._put_off(*victim)
+        elif (
+            len(self._running) > 1
+            and (largest := self._guard.largest_if_short(self._executor.memory_bytes)) is not None
+        ):
+            yield self._postpone(*largest)
 
-    def _put_off(self, key: str, why: str) -> Record:
-        """Stop a run that is not to blame: it goes on once there is room, and that costs it no try."""
+    def _postpone(self, key: str, why: str) -> Record:
+        """Stop a run and resume it once there is memory. This does not count as a retry."""
         self._executor.kill(key)
         if not self.is_stopping:
             self._push(self._running[key], time.monotonic() + self._policy.pause_s)
@@ -144,5 +146,5 @@ class Dispatch:
     def _killed(self, key: str, why: str) -> Record:
         self._executor.kill(key)
         self._forget(key)
-        how = "--retry failed and a larger one start it again, from its newest checkpoint if it has one"
-        return Record.now(key, Failed(f"{why}; {how}", crashed=True))
+        advice = "--retry failed and a larger limit start it again, from its newest checkpoint if it has one"
+        return Record.now(key, Failed(f"{why}; {advice}", crashed=True))

@@ -1,4 +1,4 @@
-"""How long runs take, judged by their configuration alone. The sweep starts the longest first, the dry run adds up."""
+"""Forecasts of how long runs take, from their configuration. They order the sweep and serve the dry run."""
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,29 +11,29 @@ from harness.datasets.catalogue import lookup, split_sizes
 from harness.gradients.during_training import Diagnostics
 
 RUN_S = 0.03
-"""Seconds that a run takes besides what it computes: carried to journal and store (docs/speed.md)."""
+"""Seconds that journal and store take per run (docs/speed.md)."""
 
 COMPILE_S = 5.0
-"""Seconds that compiling a step takes, once another run has left it on the disk; the first one takes 10 to 25."""
+"""Seconds to load a compiled step that another run left on the disk. Compiling the first one takes 10 to 25."""
 
 
 class Cost(NamedTuple):
-    """Seconds of one update and of evaluating one code (drawn, decoded, held against its image), or in other units."""
+    """Seconds, or other units, of one update and of evaluating one code (draw, decode, compare with the image)."""
 
     step_s: float
     decode_s: float
 
 
 def longest_first(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> list[RunConfig]:
-    """Return the runs by descending forecast, so that no long one is left for the end; ties keep their order."""
+    """Return the runs by descending forecast, so that no long run starts last. Ties keep their order."""
     return sorted(runs, key=lambda run: -run_seconds(run, nominal_cost(run, registry), registry))
 
 
 def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cost:
-    """Return the cost in multiply-adds instead of seconds: good for comparing runs, the same on every machine.
+    """Return the cost in multiply-adds, which compares runs and is the same on every machine.
 
-    An update encodes each image once and decodes it as often as the estimator evaluates the cost, and goes back through
-    all of it at twice the price.
+    An update encodes each image once and decodes it once per evaluation of the cost. The backward pass costs twice as
+    much as the forward pass.
     """
     height, width = lookup(run.data.name).image_shape
     codes = run.model.n_latents * run.model.n_categories
@@ -44,12 +44,12 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
 
 
 def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
-    """Return the estimated seconds of one run: its updates, its validations, its diagnostics and its final bounds."""
+    """Return the seconds of one run: updates, validation, diagnostics and final bounds."""
     info = lookup(run.data.name)
     n_validation, n_train = split_sizes(info, run.data.validation_fraction, run.data.train_size)
     split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
     n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
-    n_kinds = 1 + registry[run.estimator.name].relaxes  # of codes: the soft/hard gap needs both
+    n_kinds = 1 + registry[run.estimator.name].relaxes  # kinds of codes: the soft/hard gap needs both
     n_decoded = split * n_kinds * -(-run.training.epochs // run.evaluation.validation_every)
     own = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
     n_decoded += info.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
@@ -59,13 +59,13 @@ def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimato
 
 
 def epoch_costs(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[str, float]:
-    """Return what an epoch of each setting costs, in the units of `nominal_cost`; the first seed has every setting."""
-    first = [run for run in runs if run.seed == runs[0].seed]
+    """Return the cost of an epoch of each setting by label, in the units of `nominal_cost`."""
+    first = [run for run in runs if run.seed == runs[0].seed]  # every setting has this seed
     return {run.label: run_seconds(run, nominal_cost(run, registry), registry) / run.n_epochs for run in first}
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
-    """Return when the last of these runs ends, if the longest start first and each worker takes the next one."""
+    """Return when the last run ends if the longest start first and each free worker takes the next one."""
     ends = [0.0] * workers
     for one in sorted(seconds, reverse=True):
         heapq.heapreplace(ends, ends[0] + one)

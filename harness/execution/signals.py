@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and the end of its terminal do to a sweep."""
+"""The effect of Ctrl-C, SIGTERM and SIGHUP on a sweep."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from typing import Self, final
 
 @final
 class Signals:
-    """While entered: the first signal calls `first`, any more but SIGHUP raise KeyboardInterrupt in the main thread.
+    """A context in which the first signal calls `first`. Further ones, except SIGHUP, raise KeyboardInterrupt.
 
-    `first` runs in the middle of whatever the main thread is doing, so it may set a flag and no more.
+    `first` interrupts the main thread at any point, so it should only set a flag.
     """
 
     def __init__(self, first: Callable[[], None]) -> None:
@@ -22,19 +22,19 @@ class Signals:
 
     def __enter__(self) -> Self:
         handled = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
             handled.append(signal.SIGHUP)
-        self._former = {number: signal.signal(number, self._handle) for number in handled}
+        self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._is_due = False  # it has been raised
+        self._is_due = False  # it was raised
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold a KeyboardInterrupt back until the block has ended: it is done as a whole, or not begun."""
+        """Delay a KeyboardInterrupt until the block has ended, and raise it then."""
         self._is_held = True
         try:
             yield
@@ -45,8 +45,8 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            _print_nowhere()
-            if self._n:  # it comes from the kernel and from the shell: nobody has asked twice
+            _discard_output()
+            if self._n:  # kernel and shell may both send it, so it is not a second request
                 return
         self._n += 1
         if self._n == 1:
@@ -57,10 +57,10 @@ class Signals:
             raise KeyboardInterrupt
 
 
-def _print_nowhere() -> None:
-    """The terminal is gone, and what writes to it would fail."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard_output() -> None:
+    """Redirect output to a terminal, which is gone now, to nowhere. Writing to it would fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         if os.isatty(descriptor):
-            os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+            os.dup2(null, descriptor)
+    os.close(null)

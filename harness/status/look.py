@@ -34,7 +34,7 @@ def look(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Pa
     """
     driver = lease.holder(sweep.folder)
     if driver is None:
-        sweep.take_for_interrupted("no driver is alive; the command of the sweep goes on")
+        sweep.mark_interrupted("no driver is alive; the command of the sweep goes on")
     driven = driver is not None and not driver.expired
     running = under_way(sweep, time.time_ns() // 1_000_000)
     left_s = seconds_left(sweep, running) if driven else None

@@ -15,7 +15,7 @@ from reports.contract.text import visible
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
-    from harness.storage.last_command import Origin
+    from harness.storage.last_command import LastCommand
     from harness.storage.sweep_state import Sweep
 
 METRIC = "test/neg_elbo"
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     best: Mapping[str, str] = MappingProxyType({})
 
 
-def outcome(sweep: "Sweep", made_with: "Origin | None", *, is_over: bool) -> Outcome:
+def outcome(sweep: "Sweep", made_with: "LastCommand | None", *, is_over: bool) -> Outcome:
     """Return what there is to say, while the sweep runs or now that it is over."""
     return Outcome(note(sweep, made_with, is_over=is_over), best_runs(sweep))
 
@@ -56,7 +56,7 @@ def result(sweep: "Sweep", run: "RunConfig") -> float | None:
     return end.metrics.get(METRIC) if isinstance(end, Finished) else None
 
 
-def note(sweep: "Sweep", made_with: "Origin | None", *, is_over: bool) -> str:
+def note(sweep: "Sweep", made_with: "LastCommand | None", *, is_over: bool) -> str:
     """Return the description of a sweep in Markdown."""
     parts = [f"**{text(sweep.grid.question, QUESTION)}**"] if sweep.grid.question else []
     ranked = best_settings(sweep)

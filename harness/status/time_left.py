@@ -40,7 +40,7 @@ class UnderWay:
 
 def under_way(sweep: "Sweep", now_ms: int) -> list[UnderWay]:
     """Return the runs under way, in the order of the grid."""
-    live = set(sweep.live())
+    live = set(sweep.active_keys())
     return [look_at(run, sweep.attempts[run.key].records, now_ms) for run in sweep.grid.runs if run.key in live]
 
 
@@ -88,9 +88,9 @@ def seconds_left(
     if not finished and not present:
         return None
     if finished:
-        others = Usual(finished, sweep.costs)
+        others = Usual(finished, sweep.epoch_costs)
         present = {label: max(s, (s * others.epoch_s(label) ** 2) ** (1 / 3)) for label, s in present.items()}
-    usual = Usual(present | finished, sweep.costs)
+    usual = Usual(present | finished, sweep.epoch_costs)
     left = [_left_s(one, usual.epoch_s(one.run.label)) for one in running]
     rest = sum(usual.epoch_s(run.label) * (run.n_epochs - (epochs_done(sweep, run) or 0)) for run in waiting)
     return max((sum(left) + rest) / len(running) if rest else 0.0, *left)

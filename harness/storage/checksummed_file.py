@@ -1,100 +1,62 @@
-"""Small files that are written whole or not at all, and that know their own checksum.
+"""Small files with a checksum in their first line, written as a whole.
 
-A sealed file is the line `harness-sealed 1 <SHA-256 of the content, in hex>` and the content. It is written beside its
-place under a name of its own, handed to the disk, and then renamed; so a reader meets the former file or the new one,
-whoever is killed or loses power. What another cause has damaged is seen when it is read.
+The first line is `harness-sealed 1 <SHA-256 of the content, in hex>`. The content follows. Damage, whatever its cause,
+is noticed when the file is read.
 """
 
-import errno
 import hashlib
 import os
 import re
-import uuid
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from harness import atomic_file
+
 _HEADER = re.compile(rb"harness-sealed 1 ([0-9a-f]{64})\n")
-_NO_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP})
-"""How file systems say that they have no way to hand a folder to the disk."""
 
 
-class Damaged(Exception):  # noqa: N818 it says what the content is, not who erred
-    """A sealed content that is not what was sealed; the message is one line."""
+class DamagedError(Exception):
+    """The content does not have its checksum. The message is one line."""
 
 
-def seal(content: bytes) -> bytes:
-    """Return the content with its header."""
+def write(path: Path, content: bytes) -> None:
+    """Write a file or replace it. If that fails, OSError is raised and the previous file stays."""
+    atomic_file.write(path, add_checksum(content))
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a file without its checksum. Raises DamagedError and OSError."""
+    return verify(path.read_bytes(), str(path))
+
+
+def add_checksum(content: bytes) -> bytes:
+    """Return the content after a line with its checksum."""
     return f"harness-sealed 1 {hashlib.sha256(content).hexdigest()}\n".encode() + content
 
 
-def unseal(sealed: bytes, where: str) -> bytes:
-    """Return the content; `where` names it in the message. Raises Damaged where header and content do not fit."""
-    header = _HEADER.match(sealed)
+def verify(stored: bytes, where: str) -> bytes:
+    """Return the content without its checksum. `where` names it in messages. Raises DamagedError."""
+    header = _HEADER.match(stored)
     if header is None:
-        raise Damaged(f"{where}: expected the first line 'harness-sealed 1' and a checksum, got {_start(sealed)}.")
-    expected, content = header[1].decode(), sealed[header.end() :]
+        start = repr(stored[:24]) if stored else "an empty file"
+        raise DamagedError(f"{where}: expected the first line 'harness-sealed 1' and a checksum, got {start}.")
+    expected, content = header[1].decode(), stored[header.end() :]
     got = hashlib.sha256(content).hexdigest()
     if got != expected:
-        raise Damaged(
+        raise DamagedError(
             f"{where}: expected content with the checksum {expected[:16]}, got {got[:16]} ({len(content)} bytes)."
         )
     return content
 
 
-def write(path: Path, content: bytes) -> None:
-    """Replace the file, or make it. Where that fails the former file stays, and OSError is raised.
-
-    A process that is killed while it writes may leave a `.partial` behind: `remove_partials` takes it away.
-    """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(seal(content))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def read(path: Path) -> bytes:
-    """Return the content of a sealed file. Raises Damaged, and OSError (FileNotFoundError where there is none)."""
-    return unseal(path.read_bytes(), str(path))
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that its place is free and nothing is lost. Return its new path."""
-    target = free_name(path)
+def rename_damaged(path: Path) -> Path:
+    """Rename a damaged file, so that nothing is lost and its name is free. Return the new path."""
+    target = damaged_path(path)
     os.rename(path, target)
     return target
 
 
-def free_name(path: Path) -> Path:
-    """Return the name beside a damaged file under which it may be kept."""
-    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
-    return next(name for name in names if not name.exists())
-
-
-def remove_partials(folder: Path) -> None:
-    """Remove what killed writers left in the folder. Only for who is alone in it."""
-    for partial in folder.glob(".*.partial"):
-        with suppress(OSError):  # on a disk that was made read-only
-            partial.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Hand the names in the folder to the disk, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _start(sealed: bytes) -> str:
-    return repr(sealed[:24]) if sealed else "an empty file"
+def damaged_path(path: Path) -> Path:
+    """Return a free path in the same folder for a damaged file."""
+    paths = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+    return next(each for each in paths if not each.exists())

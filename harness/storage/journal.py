@@ -1,8 +1,8 @@
-"""The append-only file of a sweep: what happened, in order, before anything else hears of it.
+"""The append-only journal of a sweep. Every event is written here before anything else uses it.
 
-A line is `<crc32 of the JSON, 8 hex digits> <record as JSON>`. A last line without its newline was being written when
-the machine stopped: it is dropped. Any other line whose checksum does not fit means that the file was damaged, and is
-refused. Pictures lie beside the journal, named by their own SHA-256, so that the journal stays small.
+A line is `<crc32 of the JSON, 8 hex digits> <record as JSON>`. A last line without a newline was cut off when the
+machine stopped, and is dropped. Any other line with a wrong checksum is damage, and is refused. Pictures are separate
+files in the folder `images`, named by their SHA-256, so that the journal stays small.
 """
 
 import base64
@@ -12,14 +12,13 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from harness import atomic_file
 from harness.errors import UserError
-from harness.events import TERMINAL, EpochDone, Event, Image, Latents, Record, Started, Weights, is_cut_short
-from harness.provenance import maker
+from harness.events import Image, Record
 
 
 class JournalError(UserError):
@@ -27,13 +26,13 @@ class JournalError(UserError):
 
 
 class AppendError(JournalError):
-    """The disk takes no more: the sweep stops, and goes on where it was when the disk does."""
+    """The disk refused a record. The sweep stops; once the disk has room, the same command continues it."""
 
     exit_code = 1
 
 
 class Journal:
-    """Appends records to `folder`/journal.jsonl and reads them back. One writer at a time (the driver)."""
+    """The file journal.jsonl of a sweep's folder. Only the driver writes to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,12 +42,11 @@ class Journal:
         self._images = self.folder / "images"
         try:
             self._images.mkdir(parents=True, exist_ok=True)
-            self.cut_bytes = self._drop_torn_line()
+            self.dropped_bytes = self._drop_torn_line()
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise JournalError(
-                f"{self.path}: expected a journal to write to, got: {error.strerror}. Mend that, or choose another"
-                " --out."
+                f"{self.path}: the journal cannot be opened ({error.strerror}). Fix that, or choose another --out."
             ) from error
         self._size = self._file.tell()
         return self
@@ -57,9 +55,9 @@ class Journal:
         self._file.close()
 
     def append(self, record: Record) -> None:
-        """Write one record and hand it to the operating system, so that it survives the death of this process.
+        """Write one record, so that it survives the end of this process.
 
-        Raises AppendError where that fails, with everything before it intact and nothing of it written.
+        Raises AppendError if that fails. Nothing of the record is written then, and earlier records are intact.
         """
         text = record.to_json()
         try:
@@ -68,21 +66,19 @@ class Journal:
             self._write(line_of(text))
         except OSError as error:
             raise AppendError(
-                f"{self.path}: expected to append a record, got: {error.strerror}. Everything before it is stored;"
-                " mend that, and the same command goes on."
+                f"{self.path}: a record could not be written ({error.strerror}). Everything before it is stored."
+                " Fix that and repeat the command to continue."
             ) from error
 
     def sync(self) -> None:
-        """Wait until the disk has everything: then it survives the machine too."""
+        """Wait until the disk has everything, so that it survives a power failure. Raises AppendError."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise AppendError(
-                f"{self.path}: expected the disk to keep what was written, got: {error.strerror}."
-            ) from error
+            raise AppendError(f"{self.path}: the disk did not store the last records ({error.strerror}).") from error
 
     def _write(self, line: bytes) -> None:
-        """Write a line, whole or not at all: a disk may fill up in the middle of it."""
+        """Write a whole line or nothing, even if the disk fills up in the middle."""
         done = 0
         try:
             while done < len(line):
@@ -93,12 +89,12 @@ class Journal:
         self._size += len(line)
 
     def read(self, *, pictures: bool = True, epochs: bool = True) -> Iterator[Record]:
-        """Yield every whole record in order.
+        """Yield every record in order.
 
-        Without `pictures` these, most of the bytes, are left empty. Without `epochs` all that lies between starts and
-        ends is left out, most of the lines: epochs, pictures, latents.
+        Without `pictures`, records have empty pictures. Without `epochs`, the records of epochs, pictures and latents
+        are left out. Both save most of the time.
 
-        Raises JournalError, with the line number, where the file is damaged.
+        Raises JournalError with the line number if the file is damaged.
         """
         with self._opened() as lines:
             for number, line in enumerate(lines, 1):
@@ -109,23 +105,23 @@ class Journal:
                     yield self._parse(body, number, pictures)
 
     def outline(self, run_keys: Iterable[str]) -> Iterator[Record]:
-        """Yield the records of these runs, run by run; of epochs that follow one another only the first and the last.
+        """Yield the records of these runs, run by run. Of consecutive epochs, yield only the first and the last.
 
-        Nothing else is looked at, so damage to the rest is not seen here.
+        Other lines are not checked for damage.
         """
         starts = {b'{"run_key": %s' % json.dumps(key).encode(): dict[int, bytes]() for key in run_keys}
         with self._opened() as lines:
             for number, line in enumerate(lines, 1):
                 if (kept := starts.get(line[9 : line.find(b",")])) is not None and line.endswith(b"\n"):
-                    _keep(kept, line, number)
+                    _keep_line(kept, line, number)
         for kept in starts.values():
             for number, line in kept.items():
                 yield self._parse(self._checked(line[:-1], number), number, pictures=False)
 
-    def lines(self) -> Iterator[tuple[bytes, Record | None]]:
-        """Yield every whole line and its record, without picture; None for one that does not fit its checksum.
+    def read_lines(self) -> Iterator[tuple[bytes, Record | None]]:
+        """Yield every line and its record without picture, or None if the line is damaged.
 
-        Raises JournalError where one does, but is no record of this version: that is no damage.
+        Raises JournalError for an undamaged line that is not a record of this version.
         """
         with self._opened() as lines:
             for number, line in enumerate(lines, 1):
@@ -144,15 +140,15 @@ class Journal:
         except FileNotFoundError:
             return io.BytesIO()
         except OSError as error:
-            raise JournalError(f"{self.path}: expected a journal that can be read, got: {error.strerror}.") from error
+            raise JournalError(f"{self.path}: the journal cannot be read ({error.strerror}).") from error
 
     def _checked(self, line: bytes, number: int) -> bytes:
         checksum, _, body = line.partition(b" ")
         if checksum != b"%08x" % zlib.crc32(body):
             where = f"{self.path}:{number}"
             raise JournalError(
-                f"{where}: expected a line with its own checksum, got {checksum[:8]!r}: the journal is damaged. "
-                "`harness repair` leaves out what is; that is run again."
+                f"{where}: expected a line with its checksum, got {checksum[:8]!r}; the journal is damaged. "
+                "`harness repair` leaves out the damaged lines; their runs are computed again."
             )
         return body
 
@@ -174,17 +170,12 @@ class Journal:
         data = json.loads(text)
         del data["png"]
         if self.picture(data["sha256"]) is None:
-            target = self._images / f"{data['sha256']}.png"
-            partial = target.with_suffix(".partial")
-            with partial.open("wb") as file:
-                file.write(png)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
+            # 5 ms instead of 10, and a missing picture is noticed when it is read
+            atomic_file.write(self._images / f"{data['sha256']}.png", png, sync_folder=False)
         return json.dumps(data)
 
     def picture(self, sha256: str) -> bytes | None:
-        """Return the picture with this checksum, or None if its file is missing or damaged."""
+        """Return the picture with this checksum, or None if it is missing or damaged."""
         try:
             png = (self.folder / "images" / f"{sha256}.png").read_bytes()
         except OSError:
@@ -195,12 +186,12 @@ class Journal:
         png = self.picture(sha256)
         if png is None:
             raise JournalError(
-                f"{where}: expected the picture {sha256}.png with its own checksum, got a damaged or missing file."
+                f"{where}: expected the picture {sha256}.png with its checksum, got a damaged or missing file."
             )
         return png
 
     def _drop_torn_line(self) -> int:
-        """Cut what was being written when the machine stopped; return its size in bytes."""
+        """Drop a last line that was cut off when the machine stopped. Return its size in bytes."""
         if not self.path.exists():
             return 0
         with self.path.open("rb+") as file:
@@ -219,11 +210,11 @@ class Journal:
 _BLOCK = 1 << 16
 _BEFORE_KEY, _EPOCH, _HEAD = b'{"run_key": "', b'"kind": "epoch"', 100
 _DETAIL = re.compile(rb'"kind": "(epoch|image|latents)"')
-"""How such a record's JSON is known without parsing it: by its first bytes, where `Record.to_json` puts the kind."""
+"""Recognises such records without parsing them. `Record.to_json` puts the kind into the first bytes."""
 
 
-def _keep(kept: dict[int, bytes], line: bytes, number: int) -> None:
-    """Add a line of a run to those that are kept; a third epoch in a row takes the place of the second."""
+def _keep_line(kept: dict[int, bytes], line: bytes, number: int) -> None:
+    """Add a line of a run. A third epoch in a row replaces the second."""
     last_two = list(kept)[-2:]
     if len(last_two) == 2 and all(_EPOCH in one[:_HEAD] for one in (line, *(kept[n] for n in last_two))):
         del kept[last_two[1]]
@@ -231,73 +222,6 @@ def _keep(kept: dict[int, bytes], line: bytes, number: int) -> None:
 
 
 def line_of(text: str) -> bytes:
-    """Return the line of the journal for a record's JSON: its checksum first."""
+    """Return the line of the journal for the JSON of a record."""
     body = text.encode()
     return f"{zlib.crc32(body):08x} ".encode() + body + b"\n"
-
-
-@dataclass
-class Attempt:
-    """One attempt at a run, from its first start on: cut short and gone on with, it stays the same attempt."""
-
-    records: list[Record] = field(default_factory=list)
-
-    @property
-    def end(self) -> Event | None:
-        """The event that ended the attempt, or None while it is under way (or was killed)."""
-        last = self.records[-1].event if self.records else None
-        return last if isinstance(last, TERMINAL) else None
-
-    @property
-    def status(self) -> str:
-        return self.end.kind if self.end is not None else "running"
-
-    @property
-    def epochs(self) -> list[EpochDone]:
-        return [r.event for r in self.records if isinstance(r.event, EpochDone)]
-
-    @property
-    def made_by(self) -> tuple[str | None, str | None] | None:
-        """The code that computes it, as `maker` tells; None if it never started."""
-        first = self.records[0].event
-        return maker(first.provenance) if isinstance(first, Started) else None
-
-    @property
-    def begun_ms(self) -> int:
-        """When it began; this identifies the attempt among those at the same run."""
-        return self.records[0].time_ms
-
-    def goes_on_with(self, event: Event) -> bool:
-        """Return whether an event belongs to this attempt: not if it starts another one.
-
-        A start goes on with an attempt that was cut short, if the same code made both; all others begin a new one.
-        """
-        if not isinstance(event, Started) or self.made_by is None:
-            return not isinstance(event, Started)
-        return is_cut_short(self.end) and self.made_by[0] is not None and maker(event.provenance) == self.made_by
-
-    def is_repeat(self, event: Event) -> bool:
-        """Return whether the attempt has this already: it went on from a checkpoint before it."""
-        if isinstance(event, EpochDone):
-            return any(known.epoch == event.epoch for known in self.epochs)
-        known = (record.event for record in self.records)
-        if isinstance(event, Image):
-            return (event.name, event.step) in ((e.name, e.step) for e in known if isinstance(e, Image))
-        return isinstance(event, Latents | Weights) and any(type(e) is type(event) for e in known)
-
-
-def attempts(records: Iterable[Record]) -> dict[str, Attempt]:
-    """Return the newest attempt of every run that the journal knows."""
-    newest: dict[str, Attempt] = {}
-    for record in records:
-        add(record, newest)
-    return newest
-
-
-def add(record: Record, newest: MutableMapping[str, Attempt]) -> Attempt:
-    """Add a record to the newest attempt at its run, or begin a new one with it; return that attempt."""
-    attempt = newest.get(record.run_key)
-    if attempt is None or not attempt.goes_on_with(record.event):
-        attempt = newest[record.run_key] = Attempt()
-    attempt.records.append(record)
-    return attempt

@@ -1,6 +1,6 @@
-"""What a sweep was last run with: the command, and the code, machine and workers its numbers come from.
+"""The file origin.json: the command that a sweep was last run with, and the provenance of its numbers.
 
-It is kept beside the journal, so that a store that was away gets it from `harness sync`, which runs nothing itself.
+`harness sync` reads it to fill a store that was not reachable, because it runs nothing itself.
 """
 
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
 
 
-class Origin(NamedTuple):
+class LastCommand(NamedTuple):
     """A command, the provenance of what it computes, and the command that makes the report."""
 
     command: str
@@ -26,14 +26,14 @@ class Origin(NamedTuple):
     report: str = ""
 
 
-def of(sweep: "Sweep", options: "Options") -> Origin:
-    """Return the origin of the numbers of a sweep that starts: the former one, where there is nothing to compute."""
-    if not sweep.to_do(retry_failed=options.retry_failed) and (former := read(sweep.folder)) is not None:
-        return former
-    made_by = {**provenance(), "workers": options.workers, "threads": options.threads}
+def current(sweep: "Sweep", options: "Options") -> LastCommand:
+    """Return the command of a sweep that starts, or the stored one if there is nothing left to compute."""
+    if not sweep.to_do(retry_failed=options.retry_failed) and (stored := read(sweep.folder)) is not None:
+        return stored
+    facts = {**provenance(), "workers": options.workers, "threads": options.threads}
     if options.conformance is not None:
-        made_by["conformance"] = options.conformance
-    return Origin(options.command, made_by, report_command(sweep.grid.name, options.out, options.tracking_uri))
+        facts["conformance"] = options.conformance
+    return LastCommand(options.command, facts, report_command(sweep.grid.name, options.out, options.tracking_uri))
 
 
 def report_command(name: str, out: Path, tracking_uri: str | None) -> str:
@@ -45,16 +45,16 @@ def report_command(name: str, out: Path, tracking_uri: str | None) -> str:
     return without_passwords(shlex.join([*command, *uri]))
 
 
-def keep(sweep: "Sweep", options: "Options") -> None:
-    """Store it beside the journal. Raises OSError."""
-    checksummed_file.write(_path(sweep.folder), json.dumps(of(sweep, options)._asdict(), indent=1).encode())
+def save(sweep: "Sweep", options: "Options") -> None:
+    """Store the current command in the sweep's folder. Raises OSError."""
+    checksummed_file.write(_path(sweep.folder), json.dumps(current(sweep, options)._asdict(), indent=1).encode())
 
 
-def read(folder: Path) -> Origin | None:
-    """Return what was stored; None where nothing was, or where it is damaged: a store can do without."""
+def read(folder: Path) -> LastCommand | None:
+    """Return the stored command, or None if there is none or its file is damaged. Stores can do without it."""
     try:
-        return Origin(**json.loads(checksummed_file.read(_path(folder))))
-    except (OSError, checksummed_file.Damaged, ValueError, TypeError):
+        return LastCommand(**json.loads(checksummed_file.read(_path(folder))))
+    except (OSError, checksummed_file.DamagedError, ValueError, TypeError):
         return None
 
 

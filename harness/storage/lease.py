@@ -1,13 +1,15 @@
-"""One driver a sweep: a lock among the processes of a host, and a lease where hosts share a disk.
+"""The lease of a sweep's folder, so that a sweep has one driver at a time.
 
-The lock (`flock` on driver.lock) goes with its process, but not every shared file system carries it to other hosts. So
-the driver also writes driver.json: who it is, touched by a thread every HEARTBEAT_S. Who finds the lease of another
-host believes it until it was silent for EXPIRES_S, and then takes it over. Ages are differences of times of files in
-the same folder, so that no host's clock matters. Starting drivers decide one at a time: driver.claim can only be
-created once.
+On one host a lock is enough: `flock` on driver.lock ends with its process. Some file systems that hosts share do not
+pass locks on to other hosts. So the driver also creates driver.json, which says who it is, and a thread touches it
+every HEARTBEAT_S. A foreign lease is honoured until its heartbeat stops for EXPIRES_S seconds. Its age is the
+difference between the times of two files in the folder, so the clocks of the hosts do not matter.
 
-A lease cannot stop a process that is suspended between `check` and what it does next; but from its next `check` on it
-does nothing more.
+driver.json can be created only once, so one of several hosts that start together wins. To take over an expired lease,
+a host first renames it. SETTLE_S covers the race that is left: a slow host renames the new lease of a faster one, sees
+that it is not the expired one and puts it back, but a third host may have found no lease meanwhile.
+
+A lease cannot stop a process that is suspended between `check` and its next action. The next `check` stops it.
 """
 
 import errno
@@ -18,20 +20,21 @@ import platform
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Self, final
 
+from harness import atomic_file
 from harness.errors import UserError
 from harness.storage import checksummed_file
 
 HEARTBEAT_S = 10.0
 EXPIRES_S = 60.0
 SETTLE_S = 1.0
-"""So long does a driver wait, after it took something expired, for others who may have found the same."""
+"""How long a driver waits after it took over a lease, before it checks that no other driver did the same."""
 
 _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
@@ -43,7 +46,7 @@ class LeaseError(UserError):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who drives a sweep. `boot` tells hosts apart, also those of one name; `age_s` is that of the last heartbeat."""
+    """The driver of a sweep. `boot` tells hosts of the same name apart. `age_s` is the age of the last heartbeat."""
 
     id: str
     host: str
@@ -58,7 +61,7 @@ class Holder:
 
     @property
     def expired(self) -> bool:
-        """Whether other hosts may take the lease over. A heartbeat far in the future is as old: clocks were set."""
+        """Whether other hosts may take the lease over. A heartbeat far in the future counts too: a clock was set."""
         return abs(self.age_s) >= EXPIRES_S
 
     def __str__(self) -> str:
@@ -72,10 +75,10 @@ _UNKNOWN = Holder(id="", host="", boot="", pid=0, started="")
 
 @final
 class Lease:
-    """Holds a sweep's folder while its context lasts. LeaseError on entering where another driver has it.
+    """A context that holds a sweep's folder, which must exist. Entering raises LeaseError if another driver holds it.
 
-    `note` is for the user: from whom the sweep was taken over, if from anyone. `lost` says why the lease is no longer
-    this driver's. The folder must exist.
+    `note` tells the user from whom the sweep was taken over, if from anyone. `lost` says why this driver no longer
+    holds the lease.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,25 +86,25 @@ class Lease:
         self.note = ""
         self.lost: str | None = None
         self._path = folder / "driver.json"
-        self._mine = Holder(uuid.uuid4().hex, platform.node(), boot(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
-        self._renewed = _now()
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._mine = Holder(uuid.uuid4().hex, platform.node(), boot_id(), os.getpid(), started)
+        self._renewed_s = _now_s()
         self._turn, self._ends = Lock(), Event()
-        self._thread = Thread(target=self._work, name="lease", daemon=True)
+        self._thread = Thread(target=self._keep_alive, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
         try:
             with ExitStack() as undo:
-                locked = undo.enter_context(_locked(self.folder, self._mine))
+                is_locked, file_time = undo.enter_context(_locked(self.folder, self._mine))
                 undo.callback(self._release)
-                with _claimed(self.folder, self._mine, locked) as after_another:
-                    self._take(locked, after_another)
-                checksummed_file.remove_partials(self.folder)
+                self._take(is_locked, file_time)
+                self._remove_partials()
                 self._undo = undo.pop_all()
         except OSError as error:
             raise LeaseError(
                 f"{self.folder}: expected a folder to write to, got: {error.strerror}. Choose another with --out."
             ) from error
-        self._renewed = _now()
+        self._renewed_s = _now_s()
         self._thread.start()
         return self
 
@@ -111,31 +114,36 @@ class Lease:
         self._undo.close()
 
     def check(self) -> None:
-        """Raise LeaseError if the lease is lost. Cheap, unless the thread was kept from its work."""
-        if _now() - self._renewed > EXPIRES_S / 2:
+        """Raise LeaseError if the lease is lost. This is cheap unless the thread was kept from its work."""
+        if _now_s() - self._renewed_s > EXPIRES_S / 2:
             self._beat()
         if self.lost is not None:
-            raise LeaseError(
-                f"{self.folder}: expected to stay the only driver of this sweep, got: {self.lost}. "
-                "This one stops; what it has done is kept."
-            )
+            raise LeaseError(f"{self.folder}: {self.lost}. This driver stops; what it has done is kept.")
 
-    def _take(self, locked: bool, after_another: bool) -> None:
-        found = _read(self._path, _clock(self.folder))
-        if found is not None and not _gone(found, locked):
-            raise _refusal(self.folder, str(found))
-        checksummed_file.write(self._path, _to_json(self._mine))
+    def _take(self, is_locked: bool, file_time: float) -> None:
+        found = _read(self._path, file_time)
+        if found is not None:
+            if not found.expired and not (is_locked and found.boot == self._mine.boot):
+                raise _refusal(self.folder, str(found))
+            _remove(self._path, found, file_time)
+        try:
+            with self._path.open("xb") as file:
+                file.write(checksummed_file.add_checksum(_to_json(self._mine)))
+        except FileExistsError:
+            raise _refusal(self.folder, _rival(_read(self._path))) from None
         if found is not None and found.boot != self._mine.boot:
             self.note = f"the sweep was taken over from another driver ({found})"
-            after_another = True
-        if after_another:
             time.sleep(SETTLE_S)
-        winner = _read(self._path)
-        if winner is None or winner.id != self._mine.id:
-            raise _refusal(self.folder, "another that started at the same time" if winner is None else str(winner))
+            winner = _read(self._path)
+            if winner is None or winner.id != self._mine.id:
+                raise _refusal(self.folder, _rival(winner))
+
+    def _remove_partials(self) -> None:
+        for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+            atomic_file.remove_partials(folder)
 
     def _release(self) -> None:
-        """Remove the lease if it is still this driver's. Where that fails, it expires."""
+        """Remove the lease if this driver still holds it. If that fails, the lease expires."""
         try:
             found = _read(self._path)
             if found is not None and found.id == self._mine.id:
@@ -143,16 +151,16 @@ class Lease:
         except OSError:
             return
 
-    def _work(self) -> None:
+    def _keep_alive(self) -> None:
         while self.lost is None and not self._ends.wait(HEARTBEAT_S):
             self._beat()
 
     def _beat(self) -> None:
-        """Renew the lease or find it lost; one that was not renewed in time is looked at twice."""
+        """Renew the lease or find it lost. If the heartbeat was late, look twice: it may just be taken over."""
         with self._turn:
-            late = _now() - self._renewed >= EXPIRES_S
+            is_late = _now_s() - self._renewed_s >= EXPIRES_S
             self._renew()
-            if late and self.lost is None:
+            if is_late and self.lost is None:
                 time.sleep(SETTLE_S)
                 self._renew()
 
@@ -161,51 +169,50 @@ class Lease:
         try:
             found = _read(self._path)
             if found is None:
-                self.lost = "its driver.json was removed"
+                self.lost = "the lease of this driver, driver.json, was removed"
             elif found.id == self._mine.id:
                 os.utime(self._path)
-                self._renewed = _now()
+                self._renewed_s = _now_s()
             elif found.id:
-                self.lost = f"another one ({found.who}), after a silence of this one"
+                self.lost = f"another driver took over this sweep ({found.who}) because this one was silent"
         except OSError as error:
             why = error.strerror or str(error)
-        if self.lost is None and _now() - self._renewed >= EXPIRES_S:
-            self.lost = f"no heartbeat for {EXPIRES_S:.0f} s ({why})"
+        if self.lost is None and _now_s() - self._renewed_s >= EXPIRES_S:
+            self.lost = f"this driver could not renew its lease for {EXPIRES_S:.0f} s ({why})"
 
 
 def holder(folder: Path) -> Holder | None:
-    """Return who drives the sweep, or None. One of another host is returned with its age also if it has expired.
+    """Return who drives the sweep, or None. Nothing is written, so ages are by the clock of this host.
 
-    A damaged lease is a holder without an id. Nothing needs to be writable.
+    An expired lease of another host is returned too. A damaged lease gives a holder without an id.
     """
     try:
-        try:
-            now = _clock(folder)
-        except OSError:  # a folder of somebody else: then clocks are believed to agree
-            now = time.time()
-        found = _read(folder / "driver.json", now)
-        here = found is not None and found.boot == boot()
-        return None if here and not _is_locked(folder) else found
+        found = _read(folder / "driver.json", time.time())
+        is_here = found is not None and found.boot == boot_id()
+        return None if is_here and not _is_locked(folder) else found
     except OSError:
         return None
 
 
 @contextmanager
-def _locked(folder: Path, mine: Holder) -> Iterator[bool]:
-    """Refuse a second driver of this host at once. Yield False where the file system knows no locks."""
+def _locked(folder: Path, mine: Holder) -> Iterator[tuple[bool, float]]:
+    """Lock driver.lock. Yield whether the file system has locks, and its present time: that of the written file.
+
+    Raises LeaseError at once if another driver of this host has the lock.
+    """
     with (folder / "driver.lock").open("a+b") as file:
-        locked = _lock(file.fileno())
-        if locked is False:
+        has_lock = _lock(file.fileno())
+        if has_lock is False:
             file.seek(0)
-            raise _refusal(folder, _name(folder, file.read(200)))
+            raise _refusal(folder, _lock_owner(folder, file.read(200)))
         file.truncate(0)
         file.write(mine.who.encode())
         file.flush()
-        yield locked is True
+        yield has_lock is True, os.fstat(file.fileno()).st_mtime
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock the file: True, or False where another process has it, or None where there are no locks."""
+    """Lock a file. Return True, or False if another process has the lock, or None if there are no locks."""
     for wait_s in (0.05, 0.05, 0.1, 0.0):  # `_is_locked` of another process holds it for an instant
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -220,7 +227,7 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _is_locked(folder: Path) -> bool:
-    """Return whether a process has the lock, True also where that cannot be known."""
+    """Return whether a process has the lock. If that cannot be known, return True."""
     try:
         with (folder / "driver.lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -229,48 +236,28 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _name(folder: Path, text: bytes) -> str:
-    """Return who has the lock, as its file says, with the age of the heartbeat if the lease is of the same process."""
+def _lock_owner(folder: Path, text: bytes) -> str:
+    """Return who has the lock, by the text of its file, and its heartbeat if the lease is of the same process."""
     who = " ".join(text.decode(errors="replace").split())
-    found = _read(folder / "driver.json", _clock(folder))
+    found = _read(folder / "driver.json", time.time())
     return str(found) if found is not None and found.who == who else who or "unknown"
 
 
-@contextmanager
-def _claimed(folder: Path, mine: Holder, locked: bool) -> Iterator[bool]:
-    """Let one driver at a time decide who has the lease. Yield whether the claim of one that is gone was removed."""
-    path = folder / "driver.claim"
-    now = _clock(folder)
-    found = _read(path, now)
-    if found is not None and _gone(found, locked):
-        _remove_claim(path, found, now)
-    try:
-        file = path.open("xb")
-    except FileExistsError:
-        other = _read(path, _clock(folder))
-        raise _refusal(folder, f"{other or 'unknown'}, which is starting") from None
-    try:
-        with file:
-            file.write(checksummed_file.seal(_to_json(mine)))
-        yield found is not None and found.boot != mine.boot
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _remove_claim(path: Path, found: Holder, now: float) -> None:
-    """Remove a claim, but not the one that another driver has just put in its place."""
+def _remove(path: Path, found: Holder, file_time: float) -> None:
+    """Remove the lease that was found, but not one that another driver has put in its place or renewed."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    with suppress(FileNotFoundError):  # another driver was faster
+    try:
         os.rename(path, aside)
-        if _read(aside, now) == found:
-            aside.unlink()
-        else:
-            os.rename(aside, path)
+    except FileNotFoundError:  # another driver was faster
+        return
+    if (other := _read(aside, file_time)) != found:
+        os.rename(aside, path)
+        raise _refusal(path.parent, _rival(other))
+    aside.unlink()
 
 
-def _gone(found: Holder, locked: bool) -> bool:
-    """Whether a holder does not count any more: silent for too long, or of this host and without its lock."""
-    return found.expired or (locked and found.boot == boot())
+def _rival(other: Holder | None) -> str:
+    return str(other) if other is not None and other.id else "another one that started at the same time"
 
 
 def _refusal(folder: Path, who: str) -> LeaseError:
@@ -280,9 +267,9 @@ def _refusal(folder: Path, who: str) -> LeaseError:
 
 
 def _read(path: Path, now: float | None = None) -> Holder | None:
-    """Return the holder that the file names, its age at that time of the file system, and _UNKNOWN if damaged.
+    """Return the holder that a file names and its age at the time `now`, or _UNKNOWN if the file is damaged.
 
-    The file is opened before it is asked for its time: that is when a network file system looks at the server.
+    The file is opened before its time is read, because that is when a network file system asks the server.
     """
     try:
         with path.open("rb") as file:
@@ -298,32 +285,22 @@ def _to_json(one: Holder) -> bytes:
 
 def _from_json(content: bytes, path: Path) -> Holder:
     try:
-        found = Holder(**json.loads(checksummed_file.unseal(content, str(path))))
-    except (checksummed_file.Damaged, ValueError, TypeError):
+        found = Holder(**json.loads(checksummed_file.verify(content, str(path))))
+    except (checksummed_file.DamagedError, ValueError, TypeError):
         return _UNKNOWN
     texts = (found.id, found.host, found.boot, found.started)
     return found if found.id and isinstance(found.pid, int) and all(isinstance(t, str) for t in texts) else _UNKNOWN
 
 
-def _clock(folder: Path) -> float:
-    """Return the time of the file system, which is that of its server, as the time of a new file."""
-    probe = folder / f".probe.{uuid.uuid4().hex}.partial"
-    try:
-        with probe.open("xb") as file:
-            return os.fstat(file.fileno()).st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
-
-
 @lru_cache(maxsize=1)
-def boot() -> str:
-    """Return what tells this host from others: its kernel's start, which its containers share, else its name."""
+def boot_id() -> str:
+    """Return the id of this start of the kernel, which containers share, or else the name of the host."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return platform.node()
 
 
-def _now() -> float:
-    """Return a steady time that also passes while the machine sleeps, where the system has one."""
+def _now_s() -> float:
+    """Return a steady time that includes the sleep of the machine, if the system has one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

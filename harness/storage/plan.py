@@ -1,8 +1,8 @@
-"""The grid of a sweep as it was when the sweep last started: what a grid that was edited since adds, removes, changes.
+"""The plan of a sweep: its grid as it was when the sweep last started.
 
-frozen.json has the text, and of every run its key, name and settings; former versions stay beside it as
-frozen-0001.json and so on. With it stands what decided the runs besides the text (`made_by`), so that whoever reads the
-same text in the same place knows the runs without building the grid, which takes torch.
+frozen.json holds the text of the grid and the key, name and settings of each run. Older versions are kept beside it as
+frozen-0001.json and so on. The plan's fingerprint is a hash of what the runs depend on besides the text. While
+text and fingerprint stay the same, the runs are known without building the grid, which would load torch.
 """
 
 from __future__ import annotations
@@ -13,92 +13,92 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points, version
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from harness import atomic_file
 from harness.grid.yaml_nodes import SourceError, parse
+from harness.provenance import source_sha256
 from harness.storage import checksummed_file
-from harness.storage.checksummed_file import Damaged
-from harness.storage.plan_changes import changes, describe
-from harness.storage.plan_file import Frozen, Planned, encode, load, snapshot
-from reports.contract.files import write_atomically
+from harness.storage.checksummed_file import DamagedError
+from harness.storage.plan_changes import compare_plans, describe
+from harness.storage.plan_file import OtherFormatError, Plan, PlannedRun, make_plan, read_plan, to_bytes
 
 if TYPE_CHECKING:
     from harness.grid.load import Grid
 
+FILE_NAME = "frozen.json"
 
-def freeze(
+
+def save_plan(
     folder: Path,
     grid: Grid,
-    made_by: str | None = None,
+    fingerprint: str | None = None,
     plugins: Sequence[Path] = (),
-    costs: Mapping[str, float] = MappingProxyType({}),
+    epoch_costs: Mapping[str, float] = MappingProxyType({}),
 ) -> list[str]:
-    """Store the grid if it is not stored yet; return what the user should know, line by line.
+    """Save the plan of a grid if it changed. Return the lines to show the user.
 
-    Nothing is raised: a sweep can do without. `made_by` is what the function of this name returned before the registry
-    was loaded; `costs` are the forecasts of an epoch of each setting.
+    No error is raised, because a sweep can do without its plan. `fingerprint` must have been taken before the registry
+    was loaded. `epoch_costs` are the forecasts of each setting.
     """
-    path, lines = folder / "frozen.json", list[str]()
+    path, lines = folder / FILE_NAME, list[str]()
     try:
-        old = _former(path, lines)
+        old = _saved_plan(path, lines)
         if old is None:
-            checksummed_file.write(path, encode(snapshot(grid, made_by, plugins, costs)))
-        elif not _is(old, grid, made_by, plugins) or (costs and any(run.setting.cost is None for run in old.runs)):
-            new = snapshot(grid, made_by, plugins, costs)
-            found = changes(old, new)
+            checksummed_file.write(path, to_bytes(make_plan(grid, fingerprint, plugins, epoch_costs)))
+        elif not _is_unchanged(old, grid, fingerprint, plugins) or (epoch_costs and _lacks_costs(old)):
+            new = make_plan(grid, fingerprint, plugins, epoch_costs)
+            found = compare_plans(old, new)
             lines += describe(found)
             if found.any:
                 checksummed_file.write(_next_version(folder), checksummed_file.read(path))
-            checksummed_file.write(path, encode(new if found.any else replace(new, since=old.since)))
+            checksummed_file.write(path, to_bytes(new if found.any else replace(new, saved_at=old.saved_at)))
     except OSError as error:
-        lines.append(
-            f"{path}: expected to store the grid, got: {error.strerror}. Later changes of it will not be told."
-        )
+        lines.append(f"{path}: the grid could not be saved ({error.strerror}). Later edits will not be reported.")
     return lines
 
 
-def keep_text(path: Path, text: str, say: Callable[[str], None]) -> None:
-    """Store a grid that came through a pipe, so that later commands have a file to name."""
+def save_grid_text(path: Path, text: str, say: Callable[[str], None]) -> None:
+    """Save a grid that came through a pipe, so that later commands have a file to name."""
     try:
-        write_atomically(path, text)
+        atomic_file.write(path, text.encode())
     except OSError as error:
-        say(f"{path}: expected to store the grid, got: {error.strerror}. Later commands need it as a file.")
+        say(f"{path}: the grid could not be saved ({error.strerror}). Later commands need it as a file.")
 
 
-def names(folder: Path, text: str, plugins: Sequence[Path] = ()) -> tuple[Planned, ...] | None:
-    """Return the runs of a grid by its text alone, or None where the grid must be built to know them.
+def planned_runs(folder: Path, text: str, plugins: Sequence[Path] = ()) -> tuple[PlannedRun, ...] | None:
+    """Return the runs of a grid by its text alone, or None if the grid must be built to know them.
 
-    Without plugins those that the sweep was run with are taken. Their text is compared, and never executed.
+    Without `plugins`, those of the last run are assumed. Plug-ins are compared by their text and never executed.
     """
-    stored = planned(folder, text)
-    if stored is None or stored.made_by is None:
+    plan = plan_of_text(folder, text)
+    if plan is None or plan.fingerprint is None:
         return None
-    files = plugins or [Path(path) for path in stored.plugins]
-    return stored.runs if stored.made_by == made_by(files) else None
+    files = plugins or [Path(path) for path in plan.plugins]
+    return plan.runs if plan.fingerprint == plan_fingerprint(files) else None
 
 
-def planned(folder: Path, text: str) -> Frozen | None:
-    """Return the sweep as it was last run, if it was run with this text, whatever its plugins are now."""
+def plan_of_text(folder: Path, text: str) -> Plan | None:
+    """Return the saved plan if it has this text, whatever became of its plug-ins since; else None."""
     try:
-        stored = load(folder / "frozen.json")
-    except (OSError, Damaged):
+        plan = read_plan(folder / FILE_NAME)
+    except (OSError, DamagedError):
         return None
-    return stored if stored.text == text and stored.name == folder.name else None
+    return plan if plan.text == text and plan.name == folder.name else None
 
 
 def last_plugins(folder: Path) -> tuple[str, ...]:
-    """Return the plugin files that the sweep in a folder was last run with, whatever its grid says now."""
+    """Return the plug-in files of the last run of a sweep, even if its grid was edited since."""
     try:
-        return load(folder / "frozen.json").plugins
-    except (OSError, Damaged):
+        return read_plan(folder / FILE_NAME).plugins
+    except (OSError, DamagedError):
         return ()
 
 
-def folder_of(out: Path, grid_path: Path, text: str) -> Path | None:
-    """Return the folder of the sweep of a grid file, without building the grid; None where the name is not clear."""
+def sweep_folder(out: Path, grid_path: Path, text: str) -> Path | None:
+    """Return the folder of a grid's sweep without building the grid, or None if the text does not tell its name."""
     from harness.grid.load import NAME, default_name
 
     try:
@@ -111,61 +111,60 @@ def folder_of(out: Path, grid_path: Path, text: str) -> Path | None:
     return out / name if isinstance(name, str) and NAME.fullmatch(name) else None
 
 
-def made_by(plugins: Sequence[Path] = ()) -> str | None:
-    """Return a hash of all that makes runs of a text, or None where that cannot be known.
+def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
+    """Return a hash of all that turns a grid's text into runs, or None if that cannot be known.
 
-    It is of the sources of `harness` and `estimators`, the packages they read and check settings with, and the plugins.
-    An installed plugin, and one that imports other code, can depend on anything.
+    It covers the sources of `harness` and `estimators`, the packages that read and check settings, and the plug-ins.
+    An installed plug-in, or one that imports other code, can depend on anything.
     """
-    if entry_points(group="harness.estimators") or not all(path.is_file() for path in plugins):
+    if entry_points(group="harness.estimators") or not all(path.is_file() for path in plugins):  # a pipe is read once
         return None
     try:
         texts = [path.read_bytes() for path in plugins]
-        sources = [path for package in ("harness", "estimators") for path in sorted(_folder(package).rglob("*.py"))]
-        parts = [part for path in sources for part in (path.name.encode(), path.read_bytes())]
+        source = source_sha256()
     except OSError:
         return None
-    if not all(map(_stands_alone, texts)):
+    if not all(map(_imports_only_known_code, texts)):
         return None
-    parts += [sys.version.encode(), *(version(name).encode() for name in ("torch", "pydantic", "pyyaml"))]
-    digests = [hashlib.sha256(part).digest() for part in parts]
-    return hashlib.sha256(b"".join([*digests, *sorted(hashlib.sha256(text).digest() for text in texts)])).hexdigest()
+    parts = [source, sys.version, *map(version, ("torch", "pydantic", "pyyaml"))]
+    parts += sorted(hashlib.sha256(text).hexdigest() for text in texts)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _former(path: Path, lines: list[str]) -> Frozen | None:
-    """Return the stored grid, if there is one to be read; one that is damaged is set aside, with a line about it."""
+def _saved_plan(path: Path, lines: list[str]) -> Plan | None:
+    """Return the saved plan, if any. One that cannot be read is renamed, and `lines` get a line about it."""
     try:
-        return load(path)
+        return read_plan(path)
     except FileNotFoundError:
         return None
-    except Damaged as damaged:
-        kept = checksummed_file.set_aside(path)
-        lines.append(f"{damaged} It is kept as {kept.name}; what changed in the grid before now is not known.")
-        return None
+    except OtherFormatError as other:
+        kept = path.rename(_next_version(path.parent))
+        lines.append(f"{other} It is kept as {kept.name}; earlier edits of the grid are not reported.")
+    except DamagedError as damaged:
+        kept = checksummed_file.rename_damaged(path)
+        lines.append(f"{damaged} It is kept as {kept.name}; earlier edits of the grid are not reported.")
+    return None
 
 
 def _next_version(folder: Path) -> Path:
-    """Return where the version that is replaced now is kept."""
+    """Return the path for the version that is replaced now."""
     numbers = [int(path.stem[7:]) for path in folder.glob("frozen-*.json") if path.stem[7:].isdecimal()]
     return folder / f"frozen-{max(numbers, default=0) + 1:04d}.json"
 
 
-def _is(old: Frozen, grid: Grid, made_by: str | None, plugins: Sequence[Path]) -> bool:
-    """Return whether this is the stored grid, without looking at settings: the keys are made of them."""
+def _is_unchanged(old: Plan, grid: Grid, fingerprint: str | None, plugins: Sequence[Path]) -> bool:
+    """Return whether the saved plan is the grid's. Settings need not be compared, since keys are hashes of them."""
     files = tuple(str(path.absolute()) for path in plugins)
-    same_words = (old.name, old.text, old.made_by, old.plugins) == (grid.name, grid.text, made_by, files)
-    return same_words and [(r.key, r.name) for r in old.runs] == [(r.key, r.name) for r in grid.runs]
+    same_head = (old.name, old.text, old.fingerprint, old.plugins) == (grid.name, grid.text, fingerprint, files)
+    return same_head and [(r.key, r.name) for r in old.runs] == [(r.key, r.name) for r in grid.runs]
 
 
-def _folder(package: str) -> Path:
-    """Return the folder of a package, without importing it."""
-    spec = find_spec(package)
-    assert spec is not None and spec.origin is not None  # noqa: S101, PT018  # it is installed with this package
-    return Path(spec.origin).parent
+def _lacks_costs(plan: Plan) -> bool:
+    return any(run.setting.epoch_cost is None for run in plan.runs)
 
 
-def _stands_alone(text: bytes) -> bool:
-    """Return whether a plugin imports nothing but what is hashed and the standard library."""
+def _imports_only_known_code(text: bytes) -> bool:
+    """Return whether a plug-in imports only what the fingerprint covers and the standard library."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):

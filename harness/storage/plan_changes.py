@@ -1,4 +1,4 @@
-"""What became of the runs of a grid that was edited: run by run, and in a few lines."""
+"""The differences between two plans: run by run, and in a few lines for the terminal."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.storage.plan_file import Frozen, Planned
+from harness.storage.plan_file import Plan, PlannedRun
 
 WIDTH = 80
 MAX_LINES = 6
-NONE = "–"
-"""What a setting is called that a run does not have."""
+ABSENT = "–"
+"""Stands for a setting that a run does not have."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What became of the runs of an older grid. Changed ones have their name, but another key, so they are new runs."""
+    """The runs of two plans, compared. A changed run kept its name but has another key, so it is a new run."""
 
     since: str
     text_differs: bool
-    added: tuple[Planned, ...]
-    removed: tuple[Planned, ...]
-    changed: tuple[tuple[Planned, Planned], ...]
-    unchanged: tuple[tuple[Planned, Planned], ...]  # the same key; the label may differ
+    added: tuple[PlannedRun, ...]
+    removed: tuple[PlannedRun, ...]
+    changed: tuple[tuple[PlannedRun, PlannedRun], ...]
+    unchanged: tuple[tuple[PlannedRun, PlannedRun], ...]  # same key; the label may differ
 
     @property
     def any(self) -> bool:
-        """Whether anything differs that is worth keeping the older grid for."""
+        """Whether the older plan is worth keeping."""
         return self.text_differs or bool(self.added or self.removed or self.changed or self.relabelled)
 
     @property
@@ -37,13 +37,13 @@ class Changes:
         return sum(before.name != after.name for before, after in self.unchanged)
 
 
-def changes(old: Frozen, new: Frozen) -> Changes:
-    """Compare two grids run by run; a removed and an added run of one name are one that changed."""
-    before, after = ({run.key: run for run in grid.runs} for grid in (old, new))
+def compare_plans(old: Plan, new: Plan) -> Changes:
+    """Compare two plans run by run. A removed and an added run of the same name count as one changed run."""
+    before, after = ({run.key: run for run in plan.runs} for plan in (old, new))
     removed = {run.name: run for run in old.runs if run.key not in after}
     added = {run.name: run for run in new.runs if run.key not in before}
     return Changes(
-        since=old.since,
+        since=old.saved_at,
         text_differs=old.text != new.text,
         added=tuple(run for name, run in added.items() if name not in removed),
         removed=tuple(run for name, run in removed.items() if name not in added),
@@ -53,7 +53,7 @@ def changes(old: Frozen, new: Frozen) -> Changes:
 
 
 def describe(found: Changes) -> list[str]:
-    """Return a few lines of at most WIDTH characters; none where nothing changed."""
+    """Return a few lines of at most WIDTH characters, or none if nothing changed."""
     if counts := _counts(found):
         head = f"grid changed since {found.since[:16]}: {', '.join(counts)}"
         return [*textwrap.wrap(head, WIDTH, subsequent_indent="  "), *_differences(found)]
@@ -76,13 +76,13 @@ def _counts(found: Changes) -> list[str]:
 
 
 def _differences(found: Changes) -> list[str]:
-    """Return which settings changed from what to what: most frequent first, then those that both runs have."""
+    """Return a line for each change of a setting: frequent ones first, then those of settings that both runs have."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for old, new in found.changed:
         before, after = old.values, new.values
         differing = [name for name in {**before, **after} if _typed(before, name) != _typed(after, name)]
         counts.update((name, _shown(before, name), _shown(after, name)) for name in differing or [""])
-    rows = sorted(counts.items(), key=lambda item: (-item[1], NONE in item[0], item[0]))
+    rows = sorted(counts.items(), key=lambda item: (-item[1], ABSENT in item[0], item[0]))
     lines = [_row(*change, count) for change, count in rows[:MAX_LINES]]
     if len(rows) > MAX_LINES:
         lines[-1] = f"  and {len(rows) - MAX_LINES + 1} other changes of settings"
@@ -92,14 +92,14 @@ def _differences(found: Changes) -> list[str]:
 def _row(name: str, before: str, after: str, count: int) -> str:
     runs = f" ({count} run{'s' * (count != 1)})"
     if not name:
-        return f"  no setting, but how this version of the harness identifies runs{runs}"
+        return f"  no setting, but this version of the harness identifies runs in another way{runs}"
     room = max((WIDTH - len(f"  {name}:  → {runs}")) // 2, 4)
     before, after = (value if len(value) <= room else value[: room - 1] + "…" for value in (before, after))
     return f"  {name}: {before} → {after}"[: WIDTH - len(runs)] + runs
 
 
 def _typed(values: Mapping[str, Any], name: str) -> tuple[type | None, Any]:
-    """Return a value so that 1, 1.0 and true differ, and a setting that is absent from one that is none."""
+    """Return the type and value of a setting, so that 1, 1.0 and True differ, and an absent setting from None."""
     return (type(values[name]), values[name]) if name in values else (None, None)
 
 
@@ -108,5 +108,5 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
 
     if name.endswith(".source") and values.get(name):
         return str(values[name])[:8]
-    value = values.get(name, NONE)
+    value = values.get(name, ABSENT)
     return "none" if value is None else short(value)

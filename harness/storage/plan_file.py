@@ -1,46 +1,51 @@
-"""What frozen.json holds of a grid, and its form: JSON in a sealed file.
+"""The file frozen.json: the plan of a sweep as gzipped JSON, after a line with its checksum.
 
-What all runs share is stored once, and of what differs each value once: 10,000 runs take less than 2 MB.
+To read it: `tail -n +2 frozen.json | zcat`. Values that all settings share are stored once.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.names import run_name
 from harness.storage import checksummed_file
-from harness.storage.checksummed_file import Damaged
+from harness.storage.checksummed_file import DamagedError
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.grid.load import Grid
 
-FORMAT = 1
-_ABSENT = -1
+FORMAT = 2
+_GZIP = b"\x1f\x8b"  # how compressed content begins
+
+
+class OtherFormatError(DamagedError):
+    """A plan of another format, written by another version of the harness."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What runs that differ in their seed alone have in common; the values go by dotted names.
+    """What the runs of one label share: everything but the seed. The keys of `values` are dotted names.
 
-    `cost` is the forecast of an epoch, where it is known: it tells how long runs take beside those of other settings.
+    `epoch_cost` is the forecast of an epoch's cost, if known. It only compares settings with each other.
     """
 
     label: str
     values: Mapping[str, Any]
-    cost: float | None = None
+    epoch_cost: float | None = None
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One run of a frozen grid."""
+class PlannedRun:
+    """One run of a plan."""
 
     key: str
     setting: Setting
@@ -60,56 +65,58 @@ class Planned:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Every setting by its dotted name; labels are left out."""
+        """Every setting by its dotted name, without labels."""
         return {**self.setting.values, "seed": self.seed}
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A grid as it is stored. `since` is a local time; `made_by` is None where the text alone does not decide.
+class Plan:
+    """A grid as it was when its sweep last started.
 
-    `plugins` are the files that the command named, as absolute paths.
+    `saved_at` is a local time. `fingerprint` is None if the runs are not known from the text alone. `plugins` are
+    absolute paths.
     """
 
     name: str
     text: str = field(repr=False)
-    since: str
-    made_by: str | None
-    runs: tuple[Planned, ...] = field(repr=False)
+    saved_at: str
+    fingerprint: str | None
+    runs: tuple[PlannedRun, ...] = field(repr=False)
     plugins: tuple[str, ...] = ()
 
 
-def load(path: Path) -> Frozen:
-    """Read a frozen grid. Raises Damaged, also for one of another format, and OSError."""
+def read_plan(path: Path) -> Plan:
+    """Read a plan. Raises DamagedError (OtherFormatError if another version wrote it) and OSError."""
     content = checksummed_file.read(path)
     try:
-        return _decode(json.loads(content))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise Damaged(
-            f"{path}: expected a frozen grid of format {FORMAT}, got another ({type(error).__name__})."
-        ) from error
+        data = json.loads(gzip.decompress(content) if content.startswith(_GZIP) else content)
+        if data["format"] == FORMAT:
+            return _from_data(data)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, EOFError, zlib.error) as error:
+        raise DamagedError(f"{path}: expected a plan of format {FORMAT}, got other content ({error!r}).") from error
+    raise OtherFormatError(f"{path}: expected a plan of format {FORMAT}, got format {data['format']!r}.")
 
 
-def snapshot(
+def make_plan(
     grid: Grid,
-    made_by: str | None,
+    fingerprint: str | None,
     plugins: Sequence[Path] = (),
-    costs: Mapping[str, float] = MappingProxyType({}),
-) -> Frozen:
-    """Return a grid as it is now, with the forecast of an epoch of each setting."""
+    epoch_costs: Mapping[str, float] = MappingProxyType({}),
+) -> Plan:
+    """Return the plan of a grid, saved now."""
     settings: dict[str, Setting] = {}
     runs = []
     for run in grid.runs:
-        label = run.label  # with the seed it is unique within a grid
+        label = run.label  # unique within a grid for each seed
         if label not in settings:
-            settings[label] = Setting(label, _values(run), costs.get(label))
-        runs.append(Planned(run.key, settings[label], run.seed))
+            settings[label] = Setting(label, _values(run), epoch_costs.get(label))
+        runs.append(PlannedRun(run.key, settings[label], run.seed))
     files = tuple(str(path.absolute()) for path in plugins)
-    return Frozen(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), made_by, tuple(runs), files)
+    return Plan(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), fingerprint, tuple(runs), files)
 
 
 def _values(run: RunConfig) -> dict[str, Any]:
-    """Return the settings without the seed; of the basket also what its labels do not tell."""
+    """Return the settings without the seed. The basket includes what its labels do not show."""
     values: dict[str, Any] = {name: value for name, value in run.flat().items() if name != "seed"}
     if run.diagnostics:
         basket = run.diagnostics.basket
@@ -119,50 +126,44 @@ def _values(run: RunConfig) -> dict[str, Any]:
     return values
 
 
-def encode(one: Frozen) -> bytes:
-    """Return the grid as JSON. A setting is a row of numbers: which of its values each column has there."""
-    settings = list({run.label: run.setting for run in one.runs}.values())
-    number = {setting.label: index for index, setting in enumerate(settings)}
-    columns, rows = _table(settings)
-    differs = [any(row[index] != 0 for row in rows) for index in range(len(columns))]
+def to_bytes(plan: Plan) -> bytes:
+    """Return the content of the plan's file."""
+    settings = list({run.label: run.setting for run in plan.runs}.values())
+    index = {setting.label: number for number, setting in enumerate(settings)}
+    shared = _shared_values(settings)
     data = {
         "format": FORMAT,
-        "name": one.name,
-        "since": one.since,
-        "made_by": one.made_by,
-        "plugins": list(one.plugins),
-        "text": one.text,
-        "shared": {name: values[0] for (name, values), own in zip(columns.items(), differs, strict=True) if not own},
-        "columns": {name: values for (name, values), own in zip(columns.items(), differs, strict=True) if own},
-        "settings": [[setting.label, *compress(row, differs)] for setting, row in zip(settings, rows, strict=True)],
-        "costs": [setting.cost for setting in settings],
-        "runs": [[run.key, number[run.label], run.seed] for run in one.runs],
+        "name": plan.name,
+        "saved_at": plan.saved_at,
+        "fingerprint": plan.fingerprint,
+        "plugins": plan.plugins,
+        "text": plan.text,
+        "shared": shared,
+        "settings": [
+            {
+                "label": setting.label,
+                "epoch_cost": setting.epoch_cost,
+                "values": {name: value for name, value in setting.values.items() if name not in shared},
+            }
+            for setting in settings
+        ],
+        "runs": [[run.key, index[run.label], run.seed] for run in plan.runs],
     }
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return gzip.compress(json.dumps(data).encode(), compresslevel=6, mtime=0)
 
 
-def _table(settings: Sequence[Setting]) -> tuple[dict[str, list[Any]], list[list[int]]]:
-    """Return the different values of each name, and for each setting which of them it has. 1, 1.0 and true differ."""
-    seen: dict[str, dict[str, int]] = {name: {} for setting in settings for name in setting.values}
-    rows = []
-    for setting in settings:
-        texts = {name: json.dumps(value) for name, value in setting.values.items()}
-        rows.append(
-            [found.setdefault(texts[name], len(found)) if name in texts else _ABSENT for name, found in seen.items()]
-        )
-    return {name: [json.loads(text) for text in found] for name, found in seen.items()}, rows
+def _shared_values(settings: Sequence[Setting]) -> dict[str, Any]:
+    """Return the values that all settings have in common. 1, 1.0 and True differ."""
+    first, *others = settings
+    return {
+        name: value
+        for name, value in first.values.items()
+        if all(name in other.values and repr(other.values[name]) == repr(value) for other in others)
+    }
 
 
-def _decode(data: Mapping[str, Any]) -> Frozen:
-    """Return the grid that `encode` made this of."""
-    if data["format"] != FORMAT:
-        raise ValueError(data["format"])
-    columns = data["columns"]
-    settings = []
-    costs = data.get("costs") or [None] * len(data["settings"])
-    for (label, *row), cost in zip(data["settings"], costs, strict=True):
-        own = {name: column[cell] for (name, column), cell in zip(columns.items(), row, strict=True) if cell != _ABSENT}
-        settings.append(Setting(label, data["shared"] | own, cost))
-    runs = tuple(Planned(key, settings[number], seed) for key, number, seed in data["runs"])
-    plugins = tuple(map(str, data.get("plugins", ())))
-    return Frozen(data["name"], data["text"], data["since"], data["made_by"], runs, plugins)
+def _from_data(data: Mapping[str, Any]) -> Plan:
+    settings = [Setting(one["label"], data["shared"] | one["values"], one["epoch_cost"]) for one in data["settings"]]
+    runs = tuple(PlannedRun(key, settings[number], seed) for key, number, seed in data["runs"])
+    plugins = tuple(map(str, data["plugins"]))
+    return Plan(data["name"], data["text"], data["saved_at"], data["fingerprint"], runs, plugins)

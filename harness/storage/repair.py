@@ -1,23 +1,26 @@
-"""A journal that a disk has damaged, without its damaged lines: what they told is computed again, the rest is kept.
+"""The repair of a damaged journal: damaged lines are left out, and what they recorded is computed again.
 
-Which run a damaged line told of cannot be known. But it leaves a gap there: epochs that do not count from 1, or an end
-that is not after the last of them. Such runs are left out as a whole, and run again.
+Nobody knows which run a damaged line belonged to. But it leaves a gap in that run: epochs that do not count from 1, or
+an end that does not follow the last epoch. Runs with a gap are left out as a whole and run again.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Weights
+from harness import atomic_file
+from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Weights
 from harness.storage import checksummed_file
-from harness.storage.journal import Attempt, Journal, JournalError, add
+from harness.storage.attempt import Attempt, add_record
+from harness.storage.journal import Journal, JournalError
+
+_NEED_A_START = EpochDone | Image | Latents | Weights | Finished
 
 
 class Repaired(NamedTuple):
-    """What became of a journal; `kept_as` is the file with all that was in it, None where it was whole."""
+    """The number of damaged lines and of runs left out. `kept_as` is the damaged file, None if there was no damage."""
 
     n_lines: int
     n_runs: int
@@ -25,33 +28,32 @@ class Repaired(NamedTuple):
 
 
 def repair(folder: Path) -> Repaired:
-    """Write the journal of a sweep again without its damaged lines. Raises JournalError where the disk refuses,
-    and for records of another version.
+    """Write the journal of a sweep again without its damaged lines. Call only while holding the lease.
 
-    Only for who holds the lease of the folder.
+    Raises JournalError if the disk refuses, and for records of another version.
     """
     journal = Journal(folder)
     newest: dict[str, Attempt] = {}
     n_damaged = 0
-    for _, record in journal.lines():
+    for _, record in journal.read_lines():
         if record is None:
             n_damaged += 1
         else:
-            add(record, newest)
+            add_record(record, newest)
     if not n_damaged:
         return Repaired(0, 0, None)
-    gaps = {key for key, attempt in newest.items() if not is_whole(attempt)}
+    incomplete = {key for key, attempt in newest.items() if not is_complete(attempt)}
     try:
-        kept_as = _replace(journal, gaps)
+        kept_as = _replace(journal, incomplete)
     except OSError as error:
         raise JournalError(
-            f"{journal.path}: expected to write the journal again, got: {error.strerror}. It is as it was."
+            f"{journal.path}: the repaired journal could not be written ({error.strerror}). Nothing was changed."
         ) from error
-    return Repaired(n_damaged, len(gaps), kept_as)
+    return Repaired(n_damaged, len(incomplete), kept_as)
 
 
-def is_whole(attempt: Attempt) -> bool:
-    """Return whether an attempt tells all of itself: its starts, each epoch from the first on, an end after them."""
+def is_complete(attempt: Attempt) -> bool:
+    """Return whether an attempt has no gap: it has its starts, every epoch from 1 on, and its end after them."""
     events = [record.event for record in attempt.records]
     epochs = [event for event in events if isinstance(event, EpochDone)]
     counts = [epoch.epoch for epoch in epochs] == list(range(1, len(epochs) + 1))
@@ -60,26 +62,16 @@ def is_whole(attempt: Attempt) -> bool:
     return counts and has_starts and ends
 
 
-_NEED_A_START = EpochDone | Image | Latents | Weights | Finished
-
-
 def _after_an_end(events: Sequence[Event]) -> Iterator[Event]:
     return (after for before, after in pairwise(events) if isinstance(before, TERMINAL))
 
 
-def _replace(journal: Journal, gaps: set[str]) -> Path:
-    """Put the lines of all other runs in the journal's place, with one rename; return the copy of the former file."""
-    new = journal.path.with_suffix(".repaired")
-    with new.open("wb") as file:
-        file.writelines(_kept(journal, gaps))
-        file.flush()
-        os.fsync(file.fileno())
-    kept_as = checksummed_file.free_name(journal.path)
-    shutil.copyfile(journal.path, kept_as)
-    os.replace(new, journal.path)
+def _replace(journal: Journal, incomplete: set[str]) -> Path:
+    """Replace the journal by the lines of all other runs. Return the path of the damaged one."""
+    kept_as = checksummed_file.damaged_path(journal.path)
+    with atomic_file.replacing(journal.path) as file:
+        file.writelines(
+            line for line, record in journal.read_lines() if record is not None and record.run_key not in incomplete
+        )
+        shutil.copyfile(journal.path, kept_as)
     return kept_as
-
-
-def _kept(journal: Journal, gaps: set[str]) -> Iterator[bytes]:
-    records: Iterator[tuple[bytes, Record | None]] = journal.lines()
-    return (line for line, record in records if record is not None and record.run_key not in gaps)

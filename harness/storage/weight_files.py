@@ -1,31 +1,28 @@
-"""The weights of finished runs, as files of the sweep's folder (`harness run --save-models`)."""
+"""The weights of finished runs, as files in the sweep's folder (`harness run --save-models`)."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import final
 
+from harness import atomic_file
 from harness.events import Weights
 
 
 @final
 class WeightFiles:
-    """The weights of finished runs, as files of the sweep's folder, written by the driver alone."""
+    """The folder of weights. Only the driver writes to it."""
 
     def __init__(self, folder: Path, say: Callable[[str], None] = lambda line: None) -> None:
         self._folder, self._say = folder / "models", say
         self._is_failing = False
 
-    def keep(self, run_key: str, weights: Weights) -> bool:
-        """Write a file; return whether that went well. A disk that refuses it is said once, and stops nothing."""
-        path = self._path(run_key)
-        partial = path.with_suffix(".partial")
+    def save(self, run_key: str, weights: Weights) -> bool:
+        """Write a file and return whether that worked. Repeated failures are reported once; the sweep goes on."""
         try:
             self._folder.mkdir(exist_ok=True)
-            partial.write_bytes(weights.content)
-            os.replace(partial, path)
+            atomic_file.write(self._path(run_key), weights.content)
         except OSError as error:
             if not self._is_failing:
                 self._say(f"models: {self._folder} could not be written to ({error.strerror}); the sweep goes on.")
@@ -35,7 +32,7 @@ class WeightFiles:
         return True
 
     def read(self, run_key: str, sha256: str) -> bytes | None:
-        """Return the weights with that checksum, or None where they are missing or damaged."""
+        """Return the weights with that checksum, or None if they are missing or damaged."""
         try:
             content = self._path(run_key).read_bytes()
         except OSError:
@@ -43,7 +40,7 @@ class WeightFiles:
         return content if hashlib.sha256(content).hexdigest() == sha256 else None
 
     def discard(self, run_key: str) -> None:
-        """Forget the weights of a former attempt."""
+        """Remove the weights of a previous attempt."""
         with suppress(OSError):
             self._path(run_key).unlink(missing_ok=True)
 

@@ -12,8 +12,9 @@ from harness.events import TERMINAL, Image, Record, Weights, is_cut_short
 from harness.grid.load import Grid
 from harness.status.note import outcome
 from harness.storage import checksummed_file, last_command
-from harness.storage.journal import Attempt, Journal, JournalError, add
-from harness.storage.last_command import Origin
+from harness.storage.attempt import Attempt, add_record
+from harness.storage.journal import Journal, JournalError
+from harness.storage.last_command import LastCommand
 from harness.storage.weight_files import WeightFiles
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def open_store(
     `thorough`: look at every run in the store, also if the last sweep there closed and nothing has happened since.
     `beat` is called after each run that was replayed.
     """
-    return _open(tracker, sweep, last_command.of(sweep, options), thorough=thorough, beat=beat)
+    return _open(tracker, sweep, last_command.current(sweep, options), thorough=thorough, beat=beat)
 
 
 def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
@@ -54,7 +55,7 @@ def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
 def _open(
     tracker: "Tracker",
     sweep: "Sweep",
-    made_with: Origin | None,
+    made_with: LastCommand | None,
     *,
     thorough: bool,
     beat: Callable[[], None] = lambda: None,
@@ -69,7 +70,7 @@ def _open(
     note = outcome(sweep, made_with, is_over=False).note
     sweep_id = _sweep_id(sweep.folder)
     tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
-    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))
+    missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.active_keys()))
     if missing:
         for _ in _replayed(tracker, sweep, missing):
             beat()
@@ -85,7 +86,7 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
         key = record.run_key
         if key not in missing:
             continue
-        attempt = add(with_content(record, journal), newest)
+        attempt = add_record(with_content(record, journal), newest)
         if attempt.begun_ms != sweep.spans[key].begun_ms or not isinstance(record.event, TERMINAL):
             continue
         tracker.write([each for each in attempt.records[written.get(key, 0) :] if not is_lost(each)], attempt)
@@ -158,8 +159,8 @@ def _sweep_id(folder: Path) -> str:
     if re.fullmatch(rb"[0-9a-f]{32}", content):  # of a version that did not seal it
         return content.decode()
     try:
-        return checksummed_file.unseal(content, str(path)).decode()
-    except checksummed_file.Damaged as error:
+        return checksummed_file.verify(content, str(path)).decode()
+    except checksummed_file.DamagedError as error:
         raise JournalError(
             f"{error} Write the tag harness.sweep_id of the sweep's parent run in MLflow into it, or move it away: then"
             " the store gets every run a second time."

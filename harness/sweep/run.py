@@ -15,8 +15,9 @@ from harness.config import RunConfig
 from harness.errors import UserError
 from harness.events import Checkpoint, EpochDone, Interrupted, Note, Record, Skipped, Started, Weights, is_cut_short
 from harness.execution.dispatch import Dispatch
-from harness.execution.executor import Executor, Gone, Job, LocalExecutor
+from harness.execution.executor import Executor, ExecutorError, Job
 from harness.execution.forecast import epoch_costs, longest_first
+from harness.execution.local import LocalExecutor
 from harness.execution.signals import Signals
 from harness.grid.load import Grid
 from harness.options import Options, Policy
@@ -27,8 +28,8 @@ from harness.status.progress import Progress
 from harness.storage.checkpoint_files import CheckpointFiles
 from harness.storage.journal import Journal
 from harness.storage.lease import Lease
-from harness.storage.plan import freeze, keep_text
-from harness.storage.sweep_state import Sweep, differing_metric, origin, read_sweep
+from harness.storage.plan import save_grid_text, save_plan
+from harness.storage.sweep_state import Sweep, describe_code, differing_metric, read_sweep
 from harness.storage.weight_files import WeightFiles
 from harness.sweep.store_thread import Store
 from reports.contract.text import without_passwords
@@ -43,8 +44,8 @@ class SweepError(UserError):
 
 def warn_of_other_origins(sweep: Sweep, progress: Progress) -> None:
     """Say so where finished runs were made by other code than this: the numbers may not compare."""
-    here = origin(provenance())
-    others = Counter(sweep.origins[run.key] for run in sweep.grid.runs if run.key in sweep.origins)
+    here = describe_code(provenance())
+    others = Counter(sweep.code_by_run[run.key] for run in sweep.grid.runs if run.key in sweep.code_by_run)
     for there, count in others.items():
         if there != here:
             progress.say(
@@ -72,13 +73,13 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         registry = load_registry(options.plugins)
         if runs:
             with process_state.kept():
-                sweep.costs = epoch_costs(grid.runs, registry)
-        for line in freeze(
-            lease.folder, grid, options.code_version, options.plugins, sweep.costs
+                sweep.epoch_costs = epoch_costs(grid.runs, registry)
+        for line in save_plan(
+            lease.folder, grid, options.plan_fingerprint, options.plugins, sweep.epoch_costs
         ):  # nothing was refused
             progress.say(line)
         if options.keeps_grid and options.grid_path is not None:
-            keep_text(options.grid_path, grid.text, progress.say)
+            save_grid_text(options.grid_path, grid.text, progress.say)
         try:
             uri = options.tracking_uri or tracking.default_uri(options.out)
             starting = f"{len(executor)} workers start; " if len(executor) else ""
@@ -149,10 +150,10 @@ class Driver:
             executor.close()
             self.stop("interrupted by the user")
             return True
-        except Gone as gone:
-            self.progress.say(f"stopped: {gone}")
+        except ExecutorError as error:
+            self.progress.say(f"stopped: {error}")
             executor.close()
-            self.stop(str(gone))
+            self.stop(str(error))
             return True
         return dispatch.is_stopping
 
@@ -187,7 +188,7 @@ class Driver:
                 self.progress.say(f"note: {key}: {name} of epoch {event.epoch} came out otherwise when it was repeated")
             return
         if isinstance(event, Weights):
-            if not self._models.keep(key, event):
+            if not self._models.save(key, event):
                 return
             record = replace(record, event=replace(event, content=b""))  # the store reads the file
         self.store.wait_for_room()
@@ -204,20 +205,22 @@ class Driver:
 
     def stop(self, why: str) -> None:
         """Record that the runs under way were interrupted."""
-        for key in self.sweep.live():
+        for key in self.sweep.active_keys():
             self.carry(Record.now(key, Interrupted(why)))
 
 
 def cut_note(journal: Journal) -> str:
     """Say so where the journal ended in the middle of a record."""
-    if not journal.cut_bytes:
+    if not journal.dropped_bytes:
         return ""
-    return f"the last {journal.cut_bytes} bytes of {journal.path} were no whole record; what they told is done again"
+    return (
+        f"the last {journal.dropped_bytes} bytes of {journal.path} were no whole record; what they told is done again"
+    )
 
 
 def close_abandoned(sweep: Sweep, journal: Journal) -> None:
     """Record as interrupted what a killed driver left running; such runs go on."""
-    for key in sweep.live():
+    for key in sweep.active_keys():
         record = Record.now(key, Interrupted("the driver of this run was killed"))
         journal.append(record)
         sweep.add(record)

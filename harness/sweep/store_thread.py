@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from harness.events import Record
-from harness.execution.deadlines import beside
+from harness.execution.deadlines import call_with_deadline
 from harness.status.note import Outcome, outcome
 from harness.status.progress import Progress
 from harness.storage import last_command
-from harness.storage.journal import Attempt, Journal
+from harness.storage.attempt import Attempt
+from harness.storage.journal import Journal
 from harness.sweep.replay import open_store, with_weights
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Store:
         """Open the sweep in the store and replay what is missing, before anything is written."""
         self._opened = sweep, options
         try:
-            last_command.keep(sweep, options)
+            last_command.save(sweep, options)
         except OSError as error:
             self._progress.say(f"note: expected to store what the sweep is run with, got: {error.strerror}.")
         self._patiently(lambda: self._guarded(self._open))
@@ -124,7 +125,7 @@ class Store:
         if self._opened is None:
             return {}, Outcome()
         sweep, options = self._opened
-        return sweep.ended_spans(), outcome(sweep, last_command.of(sweep, options), is_over=True)
+        return sweep.ended_spans(), outcome(sweep, last_command.current(sweep, options), is_over=True)
 
     def _catch_up(self) -> None:
         """Try a lost store once more, and replay what it lacks."""
@@ -151,7 +152,7 @@ class Store:
         """Do it beside the main thread: a database that is silent would keep that deaf for Ctrl-C."""
         self._has_moved()  # it may have had nothing to do until now
         with suppress(TimeoutError):  # that it is lost was said
-            beside(action, self._lose_if_silent)
+            call_with_deadline(action, self._lose_if_silent)
 
     def _lose_if_silent(self) -> bool:
         if time.monotonic() - self._beat > PATIENCE_S:

@@ -10,7 +10,7 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from harness.config import RunConfig
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.models import delete_models
 from harness.tracking.records import fitting, stated_sums

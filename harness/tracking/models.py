@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from harness.config import RunConfig
 from harness.events import Finished, Weights
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.tracking.files import any_failure_is_an_outage
 from harness.tracking.records import WEIGHTS
 

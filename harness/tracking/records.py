@@ -8,7 +8,7 @@ from dataclasses import asdict
 from mlflow.entities import Metric, Param, RunTag
 
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started, Weights
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from reports.contract.text import visible
 
 Entity = Metric | Param | RunTag

@@ -14,7 +14,7 @@ from harness.config import RunConfig
 from harness.environment import variable
 from harness.events import TERMINAL, Image, Record, Started
 from harness.status.note import Outcome
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.best import tag_best
 from harness.tracking.children import STORED, Children, Runs

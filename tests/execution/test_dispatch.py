@@ -12,7 +12,8 @@ from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Failed, Finished, Interrupted, Record, Started
 from harness.execution import memory_guard
 from harness.execution.dispatch import Dispatch
-from harness.execution.executor import Job, LocalExecutor
+from harness.execution.executor import Job
+from harness.execution.local import LocalExecutor
 from harness.execution.memory_guard import MemoryGuard
 from harness.options import Policy, SavingEvery
 

@@ -10,7 +10,9 @@ from estimators import REGISTRY
 from harness.config import RunConfig
 from harness.events import EpochDone, Failed, Finished, Record, Started
 from harness.execution.dispatch import Dispatch
-from harness.execution.executor import Job, LocalExecutor, records_of
+from harness.execution.executor import Job
+from harness.execution.local import LocalExecutor
+from harness.execution.worker import records_of
 from harness.options import Policy
 from harness.train import train
 

@@ -22,8 +22,10 @@ from harness.cli import main
 from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Finished, Image, Interrupted, Record, Started
 from harness.execution.dispatch import Dispatch
-from harness.execution.executor import Executor, Job, LocalExecutor
-from harness.execution.ray import ClusterError, RayExecutor, _Task, environment, token_hint
+from harness.execution.executor import Executor, Job
+from harness.execution.local import LocalExecutor
+from harness.execution.ray import RayExecutor, _Task
+from harness.execution.ray_cluster import ClusterError, environment, token_hint
 from harness.grid.load import load_grid
 from harness.options import Policy, RayOptions, SavingEvery
 from harness.storage.sweep_state import is_measured
@@ -420,7 +422,7 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
 def test_a_cluster_that_asks_for_a_token_is_told_how_to_be_shown_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.execution.ray.TOKEN", tmp_path / "auth_token")
+    monkeypatch.setattr("harness.execution.ray_cluster.TOKEN", tmp_path / "auth_token")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     assert token_hint() == ""
     (tmp_path / "auth_token").write_text("0" * 64)

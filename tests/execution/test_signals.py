@@ -15,7 +15,8 @@ from harness.config import RunConfig
 from harness.events import EpochDone, Record, Started
 from harness.execution.signals import Signals
 from harness.grid.load import Grid
-from harness.storage.journal import Attempt, Journal
+from harness.storage.attempt import Attempt
+from harness.storage.journal import Journal
 from harness.storage.sweep_state import Sweep
 from harness.sweep.run import Driver
 
@@ -117,7 +118,7 @@ def interrupted_at(k: int, folder: Path, run: RunConfig) -> tuple[int, Sweep, li
 def test_a_second_signal_at_any_line_loses_nothing_and_does_nothing_twice(
     tmp_path: Path, tiny_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.storage.sweep_state.origin", str)
+    monkeypatch.setattr("harness.storage.sweep_state.describe_code", str)
     run = tiny_run()
     ends = []
     for k in range(1, 10_000):

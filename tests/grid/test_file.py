@@ -12,10 +12,10 @@ from paths import ROOT
 
 from harness.cli import main
 from harness.commands.grid_argument import GridFile, is_pipe, open_grid
-from harness.execution.spawning import without_main_module
+from harness.execution.local import without_main_module
 from harness.grid.load import GridError
 from harness.plugins.registry import load_registry
-from harness.storage.plan import freeze, made_by
+from harness.storage.plan import plan_fingerprint, save_plan
 
 GRID = """name: piped
 data: {train_size: 100}
@@ -94,7 +94,7 @@ def test_status_of_a_sweep_from_a_pipe(tmp_path: Path, capsys: pytest.CaptureFix
     folder = tmp_path / "piped"
     folder.mkdir()
     grid = GridFile(Path("/dev/stdin"), "-", GRID).load(load_registry(), tmp_path)
-    freeze(folder, grid, made_by())
+    save_plan(folder, grid, plan_fingerprint())
     assert called("status", "--grid", pipe(GRID), "--out", tmp_path, "--json") == 0
     assert json.loads(capsys.readouterr().out)["next"] == []  # no file to name
     (folder / "grid.yaml").write_text(GRID)

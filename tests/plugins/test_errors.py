@@ -16,14 +16,16 @@ from estimators.conformance.__main__ import main as conformance
 from harness.cli import main
 from harness.config import RunConfig
 from harness.events import Diverged, Failed, Finished, Record, Started
-from harness.execution.executor import Job, records_of
+from harness.execution.executor import Job
+from harness.execution.worker import records_of
 from harness.grid.load import Grid, load_grid
 from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry
 from harness.status.progress import PlainProgress
 from harness.status.summary import cause, not_finished
-from harness.storage import plan
+from harness.storage import checksummed_file, plan
 from harness.storage.journal import Journal
+from harness.storage.plan_file import read_plan
 from harness.storage.sweep_state import Sweep
 
 Make = Callable[..., RunConfig]
@@ -152,7 +154,7 @@ def finished(tmp_path: Path) -> Path:
     grid = load_grid(tmp_path / "grid.yaml", load_registry(plugins))
     folder = tmp_path / "results" / "mine"
     folder.mkdir(parents=True)
-    plan.freeze(folder, grid, plan.made_by(plugins), plugins)
+    plan.save_plan(folder, grid, plan.plan_fingerprint(plugins), plugins)
     provenance = {"git_commit": None, "git_dirty": None, "packages": {"argmax-harness": "0", "torch": "2"}}
     with Journal(folder) as journal:
         for run in grid.runs:
@@ -220,14 +222,16 @@ def test_a_plugin_that_is_gone_is_said_to_be_gone(finished, capsys):
     assert err.endswith(f"'. No longer there: {finished}/my plugin.py. Name the file where it is now.\n")
 
 
-def test_a_frozen_sweep_of_an_older_version_has_no_plugins_and_is_read(finished):
+def test_status_of_a_sweep_whose_plan_an_older_version_wrote_takes_the_plugin(finished, capsys):
     path = finished / "results" / "mine" / "frozen.json"
-    stored = plan.load(path)
-    assert stored.plugins == (str(finished / "my plugin.py"),)
-    old = plan.encode(stored).replace(b'"plugins":', b'"others":')
-    plan.sealed.write(path, old)
-    assert plan.load(path).plugins == ()
-    assert plan.load(path).runs == stored.runs
+    assert read_plan(path).plugins == (str(finished / "my plugin.py"),)
+    checksummed_file.write(path, b'{"format": 1, "columns": {}}')
+    code, _, err = called(finished, capsys, "status")
+    assert code == 2
+    assert UNKNOWN in err
+    code, out, err = called(finished, capsys, "status", "--plugin", str(finished / "my plugin.py"))
+    assert (code, err) == (0, "")
+    assert "2 finished." in out
 
 
 @pytest.mark.parametrize(

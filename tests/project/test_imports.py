@@ -10,7 +10,8 @@ from paths import ROOT
 
 PACKAGES = ("estimators", "harness", "reports")
 
-BOTTOM = "config devices environment errors events names options process_state provenance schedules terminal units"
+BOTTOM = "atomic_file config devices environment errors events names options process_state provenance schedules"
+BOTTOM += " terminal units"
 REPORTS = "reports reports.compare reports.report reports.page reports.store reports.ambient reports.contract"
 MAY_IMPORT = {
     "cli": f"commands {BOTTOM} reports.contract",
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "training": f"datasets estimators {BOTTOM}",
     "plugins": f"estimators {BOTTOM}",
     "config": "datasets estimators names schedules reports.contract",
-    "datasets": "environment errors",
+    "datasets": "atomic_file environment errors",
     "environment": "errors",
     "process_state": "devices",
     "units": "options",
@@ -147,7 +148,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_workers_start_without_what_takes_long_to_import() -> None:
     """MLflow never, nor reports, which are not sent to a cluster; the others would take a good part of the start."""
     heavy = {"mlflow", "reports", "scipy", "pandas", "matplotlib"}
-    names = "harness.execution.ray_worker, harness.execution.executor, harness.train, harness.plugins.registry"
+    names = "harness.execution.ray_worker, harness.execution.local, harness.train, harness.plugins.registry"
     code = f"import sys, {names}; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

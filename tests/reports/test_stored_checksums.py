@@ -12,7 +12,7 @@ import pytest
 from estimators import REGISTRY
 from harness.events import EpochDone, Finished, Image, Record, Started
 from harness.grid.load import load_grid
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.tracking import Tracker
 from harness.tracking.files import Files
 from reports.report import build_report

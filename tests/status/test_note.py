@@ -11,7 +11,7 @@ from harness.events import Diverged, Failed, Finished, Record
 from harness.grid.load import Grid, load_grid
 from harness.status.note import best_runs, best_settings, block, code, note, text
 from harness.status.ranking import rank
-from harness.storage.last_command import Origin
+from harness.storage.last_command import LastCommand
 from harness.storage.sweep_state import Sweep
 
 GRID = """
@@ -37,7 +37,7 @@ def finish(sweep: Sweep, values: dict[int, float]) -> None:
 
 
 def test_the_note_of_a_sweep_says_question_grid_result_and_commands(sweep: Sweep) -> None:
-    made_with = Origin("harness run --grid told.yaml", {}, "harness report --experiment told")
+    made_with = LastCommand("harness run --grid told.yaml", {}, "harness report --experiment told")
     assert "**Under way.** When it began: 8 planned." in note(sweep, made_with, is_over=False)
     finish(sweep, {i: 100.0 + i for i in range(8)})
     told = note(sweep, made_with, is_over=True)
@@ -140,4 +140,4 @@ def test_the_note_of_a_huge_grid_fits_into_a_tag(tmp_path: Path) -> None:
     sweep = Sweep(grid, tmp_path, grid.runs)
     finish(sweep, {i: float(i) for i in range(len(grid.runs))})
     command = "harness run " + "--only estimator=rloo " * 500
-    assert len(note(sweep, Origin(command, {}, command), is_over=True)) < 7000
+    assert len(note(sweep, LastCommand(command, {}, command), is_over=True)) < 7000

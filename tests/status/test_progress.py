@@ -14,7 +14,7 @@ from harness.provenance import provenance
 from harness.status.next_commands import Step
 from harness.status.progress import ECHO, LiveProgress, PlainProgress
 from harness.status.summary import not_finished
-from harness.storage.sweep_state import Sweep, origin
+from harness.storage.sweep_state import Sweep, describe_code
 from harness.sweep.run import warn_of_other_origins
 from harness.units import duration
 
@@ -150,11 +150,11 @@ def test_finished_runs_of_other_code_are_pointed_out(runs: list[RunConfig]) -> N
     out = io.StringIO()
     sweep = sweep_of(runs)
     here = provenance()
-    sweep.origins = {runs[0].key: origin(here)}
+    sweep.code_by_run = {runs[0].key: describe_code(here)}
     warn_of_other_origins(sweep, PlainProgress(Console(file=out, width=80)))
     assert out.getvalue() == ""
-    sweep.origins |= {
-        run.key: origin(here | {"git_commit": "0123456789abcdef", "git_dirty": False}) for run in runs[1:3]
+    sweep.code_by_run |= {
+        run.key: describe_code(here | {"git_commit": "0123456789abcdef", "git_dirty": False}) for run in runs[1:3]
     }
     warn_of_other_origins(sweep, PlainProgress(Console(file=out, width=80)))
     assert out.getvalue().startswith("note: 2 finished runs come from 0123456789ab, torch ")

@@ -41,7 +41,7 @@ class Asked:
         self.path.write_text(GRID)
         self.grid: Grid = load_grid(self.path, REGISTRY)
         (self.out / "asked").mkdir(parents=True)
-        plan.freeze(self.out / "asked", self.grid, plan.made_by())
+        plan.save_plan(self.out / "asked", self.grid, plan.plan_fingerprint())
 
     def write(self, *history: tuple[int, float, Event]) -> None:
         with Journal(self.out / "asked") as journal:

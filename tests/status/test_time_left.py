@@ -11,7 +11,7 @@ from harness.config import RunConfig
 from harness.events import EpochDone, Event, Finished, Interrupted, Record, Started
 from harness.grid.load import Grid
 from harness.status.time_left import Usual, seconds_left, under_way
-from harness.storage.plan_file import Planned, Setting
+from harness.storage.plan_file import PlannedRun, Setting
 from harness.storage.sweep_state import Sweep
 
 START = Started(
@@ -29,10 +29,10 @@ SETTINGS = {  # forecast of an epoch, its seconds, epochs, seconds besides: star
 
 def sweep_of(settings: dict[str, tuple[float, float, int, float]], n_seeds: int, *, forecast: bool = True) -> Sweep:
     made = {label: Setting(label, {"training.epochs": epochs}) for label, (_, _, epochs, _) in settings.items()}
-    runs = [Planned(f"{label} {seed}", made[label], seed) for seed in range(n_seeds) for label in settings]
+    runs = [PlannedRun(f"{label} {seed}", made[label], seed) for seed in range(n_seeds) for label in settings]
     known = cast(tuple[RunConfig, ...], tuple(runs))
     sweep = Sweep(Grid("g", known, ""), Path("g"), known)
-    sweep.costs = {label: cost for label, (cost, *_) in settings.items()} if forecast else {}
+    sweep.epoch_costs = {label: cost for label, (cost, *_) in settings.items()} if forecast else {}
     return sweep
 
 

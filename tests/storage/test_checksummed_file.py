@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import atomic_file
 from harness.storage import checksummed_file
-from harness.storage.checksummed_file import Damaged
+from harness.storage.checksummed_file import DamagedError
 
 PREAMBLE = "import sys\nfrom pathlib import Path\nfrom harness.storage import checksummed_file as sealed\n"
 CONTENT = b'{"a": 1}\n\x00\xff'
@@ -36,7 +37,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 @given(st.binary(max_size=200))
 def test_what_was_sealed_is_unsealed(content: bytes) -> None:
-    assert checksummed_file.unseal(checksummed_file.seal(content), "here") == content
+    assert checksummed_file.verify(checksummed_file.add_checksum(content), "here") == content
 
 
 @pytest.mark.parametrize("content", [b"", CONTENT, b"x" * 3_000_000], ids=len)
@@ -55,28 +56,32 @@ def test_the_header_is_one_line_that_sha256sum_would_agree_with(tmp_path: Path) 
 
 
 def test_every_truncation_is_seen(tmp_path: Path) -> None:
-    whole, path = checksummed_file.seal(CONTENT), tmp_path / "state"
+    whole, path = checksummed_file.add_checksum(CONTENT), tmp_path / "state"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(Damaged, match=rf"^{path}: expected [^\n]+, got [^\n]+\.$"):
+        with pytest.raises(DamagedError, match=rf"^{path}: expected [^\n]+, got [^\n]+\.$"):
             checksummed_file.read(path)
 
 
 def test_every_flipped_bit_is_seen() -> None:
-    whole = checksummed_file.seal(CONTENT)
+    whole = checksummed_file.add_checksum(CONTENT)
     for position in range(len(whole)):
         for bit in range(8):
             flipped = bytearray(whole)
             flipped[position] ^= 1 << bit
-            with pytest.raises(Damaged):
-                checksummed_file.unseal(bytes(flipped), "here")
+            with pytest.raises(DamagedError):
+                checksummed_file.verify(bytes(flipped), "here")
 
 
 @given(st.binary(max_size=200))
 def test_nothing_else_is_taken_for_sealed(content: bytes) -> None:
-    for text in (content, checksummed_file.seal(b"") + b"\0" + content, b"\n" + checksummed_file.seal(content)):
-        with pytest.raises(Damaged):
-            checksummed_file.unseal(text, "here")
+    for text in (
+        content,
+        checksummed_file.add_checksum(b"") + b"\0" + content,
+        b"\n" + checksummed_file.add_checksum(content),
+    ):
+        with pytest.raises(DamagedError):
+            checksummed_file.verify(text, "here")
 
 
 def test_no_file_is_a_file_not_found(tmp_path: Path) -> None:
@@ -110,7 +115,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 print("ready", flush=True)
 try:
-    sealed.write(Path(sys.argv[1]), b"x" * 1_000_000)
+    checksummed_file.write(Path(sys.argv[1]), b"x" * 1_000_000)
 except OSError as error:
     print(error.strerror)
 """
@@ -147,7 +152,7 @@ print("ready", flush=True)
 number = int(sys.argv[2])
 while True:
     number += 2
-    sealed.write(Path(sys.argv[1]), (str(number) + " ").encode() * 20_000)
+    checksummed_file.write(Path(sys.argv[1]), (str(number) + " ").encode() * 20_000)
 """
 
 
@@ -172,7 +177,7 @@ def test_a_killed_writer_never_leaves_what_was_never_written(tmp_path: Path) -> 
         assert now >= newest
         newest = now
     assert newest > 0
-    checksummed_file.remove_partials(tmp_path)
+    atomic_file.remove_partials(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -196,6 +201,6 @@ def test_damaged_files_are_set_aside_one_after_the_other(tmp_path: Path) -> None
     path = tmp_path / "frozen.json"
     for number in (1, 2, 3):
         path.write_bytes(b"garbage %d" % number)
-        assert checksummed_file.set_aside(path) == tmp_path / f"frozen.json.damaged-{number}"
+        assert checksummed_file.rename_damaged(path) == tmp_path / f"frozen.json.damaged-{number}"
     assert not path.exists()
     assert (tmp_path / "frozen.json.damaged-2").read_bytes() == b"garbage 2"

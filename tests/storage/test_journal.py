@@ -17,7 +17,8 @@ from harness.events import (
     Skipped,
     Started,
 )
-from harness.storage.journal import Attempt, Journal, JournalError, attempts, line_of
+from harness.storage.attempt import Attempt, newest_attempts
+from harness.storage.journal import Journal, JournalError, line_of
 
 EVENTS: list[Event] = [
     Started({"torch": "2"}),
@@ -113,9 +114,9 @@ def test_a_damaged_picture_is_written_again(tmp_path: Path) -> None:
 
 def test_a_journal_that_may_not_be_opened_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").mkdir()
-    with pytest.raises(JournalError, match=r"^.*journal.jsonl: expected a journal that can be read, got: [^\n]*$"):
+    with pytest.raises(JournalError, match=r"^.*journal.jsonl: the journal cannot be read \([^\n]*$"):
         list(Journal(tmp_path).read())
-    with pytest.raises(JournalError, match=r"^.*journal.jsonl: expected a journal to write to, got: [^\n]*$"):
+    with pytest.raises(JournalError, match=r"^.*journal.jsonl: the journal cannot be opened \([^\n]*$"):
         Journal(tmp_path).__enter__()
 
 
@@ -128,7 +129,7 @@ def test_the_newest_attempt_counts() -> None:
         EpochDone(1, 10, 0.6, {}),
         EpochDone(2, 20, 1.2, {}),
     ]
-    attempt = attempts(Record(run_key="a", time_ms=i, event=e) for i, e in enumerate(history))["a"]
+    attempt = newest_attempts(Record(run_key="a", time_ms=i, event=e) for i, e in enumerate(history))["a"]
     assert attempt.status == "running"
     assert [e.epoch for e in attempt.epochs] == [1, 2]
     assert attempt.records[0].time_ms == 3
@@ -149,7 +150,7 @@ def test_a_journal_cut_at_any_of_100_places_keeps_its_whole_records(tmp_path: Pa
         n_whole = whole[:place].count(b"\n")
         assert list(Journal(tmp_path).read()) == records[:n_whole]
         with Journal(tmp_path) as journal:  # the next driver cuts the rest, and can say how much it was
-            assert journal.cut_bytes == place - (whole[:place].rfind(b"\n") + 1)
+            assert journal.dropped_bytes == place - (whole[:place].rfind(b"\n") + 1)
             journal.append(records[-1])
         assert list(Journal(tmp_path).read()) == [*records[:n_whole], records[-1]]
 
@@ -203,7 +204,7 @@ def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) ->
         (Diverged(3, "loss is nan"), ours, False),
     ]:
         history: list[Event] = [*cut[:2], end, Started(start), EpochDone(2, 20, 1.0, {})]
-        attempt = attempts(Record("a", i, event) for i, event in enumerate(history))["a"]
+        attempt = newest_attempts(Record("a", i, event) for i, event in enumerate(history))["a"]
         assert ([e.epoch for e in attempt.epochs] == [1, 2]) is same, end
         assert attempt.status == "running"
         assert attempt.is_repeat(EpochDone(1, 10, 0.7, {})) is same

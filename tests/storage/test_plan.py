@@ -1,6 +1,7 @@
 """An edited grid is told from the one before, run by run; what is stored of it is small, and knows when it is stale."""
 
 import errno
+import gzip
 import os
 import random
 import re
@@ -20,10 +21,10 @@ from estimators import REGISTRY
 from harness.grid.load import Grid, load_grid
 from harness.plugins.registry import load_registry
 from harness.storage import checksummed_file, plan
-from harness.storage.checksummed_file import Damaged
-from harness.storage.plan import folder_of, freeze, made_by, names
-from harness.storage.plan_changes import MAX_LINES, WIDTH, Changes, changes, describe
-from harness.storage.plan_file import Frozen, Planned, Setting, encode, load, snapshot
+from harness.storage.checksummed_file import DamagedError
+from harness.storage.plan import last_plugins, plan_fingerprint, planned_runs, save_plan, sweep_folder
+from harness.storage.plan_changes import MAX_LINES, WIDTH, Changes, compare_plans, describe
+from harness.storage.plan_file import Plan, PlannedRun, Setting, make_plan, read_plan, to_bytes
 
 GRID = """\
 name: mine
@@ -67,7 +68,7 @@ def stored(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def check_is(found: Frozen, grid: Grid) -> None:
+def check_is(found: Plan, grid: Grid) -> None:
     assert (found.name, found.text) == (grid.name, grid.text)
     assert [(run.key, run.name, run.label) for run in found.runs] == [(r.key, r.name, r.label) for r in grid.runs]
     for run, config in zip(found.runs, grid.runs, strict=True):
@@ -81,26 +82,26 @@ def check_is(found: Frozen, grid: Grid) -> None:
 
 def test_a_new_grid_is_stored_and_an_unchanged_one_left_alone(folder: Path, load_text: Load) -> None:
     grid = load_text(GRID)
-    assert freeze(folder, grid, "digest") == []
-    check_is(load(folder / "frozen.json"), grid)
+    assert save_plan(folder, grid, "digest") == []
+    check_is(read_plan(folder / "frozen.json"), grid)
     before = (folder / "frozen.json").stat()
-    assert freeze(folder, load_text(GRID), "digest") == []
+    assert save_plan(folder, load_text(GRID), "digest") == []
     assert (folder / "frozen.json").stat() == before
     assert stored(folder) == {"frozen.json"}
 
 
 def test_edits_are_told_and_former_versions_kept(folder: Path, load_text: Load) -> None:
-    freeze(folder, load_text(GRID))
+    save_plan(folder, load_text(GRID))
     first = (folder / "frozen.json").read_bytes()
-    since = load(folder / "frozen.json").since[:16]
+    since = read_plan(folder / "frozen.json").saved_at[:16]
     edited = GRID.replace("[2, 4]", "4").replace("straight_through", "straight_through\n  - reinforce")
-    assert freeze(folder, load_text(edited)) == [
+    assert save_plan(folder, load_text(edited)) == [
         f"grid changed since {since}: 4 runs added, 4 removed (their results",
         "  stay)",
     ]
     assert stored(folder) == {"frozen.json", "frozen-0001.json"}
     assert (folder / "frozen-0001.json").read_bytes() == first
-    lines = freeze(folder, load_text(edited.replace("epochs: 10", "epochs: 20")))
+    lines = save_plan(folder, load_text(edited.replace("epochs: 10", "epochs: 20")))
     assert " ".join(map(str.strip, lines)) == (
         f"grid changed since {since}: 16 runs changed (they are new runs) training.epochs: 10 → 20 (16 runs)"
     )
@@ -130,18 +131,18 @@ def test_edits_are_told_and_former_versions_kept(folder: Path, load_text: Load) 
 )
 def test_what_is_said(load_text: Load, before: str, after: str, expected: list[str]) -> None:
     seeds_only = GRID.replace("schedules: [{kind: constant, tau: [0.5, 1.0]}]", "schedules: [{kind: constant}]")
-    old = snapshot(load_text(seeds_only), None)
-    new = snapshot(load_text(seeds_only.replace(before, after)), None)
-    lines = describe(changes(old, new))
+    old = make_plan(load_text(seeds_only), None)
+    new = make_plan(load_text(seeds_only.replace(before, after)), None)
+    lines = describe(compare_plans(old, new))
     said = re.sub(r"^grid changed since [-\d]+ [:\d]+: ", "", "\n".join(lines)).replace("\n  stay)", " stay)")
     assert said.startswith("\n".join(expected))
-    assert describe(changes(new, new)) == []
+    assert describe(compare_plans(new, new)) == []
 
 
 def test_one_run_is_spoken_of_as_one(load_text: Load) -> None:
     one = "estimators: [straight_through]\nseeds: [0]\n"
     grids = [load_text(one + rest) for rest in ("", "training: {epochs: 3}")]
-    head, detail = describe(changes(*(snapshot(grid, None) for grid in grids)))
+    head, detail = describe(compare_plans(*(make_plan(grid, None) for grid in grids)))
     assert head.endswith(": 1 run changed (it is a new run)")
     assert detail == "  training.epochs: 10 → 3 (1 run)"
 
@@ -149,21 +150,21 @@ def test_one_run_is_spoken_of_as_one(load_text: Load) -> None:
 def test_a_schedule_of_another_kind_under_the_same_label_shows_what_is_gone(load_text: Load) -> None:
     text = "estimators: [straight_through]\nseeds: [0]\nschedules: [{%s, label: mine}]\n"
     kinds = ("kind: constant, tau: 2", "kind: exponential, initial: 2, rate: 1e-3")
-    lines = describe(changes(*(snapshot(load_text(text % kind), None) for kind in kinds)))
+    lines = describe(compare_plans(*(make_plan(load_text(text % kind), None) for kind in kinds)))
     assert lines[1] == "  schedule.kind: constant → exponential (1 run)"
     assert lines[2] == "  schedule.compounding: – → false (1 run)"
     assert len(lines) == 1 + MAX_LINES
 
 
 def test_lines_are_few_and_fit_a_terminal() -> None:
-    def run(number: int, values: dict[str, Any]) -> Planned:
-        return Planned(str(number), Setting(f"run {number % 1000}", values), 0)
+    def run(number: int, values: dict[str, Any]) -> PlannedRun:
+        return PlannedRun(str(number), Setting(f"run {number % 1000}", values), 0)
 
     long = {f"estimator.{'long_' * 20}{n}": "x" * 200 for n in range(2)}
-    old = Frozen("g", "", "2026-11-25 10:12:03", None, tuple(run(n, long | {"a": n}) for n in range(1000)))
+    old = Plan("g", "", "2026-11-25 10:12:03", None, tuple(run(n, long | {"a": n}) for n in range(1000)))
     newer = {name: value + "y" for name, value in long.items()} | {"evaluation.validation_fraction": "z" * 70}
-    new = Frozen("g", "", "", None, tuple(run(1000 + n, newer | {"a": n // 7}) for n in range(1000)))
-    lines = describe(changes(old, new))
+    new = Plan("g", "", "", None, tuple(run(1000 + n, newer | {"a": n // 7}) for n in range(1000)))
+    lines = describe(compare_plans(old, new))
     assert len(lines) == 1 + MAX_LINES
     assert all(len(line) <= WIDTH for line in lines), lines
     assert re.fullmatch(r"  and \d+ other changes of settings", lines[-1])
@@ -173,26 +174,26 @@ def test_lines_are_few_and_fit_a_terminal() -> None:
 def test_the_basket_of_the_diagnostics_is_a_setting(load_text: Load) -> None:
     text = GRID + "diagnostics: {basket: [{name: rloo, n_samples: 2, label: one}]}\n"
     old, new = (
-        snapshot(load_text(t), None) for t in (text, text.replace("n_samples: 2, label", "n_samples: 3, label"))
+        make_plan(load_text(t), None) for t in (text, text.replace("n_samples: 2, label", "n_samples: 3, label"))
     )
-    head, *details = describe(changes(old, new))
+    head, *details = describe(compare_plans(old, new))
     assert head.endswith(": 16 runs changed (they are new runs)")
     assert details[0].startswith("  diagnostics.basket: one {")
 
 
 def test_runs_whose_keys_changed_with_the_version_are_said_to_have_equal_settings(load_text: Load) -> None:
-    grid = snapshot(load_text(GRID), None)
-    other = Frozen("mine", GRID, "", None, tuple(Planned("x" + r.key, r.setting, r.seed) for r in grid.runs))
-    head, detail = describe(changes(grid, other))
+    grid = make_plan(load_text(GRID), None)
+    other = Plan("mine", GRID, "", None, tuple(PlannedRun("x" + r.key, r.setting, r.seed) for r in grid.runs))
+    head, detail = describe(compare_plans(grid, other))
     assert "changed" in head
-    assert "no setting, but how this version" in detail
+    assert "no setting, but this version of the harness identifies runs in another way" in detail
 
 
 def test_a_new_version_of_the_code_alone_is_no_change(folder: Path, load_text: Load) -> None:
     grid = load_text(GRID)
-    freeze(folder, grid, "one")
-    assert freeze(folder, grid, "two") == []
-    assert load(folder / "frozen.json").made_by == "two"
+    save_plan(folder, grid, "one")
+    assert save_plan(folder, grid, "two") == []
+    assert read_plan(folder / "frozen.json").fingerprint == "two"
     assert stored(folder) == {"frozen.json"}
 
 
@@ -234,9 +235,9 @@ def test_every_run_is_added_removed_changed_or_unchanged(
     load_text: Load, one: dict[str, Any], other: dict[str, Any], shuffle: random.Random
 ) -> None:
     grids = load_text(write(one)), load_text(write(other))
-    old, new = (snapshot(grid, None) for grid in grids)
+    old, new = (make_plan(grid, None) for grid in grids)
     check_is(old, grids[0])
-    found = changes(old, new)
+    found = compare_plans(old, new)
     assert sizes(found) == tuple(Counter(run.key for run in grid.runs) for grid in grids)
     assert all(before.name == after.name and before.key != after.key for before, after in found.changed)
     assert all(before.key == after.key for before, after in found.unchanged)
@@ -246,10 +247,10 @@ def test_every_run_is_added_removed_changed_or_unchanged(
     assert (old.runs == new.runs) <= (not (found.added or found.removed or found.changed))
 
     shuffled = shuffle.sample(new.runs, len(new.runs))
-    again = changes(old, Frozen(new.name, new.text, "", None, tuple(shuffled)))
+    again = compare_plans(old, Plan(new.name, new.text, "", None, tuple(shuffled)))
     assert describe(again) == lines
     assert sizes(again) == sizes(found)
-    back = changes(new, old)
+    back = compare_plans(new, old)
     assert (len(back.added), len(back.removed), len(back.changed)) == (
         len(found.removed), len(found.added), len(found.changed)
     )  # fmt: skip
@@ -268,9 +269,9 @@ seeds: {{count: {seeds}}}
 """
     grid = load_text(text)
     assert len(grid.runs) >= 10_000
-    freeze(folder, grid)
+    save_plan(folder, grid)
     assert (folder / "frozen.json").stat().st_size < 2e6
-    found = load(folder / "frozen.json")
+    found = read_plan(folder / "frozen.json")
     assert [(run.key, run.name) for run in found.runs] == [(run.key, run.name) for run in grid.runs]
     assert found.runs[-1].values == grid.runs[-1].flat()
 
@@ -280,37 +281,59 @@ seeds: {{count: {seeds}}}
     [
         b"",
         b"garbage",
-        checksummed_file.seal(b"{}"),
-        checksummed_file.seal(b"[]"),
-        checksummed_file.seal(b"\xff"),
-        checksummed_file.seal(b'{"format": 2, "runs": []}'),
-        checksummed_file.seal(b'{"format": 1, "columns": {}, "settings": [["a", 1]], "shared": {}, "runs": []}'),
-        checksummed_file.seal(b'{"format": 1, "columns": {}, "settings": 3, "shared": {}, "runs": []}'),
+        checksummed_file.add_checksum(b"{}"),
+        checksummed_file.add_checksum(b"[]"),
+        checksummed_file.add_checksum(b"\xff"),
+        checksummed_file.add_checksum(b'{"format": 2, "runs": []}'),
+        checksummed_file.add_checksum(b'{"format": 2, "settings": [{"label": "a"}], "shared": {}, "runs": []}'),
+        checksummed_file.add_checksum(b'{"format": 2, "settings": 3, "shared": {}, "runs": []}'),
+        checksummed_file.add_checksum(gzip.compress(b'{"format": 2}')[:-9]),
+        checksummed_file.add_checksum(b"\x1f\x8bgarbage"),
     ],
 )
 def test_a_damaged_file_is_set_aside_with_a_line(folder: Path, load_text: Load, content: bytes) -> None:
     path = folder / "frozen.json"
     path.write_bytes(content)
-    with pytest.raises(Damaged):
-        load(path)
-    assert names(folder, GRID) is None
+    with pytest.raises(DamagedError):
+        read_plan(path)
+    assert planned_runs(folder, GRID) is None
     grid = load_text(GRID)
-    (line,) = freeze(folder, grid)
+    (line,) = save_plan(folder, grid)
     assert "\n" not in line
     assert line.startswith(f"{path}: expected ")
-    assert line.endswith("kept as frozen.json.damaged-1; what changed in the grid before now is not known.")
+    assert line.endswith("kept as frozen.json.damaged-1; earlier edits of the grid are not reported.")
     assert (folder / "frozen.json.damaged-1").read_bytes() == content
-    check_is(load(path), grid)
+    check_is(read_plan(path), grid)
+
+
+def test_a_plan_of_an_older_version_is_kept_with_a_line(folder: Path, load_text: Load) -> None:
+    path, old = (
+        folder / "frozen.json",
+        checksummed_file.add_checksum(b'{"format": 1, "columns": {}, "settings": [["a", 1]]}'),
+    )
+    path.write_bytes(old)
+    assert planned_runs(folder, GRID) is None
+    assert last_plugins(folder) == ()
+    grid = load_text(GRID)
+    assert save_plan(folder, grid, plan_fingerprint()) == [
+        f"{path}: expected a plan of format 2, got format 1. It is kept as frozen-0001.json; earlier edits of the grid"
+        " are not reported."
+    ]
+    assert (folder / "frozen-0001.json").read_bytes() == old
+    check_is(read_plan(path), grid)
+    assert planned_runs(folder, GRID) is not None
+    assert save_plan(folder, grid, plan_fingerprint()) == []
+    assert stored(folder) == {"frozen.json", "frozen-0001.json"}
 
 
 def test_flipped_bytes_are_seen(folder: Path, load_text: Load) -> None:
     path = folder / "frozen.json"
-    freeze(folder, load_text("name: mine\nestimators: [straight_through]\nseeds: [0]\n"))
+    save_plan(folder, load_text("name: mine\nestimators: [straight_through]\nseeds: [0]\n"))
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):  # tests/storage/test_checksummed_file.py flips every bit
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        with pytest.raises(Damaged):
-            load(path)
+        with pytest.raises(DamagedError):
+            read_plan(path)
 
 
 def test_a_grid_that_cannot_be_stored_is_one_line(
@@ -320,72 +343,71 @@ def test_a_grid_that_cannot_be_stored_is_one_line(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", full)
-    (line,) = freeze(folder, load_text(GRID))
+    (line,) = save_plan(folder, load_text(GRID))
     assert line == (
-        f"{folder / 'frozen.json'}: expected to store the grid, got: No space left on device. "
-        "Later changes of it will not be told."
+        f"{folder / 'frozen.json'}: the grid could not be saved (No space left on device). "
+        "Later edits will not be reported."
     )
 
 
 def test_runs_are_known_by_the_text(folder: Path, load_text: Load) -> None:
     grid = load_text(GRID)
-    freeze(folder, grid, made_by())
-    found = names(folder, GRID)
+    save_plan(folder, grid, plan_fingerprint())
+    found = planned_runs(folder, GRID)
     assert found is not None
     assert [(run.key, run.name, run.label) for run in found] == [(run.key, run.name, run.label) for run in grid.runs]
-    assert names(folder, GRID + "\n") is None
-    assert names(folder.parent, GRID) is None
+    assert planned_runs(folder, GRID + "\n") is None
+    assert planned_runs(folder.parent, GRID) is None
     copy = folder.parent / "other"
     folder.rename(copy)
-    assert names(copy, GRID) is None
+    assert planned_runs(copy, GRID) is None
 
 
 def test_who_does_not_say_what_made_the_runs_is_not_believed_later(folder: Path, load_text: Load) -> None:
-    freeze(folder, load_text(GRID))
-    assert names(folder, GRID) is None
+    save_plan(folder, load_text(GRID))
+    assert planned_runs(folder, GRID) is None
 
 
 def test_a_plugin_is_part_of_what_makes_the_runs(folder: Path, tmp_path: Path, load_text: Load) -> None:
     plugin, text = tmp_path / "mine.py", GRID + "description: with a plugin\n"
     plugin.write_text(PLUGIN)
     text = text.replace("straight_through", "mine")
-    freeze(folder, load_text(text, load_registry([plugin])), made_by([plugin]))
-    found = names(folder, text, [plugin])
+    save_plan(folder, load_text(text, load_registry([plugin])), plan_fingerprint([plugin]))
+    found = planned_runs(folder, text, [plugin])
     assert found is not None
     assert {run.key for run in found} == {run.key for run in load_text(text, load_registry([plugin])).runs}
-    assert names(folder, text) is None
+    assert planned_runs(folder, text) is None
     plugin.write_text(PLUGIN + "\n# edited\n")
-    assert names(folder, text, [plugin]) is None
-    lines = freeze(folder, load_text(text, load_registry([plugin])), made_by([plugin]))
+    assert planned_runs(folder, text, [plugin]) is None
+    lines = save_plan(folder, load_text(text, load_registry([plugin])), plan_fingerprint([plugin]))
     assert re.fullmatch(r"  estimator\.source: [0-9a-f]{8} → [0-9a-f]{8} \(4 runs\)", lines[-1])
-    assert names(folder, text, [plugin]) is not None
+    assert planned_runs(folder, text, [plugin]) is not None
     plugin.unlink()
-    assert names(folder, text, [plugin]) is None
+    assert planned_runs(folder, text, [plugin]) is None
 
 
 def test_a_plugin_that_reads_other_code_is_not_trusted(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     for extra in ("import numpy", "from my_package.parts import A", "from . import other", "def f(): import foo", "?"):
         plugin.write_text(f"{PLUGIN}\n{extra}\n")
-        assert made_by([plugin]) is None
+        assert plan_fingerprint([plugin]) is None
     plugin.write_text(f"{PLUGIN}\nimport math, torch.nn\nfrom collections.abc import Mapping\n")
-    assert made_by([plugin]) not in (None, made_by())
+    assert plan_fingerprint([plugin]) not in (None, plan_fingerprint())
 
 
 def test_installed_plugins_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "mine:Mine", "harness.estimators")
     monkeypatch.setattr(plan, "entry_points", lambda group: (point,))
-    assert made_by() is None
+    assert plan_fingerprint() is None
 
 
 def test_other_sources_of_the_harness_are_noticed(
-    tmp_path: Path, folder: Path, load_text: Load, monkeypatch: pytest.MonkeyPatch
+    folder: Path, load_text: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    freeze(folder, load_text(GRID), made_by())
-    assert names(folder, GRID) is not None
-    (tmp_path / "package").mkdir()
-    monkeypatch.setattr(plan, "_folder", lambda package: tmp_path / "package")
-    assert names(folder, GRID) is None
+    save_plan(folder, load_text(GRID), plan_fingerprint())
+    assert planned_runs(folder, GRID) is not None
+    monkeypatch.setattr(plan, "source_sha256", lambda: "other")
+    assert planned_runs(folder, GRID) is None
 
 
 def test_the_folder_of_a_grid_is_found_by_its_name_or_its_files(tmp_path: Path) -> None:
@@ -398,23 +420,23 @@ def test_the_folder_of_a_grid_is_found_by_its_name_or_its_files(tmp_path: Path) 
         "{": None,
         "": None,
     }.items():
-        assert folder_of(tmp_path, Path("my grid.yaml"), text) == (tmp_path / expected if expected else None)
+        assert sweep_folder(tmp_path, Path("my grid.yaml"), text) == (tmp_path / expected if expected else None)
 
 
 def test_runs_are_known_without_torch(folder: Path, load_text: Load) -> None:
     load_text(GRID)
-    freeze(folder, load_text(GRID), made_by())
+    save_plan(folder, load_text(GRID), plan_fingerprint())
     code = (
-        "import sys; from pathlib import Path; from harness.storage.plan import names, folder_of\n"
+        "import sys; from pathlib import Path; from harness.storage.plan import planned_runs, sweep_folder\n"
         "assert not {'torch', 'harness.grid.load', 'pydantic'} & sys.modules.keys()\n"
         "out, text = Path(sys.argv[1]), sys.argv[2]\n"
-        "print(len(names(folder_of(out, Path('g.yaml'), text), text)), 'torch' in sys.modules)"
+        "print(len(planned_runs(sweep_folder(out, Path('g.yaml'), text), text)), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder.parent), GRID], capture_output=True, text=True)
     assert done.stdout == "16 False\n", done.stderr
 
 
-def test_encoding_is_undone_by_reading(folder: Path, load_text: Load) -> None:
-    grid = snapshot(load_text(GRID), "digest")
-    checksummed_file.write(folder / "frozen.json", encode(grid))
-    assert load(folder / "frozen.json") == grid
+def test_a_plan_is_read_as_it_was_written(folder: Path, load_text: Load) -> None:
+    grid = make_plan(load_text(GRID), "digest")
+    checksummed_file.write(folder / "frozen.json", to_bytes(grid))
+    assert read_plan(folder / "frozen.json") == grid

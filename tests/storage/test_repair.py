@@ -8,8 +8,9 @@ from command_line import assert_refused, grid_file, harness
 from killed_sweeps import results
 
 from harness.events import EpochDone, Event, Failed, Finished, Image, Interrupted, Latents, Record, Started
-from harness.storage.journal import Journal, JournalError, attempts, line_of
-from harness.storage.repair import is_whole, repair
+from harness.storage.attempt import newest_attempts
+from harness.storage.journal import Journal, JournalError, line_of
+from harness.storage.repair import is_complete, repair
 
 
 def code(source: str) -> Started:
@@ -48,7 +49,8 @@ def folder(tmp_path: Path) -> Path:
 
 def newest(folder: Path) -> dict[str, list[Event]]:
     return {
-        key: [record.event for record in attempt.records] for key, attempt in attempts(Journal(folder).read()).items()
+        key: [record.event for record in attempt.records]
+        for key, attempt in newest_attempts(Journal(folder).read()).items()
     }
 
 
@@ -60,7 +62,7 @@ def flip(path: Path, line: int) -> None:
 
 
 def test_a_whole_journal_is_left_alone(folder: Path) -> None:
-    assert all(is_whole(attempt) for attempt in attempts(Journal(folder).read()).values())
+    assert all(is_complete(attempt) for attempt in newest_attempts(Journal(folder).read()).values())
     before = (folder / "journal.jsonl").read_bytes()
     assert repair(folder) == (0, 0, None)
     assert (folder / "journal.jsonl").read_bytes() == before
@@ -84,8 +86,8 @@ def test_whatever_line_is_damaged_no_run_is_believed_that_lacks_it(folder: Path)
         finished = isinstance(after.get(damaged, [None])[-1], Finished)
         same = [event for event in before[damaged] if not isinstance(event, Interrupted | Image | Latents | Started)]
         assert not finished or [e for e in after[damaged] if isinstance(e, EpochDone | Finished)] == same
-        made_by = attempts(Journal(folder).read())[damaged].made_by if finished else None
-        assert not finished or made_by == ("b" if damaged == "other code" else "a", "2")
+        code_version = newest_attempts(Journal(folder).read())[damaged].code_version if finished else None
+        assert not finished or code_version == ("b" if damaged == "other code" else "a", "2")
         n_left_out += done.n_runs
         assert done.kept_as is not None
         assert len(done.kept_as.read_bytes()) == len(content)

@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 from harness.cli import main
 from harness.events import TERMINAL, Record
-from harness.execution.executor import Executor, Job, Lost, records_of
+from harness.execution.executor import Executor, Job, LostRun
+from harness.execution.worker import records_of
 from harness.options import NEVER, SavingEvery
 from harness.plugins.registry import load_registry
 from harness.training.run_controls import RunControls
@@ -58,7 +59,7 @@ class InThisProcess(Executor):
     def submit(self, job: Job) -> None:
         self.records = records_of(Job.from_bytes(job.to_bytes()), self.registry, self.controls)
 
-    def poll(self, timeout_s: float) -> list[Record | Lost]:
+    def poll(self, timeout_s: float) -> list[Record | LostRun]:
         record = Record.from_bytes(next(self.records).to_bytes())
         if isinstance(record.event, TERMINAL):
             self.close()

@@ -4,7 +4,7 @@ import threading
 
 from harness.events import EpochDone, Event, Finished, Record, Started
 from harness.status.note import Outcome
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.sweep.store_thread import Store
 from harness.tracking.refusals import Refusals

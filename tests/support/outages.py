@@ -32,7 +32,8 @@ from harness.events import (
 from harness.grid.load import Grid, load_grid
 from harness.options import Options
 from harness.status.note import best_runs
-from harness.storage.journal import Attempt, Journal
+from harness.storage.attempt import Attempt
+from harness.storage.journal import Journal
 from harness.storage.sweep_state import read_sweep
 from harness.storage.weight_files import WeightFiles
 from harness.sweep.replay import sync_store
@@ -177,7 +178,7 @@ def put_aside(record: Record, folder: Path) -> Record:
     """Keep weights in their file, as the driver does."""
     if not isinstance(record.event, Weights):
         return record
-    assert WeightFiles(folder).keep(record.run_key, record.event)
+    assert WeightFiles(folder).save(record.run_key, record.event)
     return replace(record, event=replace(record.event, content=b""))
 
 
@@ -212,9 +213,9 @@ def check(grid: Grid, out: Path, uri: str) -> None:
 
 
 def newest_attempts(grid: Grid, out: Path) -> dict[str, Attempt]:
-    from harness.storage.journal import attempts
+    from harness.storage.attempt import newest_attempts
 
-    return attempts(Journal(out / grid.name).read())
+    return newest_attempts(Journal(out / grid.name).read())
 
 
 def check_child(client: MlflowClient, child: Any, attempt: Attempt) -> None:

@@ -4,7 +4,7 @@ import time
 from collections import deque
 
 from harness.events import Failed, Finished, Interrupted, Record
-from harness.execution.executor import Executor, Job, Lost
+from harness.execution.executor import Executor, Job, LostRun
 from harness.options import Policy
 
 SOON = Policy(retries=2, pause_s=0.0)
@@ -14,7 +14,7 @@ class Scripted(Executor):
     """Answers each submission of a run with the next of its scripts."""
 
     def __init__(self, scripts: dict[str, list[list[object]]], memory: dict[str, int] | None = None) -> None:
-        self.scripts, self.ready = scripts, deque[Record | Lost]()
+        self.scripts, self.ready = scripts, deque[Record | LostRun]()
         self.submitted: list[str] = []
         self.killed: list[str] = []
         self.stopped = False
@@ -34,14 +34,14 @@ class Scripted(Executor):
         self.submitted.append(key)
         self.running.add(key)
         for event in self.scripts[key].pop(0):
-            self.ready.append(Lost(key, event) if isinstance(event, str) else Record.now(key, event))  # type: ignore[arg-type]
+            self.ready.append(LostRun(key, event) if isinstance(event, str) else Record.now(key, event))  # type: ignore[arg-type]
 
-    def poll(self, timeout_s: float) -> list[Record | Lost]:
+    def poll(self, timeout_s: float) -> list[Record | LostRun]:
         if not self.ready:
             time.sleep(min(timeout_s, 0.02))
             return []
         item = self.ready.popleft()
-        if isinstance(item, Lost) or isinstance(item.event, Finished | Failed | Interrupted):
+        if isinstance(item, LostRun) or isinstance(item.event, Finished | Failed | Interrupted):
             self.running.discard(item.run_key)
         return [item]
 

@@ -2,7 +2,7 @@
 
 from harness.events import EpochDone, Finished, Image, Record, Started
 from harness.grid.load import Grid
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.tracking import Tracker
 
 PNG = bytes.fromhex(

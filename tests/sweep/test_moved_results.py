@@ -18,7 +18,7 @@ from harness.cli import cli, main
 from harness.grid.load import Grid
 from harness.status import next_commands
 from harness.storage import last_command
-from harness.storage.last_command import Origin
+from harness.storage.last_command import LastCommand
 from harness.storage.lease import Lease
 from harness.storage.sweep_state import read_sweep
 from harness.tracking import Tracker, TrackingError, attach, default_uri, follow_moved_files
@@ -199,7 +199,7 @@ def test_the_next_commands_name_the_new_place(
 ) -> None:
     path = tmp_path / "away.yaml"
     command = f"harness run --grid {path} --out {one}"
-    monkeypatch.setattr(last_command, "read", lambda folder: Origin(command, {}))
+    monkeypatch.setattr(last_command, "read", lambda folder: LastCommand(command, {}))
     assert next_commands.former_command(read_sweep(grid, one), path, one) == command
     there = move(one)
     sweep = read_sweep(grid, there)

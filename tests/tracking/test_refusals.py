@@ -22,7 +22,7 @@ from estimators import REGISTRY
 from harness import names
 from harness.events import EpochDone, Record
 from harness.grid.load import GridError, load_grid
-from harness.storage.journal import Attempt
+from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import read_sweep
 from harness.tracking import Tracker, default_uri, hint
 from harness.tracking.records import fitting

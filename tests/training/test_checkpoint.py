@@ -14,8 +14,8 @@ from harness.config import DiagnosticsConfig, ModelConfig, RunConfig, TrainingCo
 from harness.events import Checkpoint, EpochDone, Event, Finished, Interrupted, Record, Started
 from harness.schedules import Exponential, Learned
 from harness.storage import checksummed_file
+from harness.storage.attempt import Attempt
 from harness.storage.checkpoint_files import CheckpointFiles
-from harness.storage.journal import Attempt
 from harness.train import train
 from harness.training.checkpoint import label_of
 from harness.training.run_controls import RunControls
@@ -182,7 +182,9 @@ def test_one_that_cannot_be_read_is_set_aside_as_a_damaged_one_is(
         patched.setattr(checksummed_file, "read", bad_sector)
         assert kept.load("abc", attempt(3)) is None
     (line,) = said
-    assert line.endswith("got: Input/output error. It is kept as abc.ckpt.damaged-1; the run starts over.")
+    assert line.endswith(
+        "the checkpoint cannot be read (Input/output error). It is kept as abc.ckpt.damaged-1; the run starts over."
+    )
     assert kept.load("abc", attempt(3)) is None
     assert len(said) == 1
 
