@@ -31,7 +31,7 @@ from harness.events import (
 )
 from harness.grid.load import Grid, load_grid
 from harness.options import Options
-from harness.status.note import best_runs
+from harness.status.store_summary import best_runs
 from harness.storage.journal import Attempt, Journal
 from harness.storage.sweep_state import read_sweep
 from harness.storage.weight_files import WeightFiles

@@ -18,7 +18,7 @@ import harness.sweep.store_thread
 from harness import tracking
 from harness.config import DataConfig
 from harness.datasets.catalogue import DATASETS
-from harness.status.note import Outcome
+from harness.status.store_summary import StoreSummary
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best import tag_best
 from harness.tracking.identity import parts
@@ -59,7 +59,7 @@ def parent(tracker: Tracker):  # noqa: F811 a fixture's name
 def test_a_sweep_has_its_note_when_it_opens_and_closes(tracker, grid) -> None:  # noqa: F811
     tracker.open_sweep(name=grid.name, sweep_id="s1", runs=grid.runs, tags={}, files={}, note="under way")
     assert parent(tracker).data.tags[NOTE] == "under way"
-    tracker.close_sweep("FINISHED", {}, {}, Outcome("done"))
+    tracker.close_sweep("FINISHED", {}, {}, StoreSummary("done"))
     assert parent(tracker).data.tags[NOTE] == "done"
 
 

@@ -11,7 +11,7 @@ from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Failed, Finished, Interrupted, Record, Skipped, Started
 from harness.grid.load import Grid
 from harness.provenance import provenance
-from harness.status.next_commands import Step
+from harness.status.next_commands import NextCommand
 from harness.status.progress import ECHO, LiveProgress, PlainProgress
 from harness.status.summary import not_finished
 from harness.storage.sweep_state import Sweep, origin
@@ -42,7 +42,9 @@ def play(progress: PlainProgress | LiveProgress, sweep: Sweep, runs: list[RunCon
         for event in (Started({}), epoch, end):
             progress.show(Record.now(run.key, event))
         sweep.ends[run.key] = end
-    progress.finish(sweep, None, [Step("harness report --experiment g"), Step("harness run", "the same again")])
+    progress.finish(
+        sweep, None, [NextCommand("harness report --experiment g"), NextCommand("harness run", "the same again")]
+    )
 
 
 def test_plain_lines_say_what_ended_and_rank_the_settings(runs: list[RunConfig]) -> None:

@@ -17,7 +17,7 @@ from harness.events import Diverged, Event, Failed, Finished
 from harness.grid.load import Grid
 from harness.status.ranking import rank
 from harness.status.summary import SHOWN, show_outcome
-from harness.status.t_interval import mean_of, t_factor
+from harness.status.t_interval import mean_with_interval, t_quantile
 from harness.storage.sweep_state import Sweep
 from reports import comparison
 from reports import statistics as st
@@ -61,7 +61,7 @@ def test_an_interval_is_that_of_the_report(n: int) -> None:
     draw = random.Random(n)  # noqa: S311
     for scale in (1e-6, 1.0, 1e3):
         values = [100 + scale * draw.gauss(0, 1) for _ in range(n)]
-        found, expected = mean_of(values), st.t_interval(values)
+        found, expected = mean_with_interval(values), st.t_interval(values)
         assert found is not None
         assert found.mean == pytest.approx(st.mean(values), rel=1e-12)
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
@@ -71,12 +71,12 @@ def test_the_factor_is_known_for_every_number_of_seeds() -> None:
     from scipy.special import stdtrit
 
     for freedom in [*range(1, 200), 999, 9999]:
-        assert t_factor(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1e-12)
+        assert t_quantile(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1e-12)
 
 
 def test_nothing_and_one_value_have_no_interval() -> None:
-    assert mean_of([]) is None
-    one = mean_of([3.0])
+    assert mean_with_interval([]) is None
+    one = mean_with_interval([3.0])
     assert one is not None
     assert (one.mean, one.low, one.half, one.excludes_zero) == (3.0, None, None, False)
 

@@ -18,8 +18,8 @@ from estimators import REGISTRY
 from harness.events import EpochDone, Event, Finished, Record, Started
 from harness.grid.load import load_grid
 from harness.options import Options
-from harness.status.note import Outcome
 from harness.status.progress import PlainProgress
+from harness.status.store_summary import StoreSummary
 from harness.storage.journal import Attempt
 from harness.storage.sweep_state import Span, read_sweep
 from harness.sweep.replay import open_store
@@ -49,7 +49,7 @@ class FakeTracker:
             raise self.error
         self.written.append(records)
 
-    def close_sweep(self, status: str, counts: dict[str, int], spans: dict[str, Span], told: Outcome) -> None:
+    def close_sweep(self, status: str, counts: dict[str, int], spans: dict[str, Span], summary: StoreSummary) -> None:
         self.closed.append(status)
 
 

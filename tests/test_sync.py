@@ -14,7 +14,7 @@ from estimators import REGISTRY
 from harness.events import Interrupted, Record
 from harness.grid.load import load_grid
 from harness.options import Options
-from harness.status.note import outcome
+from harness.status.store_summary import summarize
 from harness.storage.journal import Journal
 from harness.storage.lease import Lease
 from harness.storage.sweep_state import read_sweep
@@ -97,7 +97,7 @@ def test_a_store_that_has_everything_is_opened_without_reading_its_runs(
     assert replayed == 0
     assert not any("harness.sweep`" in each for each in asked)
     sweep = read_sweep(grid, out)
-    tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+    tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
     monkeypatch.undo()
     check(grid, out, uri_of(out))
 
@@ -113,7 +113,7 @@ def test_a_run_that_is_tried_again_replaces_the_one_that_was_not_read(out: Path)
             record = Record(run.key, 2_000_000 + i, event)
             journal.append(record)
             tracker.write([record], sweep.add(record))
-    tracker.close_sweep("FAILED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+    tracker.close_sweep("FAILED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
     check(grid, out, uri_of(out))
     assert replay(grid, out, uri_of(out)) == 0
 
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_stays_the_same_run(out: Path) -> None:
             for record in part:
                 journal.append(record)
                 tracker.write([record], sweep.add(record))
-        tracker.close_sweep("KILLED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+        tracker.close_sweep("KILLED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
         (child,) = children(out)
         seen.append((child.info.run_id, child.info.status, child.data.tags.get("harness.error")))
     assert len({run_id for run_id, *_ in seen}) == 1
@@ -194,7 +194,7 @@ def test_a_parent_that_was_deleted_in_mlflow_comes_back(out: Path, with_children
         tracker, replayed = opened(out, grid)
         assert replayed == len(deleted)
         sweep = read_sweep(grid, out)
-        tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+        tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
     assert parent_of(out) == parent
     check(grid, out, uri_of(out))
     assert replay(grid, out, uri_of(out)) == 0

@@ -162,7 +162,7 @@ def run(
         progress.note(note)
     code = run_sweep(grid, options, progress, selected)
     if as_json:
-        click.echo(to_text(document(progress.sweep, progress.steps, exit_code=code)))
+        click.echo(to_text(document(progress.sweep, progress.next_commands, exit_code=code)))
     sys.exit(code)
 
 

@@ -16,7 +16,7 @@ from harness.devices import missing_reason
 from harness.execution.forecast import Cost, makespan, run_seconds
 from harness.options import Options
 from harness.status.json_document import document, to_text
-from harness.status.next_commands import Step, without_words
+from harness.status.next_commands import NextCommand, without_words
 from harness.status.time_left import median
 from harness.storage.sweep_state import Sweep
 from harness.train import train_step
@@ -55,7 +55,7 @@ def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]
         forecast = estimate(here, options, registry)
         more: dict[str, Any] = {"forecast": forecast._asdict() if forecast else None, "notes": notes}
         command = without_words(options.command, "--dry-run", "--json")
-        click.echo(to_text(document(sweep, [Step(command)] if here and not options.keeps_grid else [], **more)))
+        click.echo(to_text(document(sweep, [NextCommand(command)] if here and not options.keeps_grid else [], **more)))
         return
     click.echo("".join(f"{run.key}  {sweep.status(run):<11}  {run.name}\n" for run in sweep.selected), nl=False)
     for note in notes:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.events import Failed, Finished
-from harness.status.next_commands import Step
-from harness.status.ranking import METRIC, Level, rank
+from harness.status.next_commands import NextCommand
+from harness.status.ranking import METRIC, RankedSetting, rank
 from harness.status.t_interval import CONFIDENCE, Mean
-from harness.status.time_left import UnderWay, epochs_done
+from harness.status.time_left import RunProgress, epochs_done
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
@@ -21,10 +21,10 @@ STATUSES = ("planned", "running", "finished", "failed", "diverged", "skipped", "
 
 def document(
     sweep: "Sweep",
-    steps: Sequence[Step],
+    next_commands: Sequence[NextCommand],
     *,
     driver: "Holder | None" = None,
-    running: Sequence[UnderWay] = (),
+    running: Sequence[RunProgress] = (),
     seconds_left: float | None = None,
     **more: Any,
 ) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def document(
         "metric": METRIC,
         "confidence": CONFIDENCE,
         "ranking": [_level(level, place, levels[0]) for place, level in enumerate(levels, 1)],
-        "next": [step.command for step in steps],
+        "next": [step.command for step in next_commands],
         "runs": [{**_run(sweep, run, by_key.get(run.key)), "selected": run.key in chosen} for run in sweep.grid.runs],
     }
 
@@ -54,7 +54,7 @@ def _driver(one: "Holder") -> dict[str, Any]:
     return {**facts, "heartbeat_age_s": max(one.age_s, 0.0), "expired": one.expired}
 
 
-def _level(level: Level, place: int, best: Level) -> dict[str, Any]:
+def _level(level: RankedSetting, place: int, best: RankedSetting) -> dict[str, Any]:
     difference = None
     if level.difference is not None:
         told = level.difference.excludes_zero if level.difference.low is not None else None
@@ -76,7 +76,7 @@ def _mean(value: Mean | None) -> dict[str, Any]:
     return {"n": value.n, "mean": value.mean, "low": value.low, "high": value.high}
 
 
-def _run(sweep: "Sweep", run: "RunConfig", live: UnderWay | None) -> dict[str, Any]:
+def _run(sweep: "Sweep", run: "RunConfig", live: RunProgress | None) -> dict[str, Any]:
     end = sweep.ends.get(run.key)
     metrics = end.metrics if isinstance(end, Finished) else {}
     return {

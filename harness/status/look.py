@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.status import json_document, next_commands, summary
-from harness.status.time_left import UnderWay, seconds_left, under_way
+from harness.status.time_left import RunProgress, runs_in_progress, seconds_left
 from harness.storage import lease
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ class Status:
 
     sweep: "Sweep"
     driver: lease.Holder | None
-    running: Sequence[UnderWay]
+    running: Sequence[RunProgress]
     seconds_left: float | None
-    steps: Sequence[next_commands.Step]
+    next_commands: Sequence[next_commands.NextCommand]
 
 
 def look(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path]) -> Status:
@@ -36,7 +36,7 @@ def look(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Pa
     if driver is None:
         sweep.take_for_interrupted("no driver is alive; the command of the sweep goes on")
     driven = driver is not None and not driver.expired
-    running = under_way(sweep, time.time_ns() // 1_000_000)
+    running = runs_in_progress(sweep, time.time_ns() // 1_000_000)
     left_s = seconds_left(sweep, running) if driven else None
     return Status(
         sweep, driver, running, left_s, next_commands.after_status(sweep, grid_path, out, plugins, driven=driven)
@@ -51,12 +51,12 @@ def show(console: "Console", found: Status, *, tracebacks: bool = False) -> None
     summary.show_outcome(console, found.sweep)
     for text in summary.tracebacks(found.sweep) if tracebacks else ():
         console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
-    summary.show_next(console, found.steps)
+    summary.show_next(console, found.next_commands)
 
 
 def to_text(found: Status) -> str:
     """Return it as JSON."""
     known = json_document.document(
-        found.sweep, found.steps, driver=found.driver, running=found.running, seconds_left=found.seconds_left
+        found.sweep, found.next_commands, driver=found.driver, running=found.running, seconds_left=found.seconds_left
     )
     return json_document.to_text(known)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GOES_ON = "the same command again goes on where this stopped"
 
 
-class Step(NamedTuple):
+class NextCommand(NamedTuple):
     """A command, and other words for it where those are shorter."""
 
     command: str
@@ -26,36 +26,40 @@ class Step(NamedTuple):
         return self.words or self.command
 
 
-def after_run(sweep: "Sweep", options: "Options", *, interrupted: bool, lost: bool) -> list[Step]:
+def after_run(sweep: "Sweep", options: "Options", *, interrupted: bool, lost: bool) -> list[NextCommand]:
     """Return what comes after `harness run`."""
-    steps = [Step(options.command, GOES_ON)] if interrupted else []
-    steps += _tracebacks(sweep, options.grid_path, options.plugins, options.out)
+    next_commands = [NextCommand(options.command, GOES_ON)] if interrupted else []
+    next_commands += _tracebacks(sweep, options.grid_path, options.plugins, options.out)
     if n_bad(sweep):
-        steps.append(Step(retry(options.command), "the same command with --retry failed tries the failed runs again"))
+        next_commands.append(
+            NextCommand(retry(options.command), "the same command with --retry failed tries the failed runs again")
+        )
     if lost and options.grid_path is not None:
-        steps.append(Step(sync_command(options)))
+        next_commands.append(NextCommand(sync_command(options)))
     if sweep.counts()["finished"] or n_bad(sweep):
-        steps.append(Step(last_command.report_command(sweep.grid.name, options.out, options.tracking_uri)))
-    return steps
+        next_commands.append(
+            NextCommand(last_command.report_command(sweep.grid.name, options.out, options.tracking_uri))
+        )
+    return next_commands
 
 
 def after_status(
     sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path], *, driven: bool
-) -> list[Step]:
+) -> list[NextCommand]:
     """Return what comes after `harness status`; nothing that a living driver does anyway."""
     command = former_command(sweep, grid_path, out) or _grid_command("run", grid_path, plugins, out, None)
-    steps = []
+    next_commands = []
     driven = driven or grid_path is None
     if not driven and any(sweep.status(run) != "skipped" for run in sweep.to_do(retry_failed=False)):
-        steps.append(Step(command))
-    steps += _tracebacks(sweep, grid_path, plugins, out)
+        next_commands.append(NextCommand(command))
+    next_commands += _tracebacks(sweep, grid_path, plugins, out)
     if not driven and n_bad(sweep):
-        steps.append(Step(retry(command)))
+        next_commands.append(NextCommand(retry(command)))
     if sweep.counts()["finished"] or n_bad(sweep):
         words = shlex.split(command)
         uri = words[words.index("--tracking-uri") + 1] if "--tracking-uri" in words[:-1] else None
-        steps.append(Step(last_command.report_command(sweep.grid.name, out, uri)))
-    return steps
+        next_commands.append(NextCommand(last_command.report_command(sweep.grid.name, out, uri)))
+    return next_commands
 
 
 def former_command(sweep: "Sweep", grid_path: Path | None, out: Path) -> str | None:
@@ -91,11 +95,11 @@ def sync_command(options: "Options") -> str:
     return _grid_command("sync", options.grid_path, options.plugins, options.out, options.tracking_uri)
 
 
-def _tracebacks(sweep: "Sweep", grid_path: Path | None, plugins: Sequence[Path], out: Path) -> list[Step]:
+def _tracebacks(sweep: "Sweep", grid_path: Path | None, plugins: Sequence[Path], out: Path) -> list[NextCommand]:
     if grid_path is None or not sweep.counts()["failed"]:
         return []
     command = _grid_command("status", grid_path, plugins, out, None) + " --tracebacks"
-    return [Step(command, f"{command} (in MLflow: error.txt of the run)")]
+    return [NextCommand(command, f"{command} (in MLflow: error.txt of the run)")]
 
 
 def _grid_command(

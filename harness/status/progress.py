@@ -16,9 +16,9 @@ from rich.text import Text
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, Diverged, EpochDone, Event, Failed, Finished, Interrupted, Record, Started
-from harness.status.next_commands import Step
+from harness.status.next_commands import NextCommand
 from harness.status.summary import cause, say, show_next, show_outcome
-from harness.status.time_left import look_at, seconds_left
+from harness.status.time_left import run_progress, seconds_left
 from harness.units import duration
 from reports.contract.text import NAME, visible
 
@@ -38,7 +38,7 @@ class Progress(ABC):
         self._notes: set[str] = set()
         self._causes: Counter[str] = Counter()
         self.sweep: Sweep | None = None
-        self.steps: Sequence[Step] = ()
+        self.next_commands: Sequence[NextCommand] = ()
 
     @abstractmethod
     def show(self, record: Record) -> None:
@@ -67,14 +67,14 @@ class Progress(ABC):
     def close(self) -> None:  # noqa: B027 only what is live has something to close
         """Give the terminal back, whatever happened."""
 
-    def finish(self, sweep: "Sweep", tracking_lost: str | None, steps: Sequence[Step] = ()) -> None:
+    def finish(self, sweep: "Sweep", tracking_lost: str | None, next_commands: Sequence[NextCommand] = ()) -> None:
         """Print what came of it, and what comes next; both stay known."""
         self.close()
-        self.sweep, self.steps = sweep, steps
+        self.sweep, self.next_commands = sweep, next_commands
         show_outcome(self.console, sweep)
         if tracking_lost:
             self.say("The tracking store lacks some of these runs; they can be replayed from the journal.")
-        show_next(self.console, steps)
+        show_next(self.console, next_commands)
 
     def _outcome(self, record: Record) -> str:
         """Return what came of a run. One cause is told in full once; after that, how often it was seen."""
@@ -153,7 +153,7 @@ class LiveProgress(Progress):
 
     def remaining(self, now_ms: int) -> str:
         """Return the time left as text: nothing is said before there is something to judge by."""
-        running = [look_at(self._runs[key], records, now_ms) for key, records in self._running.items()]
+        running = [run_progress(self._runs[key], records, now_ms) for key, records in self._running.items()]
         left_s = seconds_left(self.sweep, running, self._waiting.values()) if self.sweep is not None else None
         return "…" if left_s is None else f"about {duration(left_s)} left"
 
@@ -171,7 +171,7 @@ class LiveProgress(Progress):
             event = latest[-1].event if latest else None
             if isinstance(event, EpochDone):
                 shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in ("train/loss", "val/loss")]
-                here = look_at(run, [started, *latest], latest[-1].time_ms)
+                here = run_progress(run, [started, *latest], latest[-1].time_ms)
                 left = "…" if here.left_s is None else duration(here.left_s)
                 table.add_row(Text(visible(run.name, NAME)), f"{event.epoch}/{run.training.epochs}", *shown, left)
             else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.events import Finished
-from harness.status.t_interval import Mean, mean_of
+from harness.status.t_interval import Mean, mean_with_interval
 
 if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
@@ -16,7 +16,7 @@ METRIC = "test/neg_elbo"
 
 
 @dataclass(frozen=True)
-class Level:
+class RankedSetting:
     """What is known of a setting: of all its runs, and of its difference to the best setting at the same seeds."""
 
     setting: str
@@ -36,7 +36,7 @@ class Level:
         return self.value is not None or self.n_bad > 0
 
 
-def rank(sweep: "Sweep") -> list[Level]:
+def rank(sweep: "Sweep") -> list[RankedSetting]:
     """Return every setting of the grid, best mean first.
 
     One with a failed or diverged run ranks after all without; one without a finished run after those.
@@ -53,25 +53,27 @@ def rank(sweep: "Sweep") -> list[Level]:
     return [replace(level, difference=_difference(level, levels[0], by_seed)) for level in levels]
 
 
-def _level(label: str, by_seed: dict[int, float], statuses: Counter[str]) -> Level:
-    return Level(label, statuses.total(), statuses["failed"], statuses["diverged"], mean_of(list(by_seed.values())))
+def _level(label: str, by_seed: dict[int, float], statuses: Counter[str]) -> RankedSetting:
+    return RankedSetting(
+        label, statuses.total(), statuses["failed"], statuses["diverged"], mean_with_interval(list(by_seed.values()))
+    )
 
 
-def _order(level: Level) -> tuple[bool, float, float]:
+def _order(level: RankedSetting) -> tuple[bool, float, float]:
     """As `reports.comparison`: by the share of runs that failed or diverged, then the mean; no value last."""
     if level.value is None:
         return True, float(level.n_bad > 0), math.inf
     return False, level.n_bad / (level.n_bad + level.value.n), level.value.mean
 
 
-def _difference(level: Level, best: Level, by_seed: dict[str, dict[int, float]]) -> Mean | None:
+def _difference(level: RankedSetting, best: RankedSetting, by_seed: dict[str, dict[int, float]]) -> Mean | None:
     if level.setting == best.setting:
         return None
     mine, theirs = by_seed[level.setting], by_seed[best.setting]
-    return mean_of([mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())])
+    return mean_with_interval([mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())])
 
 
-def notes(shown: Sequence[Level], levels: Sequence[Level]) -> list[str]:
+def notes(shown: Sequence[RankedSetting], levels: Sequence[RankedSetting]) -> list[str]:
     """Return what a reader of the first of the levels should know besides their numbers."""
     lines = []
     if (rest := sum(level.is_tried for level in levels) - len(shown)) > 0:

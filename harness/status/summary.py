@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.events import Failed
-from harness.status.next_commands import Step
-from harness.status.ranking import Level, notes, rank
+from harness.status.next_commands import NextCommand
+from harness.status.ranking import RankedSetting, notes, rank
 from harness.status.t_interval import Mean
-from harness.status.time_left import UnderWay
+from harness.status.time_left import RunProgress
 from harness.units import duration
 from reports.contract.text import NAME, visible, visible_lines
 
@@ -58,12 +58,12 @@ def show_outcome(console: Console, sweep: "Sweep") -> None:
         say(console, f"… and {len(reasons) - SHOWN} more: --json and the report have all.")
 
 
-def show_next(console: Console, steps: Sequence[Step]) -> None:
-    for step in steps:
+def show_next(console: Console, next_commands: Sequence[NextCommand]) -> None:
+    for step in next_commands:
         say(console, f"next: {step}")
 
 
-def table(levels: Sequence[Level], *, of_one: bool = False, narrow: bool = False) -> Table:
+def table(levels: Sequence[RankedSetting], *, of_one: bool = False, narrow: bool = False) -> Table:
     """Return the ranking: mean, half-width of its interval, runs finished of those planned, difference to the best."""
     title = "test −ELBO, nats per image (lower is better)"
     found = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0 if narrow else 1))
@@ -78,7 +78,7 @@ def table(levels: Sequence[Level], *, of_one: bool = False, narrow: bool = False
     return found
 
 
-def _setting(level: Level) -> Text:
+def _setting(level: RankedSetting) -> Text:
     parts = {"failed": level.n_failed, "diverged": level.n_diverged}
     bad = ", ".join(f"{n} {status}" for status, n in parts.items() if n)
     return Text(visible(level.setting, NAME) + (f"\n  {bad}" if bad else ""))
@@ -98,7 +98,7 @@ def _difference(value: Mean | None, without: str) -> tuple[str, str, str]:
     return f"{value.mean:+.2f}", _half(value), "?" * (value.half is not None and not value.excludes_zero)
 
 
-def show_under_way(console: Console, running: Sequence[UnderWay], left_s: float | None) -> None:
+def show_under_way(console: Console, running: Sequence[RunProgress], left_s: float | None) -> None:
     """Print the runs under way, and how much time the sweep still needs; nothing where none is."""
     if not running:
         return

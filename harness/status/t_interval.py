@@ -30,7 +30,7 @@ class Mean:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def mean_of(values: Sequence[float]) -> Mean | None:
+def mean_with_interval(values: Sequence[float]) -> Mean | None:
     """Return the mean of finite values with its t interval; None of nothing."""
     n = len(values)
     if n == 0:
@@ -39,12 +39,12 @@ def mean_of(values: Sequence[float]) -> Mean | None:
     if n == 1:
         return Mean(1, mean, None, None)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = t_factor(n - 1) * deviation / math.sqrt(n)
+    half = t_quantile(n - 1) * deviation / math.sqrt(n)
     return Mean(n, mean, mean - half, mean + half)
 
 
 @lru_cache
-def t_factor(freedom: int, confidence: float = CONFIDENCE) -> float:
+def t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
     """Return t with P(|T| <= t) = `confidence`, by Newton's method: from the left, so that it cannot overshoot."""
     log_peak = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
     t, step = 0.0, 1.0

@@ -18,7 +18,7 @@ USUAL_POWER = 0.7
 
 
 @dataclass(frozen=True)
-class UnderWay:
+class RunProgress:
     """One run that is being computed. Times are seconds until now; None where there was no epoch since the start.
 
     `epoch_s` is what an epoch takes, known from the second one on: the first one also pays for what is made once.
@@ -38,13 +38,13 @@ class UnderWay:
         return max(0.0, self.epoch_s * (self.run.n_epochs - self.epoch) - self.since_epoch_s)
 
 
-def under_way(sweep: "Sweep", now_ms: int) -> list[UnderWay]:
+def runs_in_progress(sweep: "Sweep", now_ms: int) -> list[RunProgress]:
     """Return the runs under way, in the order of the grid."""
     live = set(sweep.live())
-    return [look_at(run, sweep.attempts[run.key].records, now_ms) for run in sweep.grid.runs if run.key in live]
+    return [run_progress(run, sweep.attempts[run.key].records, now_ms) for run in sweep.grid.runs if run.key in live]
 
 
-def look_at(run: "RunConfig", records: Sequence[Record], now_ms: int) -> UnderWay:
+def run_progress(run: "RunConfig", records: Sequence[Record], now_ms: int) -> RunProgress:
     """Return how far a run is by its records, of which the first and the newest epoch since its start are enough."""
     starts = [index for index, record in enumerate(records) if isinstance(record.event, Started)]
     started, *since = records[starts[-1] if starts else 0 :]
@@ -52,8 +52,8 @@ def look_at(run: "RunConfig", records: Sequence[Record], now_ms: int) -> UnderWa
     done = max((record.event.epoch for record in records if isinstance(record.event, EpochDone)), default=0)
     since_start_s = (now_ms - started.time_ms) / 1e3
     if not epochs:
-        return UnderWay(run, done, since_start_s, None, None)
-    return UnderWay(run, done, since_start_s, (now_ms - epochs[-1].time_ms) / 1e3, _epoch_s(epochs[0], epochs[-1]))
+        return RunProgress(run, done, since_start_s, None, None)
+    return RunProgress(run, done, since_start_s, (now_ms - epochs[-1].time_ms) / 1e3, _epoch_s(epochs[0], epochs[-1]))
 
 
 def _epoch_s(first: Record, latest: Record) -> float | None:
@@ -72,7 +72,7 @@ def epochs_done(sweep: "Sweep", run: "RunConfig") -> int | None:
 
 
 def seconds_left(
-    sweep: "Sweep", running: Sequence[UnderWay], waiting: Iterable["RunConfig"] | None = None
+    sweep: "Sweep", running: Sequence[RunProgress], waiting: Iterable["RunConfig"] | None = None
 ) -> float | None:
     """Return about how many seconds a driven sweep needs, if it goes on at as many runs at once as now.
 
@@ -88,9 +88,9 @@ def seconds_left(
     if not finished and not present:
         return None
     if finished:
-        others = Usual(finished, sweep.costs)
+        others = EpochSeconds(finished, sweep.costs)
         present = {label: max(s, (s * others.epoch_s(label) ** 2) ** (1 / 3)) for label, s in present.items()}
-    usual = Usual(present | finished, sweep.costs)
+    usual = EpochSeconds(present | finished, sweep.costs)
     left = [_left_s(one, usual.epoch_s(one.run.label)) for one in running]
     rest = sum(usual.epoch_s(run.label) * (run.n_epochs - (epochs_done(sweep, run) or 0)) for run in waiting)
     return max((sum(left) + rest) / len(running) if rest else 0.0, *left)
@@ -112,7 +112,7 @@ def _finished_epoch_s(sweep: "Sweep") -> dict[str, float]:
     return {label: median(values) for label, values in taken.items()}
 
 
-def _present_epoch_s(running: Sequence[UnderWay]) -> dict[str, float]:
+def _present_epoch_s(running: Sequence[RunProgress]) -> dict[str, float]:
     """Return the pace of the runs under way of each setting: without the evaluation, which is still to come."""
     taken: dict[str, list[float]] = defaultdict(list)
     for one in running:
@@ -121,7 +121,7 @@ def _present_epoch_s(running: Sequence[UnderWay]) -> dict[str, float]:
     return {label: median(values) for label, values in taken.items()}
 
 
-def _left_s(one: UnderWay, usual_s: float) -> float:
+def _left_s(one: RunProgress, usual_s: float) -> float:
     """Return the seconds that a run under way needs: its epochs at its own pace, and what is usual besides."""
     if one.epoch_s is not None and one.left_s is not None:
         return one.left_s + max(0.0, usual_s - one.epoch_s) * one.run.n_epochs
@@ -129,7 +129,7 @@ def _left_s(one: UnderWay, usual_s: float) -> float:
     return max(0.0, usual_s * (one.run.n_epochs - one.epoch) - since_s)
 
 
-class Usual:
+class EpochSeconds:
     """The seconds of an epoch of each setting: as measured, else by what its forecast is to that of the measured ones.
 
     Forecasts count multiply-adds, which small models pay for less than in proportion: the seconds grow with a power

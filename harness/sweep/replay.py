@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.events import TERMINAL, Image, Record, Weights, is_cut_short
 from harness.grid.load import Grid
-from harness.status.note import outcome
+from harness.status.store_summary import summarize
 from harness.storage import checksummed_file, last_command
 from harness.storage.journal import Attempt, Journal, JournalError, add
 from harness.storage.last_command import Origin
@@ -47,7 +47,7 @@ def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
     replayed = _open(tracker, sweep, made_with, thorough=True)
     counts = sweep.counts()
     status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
-    tracker.close_sweep(status, counts, sweep.ended_spans(), outcome(sweep, made_with, is_over=True))
+    tracker.close_sweep(status, counts, sweep.ended_spans(), summarize(sweep, made_with, is_over=True))
     return replayed
 
 
@@ -66,7 +66,7 @@ def _open(
         files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
     if labels := basket(grid):
         files["basket.json"] = json.dumps(labels)
-    note = outcome(sweep, made_with, is_over=False).note
+    note = summarize(sweep, made_with, is_over=False).note
     sweep_id = _sweep_id(sweep.folder)
     tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
     missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.live()))

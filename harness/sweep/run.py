@@ -97,8 +97,8 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         finally:
             executor.close()
             progress.close()
-        steps = next_commands.after_run(sweep, options, interrupted=interrupted, lost=store.lost is not None)
-        progress.finish(sweep, store.lost, steps)
+        commands = next_commands.after_run(sweep, options, interrupted=interrupted, lost=store.lost is not None)
+        progress.finish(sweep, store.lost, commands)
     return code
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from harness.events import Record
 from harness.execution.deadlines import beside
-from harness.status.note import Outcome, outcome
 from harness.status.progress import Progress
+from harness.status.store_summary import StoreSummary, summarize
 from harness.storage import last_command
 from harness.storage.journal import Attempt, Journal
 from harness.sweep.replay import open_store, with_weights
@@ -120,11 +120,11 @@ class Store:
                 "Trying again does not help; the journal has everything."
             )
 
-    def _told(self) -> tuple[dict[str, "Span"], Outcome]:
+    def _told(self) -> tuple[dict[str, "Span"], StoreSummary]:
         if self._opened is None:
-            return {}, Outcome()
+            return {}, StoreSummary()
         sweep, options = self._opened
-        return sweep.ended_spans(), outcome(sweep, last_command.of(sweep, options), is_over=True)
+        return sweep.ended_spans(), summarize(sweep, last_command.of(sweep, options), is_over=True)
 
     def _catch_up(self) -> None:
         """Try a lost store once more, and replay what it lacks."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.events import Finished
-from harness.status.ranking import Level, rank
+from harness.status.ranking import RankedSetting, rank
 from reports.contract.text import visible
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ QUESTION, COMMAND, LABEL = 600, 1200, 80
 _MARKUP = re.compile(r"[&<>\\`*_{}\[\]|~#$@]|(?<=:)//|(?<=www)\.", re.IGNORECASE)
 
 
-class Outcome(NamedTuple):
+class StoreSummary(NamedTuple):
     """What a store is told of a sweep: `best` has the key of the best finished run by estimator."""
 
     note: str = ""
     best: Mapping[str, str] = MappingProxyType({})
 
 
-def outcome(sweep: "Sweep", made_with: "Origin | None", *, is_over: bool) -> Outcome:
+def summarize(sweep: "Sweep", made_with: "Origin | None", *, is_over: bool) -> StoreSummary:
     """Return what there is to say, while the sweep runs or now that it is over."""
-    return Outcome(note(sweep, made_with, is_over=is_over), best_runs(sweep))
+    return StoreSummary(note(sweep, made_with, is_over=is_over), best_runs(sweep))
 
 
 def best_runs(sweep: "Sweep") -> dict[str, str]:
@@ -83,7 +83,7 @@ def grid_in_words(runs: Sequence["RunConfig"]) -> str:
     return "\n".join([lines[0], "", *lines[1:]])
 
 
-def state(sweep: "Sweep", ranked: Sequence[Level], *, is_over: bool) -> str:
+def state(sweep: "Sweep", ranked: Sequence[RankedSetting], *, is_over: bool) -> str:
     """Return how the sweep ended, or that it is under way, with its runs by status and the best setting.
 
     MLflow folds all but the first lines of a description away, so this stands there.
@@ -99,25 +99,25 @@ def state(sweep: "Sweep", ranked: Sequence[Level], *, is_over: bool) -> str:
     return f"**Ended:** {counts}.{best.replace('Best so far', 'Best')}"
 
 
-def best_settings(sweep: "Sweep") -> list[Level]:
+def best_settings(sweep: "Sweep") -> list[RankedSetting]:
     """Return the best setting of each estimator, best first, in the order of the terminal and the report.
 
     One with a failed or diverged run comes after all without; an estimator without a finished run has none.
     """
     names = {run.label: run.estimator.name for run in sweep.grid.runs}
-    best: dict[str, Level] = {}
+    best: dict[str, RankedSetting] = {}
     for level in rank(sweep):
         if level.value is not None:
             best.setdefault(names[level.setting], level)
     return list(best.values())
 
 
-def mean(level: Level) -> float:
+def mean(level: RankedSetting) -> float:
     """Return the mean of a setting's finished runs."""
     return level.value.mean if level.value is not None else math.nan
 
 
-def seeds(level: Level) -> str:
+def seeds(level: RankedSetting) -> str:
     """Return over how many seeds that mean is, of how many if not of all, and what became of the others."""
     n = level.value.n if level.value is not None else 0
     if n == level.n_planned:
@@ -126,7 +126,7 @@ def seeds(level: Level) -> str:
     return ", ".join([f"{n:,} of {counted(level.n_planned, 'seed')}", *(f"{k:,} {how}" for how, k in bad.items() if k)])
 
 
-def ranking(rows: Sequence[Level]) -> str:
+def ranking(rows: Sequence[RankedSetting]) -> str:
     """Return settings as a list in Markdown: the tables of MLflow's interface have no space between their columns."""
     lines = [f"- {mean(level):.2f} {code(level.setting)} ({seeds(level)})" for level in rows[:ROWS]]
     lines += [f"- and {counted(len(rows) - ROWS, 'more estimator')}"] * (len(rows) > ROWS)
