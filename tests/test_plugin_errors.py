@@ -21,7 +21,7 @@ from harness.grid.load import Grid, load_grid
 from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry
 from harness.status.progress import PlainProgress
-from harness.status.summary import cause, not_finished
+from harness.status.summary import cause, unfinished
 from harness.storage import plan
 from harness.storage.journal import Journal
 from harness.storage.sweep_state import Sweep
@@ -111,7 +111,7 @@ def test_one_cause_is_told_once_with_its_count(tiny_run):
     assert [line for line in lines if "mine: no" in line] == [lines[0]]
     assert lines[9].endswith("· seed 9: the same as above, 10 times so far")
     assert lines[10].endswith("ValueError: another (mine.py:9)")
-    assert not_finished(sweep) == [
+    assert unfinished(sweep) == [
         f"failed: ValueError: mine: no (step 0, epoch 1) (mine.py:7) ({runs[0].name} and 9 more)",
         f"failed: ValueError: another (mine.py:9) ({runs[10].name})",
     ]
@@ -304,4 +304,4 @@ def test_divergence_in_many_runs_is_one_cause(tiny_run):
     runs = [tiny_run("rloo", seed=seed) for seed in range(3)]
     sweep = Sweep(Grid("mine", tuple(runs), ""), Path(), tuple(runs))
     sweep.ends = {run.key: Diverged(seed, f"loss is nan at step {seed} (epoch 1)") for seed, run in enumerate(runs)}
-    assert len(not_finished(sweep)) == 1
+    assert len(unfinished(sweep)) == 1

@@ -13,7 +13,7 @@ from harness.grid.load import Grid
 from harness.provenance import provenance
 from harness.status.next_commands import NextCommand
 from harness.status.progress import ECHO, LiveProgress, PlainProgress
-from harness.status.summary import not_finished
+from harness.status.summary import unfinished
 from harness.storage.sweep_state import Sweep, origin
 from harness.sweep.run import warn_of_other_origins
 from harness.units import duration
@@ -63,7 +63,7 @@ straight_through · constant(1)  10.50    6.35    2/2     best
 gumbel_softmax · constant(1)    12.25    3.18    2/2    +1.75    3.18  ?
 rloo                                –       –    0/2        –
   1 failed
-? these seeds cannot tell it from the best: the interval holds 0.
+? These seeds cannot tell it from the best: the interval contains 0.
 Settings with failed or diverged runs rank after all others.
 4 finished, 1 failed, 1 skipped.
 failed: ValueError: no (x.py:3) (rloo · seed 0)
@@ -167,7 +167,7 @@ def test_runs_that_did_not_finish_are_grouped_by_reason(runs: list[RunConfig]) -
     sweep = sweep_of(runs)
     for run in runs[:3]:
         sweep.ends[run.key] = Skipped("cuda: none here")
-    assert not_finished(sweep) == [f"skipped: cuda: none here ({runs[0].name} and 2 more)"]
+    assert unfinished(sweep) == [f"skipped: cuda: none here ({runs[0].name} and 2 more)"]
 
 
 @pytest.mark.parametrize(

@@ -312,7 +312,7 @@ def test_a_cluster_whose_head_is_gone_is_said_and_the_sweep_goes_on_without_it(t
     assert "stopped: the Ray cluster has not answered for 20 s; its head may be gone" in said
     code, said, err = finished(harness("run", "--grid", grid, "--out", out))
     assert code == 0, said + err
-    assert "of them begun before" in said
+    assert "of them started before" in said
     assert results(out) == results(reference)
 
 
@@ -414,7 +414,7 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
     code, said, err = finished(harness("run", "--grid", grid, "--out", out, "--executor", "ray", "--dry-run"))
     assert (code, err) == (0, "")
     assert "note: times are those of this machine; which devices the cluster has is seen when it runs" in said
-    assert "to be skipped" not in said
+    assert "will be skipped" not in said
 
 
 def test_a_cluster_that_asks_for_a_token_is_told_how_to_be_shown_it(

@@ -1,6 +1,6 @@
-"""Student's t interval of a mean without SciPy, whose import takes longer than all else that a terminal waits for.
+"""Student's t interval of a mean without SciPy, which would take longer to import than everything else here.
 
-`tests/test_ranking.py` holds it against `reports.statistics.t_interval`.
+`tests/test_ranking.py` compares it with `reports.statistics.t_interval`.
 """
 
 import math
@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean of n values, and the ends of its interval: None where n is 1."""
+    """The mean of n values and the ends of its interval, which are None where n is 1."""
 
     n: int
     mean: float
@@ -31,7 +31,7 @@ class Mean:
 
 
 def mean_with_interval(values: Sequence[float]) -> Mean | None:
-    """Return the mean of finite values with its t interval; None of nothing."""
+    """Return the mean of finite values with its t interval, or None if there are no values."""
     n = len(values)
     if n == 0:
         return None
@@ -45,18 +45,21 @@ def mean_with_interval(values: Sequence[float]) -> Mean | None:
 
 @lru_cache
 def t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """Return t with P(|T| <= t) = `confidence`, by Newton's method: from the left, so that it cannot overshoot."""
+    """Return t with P(|T| <= t) = `confidence`, by Newton's method from below, which cannot overshoot."""
     log_peak = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
     t, step = 0.0, 1.0
     while step > 1e-14 * t:
         density = math.exp(log_peak - (freedom + 1) / 2 * math.log1p(t * t / freedom))
-        step = (confidence - within(t, freedom)) / (2 * density)
+        step = (confidence - t_probability(t, freedom)) / (2 * density)
         t += step
     return t
 
 
-def within(t: float, freedom: int) -> float:
-    """Return P(|T| <= t), a sum for whole degrees of freedom. Abramowitz and Stegun (1964), 26.7.3 and 26.7.4."""
+def t_probability(t: float, freedom: int) -> float:
+    """Return P(|T| <= t) as a sum, for an integer number of degrees of freedom.
+
+    Source: Abramowitz and Stegun (1964), eqs. 26.7.3 and 26.7.4.
+    """
     angle = math.atan(t / math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = freedom % 2
