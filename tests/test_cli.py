@@ -222,7 +222,7 @@ def test_killed_and_interrupted_sweeps_go_on(tmp_path: Path, out: Path) -> None:
         assert process.returncode == code, errors
         assert "Traceback" not in errors
         if code == 130:
-            assert "stopping: the epochs under way are finished and saved" in output
+            assert "stopping: the current epochs are finished and saved" in output
             assert re.search(r"interrupted: .*stopped after epoch \d+", output)
     shown = harness("status", "--grid", grid, "--out", out).stdout
     assert "running" not in shown  # though the journal of a driver that was killed says so

@@ -214,7 +214,7 @@ class Machine(FakeTracker):
 
 
 def test_a_curve_that_cannot_be_written_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.sweep.store_thread, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(harness.sweep.store_thread, "IDLE_S", 0.01)
     machine, said = Machine(), Said()
     with new_store(machine, said) as store:
         store._is_open = True
@@ -228,7 +228,7 @@ def test_a_curve_that_cannot_be_written_loses_nothing(monkeypatch: pytest.Monkey
 
 
 def test_the_machine_is_not_written_before_the_sweep_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.sweep.store_thread, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(harness.sweep.store_thread, "IDLE_S", 0.01)
     machine = Machine()
     with new_store(machine) as store:
         time.sleep(0.1)

@@ -15,7 +15,7 @@ from harness.status.next_commands import NextCommand
 from harness.status.progress import ECHO, LiveProgress, PlainProgress
 from harness.status.summary import unfinished
 from harness.storage.sweep_state import Sweep, origin
-from harness.sweep.run import warn_of_other_origins
+from harness.sweep.run import warn_of_other_code
 from harness.units import duration
 
 Make = Callable[..., RunConfig]
@@ -153,12 +153,12 @@ def test_finished_runs_of_other_code_are_pointed_out(runs: list[RunConfig]) -> N
     sweep = sweep_of(runs)
     here = provenance()
     sweep.origins = {runs[0].key: origin(here)}
-    warn_of_other_origins(sweep, PlainProgress(Console(file=out, width=80)))
+    warn_of_other_code(sweep, PlainProgress(Console(file=out, width=80)))
     assert out.getvalue() == ""
     sweep.origins |= {
         run.key: origin(here | {"git_commit": "0123456789abcdef", "git_dirty": False}) for run in runs[1:3]
     }
-    warn_of_other_origins(sweep, PlainProgress(Console(file=out, width=80)))
+    warn_of_other_code(sweep, PlainProgress(Console(file=out, width=80)))
     assert out.getvalue().startswith("note: 2 finished runs come from 0123456789ab, torch ")
     assert out.getvalue().count("\n") == 1
 

@@ -17,7 +17,7 @@ from harness.execution.signals import Signals
 from harness.grid.load import Grid
 from harness.storage.journal import Attempt, Journal
 from harness.storage.sweep_state import Sweep
-from harness.sweep.run import Driver
+from harness.sweep.driver import Driver
 
 DONE_KINDS = ["started", "epoch", "finished"]
 PACKAGE = str(Path(harness.__file__).parent)
