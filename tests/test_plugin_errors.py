@@ -217,7 +217,7 @@ def test_a_plugin_that_is_gone_is_said_to_be_gone(finished, capsys):
     code, _, err = called(finished, capsys, "sync")
     assert code == 2
     assert UNKNOWN + LAST in err
-    assert err.endswith(f"'. No longer there: {finished}/my plugin.py. Name the file where it is now.\n")
+    assert err.endswith(f"'. Not found: {finished}/my plugin.py. Give its new path.\n")
 
 
 def test_a_frozen_sweep_of_an_older_version_has_no_plugins_and_is_read(finished):

@@ -269,7 +269,7 @@ def test_sync_says_of_runs_of_a_former_grid_that_they_were_not_replayed(tmp_path
         done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out)
         assert said in done.stdout, done.stderr
         assert f"{2 - int(said[0])} were there already." in done.stdout
-        assert "1 runs that this grid has no more were not replayed." in done.stdout
+        assert "skipped 1 runs that are no longer in the grid" in done.stdout
         assert len(children(out)) == 2
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.commands.run import make_progress
 from harness.commands.shared import make_console
-from harness.commands.sweep import make_progress
 from harness.status.progress import LiveProgress, PlainProgress
 from harness.terminal import Output, asked_size, fit, is_moving, lasting_output
 
@@ -155,7 +155,7 @@ def test_lost_output_of_a_command_that_makes_nothing_else_is_a_failure(
         main(["list", "schedules"])
     assert end.value.code == 1
     assert capsys.readouterr().err == (
-        "standard output: some of it is lost, since writing failed: No space left on device.\n"
+        "standard output: some of it was lost because writing failed: No space left on device.\n"
     )
 
 
@@ -232,7 +232,10 @@ def test_a_sweep_into_a_log_file_in_ascii(tmp_path: Path, out: Path) -> None:
     ("command", "said"),
     [
         ("set -o pipefail; {run} | true", b""),
-        ("{run} >/dev/full", b"standard output: some of it is lost, since writing failed: No space left on device.\n"),
+        (
+            "{run} >/dev/full",
+            b"standard output: some of it was lost because writing failed: No space left on device.\n",
+        ),
         ("{run} >/dev/full 2>&1", b""),
         ("{run} >&-", b""),
         ("{run} <&- >&- 2>&-", b""),
