@@ -15,7 +15,7 @@ from harness.commands.status import status
 from harness.commands.ui import ui
 from harness.environment import check_current_folder
 from harness.errors import UserError
-from harness.terminal import Output, lasting_output
+from harness.terminal import Output, resilient_output
 from reports.contract.errors import ReportError
 from reports.contract.text import FILE, visible, visible_lines
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -
             "harness.cli.main() was called while it was running. A script that is also a plug-in must call it under "
             "`if __name__ == '__main__':`."
         )
-    with lasting_output() as output:
+    with resilient_output() as output:
         code = _exit_code(arguments, command)
         output.flush()
         if output.problem is not None:

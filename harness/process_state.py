@@ -46,7 +46,7 @@ def snapshot() -> Snapshot:
     return {setting.name: setting.read() for setting in SETTINGS}
 
 
-def put_back(before: Snapshot) -> list[str]:
+def restore(before: Snapshot) -> list[str]:
     """Put back what differs from a snapshot; return what did, in words: `the default dtype (float32 to float64)`."""
     changed = []
     for setting in SETTINGS:
@@ -60,16 +60,16 @@ def put_back(before: Snapshot) -> list[str]:
 
 
 @contextmanager
-def kept() -> Iterator[list[str]]:
+def preserved() -> Iterator[list[str]]:
     """Put the state back after the block; the list then has what the block changed, in words."""
     before, changed = snapshot(), list[str]()
     try:
         yield changed
     finally:
-        changed += put_back(before)
+        changed += restore(before)
 
 
-def note(who: str, changed: list[str]) -> str:
+def change_note(who: str, changed: list[str]) -> str:
     """Return the line that names who changed what. The same change gives the same line wherever it happens."""
     return (
         f"{who} changes {' and '.join(changed)} of the whole process. That is put back for the other estimators. "

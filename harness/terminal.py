@@ -36,7 +36,7 @@ _GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ENOTC
 """How a pipe, a terminal or a descriptor says that nobody will ever read what is written."""
 
 
-def fit(text: str, encoding: str) -> str:
+def to_encoding(text: str, encoding: str) -> str:
     """Return the text with every letter that the encoding lacks in ASCII: a sign in words, any other as its escape."""
     try:
         text.encode(encoding)
@@ -45,7 +45,7 @@ def fit(text: str, encoding: str) -> str:
             text = text.replace(" · ", " - ")  # between the parts of a label; in a formula it is a product
         return "".join(_letter(letter, encoding) for letter in text)
     except LookupError:
-        return fit(text, "ascii")
+        return to_encoding(text, "ascii")
     return text
 
 
@@ -83,7 +83,7 @@ class Output(io.TextIOBase):
     def write(self, text: str) -> int:
         if self._stream is not None:
             try:
-                self._stream.write(fit(text, self.encoding))
+                self._stream.write(to_encoding(text, self.encoding))
             except (OSError, ValueError) as error:
                 self._drop(error)
         return len(text)
@@ -147,7 +147,7 @@ class _Bytes(io.RawIOBase):
 
 
 @contextmanager
-def lasting_output() -> Iterator[Output]:
+def resilient_output() -> Iterator[Output]:
     """Put an `Output` in the place of standard output, which is yielded, and of standard error."""
     _fill_standard_descriptors()
     before = sys.stdout, sys.stderr
@@ -182,7 +182,7 @@ def _fill_standard_descriptors() -> None:
             os.set_inheritable(opened, True)
 
 
-def is_moving(stream: TextIO) -> bool:
+def can_move_cursor(stream: TextIO) -> bool:
     """Return whether a cursor can be moved: on a terminal only, whatever FORCE_COLOR says, and not in the log of a CI.
 
     TERM=dumb, TTY_COMPATIBLE=0 and TTY_INTERACTIVE=0 ask for plain lines.
@@ -194,13 +194,13 @@ def is_moving(stream: TextIO) -> bool:
     return stream.isatty() and not (asked_not or dumb or in_ci)
 
 
-def has_colours(stream: TextIO) -> bool:
+def wants_colours(stream: TextIO) -> bool:
     """Return whether to colour text that goes nowhere but into a file: NO_COLOR forbids it, FORCE_COLOR asks for it."""
     environment = os.environ
     return not stream.isatty() and bool(environment.get("FORCE_COLOR")) and not environment.get("NO_COLOR")
 
 
-def asked_size(name: str, usual: int) -> int | None:
+def size_from_environment(name: str, usual: int) -> int | None:
     """Return what COLUMNS or LINES asks for, within reason; None where it is not set, `usual` where it is no number."""
     given = os.environ.get(name, "")
     if not given:

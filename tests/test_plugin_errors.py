@@ -275,7 +275,7 @@ def test_conformance_refuses_what_is_no_file_with_its_usage(tmp_path, monkeypatc
 def test_only_plugins_are_built_with_the_state_of_the_process_put_back(finished, monkeypatch):
     """Reading it takes as long as building some settings."""
     built = []
-    monkeypatch.setattr("harness.process_state.kept", lambda: built.append(1) or nullcontext([]))
+    monkeypatch.setattr("harness.process_state.preserved", lambda: built.append(1) or nullcontext([]))
     registry = load_registry([finished / "my plugin.py"])
     grid, counts = finished / "grid.yaml", []
     for name in ("softmax", "wide_softmax"):

@@ -199,7 +199,7 @@ def show_plan(
     sweep = read_sweep(replace(grid, notes=(*grid.notes, *notes)), options.out, selected)
     if lease.holder(sweep.folder) is None:
         sweep.take_for_interrupted("no driver is running")
-    with process_state.kept():
+    with process_state.preserved():
         show(sweep, options, registry, as_json=as_json)
 
 
@@ -222,6 +222,6 @@ def run_grid(
 def make_progress(console: Any) -> Any:
     """Return a live table on a terminal and plain lines elsewhere."""
     from harness.status.progress import LiveProgress, PlainProgress
-    from harness.terminal import is_moving
+    from harness.terminal import can_move_cursor
 
-    return LiveProgress(console) if is_moving(console.file) else PlainProgress(console)
+    return LiveProgress(console) if can_move_cursor(console.file) else PlainProgress(console)

@@ -135,14 +135,14 @@ def make_console(*, stderr: bool = False) -> Any:
     """Return a rich console for standard output or error. It moves the cursor only on a terminal."""
     from rich.console import Console
 
-    from harness.terminal import asked_size, has_colours, is_moving
+    from harness.terminal import can_move_cursor, size_from_environment, wants_colours
 
     stream = sys.stderr if stderr else sys.stdout
-    colours: Any = "standard" if has_colours(stream) else "auto"
+    colours: Any = "standard" if wants_colours(stream) else "auto"
     return Console(
         stderr=stderr,
-        width=asked_size("COLUMNS", 80),
-        height=asked_size("LINES", 25),
-        force_terminal=is_moving(stream),
+        width=size_from_environment("COLUMNS", 80),
+        height=size_from_environment("LINES", 25),
+        force_terminal=can_move_cursor(stream),
         color_system=colours,
     )

@@ -222,11 +222,11 @@ def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, 
 def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
     """The estimator with these first temperatures; None and a problem where that cannot be."""
     from estimators import build
-    from harness.process_state import kept
+    from harness.process_state import preserved
 
     name = candidate.value.name
     try:
-        with nullcontext() if source_of(registry[name]) is None else kept():
+        with nullcontext() if source_of(registry[name]) is None else preserved():
             return build(name, registry, **{**candidate.value.params, **start})
     except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
         _refuse(candidate, error, problems)

@@ -73,7 +73,7 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
 def _keep_plan(sweep: Sweep, options: Options, progress: Progress, registry: "Registry", *, has_runs: bool) -> None:
     """Store the grid and its plan beside the journal, now that no option was refused."""
     if has_runs:
-        with process_state.kept():
+        with process_state.preserved():
             sweep.costs = epoch_costs(sweep.grid.runs, registry)
     for line in freeze(sweep.folder, sweep.grid, options.code_version, options.plugins, sweep.costs):
         progress.say(line)
@@ -90,7 +90,7 @@ def _compute(
         store.open(sweep, options)
         gc.freeze()  # imported modules stay: neither collections nor the exit need to look at them
         progress.start(sweep, runs)
-        with process_state.kept():
+        with process_state.preserved():
             ordered = longest_first(runs, registry)
         interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
         counts = sweep.counts()
