@@ -15,14 +15,13 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from estimators import Pathwise
-from harness import process_state
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.diagnose import diagnose
 from harness.events import Checkpoint, EpochDone, Finished, Interrupted, Note, Started
 from harness.execution.executor import Job, records_of
 from harness.plugins import quick_check
 from harness.plugins.registry import import_notes, load_registry
-from harness.process_state import preserved, restore, snapshot
+from harness.process_state import preserved, python_settings, restore, snapshot
 from harness.training.run_controls import RunControls
 from reports.contract import mlflow_environment
 
@@ -179,8 +178,8 @@ def test_the_newer_switches_of_precision_are_put_back_and_the_older_ones_work_ag
 
 def test_all_that_the_harness_sets_in_the_environment_is_left_as_it_is():
     for name in (*mlflow_environment.ALWAYS, *mlflow_environment.UNLESS_SET):
-        assert name.startswith(process_state._SET_BY_US)
-    assert not "MLFLOW_TRACKING_URI".startswith(process_state._SET_BY_US)
+        assert name.startswith(python_settings._SET_BY_HARNESS)
+    assert not "MLFLOW_TRACKING_URI".startswith(python_settings._SET_BY_HARNESS)
 
 
 def test_it_costs_a_run_less_than_a_millisecond():
@@ -267,7 +266,7 @@ def test_a_change_in_a_step_is_named_after_each_epoch_in_the_same_words(tiny_run
     found = notes(events(named(tiny_run, "changes")))
     assert len(found) == 2
     assert set(found) == {
-        "changes changes the number of threads (1 to 3) of the whole process. That is put back for the other"
+        "changes changes the number of threads (1 to 3) of the whole process. It is restored for the other"
         " estimators. Set dtype, device and the like on its own tensors."
     }
 
