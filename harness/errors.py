@@ -1,15 +1,28 @@
 """Errors whose message is meant for the user."""
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
-    """Something that the user can mend. The message says so in one line; the command line prints it and no traceback.
+    """An error that the user can correct. The command line prints its message, one line, without a traceback.
 
-    `exit_code` is that of the command: 2 where the input was refused.
+    `exit_code` is that of the command: 2 if the input was refused.
     """
 
     exit_code = 2
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class where there is none."""
+    """Return the first line of an error's message, or the name of its class if there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.65) -> str:
+    """Return `Did you mean '…'?` with the most similar known name, or an empty text. Case is ignored."""
+    from difflib import get_close_matches
+
+    if not isinstance(word, str) or len(word) >= 100:
+        return ""
+    lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(lower), n=1, cutoff=cutoff)
+    return f"Did you mean {lower[close[0]]!r}?" if close else ""

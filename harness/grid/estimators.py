@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from harness.config import EstimatorConfig, estimator_label
+from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Fields, Placed
-from harness.grid.problems import Problems, did_you_mean
+from harness.grid.problems import Problems
 from harness.grid.yaml_nodes import Node, short_repr
 from harness.plugins.registry import source_of
 from harness.schedules import Learned
