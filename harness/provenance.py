@@ -46,7 +46,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def code_and_torch(facts: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def code_version(facts: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return what the bits of a run depend on besides its configuration and machine: the source code and torch."""
     return facts.get("source_sha256"), facts.get("packages", {}).get("torch")
 

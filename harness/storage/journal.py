@@ -19,7 +19,7 @@ from typing import BinaryIO, Self
 
 from harness.errors import UserError
 from harness.events import TERMINAL, EpochDone, Event, Image, Latents, Record, Started, Weights, is_cut_short
-from harness.provenance import code_and_torch
+from harness.provenance import code_version
 
 
 class JournalError(UserError):
@@ -258,9 +258,9 @@ class Attempt:
 
     @property
     def made_by(self) -> tuple[str | None, str | None] | None:
-        """The code that computes it, as `code_and_torch` tells; None if it never started."""
+        """The code that computes it, as `code_version` tells; None if it never started."""
         first = self.records[0].event
-        return code_and_torch(first.provenance) if isinstance(first, Started) else None
+        return code_version(first.provenance) if isinstance(first, Started) else None
 
     @property
     def begun_ms(self) -> int:
@@ -274,9 +274,7 @@ class Attempt:
         """
         if not isinstance(event, Started) or self.made_by is None:
             return not isinstance(event, Started)
-        return (
-            is_cut_short(self.end) and self.made_by[0] is not None and code_and_torch(event.provenance) == self.made_by
-        )
+        return is_cut_short(self.end) and self.made_by[0] is not None and code_version(event.provenance) == self.made_by
 
     def is_repeat(self, event: Event) -> bool:
         """Return whether the attempt has this already: it went on from a checkpoint before it."""

@@ -14,7 +14,7 @@ import torch
 from harness.config import RunConfig
 from harness.devices import peak_memory_mb
 from harness.events import Checkpoint
-from harness.provenance import code_and_torch, provenance
+from harness.provenance import code_version, provenance
 from harness.training import seeding
 from harness.training.state import State
 
@@ -45,7 +45,7 @@ def save(run: RunConfig, state: State) -> Checkpoint:
         "log_tau": state.learned_tau.log_tau.detach() if state.learned_tau else None,
         "generators": seeding.noise_state(device),
     }
-    label = Label(FORMAT, run.key, state.epoch, list(code_and_torch(provenance())))
+    label = Label(FORMAT, run.key, state.epoch, list(code_version(provenance())))
     buffer = io.BytesIO()
     torch.save(saved, buffer)
     return Checkpoint(state.epoch, json.dumps(label._asdict()).encode() + b"\n" + buffer.getbuffer())
@@ -54,7 +54,7 @@ def save(run: RunConfig, state: State) -> Checkpoint:
 def restore(run: RunConfig, state: State, content: bytes) -> bool:
     """Put a run where its checkpoint was saved; return False, and change nothing, if other code than this made it."""
     label, body = label_of(content)
-    if label.format != FORMAT or label.run_key != run.key or label.made_by != list(code_and_torch(provenance())):
+    if label.format != FORMAT or label.run_key != run.key or label.made_by != list(code_version(provenance())):
         return False
     device = torch.device(run.device)
     saved: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
