@@ -1,10 +1,11 @@
-"""Errors whose message is meant for the user."""
+"""Errors whose message is meant for the user, and what such messages share."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """An error that the user can correct. The command line prints its message, one line, without a traceback.
+    """An error that the user can fix. The command line prints its message, one line, without a traceback.
 
     `exit_code` is that of the command: 2 if the input was refused.
     """
@@ -18,11 +19,9 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.65) -> str:
-    """Return `Did you mean '…'?` with the most similar known name, or an empty text. Case is ignored."""
-    from difflib import get_close_matches
-
+    """Return `Did you mean 'NAME'?` with the known name that is most alike, or an empty text if none is."""
     if not isinstance(word, str) or len(word) >= 100:
         return ""
-    lower = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), list(lower), n=1, cutoff=cutoff)
-    return f"Did you mean {lower[close[0]]!r}?" if close else ""
+    small = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(small), n=1, cutoff=cutoff)
+    return f"Did you mean {small[close[0]]!r}?" if close else ""
