@@ -98,31 +98,31 @@ def best_settings(sweep: "Sweep") -> list[RankedSetting]:
     """
     names = {run.label: run.estimator.name for run in sweep.grid.runs}
     best: dict[str, RankedSetting] = {}
-    for level in rank(sweep):
-        if level.value is not None:
-            best.setdefault(names[level.setting], level)
+    for one in rank(sweep):
+        if one.value is not None:
+            best.setdefault(names[one.setting], one)
     return list(best.values())
 
 
-def mean(level: RankedSetting) -> float:
+def mean(one: RankedSetting) -> float:
     """Return the mean of a setting's finished runs."""
-    return level.value.mean if level.value is not None else math.nan
+    return one.value.mean if one.value is not None else math.nan
 
 
-def seeds(level: RankedSetting) -> str:
+def seeds(one: RankedSetting) -> str:
     """Return how many seeds the mean is over, and if not all, how many failed or diverged."""
-    n = level.value.n if level.value is not None else 0
-    if n == level.n_planned:
+    n = one.value.n if one.value is not None else 0
+    if n == one.n_planned:
         return counted(n, "seed")
-    bad = {"failed": level.n_failed, "diverged": level.n_diverged}
-    return ", ".join([f"{n:,} of {counted(level.n_planned, 'seed')}", *(f"{k:,} {how}" for how, k in bad.items() if k)])
+    bad = {"failed": one.n_failed, "diverged": one.n_diverged}
+    return ", ".join([f"{n:,} of {counted(one.n_planned, 'seed')}", *(f"{k:,} {how}" for how, k in bad.items() if k)])
 
 
 def ranking(rows: Sequence[RankedSetting]) -> str:
     """Return settings as a Markdown list, since MLflow shows tables without space between their columns."""
-    lines = [f"- {mean(level):.2f} {code(level.setting)} ({seeds(level)})" for level in rows[:MAX_ROWS]]
+    lines = [f"- {mean(one):.2f} {code(one.setting)} ({seeds(one)})" for one in rows[:MAX_ROWS]]
     lines += [f"- and {counted(len(rows) - MAX_ROWS, 'more estimator')}"] * (len(rows) > MAX_ROWS)
-    last = "; those with failed or diverged runs are last" * any(level.n_bad for level in rows)
+    last = "; those with failed or diverged runs are last" * any(one.n_bad for one in rows)
     return "\n".join([f"The best setting of each estimator, by its mean test −ELBO{last}:", "", *lines])
 
 

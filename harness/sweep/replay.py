@@ -114,11 +114,11 @@ def has_lost_content(record: Record) -> bool:
 
 def with_weights(records: Sequence[Record], attempt: Attempt, journal: Journal) -> tuple[list[Record], Attempt]:
     """Return records of an attempt, and the attempt, with the weights that the driver has moved to a file."""
-    mine = {id(each): with_content(each, journal) for each in records if isinstance(each.event, Weights)}
-    if not mine:
+    loaded = {id(each): with_content(each, journal) for each in records if isinstance(each.event, Weights)}
+    if not loaded:
         return list(records), attempt
-    whole = Attempt([mine.get(id(each), each) for each in list(attempt.records)])
-    return [found for each in records if not has_lost_content(found := mine.get(id(each), each))], whole
+    whole = Attempt([loaded.get(id(each), each) for each in list(attempt.records)])
+    return [found for each in records if not has_lost_content(found := loaded.get(id(each), each))], whole
 
 
 def planned_runs(grid: Grid) -> list[dict[str, Any]]:
