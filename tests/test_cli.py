@@ -226,7 +226,7 @@ def test_killed_and_interrupted_sweeps_go_on(tmp_path: Path, out: Path) -> None:
             assert re.search(r"interrupted: .*stopped after epoch \d+", output)
     shown = harness("status", "--grid", grid, "--out", out).stdout
     assert "running" not in shown  # though the journal of a driver that was killed says so
-    assert "interrupted: no driver is running; run the sweep again to continue" in shown
+    assert "interrupted: no driver is alive; run the sweep again to continue" in shown
     done = harness("run", "--grid", grid, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "4 finished." in done.stdout

@@ -198,7 +198,7 @@ def show_plan(
 
     sweep = read_sweep(replace(grid, notes=(*grid.notes, *notes)), options.out, selected)
     if lease.holder(sweep.folder) is None:
-        sweep.take_for_interrupted("no driver is running")
+        sweep.take_for_interrupted("no driver is alive")
     with process_state.preserved():
         show(sweep, options, registry, as_json=as_json)
 

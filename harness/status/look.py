@@ -35,7 +35,7 @@ def look(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Pa
     """
     driver = lease.holder(sweep.folder)
     if driver is None:
-        sweep.take_for_interrupted("no driver is running; run the sweep again to continue")
+        sweep.take_for_interrupted("no driver is alive; run the sweep again to continue")
     driven = driver is not None and not driver.expired
     running = runs_in_progress(sweep, time.time_ns() // 1_000_000)
     left_s = seconds_left(sweep, running) if driven else None
