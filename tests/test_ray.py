@@ -413,7 +413,7 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
     grid.write_text(text)
     code, said, err = finished(harness("run", "--grid", grid, "--out", out, "--executor", "ray", "--dry-run"))
     assert (code, err) == (0, "")
-    assert "note: times are those of this machine; which devices the cluster has is seen when it runs" in said
+    assert "note: times are for this machine; the devices of the cluster are only known when it runs" in said
     assert "will be skipped" not in said
 
 

@@ -73,7 +73,7 @@ def test_ctrl_c_while_the_workers_start_is_quiet(folder: Path, out: Path, delay_
         env=environment(),
         start_new_session=True,
     )
-    while "workers start" not in (process.stdout.readline() if process.stdout else ""):
+    while "starting " not in (process.stdout.readline() if process.stdout else ""):
         assert process.poll() is None
     time.sleep(delay_s)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it

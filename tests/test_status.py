@@ -156,7 +156,7 @@ def test_without_a_driver_the_commands_go_on_and_try_again(asked: Asked) -> None
     assert f"next: harness report --experiment asked --from {asked.out}\n" in text
     assert "interrupted: no driver is alive; run the sweep again to continue (gumbel_softmax" in text
     assert "in progress" not in text
-    assert "more, at" not in text
+    assert "at a time" not in text
 
 
 def test_tracebacks_are_shown_when_asked_for(asked: Asked) -> None:
