@@ -186,7 +186,7 @@ def test_status_shows_the_sweep_as_it_was_run_where_the_plugin_is_another(finish
     code, out, err = called(finished, capsys, "status")
     assert code == 0
     assert err.startswith("note: these are the runs as of 20")
-    assert err.endswith("name it with --plugin FILE.\n")
+    assert err.endswith("give it with --plugin FILE to check.\n")
     assert err.count("\n") == 1
     assert "2 finished." in out
 
