@@ -1,40 +1,43 @@
-"""The command line: the commands of `harness.commands` under one name, and how their errors end."""
+"""The command line: the commands of `harness.commands` and the handling of their errors."""
 
 import sys
 from collections.abc import Sequence
 
 import click
 
+from harness.commands.gradients import gradients
+from harness.commands.journal import repair, sync
 from harness.commands.lists import data, doctor, list_
-from harness.commands.pages import gradients, ui
 from harness.commands.report import report
+from harness.commands.run import run
 from harness.commands.shared import REFUSED, Refused
 from harness.commands.status import status
-from harness.commands.sweep import repair, run, sync
+from harness.commands.ui import ui
 from harness.environment import check_current_folder
 from harness.errors import UserError
-from harness.terminal import Output, lasting_output
+from harness.terminal import Output, resilient_output
 from reports.contract.errors import ReportError
 from reports.contract.text import FILE, visible, visible_lines
 
 __all__ = ["Refused", "cli", "main"]
 
 INTERRUPTED = 130
+HELP = """Which gradient estimator should carry a gradient through argmax?
+
+Train several estimators on one categorical VAE, track every run in MLflow, and compare them in an HTML report:
+
+\b
+  harness run --grid experiments/quickstart.yaml
+  harness report --experiment quickstart
+  harness ui
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="argmax-harness", prog_name="harness")
 def cli(debug: bool) -> None:
-    """Which gradient estimator should carry a gradient through argmax?
-
-    Train several estimators on one categorical VAE, track every run in MLflow, and compare them in an HTML report:
-
-    \b
-      harness run --grid experiments/quickstart.yaml
-      harness report --experiment quickstart
-      harness ui
-    """
+    """Run the command line."""
 
 
 for command in (run, report, gradients, ui, sync, repair, status, list_, data, doctor):
@@ -42,33 +45,35 @@ for command in (run, report, gradients, ui, sync, repair, status, list_, data, d
 
 
 def main(arguments: Sequence[str] | None = None, command: click.Command = cli) -> None:
-    """Run the command line: one line for each error of the user, a traceback only with --debug.
+    """Run the command line. Errors of the user are one line each; a traceback is shown with --debug only.
 
-    Its output never ends it. A command whose output is all that it makes exits with 1 where some of that was lost.
+    Errors of the output do not stop it. If output was lost, a successful command exits with 1.
+
+    Raises RuntimeError if it is called while it is running.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, Output):
         raise RuntimeError(
-            "harness.cli.main() was called while it is running. A script that is also a plug-in calls it under "
-            "`if __name__ == '__main__':` only."
+            "harness.cli.main() was called while it was running. A script that is also a plug-in must call it under "
+            "`if __name__ == '__main__':`."
         )
-    with lasting_output() as output:
+    with resilient_output() as output:
         code = _exit_code(arguments, command)
         output.flush()
         if output.problem is not None:
-            click.echo(f"standard output: some of it is lost, since writing failed: {output.problem}.", err=True)
+            click.echo(f"standard output: some of it was lost because writing failed: {output.problem}.", err=True)
             code = 1 if code is None else code
     sys.exit(code)
 
 
 def _exit_code(arguments: list[str], command: click.Command) -> int | None:
-    """Run a command; return its exit code, or None where it has none of its own: it did what it was asked."""
+    """Run a command; return its exit code, or None if it was successful."""
     try:
         check_current_folder()
         result = command.main(args=arguments, prog_name="harness", standalone_mode=False, obj=arguments)
         return result if isinstance(result, int) and result else None
     except SystemExit as end:
-        if isinstance(end.code, str):  # a text, which the interpreter prints
+        if isinstance(end.code, str):  # the interpreter prints a text
             raise
         return end.code
     except (click.Abort, KeyboardInterrupt):
@@ -86,7 +91,7 @@ def _exit_code(arguments: list[str], command: click.Command) -> int | None:
             click.echo(visible_lines(str(error), FILE), err=True)
             return error.exit_code if isinstance(error, UserError) else REFUSED
         if isinstance(error, OSError) and error.filename:
-            click.echo(f"{visible(str(error.filename))}: {error.strerror}. --debug shows where.", err=True)
+            click.echo(f"{visible(str(error.filename))}: {error.strerror}. Use --debug to see where.", err=True)
             return REFUSED
         raise
 

@@ -1,13 +1,13 @@
-"""What one run is: frozen, strict models of its settings, and the key that identifies it.
+"""The configuration of one run: frozen, strict models of its settings, and the key that identifies it.
 
-The grid file (`harness.grid`) makes many of these. Nothing here imports torch, so that the command line starts fast.
+`harness.grid` makes many of these from a grid file. Nothing here imports torch, so that the command line starts fast.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from estimators import Estimator
     from reports.contract.settings import Setting
 
-SEPARATOR = " · "
-"""Between the parts of a label, for readers: labels may hold it too, so nothing splits one."""
-
 Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Nonnegative = Annotated[float, Field(ge=0)]
@@ -33,7 +30,7 @@ DatasetName = Literal["mnist-mini", "mnist", "fashion-mnist", "kmnist", "emnist-
 
 
 class DataConfig(Settings):
-    """Which images, binarised how, and how many of the training images are kept for validation."""
+    """The images, their binarisation, and the fraction of training images kept for validation."""
 
     name: DatasetName = "mnist-mini"
     binarization: Literal["none", "threshold", "fixed", "resampled"] = "none"
@@ -43,9 +40,9 @@ class DataConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """The categorical VAE: `hidden` are the encoder's layers; the decoder mirrors them.
+    """The categorical VAE. `hidden` are the encoder's layers, which the decoder mirrors.
 
-    `precision` is that of the matrix products alone; parameters, noise, losses and optimiser are always float32.
+    `precision` is that of the matrix products only. Parameters, noise, losses and optimiser are always float32.
     """
 
     n_latents: PositiveInt = 20
@@ -85,7 +82,7 @@ class TrainingConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """What is measured, on which images and with which codes. `bound_samples` is the bound's k; 0 means no bound."""
+    """The evaluation: on which images and with which codes. `bound_samples` is the bound's k; 0 means no bound."""
 
     validation_split: Literal["validation", "train", "test"] = "validation"
     validation_codes: Literal["one_hot", "relaxed"] = "one_hot"
@@ -97,9 +94,9 @@ class EvaluationConfig(Settings):
 
 
 class EstimatorConfig(Settings):
-    """An estimator by name, with every parameter but τ, which belongs to the schedule.
+    """An estimator by name, with all parameters except τ, which belongs to the schedule.
 
-    `source` is the SHA-256 of the file of a plugin, so that an edited plugin makes new runs; None for a built-in.
+    `source` is the SHA-256 of a plug-in's file, so that an edited plug-in makes new runs. It is None for a built-in.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset({"name", "label", "source", "tau"})
@@ -126,13 +123,13 @@ class EstimatorConfig(Settings):
 
 
 class BasketConfig(EstimatorConfig):
-    """An estimator of the diagnostics' basket. A temperature that is not among its parameters is the run's own."""
+    """An estimator of the diagnostics' basket. A temperature that is not a parameter is that of the run."""
 
     reserved: ClassVar[frozenset[str]] = EstimatorConfig.reserved - {"tau"}
 
 
 class DiagnosticsConfig(Settings):
-    """Gradient quality during training: how often, with how many draws, on how many images, of which estimators."""
+    """Gradient quality during training: how often, with how many draws, on how many images, for which estimators."""
 
     every: PositiveInt = 1
     resamples: Annotated[int, Field(ge=64, le=10**9)] = 1024
@@ -149,16 +146,15 @@ class DiagnosticsConfig(Settings):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """What the estimators of the basket are called in `gradient/<name>/<metric>`, in its order."""
+        """The names of the basket's estimators in `gradient/<name>/<metric>`, in its order."""
         return metric_names(entry.label for entry in self.basket)
 
 
 class RunConfig(Settings):
-    """Everything that decides the numbers of one run.
+    """Everything that determines the numbers of one run.
 
-    `varies` names the other settings (dotted) that differ within the grid: shown in the label, no part of the key.
-    `quoted`: the label has the labels that it is made of in quotes, since without them another one of the grid is the
-    same text.
+    `varies` has the dotted names of other settings that differ within the grid. The label shows them; they are not part
+    of the key. `quoted`: the label has its parts in quotes, because otherwise another run of the grid has the same one.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("data", "model", "training", "evaluation")
@@ -182,7 +178,7 @@ class RunConfig(Settings):
 
     @property
     def canonical(self) -> str:
-        """The canonical texts of the parts, which are cached, as one."""
+        """The canonical texts of the sections, which are cached, as one text."""
         parts = {name: getattr(self, name).canonical for name in (*self.sections, "estimator", "schedule")}
         parts |= {"device": json.dumps(self.device), "seed": str(self.seed)}
         parts |= {"diagnostics": self.diagnostics.canonical} if self.diagnostics else {}
@@ -190,11 +186,11 @@ class RunConfig(Settings):
 
     @cached_property
     def key(self) -> str:
-        """16 hex digits that identify the run: the same settings give the same key, wherever they came from."""
+        """16 hexadecimal digits that identify the run. Equal settings give equal keys."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 
     def flat(self) -> dict[str, Scalar]:
-        """Every setting by its dotted name, as a tracker stores it; lists are text. Labels are left out."""
+        """Return every setting by its dotted name, as the tracking store has it: lists as text, without labels."""
         return dict(self._flattened())
 
     def _flattened(self) -> Iterator[tuple[str, Scalar]]:
@@ -213,19 +209,20 @@ class RunConfig(Settings):
 
     @property
     def setting(self) -> Setting:
-        """What runs that differ in device and seed alone have in common. Workers have no `reports`."""
-        from reports.contract.settings import Setting
-
-        schedule = None if isinstance(self.schedule, NoSchedule) else self.schedule.label
-        axes = tuple(self._varying(path) for path in self.varies if path != "device")
-        return Setting(self.estimator.label, schedule, axes)
+        """What runs that differ only in device and seed have in common."""
+        return self._setting(path for path in self.varies if path != "device")
 
     @property
     def label(self) -> str:
-        """The setting without its seed, such as `straight_through · constant(1) · lr=0.0003`, for readers."""
-        parts = [self.estimator.label, *([] if isinstance(self.schedule, NoSchedule) else [self.schedule.label])]
-        shown = [f"{name}={value}" for name, value in map(self._varying, self.varies)]
-        return SEPARATOR.join([*(map(_quoted, parts) if self.quoted else parts), *shown])
+        """The run without its seed, such as `straight_through · constant(1) · lr=0.0003`, for readers."""
+        setting = self._setting(self.varies)
+        return setting.quoted if self.quoted else setting.text
+
+    def _setting(self, varies: Iterable[str]) -> Setting:
+        from reports.contract.settings import Setting  # not at the top: workers have no `reports`
+
+        schedule = None if isinstance(self.schedule, NoSchedule) else self.schedule.label
+        return Setting(self.estimator.label, schedule, tuple(self._varying(path) for path in varies))
 
     def _varying(self, path: str) -> tuple[str, str]:
         section, _, name = path.partition(".")
@@ -239,7 +236,7 @@ class RunConfig(Settings):
 
     @property
     def name(self) -> str:
-        """The label with the seed, in at most 250 characters: unique within a grid."""
+        """The label with the seed, in at most 250 characters. It is unique within a grid."""
         return run_name(self.label, self.seed)
 
     def to_json(self) -> str:
@@ -250,7 +247,7 @@ class RunConfig(Settings):
         return cls.model_validate_json(text)
 
     def build_estimator(self, registry: Mapping[str, type[Estimator]]) -> Estimator:
-        """A new estimator with this run's parameters, at the schedule's first τ. ValueError where that cannot be."""
+        """Build an estimator with this run's parameters, at the schedule's first τ. Raises ValueError if it cannot."""
         from estimators import build
 
         names = registry[self.estimator.name].temperatures if self.estimator.name in registry else ()
@@ -262,7 +259,7 @@ class RunConfig(Settings):
 
 
 def check_images(data: DataConfig, evaluation: EvaluationConfig) -> None:
-    """ValueError where a split that is needed has no images, or where more images are asked for than there are."""
+    """Raise ValueError if a split that is needed has no images, or if more images are shown than there are."""
     info = DATASETS[data.name]
     try:
         split_sizes(info, data.validation_fraction, data.train_size)
@@ -281,14 +278,9 @@ def check_images(data: DataConfig, evaluation: EvaluationConfig) -> None:
 
 
 def estimator_label(name: str, params: Mapping[str, Any]) -> str:
-    """`rloo(n_samples=4)`; the name alone where there are no parameters to show."""
+    """Return a label such as `rloo(n_samples=4)`, or only the name if there are no parameters."""
     shown = ", ".join(f"{key}={short(value)}" for key, value in sorted(params.items()))
     return f"{name}({shown})" if shown else name
-
-
-def _quoted(text: str) -> str:
-    """As `reports.contract.settings.quote`."""
-    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _plain(value: Any) -> Scalar:

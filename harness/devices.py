@@ -1,4 +1,4 @@
-"""What a device can do here: whether it exists, waiting for it, and how much memory was used."""
+"""The devices of this machine: whether they exist, how to wait for them, and the memory that was used."""
 
 import ctypes
 import platform
@@ -12,7 +12,7 @@ import torch
 
 
 def missing_reason(device: str) -> str | None:
-    """Return why `device` cannot be used on this machine in one line, or None if it can."""
+    """Return why `device` cannot be used on this machine, in one line, or None if it can."""
     kind, _, index = device.partition(":")
     if kind == "cuda":
         if not torch.cuda.is_available():
@@ -25,7 +25,7 @@ def missing_reason(device: str) -> str | None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until everything queued on the device is done."""
+    """Wait until the device has finished its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -33,22 +33,22 @@ def synchronize(device: torch.device) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what this process frees for the next step, as it does by default for small blocks only.
+    """Let glibc keep large blocks that this process frees, as it does by default for small blocks only.
 
-    Otherwise blocks of more than 32 MB go back to the system and come anew, page by page: half the time of a step that
-    decodes 16,384 codes at once (51 MB of pixels). Those of more than 64 MB still do, which bounds what lies idle;
-    glibc before 2.35 knows no limit above 32 MB. Without effect where the library is not glibc.
+    Otherwise blocks of more than 32 MB are returned to the system and mapped again page by page, which takes half the
+    time of a step that decodes 16,384 codes at once (51 MB of pixels). Blocks of more than 64 MB are still returned, to
+    bound the idle memory; before glibc 2.35 the limit is 32 MB. This has no effect with other C libraries.
     """
     if _GLIBC is not None and any(_GLIBC.mallopt(_M_MMAP_THRESHOLD, size) for size in (2**26, 2**25)):
-        _GLIBC.mallopt(_M_TRIM_THRESHOLD, 2**30)  # alone, it would freeze the other at 128 KB
+        _GLIBC.mallopt(_M_TRIM_THRESHOLD, 2**30)  # set alone, it would fix the other threshold at 128 KB
 
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Take numbers below 1e-38 for 0 inside the block, on the CPU, where they are slow.
+    """Flush denormal numbers (below 1e-38) to 0 inside the block. They are slow on the CPU.
 
-    Within an epoch of MNIST a fifth of Adam's state is so small. The weights do not see it: eps is 1e-8. It is a state
-    of one thread, so nothing changes where torch has several: the same run is to give the same bits.
+    After an epoch of MNIST, a fifth of Adam's state is denormal. The weights are not affected, since eps is 1e-8. The
+    setting belongs to one thread. So with several threads it stays off, to give the same bits in every run.
     """
     if torch.get_num_threads() > 1:
         yield
@@ -62,12 +62,12 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def flushes_denormals() -> bool:
-    """Return whether this thread takes numbers below 1e-38 for 0, whatever the default dtype and device are."""
+    """Return whether this thread flushes denormals to 0, whatever the default dtype and device are."""
     return bool(torch.full((1,), 1e-39, dtype=torch.float32, device="cpu") * 1.0 == 0)
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new measurement of peak memory, where the system allows it; what is kept but not used is given back."""
+    """Start a new measurement of peak memory if the system allows it. Unused memory is returned first."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -78,7 +78,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak memory in MB: of the device (CUDA), else the resident memory of this process."""
+    """Return the peak memory in MB: that of the device for CUDA, else the resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if _STATUS.exists():

@@ -1,4 +1,4 @@
-"""What environment variables say, as for any Unix tool: an empty one is not set, and `~` is the home folder.
+"""Environment variables as in any Unix tool: an empty one counts as not set, and `~` is the home folder.
 
 docs/environment.md lists them.
 """
@@ -10,23 +10,23 @@ from pathlib import Path
 from harness.errors import UserError
 
 
-class EnvironmentProblem(UserError):  # noqa: N818 it says what is wrong with the surroundings
-    """Something that is needed of the surroundings is not there."""
+class EnvironmentProblem(UserError):  # noqa: N818 EnvironmentError is a name of Python
+    """The home folder or the current folder does not exist."""
 
 
 def variable(name: str) -> str | None:
-    """Return the value of a variable, or None where it is not set or empty."""
+    """Return the value of a variable, or None if it is not set or empty."""
     return os.environ.get(name) or None
 
 
 def path_variable(name: str) -> Path | None:
-    """Return the path that a variable holds, or None where it is not set or empty."""
+    """Return the path in a variable, or None if it is not set or empty."""
     value = variable(name)
     return None if value is None else expanded(value)
 
 
 def expanded(text: str) -> Path:
-    """Return the path with `~` or `~user` at its beginning replaced; where there is no such user it stays."""
+    """Return the path with `~` or `~user` at its start replaced, if there is such a user."""
     first, separator, rest = text.partition("/")
     if first == "~":
         return home() / rest
@@ -39,13 +39,13 @@ def expanded(text: str) -> Path:
 
 
 def user_folder(xdg: str, below_home: str) -> Path:
-    """Return the folder of $XDG_…, which must be absolute to count, else the one in the home folder."""
+    """Return the folder of an XDG variable if it is absolute, else the given folder in the home folder."""
     chosen = path_variable(xdg)
     return chosen if chosen is not None and chosen.is_absolute() else home() / below_home
 
 
 def home() -> Path:
-    """Return $HOME, else what the system knows of this user. Raises EnvironmentProblem where neither says."""
+    """Return $HOME, else the home folder that the system knows. Raises EnvironmentProblem if there is neither."""
     if (chosen := variable("HOME")) is not None:
         return Path(chosen)
     try:
@@ -58,10 +58,10 @@ def home() -> Path:
 
 
 def check_current_folder() -> None:
-    """Raise EnvironmentProblem where the current folder was deleted: no relative path means anything then."""
+    """Raise EnvironmentProblem if the current folder was deleted, since relative paths do not work then."""
     try:
         os.getcwd()
     except OSError as error:
         raise EnvironmentProblem(
-            f"current folder: expected one that exists, got: {error.strerror}. Change to another one."
+            f"current folder: expected one that exists, got: {error.strerror}. Change to another folder."
         ) from error

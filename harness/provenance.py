@@ -1,4 +1,4 @@
-"""Where a number comes from: code, packages, hardware, threads."""
+"""The provenance of a number: code, packages, hardware, threads."""
 
 import hashlib
 import os
@@ -18,11 +18,11 @@ PACKAGES = ("argmax-harness", "torch", "torchvision", "mlflow", "numpy", "pandas
 OWN_FILES = {"harness/provenance.py", "pyproject.toml"}
 GIT_TIMEOUT_S = 10.0
 GIT_SETTINGS = ("GIT_CONFIG_", "GIT_EXEC_PATH")
-"""What git still hears of its environment: where its user's settings are, not which repository it is in."""
+"""The variables that git still gets: they say where the user's settings are, not which repository to use."""
 
 
-def _is_a_setting(name: str) -> bool:
-    settings = name.startswith(GIT_SETTINGS) and name != "GIT_CONFIG_PARAMETERS"  # which git -c exports to a hook
+def _is_git_setting(name: str) -> bool:
+    settings = name.startswith(GIT_SETTINGS) and name != "GIT_CONFIG_PARAMETERS"  # git -c exports it to a hook
     return settings or not name.startswith("GIT_")
 
 
@@ -47,15 +47,17 @@ def provenance() -> dict[str, Any]:
 
 
 def code_version(facts: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return what the bits of a run depend on besides its configuration and machine: this source code, and torch."""
+    """Return what the bits of a run depend on besides its configuration and machine: the source code and torch."""
     return facts.get("source_sha256"), facts.get("packages", {}).get("torch")
 
 
 @lru_cache(maxsize=1)
 def source_sha256() -> str:
-    """Return a hash of the source code that runs are computed with: of `harness` and `estimators`.
+    """Return a hash of the source code that computes runs: `harness` and `estimators`.
 
-    It is the same wherever the two lie: side by side in a checkout, or each in a folder of its own, as Ray puts them.
+    It does not depend on where they are: side by side in a checkout, or in two folders, as Ray puts them.
+
+    Raises ModuleNotFoundError if one of them cannot be found.
     """
     sources: dict[str, Path] = {}
     for package in ("harness", "estimators"):
@@ -71,9 +73,9 @@ def source_sha256() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Return commit and dirty flag of this project's own checkout, whose folder `harness` is `folder`; else None.
+    """Return commit and dirty flag of this project's checkout, which has `folder` as its `harness`; else None for both.
 
-    A wheel within somebody's repository, a copy in a part of one and an unpacked archive have no commit of their own.
+    A wheel or a copy inside another repository, and an unpacked archive, have no commit.
     """
     folder = folder.resolve()
     commit = _git(folder, "rev-parse", "--verify", "HEAD") if _is_own_checkout(folder) else None
@@ -82,7 +84,7 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 
 def _is_own_checkout(folder: Path) -> bool:
-    """Return whether git tracks this very file, and a pyproject.toml of this project at the top of its working tree."""
+    """Return whether git tracks this file, and this project's pyproject.toml at the top of the working tree."""
     try:
         project = tomllib.loads((folder.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -92,8 +94,8 @@ def _is_own_checkout(folder: Path) -> bool:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return what git says, or None. Variables that a hook exports do not reach it, and it never asks anything."""
-    kept = {name: value for name, value in os.environ.items() if _is_a_setting(name)}
+    """Return the output of git, or None. It does not get variables that a hook exports, and never prompts."""
+    kept = {name: value for name, value in os.environ.items() if _is_git_setting(name)}
     environment = kept | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     command = ["git", "--no-pager", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     try:
@@ -114,7 +116,7 @@ def package_version(name: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """Return the model name of the processor, as far as the system tells."""
+    """Return the model name of the processor if the system knows it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

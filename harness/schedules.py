@@ -1,4 +1,4 @@
-"""Temperature schedules: τ as a pure function of progress, so that a resumed run has the τ of an uninterrupted one.
+"""Temperature schedules: τ as a pure function of the step, so that a resumed run has the τ of an uninterrupted one.
 
 Each schedule is a small frozen pydantic model, chosen in a grid by its `kind`. Formulas and papers: docs/schedules.md.
 """
@@ -20,7 +20,7 @@ Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1
 
 
 class Settings(BaseModel):
-    """Base of every configuration model: frozen, strict (no coercion but int → float), no unknown keys, no NaN or ∞."""
+    """Base of every configuration model: frozen, strict (only int → float is coerced), no unknown keys, no NaN or ∞."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True, hide_input_in_errors=True
@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
     @cached_property
     def canonical(self) -> str:
-        """The settings, without labels, as one text: equal texts mean equal runs. It is what the run key hashes."""
+        """The settings without labels, as text for the run key. Equal texts mean equal runs."""
         values = self.model_dump(mode="json", by_alias=True, exclude={"custom_label"})
         return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -37,13 +37,13 @@ class Settings(BaseModel):
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         copy = super().model_copy(update=update, deep=deep)
-        for name in ("canonical", "key"):  # pydantic copies cached properties too, which the update made stale
+        for name in ("canonical", "key"):  # cached properties that the update made stale
             copy.__dict__.pop(name, None)
         return copy
 
 
 class NoSchedule(Settings):
-    """What an estimator without a temperature gets. It cannot be asked for in a grid."""
+    """The schedule of an estimator without a temperature. A grid cannot name it."""
 
     sets: ClassVar[tuple[str, ...]] = ()
     kind: Literal["none"] = "none"
@@ -57,23 +57,23 @@ class NoSchedule(Settings):
 
 
 class Schedule(Settings, ABC):
-    """Base of the schedules. `kind` names the class in a grid; `label` replaces the automatic name in tables."""
+    """Base of the schedules. `kind` is the name of the class in a grid; `label` replaces the automatic label."""
 
-    sets: ClassVar[tuple[str, ...]] = ("tau",)  # the temperatures of an estimator that it is for
+    sets: ClassVar[tuple[str, ...]] = ("tau",)  # the temperatures that it sets
     custom_label: Label | None = Field(default=None, alias="label")
 
     @abstractmethod
     def temperatures(self, step: int, *, steps_per_epoch: int, n_steps: int) -> dict[str, float]:
-        """The temperatures, by name, for the update number `step` (global, from 0) of a run of `n_steps` updates."""
+        """Return the temperatures, by name, for update `step` (global, from 0) of a run of `n_steps` updates."""
 
     @property
     def label(self) -> str:
-        """The user's label, or the kind with every setting that is not a default: different settings never share it."""
+        """The user's label, or the kind with every setting that is not a default. Different settings never share it."""
         return self.custom_label or f"{self.model_dump()['kind']}({', '.join(self._described())})"
 
     @abstractmethod
     def _described(self) -> list[str]:
-        """What the automatic label shows between its parentheses."""
+        """Return the parts of the automatic label between its parentheses."""
 
 
 class SingleTau(Schedule, ABC):
@@ -81,14 +81,14 @@ class SingleTau(Schedule, ABC):
 
     @abstractmethod
     def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
-        """τ for the update number `step` (global, from 0) of a run of `n_steps` updates."""
+        """Return τ for update `step` (global, from 0) of a run of `n_steps` updates."""
 
     def temperatures(self, step: int, *, steps_per_epoch: int, n_steps: int) -> dict[str, float]:
         return {"tau": self.tau(step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)}
 
 
 class Constant(SingleTau):
-    """τ stays what it is."""
+    """τ is constant."""
 
     kind: Literal["constant"] = "constant"
     value: Positive = Field(default=1.0, alias="tau")
@@ -101,9 +101,9 @@ class Constant(SingleTau):
 
 
 class Learned(SingleTau):
-    """τ is trained, from `initial` on: through the loss, or through the variance of the gradient.
+    """τ is trained, starting from `initial`, through the loss or through the variance of the gradient.
 
-    `harness.training.learned_tau` does it, with Adam at `lr` on log τ.
+    `harness.training.learned_tau` trains log τ with Adam at `lr`.
     """
 
     kind: Literal["learned"] = "learned"
@@ -129,7 +129,7 @@ class Annealed(SingleTau, ABC):
 
     def _described(self) -> list[str]:
         parts = [f"{short(self.initial)}→{short(getattr(self, self.ends_at))}"]
-        own = type(self).__annotations__  # the settings of this kind come before those that all kinds have
+        own = type(self).__annotations__  # settings of this kind come before those of all kinds
         for name, field in sorted(type(self).model_fields.items(), key=lambda item: item[0] not in own):
             value = getattr(self, name)
             if name not in ("kind", "custom_label", "initial", self.ends_at) and value != field.default:
@@ -137,18 +137,18 @@ class Annealed(SingleTau, ABC):
         return parts
 
     def elapsed(self, step: int, steps_per_epoch: int) -> int:
-        """Units passed at the latest change of τ: the progress, rounded down to a multiple of `every`."""
+        """Return the units passed at the latest change of τ: the progress, rounded down to a multiple of `every`."""
         passed = step if self.unit == "step" else step // steps_per_epoch
         return passed - passed % self.every
 
     def fraction(self, step: int, steps_per_epoch: int, n_steps: int) -> float:
-        """Progress from 0 at the first update to 1 at the last change of τ in the run."""
+        """Return the progress, from 0 at the first update to 1 at the last change of τ in the run."""
         end = self.elapsed(max(n_steps, 1) - 1, steps_per_epoch)
         return min(1.0, self.elapsed(step, steps_per_epoch) / end) if end else 0.0
 
 
 class Falling(Annealed, ABC):
-    """A schedule that never passes below `floor`."""
+    """A schedule that never goes below `floor`."""
 
     ends_at: ClassVar[str] = "floor"
     floor: Positive = 0.5
@@ -163,8 +163,8 @@ class Falling(Annealed, ABC):
 class Exponential(Falling):
     """τ = max(floor, initial·exp(−rate·t)), t the progress at the latest change of τ (Jang, Gu and Poole 2017).
 
-    `compounding` multiplies the *current* τ by exp(−rate·t) at each change instead of the initial one, as some public
-    code does; `offset` puts the changes at progress ≡ offset (mod every); `restart_each_epoch` starts anew each epoch.
+    `compounding` multiplies the current τ, not the initial one, by exp(−rate·t) at each change, as some public code
+    does. `offset` puts the changes at progress ≡ offset (mod every). `restart_each_epoch` restarts in every epoch.
     """
 
     kind: Literal["exponential"] = "exponential"
@@ -194,7 +194,7 @@ class Exponential(Falling):
 
 
 class Linear(Annealed):
-    """τ goes from `initial` to `final` in a straight line over the run, which ends at `final` exactly."""
+    """τ goes linearly from `initial` to `final` over the run and ends at `final` exactly."""
 
     ends_at: ClassVar[str] = "final"
     kind: Literal["linear"] = "linear"
@@ -206,7 +206,7 @@ class Linear(Annealed):
 
 
 class Cosine(Annealed):
-    """τ goes from `initial` to `final` along half a cosine over the run: slowly, fast, slowly."""
+    """τ goes from `initial` to `final` along half a cosine over the run."""
 
     ends_at: ClassVar[str] = "final"
     kind: Literal["cosine"] = "cosine"
@@ -253,7 +253,7 @@ Single = Annotated[Constant | Exponential | Linear | Cosine | Step | Increasing,
 
 
 class Decoupled(Schedule):
-    """Two temperatures, `forward` for the sample and `backward` for its gradient: a number or a schedule each."""
+    """Two temperatures, `forward` for the sample and `backward` for its gradient, each a number or a schedule."""
 
     sets: ClassVar[tuple[str, ...]] = ("tau_forward", "tau_backward")
     kind: Literal["decoupled"] = "decoupled"
@@ -290,7 +290,7 @@ ScheduleConfig = Annotated[
 
 
 def short(value: Any) -> str:
-    """A setting's value as tables show it: 1.0 → 1, 0.0003 → 0.0003, None → none, (512, 256) → [512, 256]."""
+    """Return a value as tables show it: 1.0 → 1, 0.0003 → 0.0003, None → none, (512, 256) → [512, 256]."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

@@ -1,7 +1,7 @@
-"""Standard output and error that never end the work, and what kind of terminal they are.
+"""Standard output and error whose failures never stop a sweep, and the properties of the terminal.
 
-Whoever prints here may have a terminal that knows ASCII alone, a pipe that nobody reads any more, a full disk behind a
-log file, or no standard output at all. A sweep goes on in each case.
+The terminal may know only ASCII, the reader of a pipe may be gone, the disk with a log file may be full, or there may
+be no standard output at all. A sweep continues in each case.
 """
 
 import errno
@@ -19,7 +19,7 @@ _PAIRS = """
 τ tau  σ sigma  μ mu  λ lambda  α alpha  β beta  δ delta  ε eps  η eta  θ theta  π pi  ϖ pi  φ phi  χ chi
 Σ sum  Π prod  Δ Delta  Φ Phi
 """
-SIGNS = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True)) | {
+ASCII_SIGNS = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True)) | {
     "\xa0": " ",
     "\N{FRACTION SLASH}": "/",
     **dict.fromkeys("─━╌╍┄┅┈┉╸╺═╴╶", "-"),
@@ -27,25 +27,25 @@ SIGNS = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True)) | {
     **dict.fromkeys("┌┐└┘├┤┬┴┼┏┓┗┛┣┫┳┻╋╭╮╯╰╔╗╚╝╠╣╦╩╬╇╈╉╊┡┩┢┪", "+"),
     **dict.fromkeys("█▓▒░▏▎▍▌▋▊▉", "#"),
 }
-"""Signs that this project and its libraries print, in ASCII."""
-_KINDS = {"<super>": "^", "<sub>": "_", "<fraction>": ""}
+"""The signs that this project and its libraries print, and their ASCII replacements."""
+_DECOMPOSITIONS = {"<super>": "^", "<sub>": "_", "<fraction>": ""}
 
 NARROWEST, WIDEST = 20, 500
-"""No terminal is taken to have fewer or more columns, whatever COLUMNS says."""
-_GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ENOTCONN})
-"""How a pipe, a terminal or a descriptor says that nobody will ever read what is written."""
+"""The limits of the number of columns or lines, whatever COLUMNS and LINES say."""
+_READER_IS_GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ENOTCONN})
+"""The errors of a pipe, terminal or descriptor that has no reader any more."""
 
 
-def fit(text: str, encoding: str) -> str:
-    """Return the text with every letter that the encoding lacks in ASCII: a sign in words, any other as its escape."""
+def to_encoding(text: str, encoding: str) -> str:
+    """Return the text with letters that the encoding lacks replaced by ASCII: known signs by words, others escaped."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
         if _letter("·", encoding) != "·":
-            text = text.replace(" · ", " - ")  # between the parts of a label; in a formula it is a product
+            text = text.replace(" · ", " - ")  # it separates the parts of a label; in a formula it is a product
         return "".join(_letter(letter, encoding) for letter in text)
     except LookupError:
-        return fit(text, "ascii")
+        return to_encoding(text, "ascii")
     return text
 
 
@@ -54,18 +54,19 @@ def _letter(letter: str, encoding: str) -> str:
         letter.encode(encoding)
     except UnicodeEncodeError:
         kind, *codes = unicodedata.decomposition(letter).split() or [""]
-        if kind in _KINDS:  # such as ᵀ, ₁ and ½
-            return _KINDS[kind] + "".join(SIGNS.get(part, part) for part in (chr(int(code, 16)) for code in codes))
-        return SIGNS.get(letter) or letter.encode("ascii", "backslashreplace").decode("ascii")
+        if kind in _DECOMPOSITIONS:  # such as ᵀ, ₁ and ½
+            parts = (chr(int(code, 16)) for code in codes)
+            return _DECOMPOSITIONS[kind] + "".join(ASCII_SIGNS.get(part, part) for part in parts)
+        return ASCII_SIGNS.get(letter) or letter.encode("ascii", "backslashreplace").decode("ascii")
     return letter
 
 
 @final
 class Output(io.TextIOBase):
-    """A text stream around standard output or error. It raises nothing: what cannot be written is dropped.
+    """A text stream around standard output or error that never raises. What cannot be written is dropped.
 
-    `problem` says why something was dropped; it is None as long as nothing was, and where the reader has gone away
-    (`harness run | head`). What is written to its `buffer` comes through it too.
+    `problem` says why something was dropped. It is None if nothing was, or if the reader is gone (as in
+    `harness run | head`). Bytes that are written to `buffer` pass through it, too.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -83,7 +84,7 @@ class Output(io.TextIOBase):
     def write(self, text: str) -> int:
         if self._stream is not None:
             try:
-                self._stream.write(fit(text, self.encoding))
+                self._stream.write(to_encoding(text, self.encoding))
             except (OSError, ValueError) as error:
                 self._drop(error)
         return len(text)
@@ -99,7 +100,7 @@ class Output(io.TextIOBase):
         return True
 
     def reconfigure(self, **_: object) -> None:
-        """Change nothing: every encoding works already."""
+        """Do nothing: every encoding works already."""
 
     @property
     def buffer(self) -> "_Bytes":
@@ -117,19 +118,19 @@ class Output(io.TextIOBase):
         return self._stream.fileno()
 
     def _drop(self, error: OSError | ValueError) -> None:
-        """Note what was lost. Where nobody reads any more, write nowhere from now on, in child processes too."""
+        """Note that output was lost. If the reader is gone, discard all output from now on, in child processes too."""
         number = error.errno if isinstance(error, OSError) else errno.EBADF
-        if number not in _GONE:
+        if number not in _READER_IS_GONE:
             self.problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
             return
         stream, self._stream = self._stream, None
         if stream is not None:
-            _write_nowhere(stream)
+            _redirect_to_null(stream)
 
 
 @final
 class _Bytes(io.RawIOBase):
-    """The bytes that a program writes past the text layer, as text."""
+    """The binary layer of an `Output`, which decodes bytes and passes them on as text."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -147,24 +148,24 @@ class _Bytes(io.RawIOBase):
 
 
 @contextmanager
-def lasting_output() -> Iterator[Output]:
-    """Put an `Output` in the place of standard output, which is yielded, and of standard error."""
+def resilient_output() -> Iterator[Output]:
+    """Replace standard output and error by an `Output` each. Yield that of standard output."""
     _fill_standard_descriptors()
     before = sys.stdout, sys.stderr
-    mine = Output(before[0]), Output(before[1])
-    sys.stdout, sys.stderr = mine
+    outputs = Output(before[0]), Output(before[1])
+    sys.stdout, sys.stderr = outputs
     try:
-        yield mine[0]
+        yield outputs[0]
     finally:
         sys.stdout, sys.stderr = before
-        for output, stream in zip(mine, before, strict=True):
+        for output, stream in zip(outputs, before, strict=True):
             output.flush()
             if output.problem is not None and stream is not None:
-                _write_nowhere(stream)  # the interpreter flushes it once more when it ends, and would fail
+                _redirect_to_null(stream)  # the interpreter would fail when it flushes it at exit
 
 
-def _write_nowhere(stream: TextIO) -> None:
-    """Let the descriptor of a stream lead to the null device: what is left in its buffers goes there."""
+def _redirect_to_null(stream: TextIO) -> None:
+    """Redirect the descriptor of a stream to the null device, and flush its buffers there."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -173,35 +174,35 @@ def _write_nowhere(stream: TextIO) -> None:
 
 
 def _fill_standard_descriptors() -> None:
-    """Open the null device where a standard stream was closed (`>&-`), before a file of ours gets its number."""
+    """Open the null device for closed standard streams (`>&-`), before one of our files gets their number."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(opened, True)
 
 
-def is_moving(stream: TextIO) -> bool:
-    """Return whether a cursor can be moved: on a terminal only, whatever FORCE_COLOR says, and not in the log of a CI.
+def can_move_cursor(stream: TextIO) -> bool:
+    """Return whether the cursor can be moved: only on a terminal, and not in the log of a CI.
 
-    TERM=dumb, TTY_COMPATIBLE=0 and TTY_INTERACTIVE=0 ask for plain lines.
+    FORCE_COLOR does not change this. TERM=dumb, TTY_COMPATIBLE=0 and TTY_INTERACTIVE=0 ask for plain lines.
     """
     environment = os.environ
-    asked_not = "0" in (environment.get("TTY_COMPATIBLE"), environment.get("TTY_INTERACTIVE"))
+    plain_asked = "0" in (environment.get("TTY_COMPATIBLE"), environment.get("TTY_INTERACTIVE"))
     dumb = environment.get("TERM", "").lower() in ("dumb", "unknown")
     in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
-    return stream.isatty() and not (asked_not or dumb or in_ci)
+    return stream.isatty() and not (plain_asked or dumb or in_ci)
 
 
-def has_colours(stream: TextIO) -> bool:
-    """Return whether to colour text that goes nowhere but into a file: NO_COLOR forbids it, FORCE_COLOR asks for it."""
+def wants_colours(stream: TextIO) -> bool:
+    """Return whether to colour text for a file or a pipe: FORCE_COLOR asks for it, NO_COLOR forbids it."""
     environment = os.environ
     return not stream.isatty() and bool(environment.get("FORCE_COLOR")) and not environment.get("NO_COLOR")
 
 
-def asked_size(name: str, usual: int) -> int | None:
-    """Return what COLUMNS or LINES asks for, within reason; None where it is not set, `usual` where it is no number."""
+def size_from_environment(name: str, usual: int) -> int | None:
+    """Return the size in COLUMNS or LINES, within limits. None if it is not set, `usual` if it is not a number."""
     given = os.environ.get(name, "")
     if not given:
         return None

@@ -55,8 +55,8 @@ def train(
 
     for epoch in range(state.epoch + 1, run.training.epochs + 1):
         done = train_epoch(run, state, dataset, epoch)
-        if changed := [*state.changed, *process_state.put_back(in_force)]:
-            yield Note(process_state.note(state.estimator.name, changed))
+        if changed := [*state.changed, *process_state.restore(in_force)]:
+            yield Note(process_state.change_note(state.estimator.name, changed))
             state.changed.clear()
         if (divergence := done.divergence()) is not None:
             index, what = divergence

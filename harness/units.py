@@ -1,4 +1,4 @@
-"""Times, sizes and intervals as one writes them on a command line: 90s, 4GB, 5epochs."""
+"""Times, sizes and intervals on the command line: 90s, 4GB, 5epochs."""
 
 import re
 from typing import final
@@ -13,7 +13,7 @@ BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 @final
 class _Quantity(click.ParamType):  # type: ignore[type-arg] # generic in new versions only
-    """A positive number and one of some units."""
+    """A positive number with a unit."""
 
     def __init__(self, name: str, units: dict[str, int], example: str) -> None:
         self.name, self._units, self._example = name, units, example
@@ -28,7 +28,7 @@ class _Quantity(click.ParamType):  # type: ignore[type-arg] # generic in new ver
 
 
 @final
-class _Saving(click.ParamType):  # type: ignore[type-arg] # generic in new versions only
+class _SavingInterval(click.ParamType):  # type: ignore[type-arg] # generic in new versions only
     name = "interval"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> SavingEvery:
@@ -42,7 +42,7 @@ class _Saving(click.ParamType):  # type: ignore[type-arg] # generic in new versi
 
 DURATION = _Quantity("time", SECONDS, "90s, 30m, 2h")
 SIZE = _Quantity("size", BYTES, "800MB, 4GB")
-SAVING = _Saving()
+SAVING = _SavingInterval()
 
 
 def duration(seconds: float) -> str:

@@ -94,7 +94,7 @@ def test_a_current_folder_that_was_deleted_is_one_line(
     (tmp_path / "gone").rmdir()
     assert refused("list", "datasets") == 2
     assert capsys.readouterr().err == (
-        "current folder: expected one that exists, got: No such file or directory. Change to another one.\n"
+        "current folder: expected one that exists, got: No such file or directory. Change to another folder.\n"
     )
 
 

@@ -15,7 +15,6 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from estimators import Pathwise
-from harness import process_state
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.diagnose import diagnose
 from harness.events import Checkpoint, EpochDone, Finished, Interrupted, Note, Started
@@ -23,7 +22,7 @@ from harness.execution.executor import Job
 from harness.execution.worker import records_of
 from harness.plugins import quick_check
 from harness.plugins.registry import import_notes, load_registry
-from harness.process_state import kept, put_back, snapshot
+from harness.process_state import preserved, python_settings, restore, snapshot
 from harness.training.run_controls import RunControls
 from reports.contract import mlflow_environment
 
@@ -142,12 +141,12 @@ def notes(found: list[object]) -> list[str]:
 def test_what_is_changed_is_named_and_put_back(what):
     change, expected = CHANGES[what]
     before = snapshot()
-    with kept() as changed:
+    with preserved() as changed:
         change()
     assert changed[0].startswith(expected)
     assert len(changed) == 1
     assert snapshot() == before
-    assert put_back(before) == []
+    assert restore(before) == []
 
 
 def test_it_is_put_back_where_the_block_fails_too():
@@ -156,7 +155,7 @@ def test_it_is_put_back_where_the_block_fails_too():
 
     def fails() -> None:
         nonlocal changed
-        with kept() as changed:
+        with preserved() as changed:
             torch.set_default_dtype(torch.float64)
             raise KeyError
 
@@ -170,7 +169,7 @@ def test_the_newer_switches_of_precision_are_put_back_and_the_older_ones_work_ag
     if not hasattr(torch.backends, "fp32_precision"):
         pytest.skip("torch before 2.9")
     before = snapshot()
-    with kept() as changed:
+    with preserved() as changed:
         torch.backends.fp32_precision = "tf32"
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     assert changed == ["the precision of float32 products"]
@@ -180,15 +179,15 @@ def test_the_newer_switches_of_precision_are_put_back_and_the_older_ones_work_ag
 
 def test_all_that_the_harness_sets_in_the_environment_is_left_as_it_is():
     for name in (*mlflow_environment.ALWAYS, *mlflow_environment.UNLESS_SET):
-        assert name.startswith(process_state._SET_BY_US)
-    assert not "MLFLOW_TRACKING_URI".startswith(process_state._SET_BY_US)
+        assert name.startswith(python_settings._SET_BY_HARNESS)
+    assert not "MLFLOW_TRACKING_URI".startswith(python_settings._SET_BY_HARNESS)
 
 
 def test_it_costs_a_run_less_than_a_millisecond():
     before, taken = snapshot(), []
     for _ in range(20):
         begun = time.perf_counter()
-        put_back(before)
+        restore(before)
         taken.append(time.perf_counter() - begun)
     assert min(taken) < 1e-3
 
@@ -199,7 +198,7 @@ def test_a_variable_that_code_adds_for_itself_stays_and_is_not_named(monkeypatch
     for name in ("MYLIB_SCALE", "OMP_NUM_TEAMS"):
         monkeypatch.setenv(name, "")  # so that it is as before when the test ends
         del os.environ[name]
-    with kept() as changed:
+    with preserved() as changed:
         os.environ.update(MYLIB_SCALE="3", THEIRS="2", OMP_NUM_TEAMS="4")
         del os.environ["REMOVED"]
     assert changed == ["the environment variables (OMP_NUM_TEAMS, REMOVED, THEIRS)"]
@@ -266,7 +265,7 @@ def test_a_change_in_a_step_is_named_after_each_epoch_in_the_same_words(tiny_run
     found = notes(events(named(tiny_run, "changes")))
     assert len(found) == 2
     assert set(found) == {
-        "changes changes the number of threads (1 to 3) of the whole process. That is put back for the other"
+        "changes changes the number of threads (1 to 3) of the whole process. It is restored for the other"
         " estimators. Set dtype, device and the like on its own tensors."
     }
 

@@ -14,10 +14,10 @@ import pytest
 from paths import ROOT
 
 from harness.cli import main
+from harness.commands.run import make_progress
 from harness.commands.shared import make_console
-from harness.commands.sweep import make_progress
 from harness.status.progress import LiveProgress, PlainProgress
-from harness.terminal import Output, asked_size, fit, is_moving, lasting_output
+from harness.terminal import Output, can_move_cursor, resilient_output, size_from_environment, to_encoding
 
 GRID = """
 name: dim
@@ -57,7 +57,7 @@ MOVES = re.compile(rb"\x1b\[[0-9;?]*[A-Zhl]")
     ],
 )
 def test_signs_that_cannot_be_encoded_are_replaced(text: str, encoding: str, shown: str) -> None:
-    assert fit(text, encoding) == shown
+    assert to_encoding(text, encoding) == shown
 
 
 def test_every_sign_that_the_sources_print_is_legible_in_ascii() -> None:
@@ -65,7 +65,7 @@ def test_every_sign_that_the_sources_print_is_legible_in_ascii() -> None:
     letters = {letter for path in files for letter in path.read_text(encoding="utf-8") if letter > "\x7f"}
     words = {letter for letter in letters if unicodedata.category(letter)[0] in "SP" or "GREEK" in name_of(letter)}
     assert len(words) > 40
-    assert sorted(letter for letter in words if "\\" in fit(letter, "ascii") and letter != "∖") == []
+    assert sorted(letter for letter in words if "\\" in to_encoding(letter, "ascii") and letter != "∖") == []
 
 
 def name_of(letter: str) -> str:
@@ -116,7 +116,7 @@ def test_a_closed_stream_and_none_at_all_take_everything() -> None:
 def test_standard_output_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = io.StringIO()
     monkeypatch.setattr(sys, "stdout", mine)
-    with lasting_output():
+    with resilient_output():
         print("τ")
         assert sys.stdout is not mine
     assert sys.stdout is mine
@@ -155,7 +155,7 @@ def test_lost_output_of_a_command_that_makes_nothing_else_is_a_failure(
         main(["list", "schedules"])
     assert end.value.code == 1
     assert capsys.readouterr().err == (
-        "standard output: some of it is lost, since writing failed: No space left on device.\n"
+        "standard output: some of it was lost because writing failed: No space left on device.\n"
     )
 
 
@@ -186,7 +186,7 @@ def test_the_cursor_moves_on_a_terminal_only(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stdout", stream())
-    assert is_moving(sys.stdout) is moving
+    assert can_move_cursor(sys.stdout) is moving
     console = make_console()
     assert isinstance(make_progress(console), LiveProgress if moving else PlainProgress)
     with console.status("working"):
@@ -202,7 +202,7 @@ def test_the_cursor_moves_on_a_terminal_only(
 )
 def test_columns_within_reason(monkeypatch: pytest.MonkeyPatch, given: str, size: int | None) -> None:
     monkeypatch.setenv("COLUMNS", given)
-    assert asked_size("COLUMNS", 80) == size
+    assert size_from_environment("COLUMNS", 80) == size
     assert 20 <= make_console().width <= 500
 
 
@@ -232,7 +232,10 @@ def test_a_sweep_into_a_log_file_in_ascii(tmp_path: Path, out: Path) -> None:
     ("command", "said"),
     [
         ("set -o pipefail; {run} | true", b""),
-        ("{run} >/dev/full", b"standard output: some of it is lost, since writing failed: No space left on device.\n"),
+        (
+            "{run} >/dev/full",
+            b"standard output: some of it was lost because writing failed: No space left on device.\n",
+        ),
         ("{run} >/dev/full 2>&1", b""),
         ("{run} >&-", b""),
         ("{run} <&- >&- 2>&-", b""),

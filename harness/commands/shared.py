@@ -1,6 +1,6 @@
 """What the commands share: options, errors of the user, and where things are.
 
-Nothing heavy is imported here or at the top of a command's file: `harness --help` takes a blink.
+Nothing heavy is imported here or at the top of a command's file, so that `harness --help` is fast.
 """
 
 import sys
@@ -21,13 +21,13 @@ DEFAULT_OUT = "$HARNESS_OUT or ./results"
 
 
 def default_out() -> Path:
-    """Return where results go unless the user says otherwise."""
+    """Return the default folder for results."""
     return path_variable("HARNESS_OUT") or Path("results")
 
 
 @final
 class PathType(click.Path):
-    """A path whose `~` is replaced also where no shell has done so: in a variable, or after `=`."""
+    """A path with `~` expanded, also where no shell has done it: in a variable, or after `=`."""
 
     def __init__(self, *, file_okay: bool = True) -> None:
         super().__init__(file_okay=file_okay, path_type=Path)
@@ -43,17 +43,17 @@ FILE, FOLDER = PathType(), PathType(file_okay=False)
 
 def _one_grid(context: click.Context, option: click.Parameter, given: Sequence[str]) -> GridFile:
     if len(given) > 1:
-        raise Refused(f"--grid: expected one grid, got {len(given)}. Give each to a command of its own.")
+        raise Refused(f"--grid: expected one grid, got {len(given)}. Use a separate command for each.")
     if not given[0]:
         raise Refused("--grid: expected a file, got an empty text.")
     return open_grid(given[0], expanded(given[0]))
 
 
-def _no_pipes(context: click.Context, option: click.Parameter, given: Sequence[Path]) -> Sequence[Path]:
+def _refuse_pipes(context: click.Context, option: click.Parameter, given: Sequence[Path]) -> Sequence[Path]:
     for path in given:
         if is_pipe(path):
             raise Refused(
-                f"--plugin: expected a file, got the pipe or device {path}. Save it as a file: each worker reads it."
+                f"--plugin: expected a file, got the pipe or device {path}. Save it to a file: every worker reads it."
             )
     return given
 
@@ -74,11 +74,11 @@ plugin_option = click.option(
     multiple=True,
     metavar="FILE",
     type=FILE,
-    callback=_no_pipes,
-    help="A Python file with estimators of your own. May be given several times.",
+    callback=_refuse_pipes,
+    help="A Python file with your own estimators. Can be given several times.",
 )
 no_check_option = click.option(
-    "--no-check", is_flag=True, help="Run estimators of your own without checking them first. The report says so."
+    "--no-check", is_flag=True, help="Run your own estimators without checking them first. The report says so."
 )
 grid_option = click.option(
     "--grid",
@@ -92,7 +92,7 @@ grid_option = click.option(
 
 
 def given_command() -> list[str]:
-    """Return the words of the command that is carried out: those that `main` got, which need not be the process's."""
+    """Return the words of the current command: the arguments of `main`, which may differ from sys.argv."""
     return ["harness", *(click.get_current_context().find_root().obj or sys.argv[1:])]
 
 
@@ -100,12 +100,12 @@ json_option = click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print one JSON document instead (docs/json.md); lines for people on stderr.",
+    help="Print one JSON document (docs/json.md). Lines for people go to stderr.",
 )
 
 
 class Refused(click.ClickException):
-    """Input that cannot be used: one line on stderr, exit code 2."""
+    """An error in the input: one line on stderr, exit code 2."""
 
     exit_code = REFUSED
 
@@ -114,12 +114,12 @@ class Refused(click.ClickException):
 
 
 def unwritable(folder: Path, error: OSError) -> Refused:
-    """Return the refusal of a folder that cannot be written to."""
+    """Return the error for a folder that cannot be written to."""
     return Refused(f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another --out.")
 
 
 def store_uri(out: Path, option: str = "--out") -> str:
-    """Return the URI of an existing store. Raises Refused where there is none."""
+    """Return the URI of an existing store. Raises Refused if there is none."""
     if uri := variable("MLFLOW_TRACKING_URI"):
         return uri
     database = out.absolute() / DATABASE
@@ -132,17 +132,17 @@ def store_uri(out: Path, option: str = "--out") -> str:
 
 
 def make_console(*, stderr: bool = False) -> Any:
-    """Return rich's console for standard output or error. It moves the cursor on a terminal only."""
+    """Return a rich console for standard output or error. It moves the cursor only on a terminal."""
     from rich.console import Console
 
-    from harness.terminal import asked_size, has_colours, is_moving
+    from harness.terminal import can_move_cursor, size_from_environment, wants_colours
 
     stream = sys.stderr if stderr else sys.stdout
-    colours: Any = "standard" if has_colours(stream) else "auto"
+    colours: Any = "standard" if wants_colours(stream) else "auto"
     return Console(
         stderr=stderr,
-        width=asked_size("COLUMNS", 80),
-        height=asked_size("LINES", 25),
-        force_terminal=is_moving(stream),
+        width=size_from_environment("COLUMNS", 80),
+        height=size_from_environment("LINES", 25),
+        force_terminal=can_move_cursor(stream),
         color_system=colours,
     )

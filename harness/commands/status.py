@@ -1,4 +1,4 @@
-"""`harness status`: what is known of a grid, where that can be without running any code of a plug-in."""
+"""`harness status`: the state of a sweep, if possible without running code of plug-ins."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @json_option
 @click.option("--tracebacks", is_flag=True, help="Print the traceback of one run of each error.")
 def status(grid_file: GridFile, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
-    """Say what is done, running and failed of a grid, which setting is best so far, and what comes next."""
+    """Show which runs are done, running and failed, which setting is best so far, and what to run next."""
     from harness.grid.load import GridError
     from harness.status.look import look, show, to_text
     from harness.storage.sweep_state import read_status
@@ -28,19 +28,19 @@ def status(grid_file: GridFile, plugins: Sequence[Path], out: Path, as_json: boo
     sweep = read_status(grid_file.path, out, plugins, grid_file.text)
     if sweep is None:
         try:
-            sweep = as_built(grid_file, out, plugins)
+            sweep = built_sweep(grid_file, out, plugins)
         except GridError as error:
-            sweep, plugins = as_planned(grid_file, out, plugins, error)
-    lasting = grid_file.lasting(sweep.folder)
-    found = look(sweep, lasting if lasting.exists() else None, out, plugins)
+            sweep, plugins = planned_sweep(grid_file, out, plugins, error)
+    path = grid_file.stored_path(sweep.folder)
+    found = look(sweep, path if path.exists() else None, out, plugins)
     if as_json:
         click.echo(to_text(found))
     else:
         show(make_console(), found, tracebacks=tracebacks)
 
 
-def as_built(grid_file: GridFile, out: Path, plugins: Sequence[Path]) -> "Sweep":
-    """Return a sweep whose grid is built anew. Raises GridError."""
+def built_sweep(grid_file: GridFile, out: Path, plugins: Sequence[Path]) -> "Sweep":
+    """Return a sweep with the grid built from its file. Raises GridError."""
     from harness.execution.forecast import epoch_costs
     from harness.plugins.registry import load_registry
     from harness.storage.sweep_state import read_sweep
@@ -52,12 +52,12 @@ def as_built(grid_file: GridFile, out: Path, plugins: Sequence[Path]) -> "Sweep"
     return sweep
 
 
-def as_planned(
+def planned_sweep(
     grid_file: GridFile, out: Path, plugins: Sequence[Path], error: Exception
 ) -> "tuple[Sweep, Sequence[Path]]":
-    """Return a sweep as it was last run, and its plug-ins, where the grid cannot be built without them.
+    """Return a sweep as it was last run, and its plug-ins, since the grid cannot be built without them.
 
-    Raises the error that building it gave, where plug-ins were named or the text is another since.
+    Raises `error` if plug-ins were given, or if the text of the grid has changed since.
     """
     from harness.storage.sweep_state import read_last_run
 
@@ -66,8 +66,8 @@ def as_planned(
         raise error
     sweep, stored = known
     click.echo(
-        f"note: these are the runs as of {stored.saved_at}. Whether the plug-in changed since is not known: name it with"
-        " --plugin FILE.",
+        f"note: these are the runs as of {stored.saved_at}. The plug-in may have changed since: give it with"
+        " --plugin FILE to check.",
         err=True,
     )
     return sweep, [Path(path) for path in stored.plugins]

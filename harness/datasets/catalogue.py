@@ -3,14 +3,13 @@
 Imports neither torch nor numpy, so that listing data sets is instant.
 """
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 
 Split = Literal["train", "test"]
 
@@ -99,8 +98,7 @@ def lookup(name: str) -> DatasetInfo:
     """The data set of that name; DataError with a suggestion where there is none."""
     if name in DATASETS:
         return DATASETS[name]
-    close = difflib.get_close_matches(name, DATASETS, n=1)
-    advice = f"Did you mean '{close[0]}'?" if close else "See: harness list datasets"
+    advice = did_you_mean(name, DATASETS) or "See: harness list datasets"
     raise DataError(f"data.name: expected one of {', '.join(DATASETS)}, got '{name}'. {advice}")
 
 

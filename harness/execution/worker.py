@@ -85,7 +85,7 @@ def records_of(
         text = "".join(traceback.format_exception(error))
         yield Record.now(run.key, Failed(line, text, crashed=is_out_of_memory(error)))
     finally:
-        process_state.put_back(before)
+        process_state.restore(before)
 
 
 def is_out_of_memory(error: Exception) -> bool:

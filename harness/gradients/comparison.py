@@ -67,7 +67,7 @@ def measure(
             if reason:
                 continue
             truth_JBLH = truths.of(estimator)
-            with process_state.kept() as changed, seeding.seeded(seed, "diagnostics", DRAWS, device=device):
+            with process_state.preserved() as changed, seeding.seeded(seed, "diagnostics", DRAWS, device=device):
                 changes[estimator.name] = changed
                 copied = draws.ready(estimator, problem, warm_up=label not in trained)
                 try:
@@ -80,7 +80,7 @@ def measure(
             rows[label] |= {"evaluations": evaluations, "seconds": found.seconds}
             if "relative_bias" in rows[label]:
                 rows[label]["relative_error_100"] = _error_at_equal_cost(rows[label], truth_JBLH)
-    notes = (process_state.note(name, changed) for name, changed in changes.items() if changed)
+    notes = (process_state.change_note(name, changed) for name, changed in changes.items() if changed)
     return rows, replace(truths.about(), notes=tuple(notes))
 
 

@@ -79,7 +79,7 @@ class Diagnostics:
         for entry, name in zip(self._settings.basket, self._settings.metric_names, strict=True):
             known = self._registry[entry.name].temperatures
             present = {key: float(getattr(estimator, key)) for key in estimator.temperatures if key in known}
-            with process_state.kept(), seeding.seeded(self._run.seed, "estimator", device=device):
+            with process_state.preserved(), seeding.seeded(self._run.seed, "estimator", device=device):
                 found[name] = build(entry.name, self._registry, **{**present, **entry.params})
         return found
 

@@ -34,7 +34,7 @@ def estimators(grid: Grid, registry: Registry) -> dict[str, Estimator]:
         first = run.schedule.temperatures(0, steps_per_epoch=1, n_steps=1)
         setting = Setting(run.estimator.label, None, tuple((key, short(value)) for key, value in first.items()))
         if setting not in built:
-            with process_state.kept():
+            with process_state.preserved():
                 built[setting] = run.build_estimator(registry)
     texts = distinct(built, lambda one: visible(one.text, NAME), lambda one: one.quoted)
     return {texts[setting]: estimator for setting, estimator in built.items()}

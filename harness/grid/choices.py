@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from harness.grid.problems import Problems, did_you_mean, rule
+from harness.errors import did_you_mean
+from harness.grid.problems import Problems, rule
 from harness.grid.yaml_nodes import Node, Position, short_repr
 from harness.schedules import KINDS, Schedule, Settings
 

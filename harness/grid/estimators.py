@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from harness.config import EstimatorConfig, estimator_label
+from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Fields, Placed
-from harness.grid.problems import Problems, did_you_mean
+from harness.grid.problems import Problems
 from harness.grid.yaml_nodes import Node, short_repr
 from harness.plugins.registry import source_of
 from harness.schedules import Learned
@@ -222,11 +223,11 @@ def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, 
 def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
     """The estimator with these first temperatures; None and a problem where that cannot be."""
     from estimators import build
-    from harness.process_state import kept
+    from harness.process_state import preserved
 
     name = candidate.value.name
     try:
-        with nullcontext() if source_of(registry[name]) is None else kept():
+        with nullcontext() if source_of(registry[name]) is None else preserved():
             return build(name, registry, **{**candidate.value.params, **start})
     except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
         _refuse(candidate, error, problems)

@@ -77,9 +77,9 @@ def load_grid(path: Path | str, registry: Registry, text: str | None = None) -> 
         tree = parse(source)
     except SourceError as error:
         raise _unreadable(path, error) from error
-    from harness.process_state import kept
+    from harness.process_state import preserved
 
-    with kept():  # plug-ins are built, and asked about shapes
+    with preserved():  # plug-ins are built, and asked about shapes
         return _read(tree, path if text is None else None, source, registry, problems)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 from harness.grid.yaml_nodes import Position, short_repr
 
 MAX_SHOWN = 20
@@ -77,14 +76,6 @@ class Problems:
 
 def _on_one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:1000]
-
-
-def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.65) -> str:
-    if not isinstance(word, str) or len(word) >= 100:
-        return ""
-    small = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), list(small), n=1, cutoff=cutoff)
-    return f"Did you mean {small[close[0]]!r}?" if close else ""
 
 
 def rule(error: ErrorDetails) -> tuple[str, list[str]]:

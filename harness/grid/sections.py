@@ -7,9 +7,10 @@ from itertools import product
 from typing import Any
 
 from harness.config import DataConfig, EvaluationConfig, ModelConfig, TrainingConfig, check_images
+from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Placed
-from harness.grid.problems import Problems, did_you_mean
+from harness.grid.problems import Problems
 from harness.grid.yaml_nodes import Node
 from harness.schedules import Settings
 

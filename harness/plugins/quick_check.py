@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.plugins.errors import defined_at, file_of, line_of, words
 from harness.plugins.registry import PluginError, import_notes, source_of
-from harness.process_state import kept, note
+from harness.process_state import change_note, preserved
 
 if TYPE_CHECKING:
     from estimators import Estimator
@@ -28,7 +28,8 @@ PASSED, SKIPPED = "passed", "skipped by --no-check"
 @dataclass(frozen=True)
 class Found:
     """What `check` found: PASSED, with how much was checked if not all, or SKIPPED; None without plug-ins. And lines
-    for the user."""
+    for the user.
+    """
 
     conformance: str | None
     notes: tuple[str, ...] = ()
@@ -97,9 +98,9 @@ def _check_one(
 
     begun, n_done = time.perf_counter(), 0
     try:
-        with kept() as by_building:  # put back before the first call, as in a run
+        with preserved() as by_building:  # put back before the first call, as in a run
             estimator = build(cls.name, registry, **params)
-        with kept() as by_calling:
+        with preserved() as by_calling:
             for one in QUICK:
                 if n_done and time.perf_counter() - begun > BUDGET_S:
                     break
@@ -110,7 +111,7 @@ def _check_one(
     except Exception as error:  # whatever a user's class raises is its result
         raise PluginError(_refusal(cls, words(error, cls), line_of(error, cls))) from error
     changed = list(dict.fromkeys([*by_building, *by_calling]))
-    notes = [note(cls.name, changed)] if changed else []
+    notes = [change_note(cls.name, changed)] if changed else []
     notes += _untrained(estimator)
     if n_done < len(QUICK):
         taken = time.perf_counter() - begun

@@ -66,11 +66,11 @@ def source_of(cls: type[Estimator]) -> str | None:
 
 def import_notes(registry: Registry) -> list[str]:
     """Return one line for each plugin whose import changed the state of the whole process, which was put back."""
-    from harness.process_state import note
+    from harness.process_state import change_note
 
     modules = dict.fromkeys(cls.__module__ for cls in registry.values())
     found = {name: getattr(sys.modules.get(name), _CHANGES, None) for name in modules}
-    return [note(_file_name(name), changed) for name, changed in found.items() if changed]
+    return [change_note(_file_name(name), changed) for name, changed in found.items() if changed]
 
 
 def _file_name(module: str) -> str:
@@ -92,11 +92,11 @@ def _add(registry: dict[str, type[Estimator]], cls: type[Estimator], origin: str
 
 
 def _load_entry_point(entry_point: EntryPoint) -> type[Estimator]:
-    from harness.process_state import kept
+    from harness.process_state import preserved
 
     origin = f"entry point {entry_point.name} = {entry_point.value}"
     try:
-        with kept() as changed:
+        with preserved() as changed:
             loaded = entry_point.load()
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise PluginError(f"{origin}: plugin failed to import: {_in_one_line(error)}") from error
@@ -115,7 +115,7 @@ def _import(path: Path) -> ModuleType:
         raise PluginError(
             f"{path}: expected a readable Python file, got '{(error.strerror or '').lower()}'."
         ) from error
-    from harness.process_state import kept
+    from harness.process_state import preserved
 
     digest = hashlib.sha256(text).hexdigest()
     place = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()
@@ -129,7 +129,7 @@ def _import(path: Path) -> ModuleType:
     setattr(module, _HASH, digest)
     sys.modules[name] = module  # dataclasses and inspect look the module up while it is executed
     try:
-        with kept() as changed:
+        with preserved() as changed:
             exec(loader.source_to_code(text, str(path)), module.__dict__)  # noqa: S102  # running it is what a plugin is for
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         del sys.modules[name]

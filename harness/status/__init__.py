@@ -1,1 +1,1 @@
-"""What is known of a sweep, for people and for scripts: ranking, time left, next commands."""
+"""The state of a sweep, for people and for scripts: ranking, time left, next commands."""

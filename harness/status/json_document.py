@@ -1,14 +1,14 @@
-"""What `--json` prints: one document of what is known of a sweep, as docs/json.md promises it."""
+"""The document that `--json` prints. docs/json.md promises its keys."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.events import Failed, Finished
-from harness.status.next_commands import Step
-from harness.status.ranking import METRIC, Level, rank
+from harness.status.next_commands import NextCommand
+from harness.status.ranking import METRIC, RankedSetting, rank
 from harness.status.t_interval import CONFIDENCE, Mean
-from harness.status.time_left import UnderWay, epochs_done
+from harness.status.time_left import RunProgress, epochs_done
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
@@ -21,18 +21,18 @@ STATUSES = ("planned", "running", "finished", "failed", "diverged", "skipped", "
 
 def document(
     sweep: "Sweep",
-    steps: Sequence[Step],
+    next_commands: Sequence[NextCommand],
     *,
     driver: "Holder | None" = None,
-    running: Sequence[UnderWay] = (),
+    running: Sequence[RunProgress] = (),
     seconds_left: float | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return the document; `more` are the keys that one command has alone."""
+    """Return the document. `more` has the keys that only one command prints."""
     counts = sweep.counts()
-    levels = rank(sweep)
+    ranked = rank(sweep)
     by_key = {one.run.key: one for one in running}
-    chosen = {run.key for run in sweep.selected}
+    selected = {run.key for run in sweep.selected}
     return {
         "schema": SCHEMA,
         "sweep": sweep.grid.name,
@@ -43,29 +43,34 @@ def document(
         "seconds_left": seconds_left,
         "metric": METRIC,
         "confidence": CONFIDENCE,
-        "ranking": [_level(level, place, levels[0]) for place, level in enumerate(levels, 1)],
-        "next": [step.command for step in steps],
-        "runs": [{**_run(sweep, run, by_key.get(run.key)), "selected": run.key in chosen} for run in sweep.grid.runs],
+        "ranking": [_ranked(one, place, ranked[0]) for place, one in enumerate(ranked, 1)],
+        "next": [one.command for one in next_commands],
+        "runs": [{**_run(sweep, run, by_key.get(run.key)), "selected": run.key in selected} for run in sweep.grid.runs],
     }
 
 
-def _driver(one: "Holder") -> dict[str, Any]:
-    facts = {"host": one.host, "pid": one.pid, "since": one.started}
-    return {**facts, "heartbeat_age_s": max(one.age_s, 0.0), "expired": one.expired}
+def _driver(holder: "Holder") -> dict[str, Any]:
+    return {
+        "host": holder.host,
+        "pid": holder.pid,
+        "since": holder.started,
+        "heartbeat_age_s": max(holder.age_s, 0.0),
+        "expired": holder.expired,
+    }
 
 
-def _level(level: Level, place: int, best: Level) -> dict[str, Any]:
+def _ranked(one: RankedSetting, place: int, best: RankedSetting) -> dict[str, Any]:
     difference = None
-    if level.difference is not None:
-        told = level.difference.excludes_zero if level.difference.low is not None else None
-        difference = {"to": best.setting, **_mean(level.difference), "excludes_zero": told}
+    if one.difference is not None:
+        excludes_zero = one.difference.excludes_zero if one.difference.low is not None else None
+        difference = {"to": best.setting, **_mean(one.difference), "excludes_zero": excludes_zero}
     return {
         "rank": place,
-        "setting": level.setting,
-        "n_planned": level.n_planned,
-        "n_failed": level.n_failed,
-        "n_diverged": level.n_diverged,
-        **_mean(level.value),
+        "setting": one.setting,
+        "n_planned": one.n_planned,
+        "n_failed": one.n_failed,
+        "n_diverged": one.n_diverged,
+        **_mean(one.value),
         "difference": difference,
     }
 
@@ -76,7 +81,7 @@ def _mean(value: Mean | None) -> dict[str, Any]:
     return {"n": value.n, "mean": value.mean, "low": value.low, "high": value.high}
 
 
-def _run(sweep: "Sweep", run: "RunConfig", live: UnderWay | None) -> dict[str, Any]:
+def _run(sweep: "Sweep", run: "RunConfig", live: RunProgress | None) -> dict[str, Any]:
     end = sweep.ends.get(run.key)
     metrics = end.metrics if isinstance(end, Finished) else {}
     return {
@@ -98,7 +103,10 @@ def _run(sweep: "Sweep", run: "RunConfig", live: UnderWay | None) -> dict[str, A
 
 
 def to_text(found: Mapping[str, Any]) -> str:
-    """Return the document as JSON in ASCII, an item of a list per line. ValueError for what JSON cannot say (NaN)."""
+    """Return the document as ASCII JSON with one item of a list per line.
+
+    Raises ValueError for NaN and infinity, which JSON does not have.
+    """
     return "{\n" + ",\n".join(f"{json.dumps(key)}: {_value(value)}" for key, value in found.items()) + "\n}"
 
 

@@ -1,4 +1,4 @@
-"""`harness status`: what is known of a sweep at this moment, for a terminal or as a document."""
+"""The state of a sweep at this moment, for a terminal or as a JSON document: `harness status`."""
 
 import time
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.status import json_document, next_commands, summary
-from harness.status.time_left import UnderWay, seconds_left, under_way
+from harness.status import json_document, summary
+from harness.status.next_commands import NextCommand, after_status
+from harness.status.time_left import RunProgress, runs_in_progress, seconds_left
 from harness.storage import lease
 
 if TYPE_CHECKING:
@@ -18,45 +19,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep, who drives it, the runs under way, the seconds it still needs and the commands that come next."""
+    """A sweep, its driver, the runs in progress, the seconds that it still needs, and the next commands."""
 
     sweep: "Sweep"
     driver: lease.Holder | None
-    running: Sequence[UnderWay]
+    running: Sequence[RunProgress]
     seconds_left: float | None
-    steps: Sequence[next_commands.Step]
+    next_commands: Sequence[NextCommand]
 
 
 def look(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path]) -> Status:
-    """Find out the rest. Without a driver, what the journal has under way counts as interrupted.
+    """Return the status of a sweep. Without a driver, its runs in progress count as interrupted.
 
-    `grid_path` is None where the grid came through a pipe and was never run so: then no command can name it.
+    `grid_path` is None for a grid from a pipe that was never run: no command can name it.
     """
     driver = lease.holder(sweep.folder)
     if driver is None:
-        sweep.mark_interrupted("no driver is alive; the command of the sweep goes on")
+        sweep.mark_interrupted("no driver is alive; run the sweep again to continue")
     driven = driver is not None and not driver.expired
-    running = under_way(sweep, time.time_ns() // 1_000_000)
+    running = runs_in_progress(sweep, time.time_ns() // 1_000_000)
     left_s = seconds_left(sweep, running) if driven else None
-    return Status(
-        sweep, driver, running, left_s, next_commands.after_status(sweep, grid_path, out, plugins, driven=driven)
-    )
+    return Status(sweep, driver, running, left_s, after_status(sweep, grid_path, out, plugins, driven=driven))
 
 
 def show(console: "Console", found: Status, *, tracebacks: bool = False) -> None:
-    """Print it for a person."""
+    """Print the status for a person."""
     if found.driver is not None:
         summary.say(console, f"{'last driven' if found.driver.expired else 'driven'} by {found.driver}")
-    summary.show_under_way(console, found.running, found.seconds_left)
-    summary.show_outcome(console, found.sweep)
+    summary.show_running(console, found.running, found.seconds_left)
+    summary.show_results(console, found.sweep)
     for text in summary.tracebacks(found.sweep) if tracebacks else ():
         console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
-    summary.show_next(console, found.steps)
+    summary.show_next(console, found.next_commands)
 
 
 def to_text(found: Status) -> str:
-    """Return it as JSON."""
+    """Return the status as JSON."""
     known = json_document.document(
-        found.sweep, found.steps, driver=found.driver, running=found.running, seconds_left=found.seconds_left
+        found.sweep, found.next_commands, driver=found.driver, running=found.running, seconds_left=found.seconds_left
     )
     return json_document.to_text(known)

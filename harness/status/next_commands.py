@@ -1,4 +1,4 @@
-"""The commands that a sweep leads to, to be copied: run it on, try again, bring its store up to date, report."""
+"""The commands that the user may want to run next: continue, retry, sync the store, report."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,70 +13,69 @@ if TYPE_CHECKING:
     from harness.options import Options
     from harness.storage.sweep_state import Sweep
 
-GOES_ON = "the same command again goes on where this stopped"
+CONTINUE = "run the same command again to continue"
+RETRY = "run the same command with --retry failed to retry the failed runs"
 
 
-class Step(NamedTuple):
-    """A command, and other words for it where those are shorter."""
+class NextCommand(NamedTuple):
+    """A command, and a shorter description of it if there is one."""
 
     command: str
-    words: str = ""
+    description: str = ""
 
     def __str__(self) -> str:
-        return self.words or self.command
+        return self.description or self.command
 
 
-def after_run(sweep: "Sweep", options: "Options", *, interrupted: bool, lost: bool) -> list[Step]:
-    """Return what comes after `harness run`."""
-    steps = [Step(options.command, GOES_ON)] if interrupted else []
-    steps += _tracebacks(sweep, options.grid_path, options.plugins, options.out)
+def after_run(sweep: "Sweep", options: "Options", *, interrupted: bool, lost: bool) -> list[NextCommand]:
+    """Return the commands that follow `harness run`."""
+    found = [NextCommand(options.command, CONTINUE)] if interrupted else []
+    found += _tracebacks(sweep, options.grid_path, options.plugins, options.out)
     if n_bad(sweep):
-        steps.append(Step(retry(options.command), "the same command with --retry failed tries the failed runs again"))
+        found.append(NextCommand(with_retry(options.command), RETRY))
     if lost and options.grid_path is not None:
-        steps.append(Step(sync_command(options)))
-    if sweep.counts()["finished"] or n_bad(sweep):
-        steps.append(Step(last_command.report_command(sweep.grid.name, options.out, options.tracking_uri)))
-    return steps
+        sync = _grid_command("sync", options.grid_path, options.plugins, options.out, options.tracking_uri)
+        found.append(NextCommand(sync))
+    return found + _report(sweep, options.out, options.tracking_uri)
 
 
 def after_status(
     sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path], *, driven: bool
-) -> list[Step]:
-    """Return what comes after `harness status`; nothing that a living driver does anyway."""
-    command = former_command(sweep, grid_path, out) or _grid_command("run", grid_path, plugins, out, None)
-    steps = []
+) -> list[NextCommand]:
+    """Return the commands that follow `harness status`, without those that a living driver makes unnecessary."""
+    command = previous_command(sweep, grid_path, out) or _grid_command("run", grid_path, plugins, out, None)
+    found = []
     driven = driven or grid_path is None
     if not driven and any(sweep.status(run) != "skipped" for run in sweep.to_do(retry_failed=False)):
-        steps.append(Step(command))
-    steps += _tracebacks(sweep, grid_path, plugins, out)
+        found.append(NextCommand(command))
+    found += _tracebacks(sweep, grid_path, plugins, out)
     if not driven and n_bad(sweep):
-        steps.append(Step(retry(command)))
-    if sweep.counts()["finished"] or n_bad(sweep):
-        words = shlex.split(command)
-        uri = words[words.index("--tracking-uri") + 1] if "--tracking-uri" in words[:-1] else None
-        steps.append(Step(last_command.report_command(sweep.grid.name, out, uri)))
-    return steps
+        found.append(NextCommand(with_retry(command)))
+    return found + _report(sweep, out, _option(shlex.split(command), "--tracking-uri"))
 
 
-def former_command(sweep: "Sweep", grid_path: Path | None, out: Path) -> str | None:
-    """Return the command that the sweep was last run with, if it names grid and folder as they are named now."""
+def previous_command(sweep: "Sweep", grid_path: Path | None, out: Path) -> str | None:
+    """Return the command that last ran the sweep, if its grid and folder still have the same names."""
     known = last_command.read(sweep.folder)
     try:
         words = shlex.split(known.command) if known is not None else []
     except ValueError:
         return None
-    usable = words[:2] == ["harness", "run"] and str(grid_path) in words and "***" not in " ".join(words)
-    named = words[words.index("--out") + 1] if "--out" in words[:-1] else str(path_variable("HARNESS_OUT") or "results")
-    usable = usable and Path(named).absolute() == out.absolute()  # the folder may have been moved since
-    return without_words(shlex.join(words), "--json") if usable else None
+    if words[:2] != ["harness", "run"] or str(grid_path) not in words or "***" in " ".join(words):
+        return None
+    folder = _option(words, "--out") or str(path_variable("HARNESS_OUT") or "results")
+    if Path(folder).absolute() != out.absolute():  # the folder may have been moved since
+        return None
+    return without_words(shlex.join(words), "--json")
 
 
 def without_words(command: str, *words: str) -> str:
-    """Return a command without these options."""
+    """Return a command without these words."""
     return shlex.join(word for word in shlex.split(command) if word not in words)
 
 
-def retry(command: str) -> str:
+def with_retry(command: str) -> str:
+    """Return a command with `--retry failed`."""
     return command if "--retry" in command else f"{command} --retry failed"
 
 
@@ -86,16 +85,21 @@ def n_bad(sweep: "Sweep") -> int:
     return counts["failed"] + counts["diverged"]
 
 
-def sync_command(options: "Options") -> str:
-    """Return the command that brings a store that was away up to date."""
-    return _grid_command("sync", options.grid_path, options.plugins, options.out, options.tracking_uri)
+def _option(words: Sequence[str], name: str) -> str | None:
+    return words[words.index(name) + 1] if name in words[:-1] else None
 
 
-def _tracebacks(sweep: "Sweep", grid_path: Path | None, plugins: Sequence[Path], out: Path) -> list[Step]:
+def _report(sweep: "Sweep", out: Path, tracking_uri: str | None) -> list[NextCommand]:
+    if not sweep.counts()["finished"] and not n_bad(sweep):
+        return []
+    return [NextCommand(last_command.report_command(sweep.grid.name, out, tracking_uri))]
+
+
+def _tracebacks(sweep: "Sweep", grid_path: Path | None, plugins: Sequence[Path], out: Path) -> list[NextCommand]:
     if grid_path is None or not sweep.counts()["failed"]:
         return []
     command = _grid_command("status", grid_path, plugins, out, None) + " --tracebacks"
-    return [Step(command, f"{command} (in MLflow: error.txt of the run)")]
+    return [NextCommand(command, f"{command} (in MLflow: error.txt of the run)")]
 
 
 def _grid_command(
@@ -105,9 +109,6 @@ def _grid_command(
     command += [part for plugin in plugins for part in ("--plugin", str(plugin))]
     if out != Path("results"):
         command += ["--out", str(out)]
-    return _with_uri(command, tracking_uri)
-
-
-def _with_uri(command: list[str], tracking_uri: str | None) -> str:
-    uri = ["--tracking-uri", tracking_uri] if tracking_uri is not None else []
-    return without_passwords(shlex.join([*command, *uri]))
+    if tracking_uri is not None:
+        command += ["--tracking-uri", tracking_uri]
+    return without_passwords(shlex.join(command))

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live table on a terminal, plain lines elsewhere."""
+"""The display of a running sweep: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from abc import ABC, abstractmethod
@@ -16,9 +16,9 @@ from rich.text import Text
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, Diverged, EpochDone, Event, Failed, Finished, Interrupted, Record, Started
-from harness.status.next_commands import Step
-from harness.status.summary import cause, say, show_next, show_outcome
-from harness.status.time_left import look_at, seconds_left
+from harness.status.next_commands import NextCommand
+from harness.status.summary import cause, say, show_next, show_results
+from harness.status.time_left import run_progress, seconds_left
 from harness.units import duration
 from reports.contract.text import NAME, visible
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
 
 ECHO = 8
-"""So many columns stay free at the right: the terminal writes ^C there, and would start a line that nobody erases."""
+"""Columns that stay free at the right: the terminal echoes ^C there, which would otherwise leave a line."""
 
 
 class Progress(ABC):
-    """Follows a sweep: `start`, `show` each record, `finish`."""
+    """The display of a sweep: call `start`, `show` for each record, then `finish`."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -38,46 +38,48 @@ class Progress(ABC):
         self._notes: set[str] = set()
         self._causes: Counter[str] = Counter()
         self.sweep: Sweep | None = None
-        self.steps: Sequence[Step] = ()
+        self.next_commands: Sequence[NextCommand] = ()
 
     @abstractmethod
     def show(self, record: Record) -> None:
         """Show one record."""
 
     def start(self, sweep: "Sweep", runs: Sequence[RunConfig]) -> None:
-        """Say what is going to happen."""
+        """Print what is going to happen."""
         self.sweep = sweep
         self._runs = {run.key: run for run in runs}
         done = len(sweep.selected) - len(runs)
-        begun = sum(bool(run.key in sweep.attempts and sweep.attempts[run.key].epochs) for run in runs)
+        started = sum(bool(run.key in sweep.attempts and sweep.attempts[run.key].epochs) for run in runs)
         parts = [f"{sweep.grid.name}: {len(runs)} runs to do"]
-        parts += [f"{begun} of them begun before"] * bool(begun) + [f"{done} already done or skipped"] * bool(done)
+        parts += [f"{started} of them started before"] * bool(started) + [f"{done} already done or skipped"] * bool(
+            done
+        )
         self.say(", ".join(parts) + ".")
 
     def say(self, line: str) -> None:
-        """Print one line above whatever is live."""
+        """Print one line above the live table."""
         say(self.console, line)
 
     def note(self, text: str) -> None:
-        """Say something once, however many runs bring it."""
+        """Print a note once, however many runs send it."""
         if text not in self._notes:
             self._notes.add(text)
             self.say(f"note: {text}")
 
-    def close(self) -> None:  # noqa: B027 only what is live has something to close
-        """Give the terminal back, whatever happened."""
+    def close(self) -> None:  # noqa: B027 only the live table has something to close
+        """Release the terminal."""
 
-    def finish(self, sweep: "Sweep", tracking_lost: str | None, steps: Sequence[Step] = ()) -> None:
-        """Print what came of it, and what comes next; both stay known."""
+    def finish(self, sweep: "Sweep", tracking_lost: str | None, next_commands: Sequence[NextCommand] = ()) -> None:
+        """Print the results and the next commands, and keep both."""
         self.close()
-        self.sweep, self.steps = sweep, steps
-        show_outcome(self.console, sweep)
+        self.sweep, self.next_commands = sweep, next_commands
+        show_results(self.console, sweep)
         if tracking_lost:
-            self.say("The tracking store lacks some of these runs; they can be replayed from the journal.")
-        show_next(self.console, steps)
+            self.say("Some runs are missing from the tracking store. harness sync adds them from the journal.")
+        show_next(self.console, next_commands)
 
-    def _outcome(self, record: Record) -> str:
-        """Return what came of a run. One cause is told in full once; after that, how often it was seen."""
+    def _result(self, record: Record) -> str:
+        """Return the result of a run. The same cause of failure is printed in full once, and counted after that."""
         event = record.event
         if isinstance(event, Finished):
             return f": test −ELBO {event.metrics['test/neg_elbo']:.2f} in {duration(event.metrics['time/total_s'])}"
@@ -100,10 +102,10 @@ class PlainProgress(Progress):
     def show(self, record: Record) -> None:
         run = self._runs[record.run_key]
         if is_retrying(record.event):
-            self.say(f"crashed: {run.name}{self._outcome(record)}")
+            self.say(f"crashed: {run.name}{self._result(record)}")
         elif isinstance(record.event, TERMINAL):
             self._ended += 1
-            self.say(f"[{self._ended}/{len(self._runs)}] {record.event.kind}: {run.name}{self._outcome(record)}")
+            self.say(f"[{self._ended}/{len(self._runs)}] {record.event.kind}: {run.name}{self._result(record)}")
 
 
 @final
@@ -112,9 +114,9 @@ class LiveProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._running: dict[str, list[Record]] = {}  # its start, its first epoch since then, its latest
+        self._running: dict[str, list[Record]] = {}  # its start, its first and its latest epoch since then
         self._waiting: dict[str, RunConfig] = {}
-        self._look_again = 0.0
+        self._next_update = 0.0
         self._bar = Bar(
             TextColumn("runs"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.description}"), console=console
@@ -132,7 +134,7 @@ class LiveProgress(Progress):
         if isinstance(event, Started):
             self._running[key] = [record]
             self._waiting.pop(key, None)
-            self._look_again = 0.0
+            self._next_update = 0.0
         elif isinstance(event, EpochDone):
             seen = self._running[key]
             seen[2:] = [record] if len(seen) > 1 else [record, record]
@@ -145,15 +147,15 @@ class LiveProgress(Progress):
                 self._bar.advance(self._task)
             if not isinstance(event, Finished):
                 kind = "crashed" if is_retrying(event) else event.kind
-                self.say(f"{kind}: {self._runs[key].name}{self._outcome(record)}")
+                self.say(f"{kind}: {self._runs[key].name}{self._result(record)}")
         is_between_runs = isinstance(event, TERMINAL) and bool(self._waiting)
-        if (begun := time.monotonic()) >= self._look_again and not is_between_runs:
+        if (now := time.monotonic()) >= self._next_update and not is_between_runs:
             self._bar.update(self._task, description=self.remaining(time.time_ns() // 1_000_000))
-            self._look_again = begun + max(1.0, 50 * (time.monotonic() - begun))  # a large sweep takes a while
+            self._next_update = now + max(1.0, 50 * (time.monotonic() - now))  # slow for a large sweep
 
     def remaining(self, now_ms: int) -> str:
-        """Return the time left as text: nothing is said before there is something to judge by."""
-        running = [look_at(self._runs[key], records, now_ms) for key, records in self._running.items()]
+        """Return the time left as text, or … while nothing was measured yet."""
+        running = [run_progress(self._runs[key], records, now_ms) for key, records in self._running.items()]
         left_s = seconds_left(self.sweep, running, self._waiting.values()) if self.sweep is not None else None
         return "…" if left_s is None else f"about {duration(left_s)} left"
 
@@ -171,7 +173,7 @@ class LiveProgress(Progress):
             event = latest[-1].event if latest else None
             if isinstance(event, EpochDone):
                 shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in ("train/loss", "val/loss")]
-                here = look_at(run, [started, *latest], latest[-1].time_ms)
+                here = run_progress(run, [started, *latest], latest[-1].time_ms)
                 left = "…" if here.left_s is None else duration(here.left_s)
                 table.add_row(Text(visible(run.name, NAME)), f"{event.epoch}/{run.training.epochs}", *shown, left)
             else:
@@ -182,5 +184,5 @@ class LiveProgress(Progress):
 
 
 def is_retrying(event: Event) -> bool:
-    """Return whether a run has crashed and is going to be tried again: it has not come to its end."""
+    """Return whether a run has crashed and will be retried, so that it has not ended."""
     return isinstance(event, Interrupted) and event.retrying

@@ -1,6 +1,6 @@
-"""What a sweep has come to, for a reader of a terminal: the ranking, the counts, what failed, what comes next.
+"""The results of a sweep for a terminal: the ranking, the counts, the failures and the next commands.
 
-Everything fits the width of the console, at least 60 columns: labels fold, numbers do not.
+Everything fits a console of 60 columns or more. Labels are folded, numbers are not.
 """
 
 import re
@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.events import Failed
-from harness.status.next_commands import Step
-from harness.status.ranking import Level, notes, rank
+from harness.status.next_commands import NextCommand
+from harness.status.ranking import RankedSetting, notes, rank
 from harness.status.t_interval import Mean
-from harness.status.time_left import UnderWay
+from harness.status.time_left import RunProgress
 from harness.units import duration
 from reports.contract.text import NAME, visible, visible_lines
 
@@ -24,64 +24,65 @@ if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
 
 SHOWN = 20
-"""At most so many rows of a table and groups of failures are shown."""
+"""The largest number of rows of a table, and of groups of failures, that are shown."""
 
 _STEP = re.compile(r" \(step \d+, epoch \d+\)| at step \d+ \(epoch \d+\)| after epoch \d+$")
 
 NARROW = 72
-"""In fewer columns the numbers stand closer together, for the sake of the labels."""
+"""In a console with fewer columns, the numbers stand closer together to leave room for the labels."""
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is, however long: it may be copied or searched for."""
+    """Print a line without folding it, so that it can be copied and searched."""
     console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
 
-def note(console: Console, line: str) -> None:
-    """Print a sentence, folded at the width of the console."""
+def say_folded(console: Console, line: str) -> None:
+    """Print a sentence, folded to the width of the console."""
     console.print(visible(line), highlight=False, markup=False)
 
 
-def show_outcome(console: Console, sweep: "Sweep") -> None:
-    """Print the ranking, if a run has finished, the counts, and what failed or was cut short."""
-    levels = rank(sweep)
-    if any(level.value is not None for level in levels):
-        shown = [level for level in levels if level.is_tried][:SHOWN]
-        console.print(table(shown, of_one=len(levels) == 1, narrow=console.width < NARROW))
-        for line in notes(shown, levels):
-            note(console, line)
+def show_results(console: Console, sweep: "Sweep") -> None:
+    """Print the ranking if a run has finished, the counts, and the runs that failed or were interrupted."""
+    ranked = rank(sweep)
+    if any(one.value is not None for one in ranked):
+        shown = [one for one in ranked if one.is_tried][:SHOWN]
+        console.print(table(shown, of_one=len(ranked) == 1, narrow=console.width < NARROW))
+        for line in notes(shown, ranked):
+            say_folded(console, line)
     say(console, ", ".join(f"{n} {status}" for status, n in sweep.counts().most_common()) + ".")
-    reasons = not_finished(sweep)
+    reasons = unfinished(sweep)
     for line in reasons[:SHOWN]:
         say(console, line)
     if len(reasons) > SHOWN:
-        say(console, f"… and {len(reasons) - SHOWN} more: --json and the report have all.")
+        say(console, f"… and {len(reasons) - SHOWN} more: --json and the report list all.")
 
 
-def show_next(console: Console, steps: Sequence[Step]) -> None:
-    for step in steps:
-        say(console, f"next: {step}")
+def show_next(console: Console, next_commands: Sequence[NextCommand]) -> None:
+    """Print the commands that the user may want to run next."""
+    for command in next_commands:
+        say(console, f"next: {command}")
 
 
-def table(levels: Sequence[Level], *, of_one: bool = False, narrow: bool = False) -> Table:
-    """Return the ranking: mean, half-width of its interval, runs finished of those planned, difference to the best."""
+def table(ranked: Sequence[RankedSetting], *, of_one: bool = False, narrow: bool = False) -> Table:
+    """Return the ranking: mean, half-width of its interval, finished of planned runs, difference to the best."""
     title = "test −ELBO, nats per image (lower is better)"
     found = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0 if narrow else 1))
     found.add_column("setting", overflow="fold")
     titles = ["mean", "± 95 %", "seeds"] + ["vs best", "± 95 %", ""] * (not of_one)
     for title in titles:
         found.add_column(title, justify="right", no_wrap=True)
-    for index, level in enumerate(levels):
-        difference = _difference(level.difference, "best" if index == 0 else "–")
-        cells = [*_mean(level.value), f"{level.value.n if level.value else 0}/{level.n_planned}"]
-        found.add_row(_setting(level), *cells, *([] if of_one else difference))
+    for index, one in enumerate(ranked):
+        difference = _difference(one.difference, "best" if index == 0 else "–")
+        cells = [*_mean(one.value), f"{one.value.n if one.value else 0}/{one.n_planned}"]
+        found.add_row(_setting(one), *cells, *([] if of_one else difference))
     return found
 
 
-def _setting(level: Level) -> Text:
-    parts = {"failed": level.n_failed, "diverged": level.n_diverged}
+def _setting(one: RankedSetting) -> Text:
+    parts = {"failed": one.n_failed, "diverged": one.n_diverged}
     bad = ", ".join(f"{n} {status}" for status, n in parts.items() if n)
-    return Text(visible(level.setting, NAME) + (f"\n  {bad}" if bad else ""))
+    return Text(visible(one.setting, NAME) + (f"\n  {bad}" if bad else ""))
 
 
 def _mean(value: Mean | None) -> tuple[str, str]:
@@ -92,18 +93,18 @@ def _half(value: Mean) -> str:
     return "–" if value.half is None else f"{value.half:.2f}"
 
 
-def _difference(value: Mean | None, without: str) -> tuple[str, str, str]:
+def _difference(value: Mean | None, placeholder: str) -> tuple[str, str, str]:
     if value is None:
-        return without, "", ""
+        return placeholder, "", ""
     return f"{value.mean:+.2f}", _half(value), "?" * (value.half is not None and not value.excludes_zero)
 
 
-def show_under_way(console: Console, running: Sequence[UnderWay], left_s: float | None) -> None:
-    """Print the runs under way, and how much time the sweep still needs; nothing where none is."""
+def show_running(console: Console, running: Sequence[RunProgress], left_s: float | None) -> None:
+    """Print the runs in progress and the time that the sweep still needs, or nothing if no run is in progress."""
     if not running:
         return
     found = Table(box=None, pad_edge=False)
-    found.add_column("under way", overflow="fold")
+    found.add_column("in progress", overflow="fold")
     for title in ("epoch", "started", "last epoch", "left"):
         found.add_column(title, justify="right", no_wrap=True)
     for one in running[:SHOWN]:
@@ -114,26 +115,26 @@ def show_under_way(console: Console, running: Sequence[UnderWay], left_s: float 
         found.add_row(Text(visible(one.run.name, NAME)), f"{one.epoch}/{one.run.n_epochs}", *ages, left)
     console.print(found)
     if len(running) > SHOWN:
-        say(console, f"… and {len(running) - SHOWN} more under way.")
+        say(console, f"… and {len(running) - SHOWN} more in progress.")
     if left_s is not None:
-        say(console, f"The whole sweep needs about {duration(left_s)} more, at {len(running)} runs at once.")
+        say(console, f"The whole sweep needs about {duration(left_s)} more with {len(running)} runs at a time.")
 
 
-def not_finished(sweep: "Sweep") -> list[str]:
-    """Return one line per reason for which runs failed, diverged or were skipped, with the runs it befell."""
-    befell: dict[tuple[str, str], list[str]] = defaultdict(list)
+def unfinished(sweep: "Sweep") -> list[str]:
+    """Return one line per reason why runs failed, diverged, were skipped or were interrupted, with a run's name."""
+    names_by_reason: dict[tuple[str, str], list[str]] = defaultdict(list)
     errors: dict[tuple[str, str], str] = {}
     for run in sweep.grid.runs:
         if (status := sweep.status(run)) in ("failed", "diverged", "skipped", "interrupted"):
             error = getattr(sweep.ends[run.key], "error", "")
-            befell[status, cause(error)].append(run.name)
+            names_by_reason[status, cause(error)].append(run.name)
             errors.setdefault((status, cause(error)), error)
-    more = {why: f" and {len(names) - 1} more" if len(names) > 1 else "" for why, names in befell.items()}
-    return [f"{why[0]}: {errors[why]} ({names[0]}{more[why]})" for why, names in befell.items()]
+    more = {key: f" and {len(names) - 1} more" if len(names) > 1 else "" for key, names in names_by_reason.items()}
+    return [f"{key[0]}: {errors[key]} ({names[0]}{more[key]})" for key, names in names_by_reason.items()]
 
 
 def cause(error: str) -> str:
-    """Return an error without the step at which it came: runs that fail alike have one cause."""
+    """Return an error without its step and epoch, so that runs that fail alike have the same cause."""
     return _STEP.sub("", error)
 
 

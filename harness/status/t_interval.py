@@ -1,6 +1,6 @@
-"""Student's t interval of a mean without SciPy, whose import takes longer than all else that a terminal waits for.
+"""Student's t interval of a mean without SciPy, which would take longer to import than everything else here.
 
-`tests/status/test_ranking.py` holds it against `reports.statistics.t_interval`.
+`tests/status/test_ranking.py` compares it with `reports.statistics.t_interval`.
 """
 
 import math
@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean of n values, and the ends of its interval: None where n is 1."""
+    """The mean of n values and the ends of its interval, which are None where n is 1."""
 
     n: int
     mean: float
@@ -30,8 +30,8 @@ class Mean:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def mean_of(values: Sequence[float]) -> Mean | None:
-    """Return the mean of finite values with its t interval; None of nothing."""
+def mean_with_interval(values: Sequence[float]) -> Mean | None:
+    """Return the mean of finite values with its t interval, or None if there are no values."""
     n = len(values)
     if n == 0:
         return None
@@ -39,24 +39,27 @@ def mean_of(values: Sequence[float]) -> Mean | None:
     if n == 1:
         return Mean(1, mean, None, None)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = t_factor(n - 1) * deviation / math.sqrt(n)
+    half = t_quantile(n - 1) * deviation / math.sqrt(n)
     return Mean(n, mean, mean - half, mean + half)
 
 
 @lru_cache
-def t_factor(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """Return t with P(|T| <= t) = `confidence`, by Newton's method: from the left, so that it cannot overshoot."""
+def t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
+    """Return t with P(|T| <= t) = `confidence`, by Newton's method from below, which cannot overshoot."""
     log_peak = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
     t, step = 0.0, 1.0
     while step > 1e-14 * t:
         density = math.exp(log_peak - (freedom + 1) / 2 * math.log1p(t * t / freedom))
-        step = (confidence - within(t, freedom)) / (2 * density)
+        step = (confidence - t_probability(t, freedom)) / (2 * density)
         t += step
     return t
 
 
-def within(t: float, freedom: int) -> float:
-    """Return P(|T| <= t), a sum for whole degrees of freedom. Abramowitz and Stegun (1964), 26.7.3 and 26.7.4."""
+def t_probability(t: float, freedom: int) -> float:
+    """Return P(|T| <= t) as a sum, for an integer number of degrees of freedom.
+
+    Source: Abramowitz and Stegun (1964), eqs. 26.7.3 and 26.7.4.
+    """
     angle = math.atan(t / math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = freedom % 2

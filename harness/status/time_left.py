@@ -1,4 +1,4 @@
-"""The runs under way: how far they are, and how much time they and the rest of their sweep still need."""
+"""The progress of the runs, and an estimate of the time that they and the rest of their sweep still need."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
 
 
-USUAL_POWER = 0.7
-"""How seconds grow with a forecast, as long as one setting alone was measured."""
+DEFAULT_POWER = 0.7
+"""The power of the forecast that seconds grow with, as long as only one setting was measured."""
 
 
 @dataclass(frozen=True)
-class UnderWay:
-    """One run that is being computed. Times are seconds until now; None where there was no epoch since the start.
+class RunProgress:
+    """The progress of one running run. Times are seconds until now, or None before the first epoch since the start.
 
-    `epoch_s` is what an epoch takes, known from the second one on: the first one also pays for what is made once.
+    `epoch_s` is the time of an epoch, known from the second one on, since the first one includes the setup.
     """
 
     run: "RunConfig"
@@ -32,28 +32,28 @@ class UnderWay:
 
     @property
     def left_s(self) -> float | None:
-        """The seconds until its last epoch; the final evaluation comes after that."""
+        """The seconds until the end of its last epoch, without the final evaluation."""
         if self.epoch_s is None or self.since_epoch_s is None:
             return None
         return max(0.0, self.epoch_s * (self.run.n_epochs - self.epoch) - self.since_epoch_s)
 
 
-def under_way(sweep: "Sweep", now_ms: int) -> list[UnderWay]:
-    """Return the runs under way, in the order of the grid."""
+def runs_in_progress(sweep: "Sweep", now_ms: int) -> list[RunProgress]:
+    """Return the runs in progress, in the order of the grid."""
     live = set(sweep.active_keys())
-    return [look_at(run, sweep.attempts[run.key].records, now_ms) for run in sweep.grid.runs if run.key in live]
+    return [run_progress(run, sweep.attempts[run.key].records, now_ms) for run in sweep.grid.runs if run.key in live]
 
 
-def look_at(run: "RunConfig", records: Sequence[Record], now_ms: int) -> UnderWay:
-    """Return how far a run is by its records, of which the first and the newest epoch since its start are enough."""
+def run_progress(run: "RunConfig", records: Sequence[Record], now_ms: int) -> RunProgress:
+    """Return the progress of a run. Its start, and its first and latest epoch since then, are enough as records."""
     starts = [index for index, record in enumerate(records) if isinstance(record.event, Started)]
     started, *since = records[starts[-1] if starts else 0 :]
     epochs = [record for record in since if isinstance(record.event, EpochDone)]
     done = max((record.event.epoch for record in records if isinstance(record.event, EpochDone)), default=0)
     since_start_s = (now_ms - started.time_ms) / 1e3
     if not epochs:
-        return UnderWay(run, done, since_start_s, None, None)
-    return UnderWay(run, done, since_start_s, (now_ms - epochs[-1].time_ms) / 1e3, _epoch_s(epochs[0], epochs[-1]))
+        return RunProgress(run, done, since_start_s, None, None)
+    return RunProgress(run, done, since_start_s, (now_ms - epochs[-1].time_ms) / 1e3, _epoch_s(epochs[0], epochs[-1]))
 
 
 def _epoch_s(first: Record, latest: Record) -> float | None:
@@ -63,7 +63,7 @@ def _epoch_s(first: Record, latest: Record) -> float | None:
 
 
 def epochs_done(sweep: "Sweep", run: "RunConfig") -> int | None:
-    """Return how many epochs of a run are done; None where that is not kept: it failed or diverged."""
+    """Return how many epochs of a run are done, or None for failed, diverged and skipped runs."""
     if isinstance(end := sweep.ends.get(run.key), Finished):
         return run.n_epochs
     if run.key in sweep.attempts:
@@ -72,34 +72,34 @@ def epochs_done(sweep: "Sweep", run: "RunConfig") -> int | None:
 
 
 def seconds_left(
-    sweep: "Sweep", running: Sequence[UnderWay], waiting: Iterable["RunConfig"] | None = None
+    sweep: "Sweep", running: Sequence[RunProgress], waiting: Iterable["RunConfig"] | None = None
 ) -> float | None:
-    """Return about how many seconds a driven sweep needs, if it goes on at as many runs at once as now.
+    """Return about how many more seconds a driven sweep needs if it keeps its number of concurrent runs.
 
-    A run needs for each epoch what finished runs of its setting took, else what those under way take and what others
-    took besides, else what other settings took, by their forecasts. None where there is nothing to judge by.
+    The time of an epoch is that of finished runs of the same setting, else that of its runs in progress corrected by
+    other settings, else that of other settings in proportion to the forecasts. None if nothing was measured yet.
     """
     if not running:
         return None
     if waiting is None:
         waiting = [run for run in sweep.to_do(retry_failed=False) if sweep.status(run) not in ("running", "skipped")]
     finished = _finished_epoch_s(sweep)
-    present = _present_epoch_s(running)
-    if not finished and not present:
+    current = _current_epoch_s(running)
+    if not finished and not current:
         return None
     if finished:
-        others = Usual(finished, sweep.epoch_costs)
-        present = {label: max(s, (s * others.epoch_s(label) ** 2) ** (1 / 3)) for label, s in present.items()}
-    usual = Usual(present | finished, sweep.epoch_costs)
-    left = [_left_s(one, usual.epoch_s(one.run.label)) for one in running]
-    rest = sum(usual.epoch_s(run.label) * (run.n_epochs - (epochs_done(sweep, run) or 0)) for run in waiting)
+        others = EpochSeconds(finished, sweep.epoch_costs)
+        current = {label: max(s, (s * others.epoch_s(label) ** 2) ** (1 / 3)) for label, s in current.items()}
+    expected = EpochSeconds(current | finished, sweep.epoch_costs)
+    left = [_left_s(one, expected.epoch_s(one.run.label)) for one in running]
+    rest = sum(expected.epoch_s(run.label) * (run.n_epochs - (epochs_done(sweep, run) or 0)) for run in waiting)
     return max((sum(left) + rest) / len(running) if rest else 0.0, *left)
 
 
 def _finished_epoch_s(sweep: "Sweep") -> dict[str, float]:
-    """Return what the median finished run of each setting took for an epoch, its evaluation included.
+    """Return the median time of an epoch of each setting's finished runs, including the evaluation.
 
-    Of a run that was cut short, whose time between start and end is not all its own, the training alone counts.
+    For a run that was interrupted, only the training counts: it did not run all the time between its start and end.
     """
     taken: dict[str, list[float]] = defaultdict(list)
     for run in sweep.grid.runs:
@@ -112,8 +112,8 @@ def _finished_epoch_s(sweep: "Sweep") -> dict[str, float]:
     return {label: median(values) for label, values in taken.items()}
 
 
-def _present_epoch_s(running: Sequence[UnderWay]) -> dict[str, float]:
-    """Return the pace of the runs under way of each setting: without the evaluation, which is still to come."""
+def _current_epoch_s(running: Sequence[RunProgress]) -> dict[str, float]:
+    """Return the median time of an epoch of each setting's runs in progress, without the final evaluation."""
     taken: dict[str, list[float]] = defaultdict(list)
     for one in running:
         if one.epoch_s is not None:
@@ -121,38 +121,37 @@ def _present_epoch_s(running: Sequence[UnderWay]) -> dict[str, float]:
     return {label: median(values) for label, values in taken.items()}
 
 
-def _left_s(one: UnderWay, usual_s: float) -> float:
-    """Return the seconds that a run under way needs: its epochs at its own pace, and what is usual besides."""
+def _left_s(one: RunProgress, expected_s: float) -> float:
+    """Return the seconds that a run still needs: its epochs at its own speed, and the expected time for the rest."""
     if one.epoch_s is not None and one.left_s is not None:
-        return one.left_s + max(0.0, usual_s - one.epoch_s) * one.run.n_epochs
+        return one.left_s + max(0.0, expected_s - one.epoch_s) * one.run.n_epochs
     since_s = one.since_start_s if one.since_epoch_s is None else one.since_epoch_s
-    return max(0.0, usual_s * (one.run.n_epochs - one.epoch) - since_s)
+    return max(0.0, expected_s * (one.run.n_epochs - one.epoch) - since_s)
 
 
-class Usual:
-    """The seconds of an epoch of each setting: as measured, else by what its forecast is to that of the measured ones.
+class EpochSeconds:
+    """The seconds of an epoch of each setting: as measured, else predicted from its forecast.
 
-    Forecasts count multiply-adds, which small models pay for less than in proportion: the seconds grow with a power
-    of them, which is taken from the settings that were measured.
+    Forecasts count multiply-adds. Seconds grow with a power of them, which is fitted to the measured settings.
     """
 
-    def __init__(self, known: Mapping[str, float], costs: Mapping[str, float]) -> None:
-        self._known = known
+    def __init__(self, measured: Mapping[str, float], costs: Mapping[str, float]) -> None:
+        self._measured = measured
         self._costs = {label: cost for label, cost in costs.items() if cost > 0}
-        points = [(log(self._costs[label]), log(s)) for label, s in known.items() if label in self._costs and s > 0]
+        points = [(log(self._costs[label]), log(s)) for label, s in measured.items() if label in self._costs and s > 0]
         self._centre = tuple(sum(values) / len(points) for values in zip(*points, strict=True))
         spread = sum((x - self._centre[0]) ** 2 for x, _ in points)
         slope = sum((x - self._centre[0]) * (y - self._centre[1]) for x, y in points)
-        self._power = min(max(slope / spread, 0.0), 1.0) if spread > 0.01 else USUAL_POWER
+        self._power = min(max(slope / spread, 0.0), 1.0) if spread > 0.01 else DEFAULT_POWER
 
     def epoch_s(self, label: str) -> float:
-        if label in self._known:
-            return self._known[label]
+        if label in self._measured:
+            return self._measured[label]
         if label not in self._costs or not self._centre:
-            return median(list(self._known.values()))
+            return median(list(self._measured.values()))
         return exp(self._centre[1] + self._power * (log(self._costs[label]) - self._centre[0]))
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the middle value, of two the larger."""
+    """Return the middle value, the larger one of two."""
     return sorted(values)[len(values) // 2]

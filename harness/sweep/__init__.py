@@ -1,1 +1,1 @@
-"""The driver of a sweep: it runs what is to do, and brings each event to journal, store and terminal."""
+"""Running a sweep: its start and end, the driver, the thread that writes the store, and the replay of a journal."""

@@ -1,4 +1,4 @@
-"""What a store lacks of a sweep, from the journal: at the start of a sweep, after an outage, and by `harness sync`."""
+"""The replay of the journal into a store: when a sweep starts, after an outage, and by `harness sync`."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.events import TERMINAL, Image, Record, Weights, is_cut_short
 from harness.grid.load import Grid
-from harness.status.note import outcome
+from harness.status.store_summary import summarize
 from harness.storage import checksummed_file, last_command
 from harness.storage.attempt import Attempt, add_record
 from harness.storage.journal import Journal, JournalError
@@ -29,26 +29,26 @@ def open_store(
     options: "Options",
     *,
     thorough: bool = False,
-    beat: Callable[[], None] = lambda: None,
+    on_activity: Callable[[], None] = lambda: None,
 ) -> int:
-    """Open the sweep in the store and replay what the journal has and the store has not. Return the number replayed.
+    """Open the sweep in the store and replay the runs that it lacks. Return their number.
 
-    `thorough`: look at every run in the store, also if the last sweep there closed and nothing has happened since.
-    `beat` is called after each run that was replayed.
+    `thorough`: check every run in the store, even if the last sweep closed there and nothing has happened since.
+    `on_activity` is called after each replayed run.
     """
-    return _open(tracker, sweep, last_command.current(sweep, options), thorough=thorough, beat=beat)
+    return _open(tracker, sweep, last_command.current(sweep, options), thorough=thorough, on_activity=on_activity)
 
 
 def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
-    """Replay whatever the store lacks, and close the sweep there. Return the number of runs replayed.
+    """Replay the runs that the store lacks, and close the sweep there. Return their number.
 
-    The store gets what the sweep was run with; where nobody knows that any more, what the store has of it stays.
+    The command that last ran the sweep is stored too. If it is no longer known, the store keeps the one it has.
     """
     made_with = last_command.read(sweep.folder)
     replayed = _open(tracker, sweep, made_with, thorough=True)
     counts = sweep.counts()
     status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
-    tracker.close_sweep(status, counts, sweep.ended_spans(), outcome(sweep, made_with, is_over=True))
+    tracker.close_sweep(status, counts, sweep.ended_spans(), summarize(sweep, made_with, is_over=True))
     return replayed
 
 
@@ -58,27 +58,28 @@ def _open(
     made_with: LastCommand | None,
     *,
     thorough: bool,
-    beat: Callable[[], None] = lambda: None,
+    on_activity: Callable[[], None] = lambda: None,
 ) -> int:
     grid = sweep.grid
-    tags, files = {"harness.question": grid.question}, {"grid.yaml": grid.text, "plan.json": json.dumps(plan(grid))}
+    tags = {"harness.question": grid.question}
+    files = {"grid.yaml": grid.text, "plan.json": json.dumps(planned_runs(grid))}
     if made_with is not None:
         tags["harness.command"] = made_with.command
         files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
-    if labels := basket(grid):
+    if labels := basket_labels(grid):
         files["basket.json"] = json.dumps(labels)
-    note = outcome(sweep, made_with, is_over=False).note
+    note = summarize(sweep, made_with, is_over=False).note
     sweep_id = _sweep_id(sweep.folder)
     tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
     missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.active_keys()))
     if missing:
         for _ in _replayed(tracker, sweep, missing):
-            beat()
+            on_activity()
     return len(missing)
 
 
 def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator[str]:
-    """Write the newest attempts at some runs again, one after the other, so that few are held at once; yield keys."""
+    """Write the newest attempts of the missing runs one by one, so that few are in memory; yield their keys."""
     newest: dict[str, Attempt] = {}
     written: dict[str, int] = {}
     journal = Journal(sweep.folder)
@@ -89,7 +90,7 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
         attempt = add_record(with_content(record, journal), newest)
         if attempt.begun_ms != sweep.spans[key].begun_ms or not isinstance(record.event, TERMINAL):
             continue
-        tracker.write([each for each in attempt.records[written.get(key, 0) :] if not is_lost(each)], attempt)
+        tracker.write([each for each in attempt.records[written.get(key, 0) :] if not has_lost_content(each)], attempt)
         written[key] = len(attempt.records)
         if record.time_ms == sweep.spans[key].last_ms and not is_cut_short(record.event):
             del newest[key]
@@ -97,7 +98,7 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
 
 
 def with_content(record: Record, journal: Journal) -> Record:
-    """Return a record that was read without its picture or weights with them, unless they are lost."""
+    """Return a record with its picture or weights, which are read from their files. Lost ones stay empty."""
     if isinstance(weights := record.event, Weights):
         content = WeightFiles(journal.folder).read(record.run_key, weights.sha256)
         return replace(record, event=replace(weights, content=content or b""))
@@ -106,26 +107,23 @@ def with_content(record: Record, journal: Journal) -> Record:
     return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
 
 
-def is_lost(record: Record) -> bool:
-    """Return whether a record has lost its picture or weights.
-
-    The store does without; their checksum there tells the reader.
-    """
+def has_lost_content(record: Record) -> bool:
+    """Return whether a record has lost its picture or weights. The store does not get such a record."""
     event = record.event
     return (isinstance(event, Image) and not event.png) or (isinstance(event, Weights) and not event.content)
 
 
 def with_weights(records: Sequence[Record], attempt: Attempt, journal: Journal) -> tuple[list[Record], Attempt]:
-    """Return records of an attempt with the weights that the driver has put aside, and the attempt with the same."""
-    mine = {id(each): with_content(each, journal) for each in records if isinstance(each.event, Weights)}
-    if not mine:
+    """Return records of an attempt, and the attempt, with the weights that the driver has moved to a file."""
+    loaded = {id(each): with_content(each, journal) for each in records if isinstance(each.event, Weights)}
+    if not loaded:
         return list(records), attempt
-    whole = Attempt([mine.get(id(each), each) for each in list(attempt.records)])
-    return [found for each in records if not is_lost(found := mine.get(id(each), each))], whole
+    whole = Attempt([loaded.get(id(each), each) for each in list(attempt.records)])
+    return [found for each in records if not has_lost_content(found := loaded.get(id(each), each))], whole
 
 
-def plan(grid: Grid) -> list[dict[str, Any]]:
-    """Return what every planned run is, so that a report sees the missing ones."""
+def planned_runs(grid: Grid) -> list[dict[str, Any]]:
+    """Return a description of every planned run, so that a report sees which are missing."""
     return [
         {
             "run_key": run.key,
@@ -141,22 +139,22 @@ def plan(grid: Grid) -> list[dict[str, Any]]:
     ]
 
 
-def basket(grid: Grid) -> dict[str, str]:
-    """Return the labels of the diagnostics' basket, which all runs share, by their names among the metrics."""
+def basket_labels(grid: Grid) -> dict[str, str]:
+    """Return the labels of the diagnostics' basket, which all runs share, by their names in the metrics."""
     found = grid.runs[0].diagnostics if grid.runs else None
     return dict(zip(found.metric_names, (one.label for one in found.basket), strict=True)) if found else {}
 
 
 def _sweep_id(folder: Path) -> str:
-    """Return the identity of the sweep in this folder: made once, kept beside the journal.
+    """Return the identity of the sweep in this folder, which is created once and kept beside the journal.
 
-    Raises JournalError if it is damaged: with another one, the store would get every run a second time.
+    Raises JournalError if it is damaged: with a new one, the store would get every run a second time.
     """
     path = folder / "sweep_id"
     if not path.exists():
         checksummed_file.write(path, uuid.uuid4().hex.encode())
     content = path.read_bytes()
-    if re.fullmatch(rb"[0-9a-f]{32}", content):  # of a version that did not seal it
+    if re.fullmatch(rb"[0-9a-f]{32}", content):  # written before it had a checksum
         return content.decode()
     try:
         return checksummed_file.verify(content, str(path)).decode()

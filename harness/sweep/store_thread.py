@@ -1,6 +1,6 @@
-"""The tracking store as a sweep sees it: opened before the first run, written by a thread of its own, closed last.
+"""The writer of the tracking store: opened before the first run, writing in a thread of its own, closed last.
 
-The journal has every record before it comes here, so what the store loses can be replayed.
+The journal has every record first, so records that the store loses can be replayed.
 """
 
 import time
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from harness.events import Record
 from harness.execution.deadlines import call_with_deadline
-from harness.status.note import Outcome, outcome
 from harness.status.progress import Progress
+from harness.status.store_summary import StoreSummary, summarize
 from harness.storage import last_command
 from harness.storage.attempt import Attempt
 from harness.storage.journal import Journal
@@ -26,36 +26,36 @@ if TYPE_CHECKING:
     from harness.storage.sweep_state import Span, Sweep
     from harness.tracking import Tracker
 
-PATIENCE_S = 300.0
-"""A store that has finished nothing for so long counts as lost. Most say so themselves, in seconds."""
-LOOK_EVERY_S = 1.0
-"""How often the thread, where it has nothing to write, asks whether the machine's state is due."""
-QUEUED = 256
-"""At most so many records wait for the store; then the driver waits too, so that its memory is bounded."""
+TIMEOUT_S = 300.0
+"""A store without any activity for so long counts as lost. Most stores fail by themselves within seconds."""
+IDLE_S = 1.0
+"""How often an idle thread checks whether the system metrics are due."""
+MAX_QUEUED = 256
+"""The largest number of records that wait for the store. After that the driver waits, so that memory is bounded."""
 
 
-class _Item(NamedTuple):
+class _Queued(NamedTuple):
     record: Record
     attempt: Attempt
 
 
-class Store:
-    """Hands records to a thread that writes them, so that neither driver nor workers wait for a database.
+class StoreThread:
+    """A thread that writes records to the tracking store, so that neither driver nor workers wait for a database.
 
-    What has gathered while the thread was writing is written together: a short run in a handful of calls. Once the
-    store fails, or is silent for PATIENCE_S, the sweep goes on from the journal alone and says so once; at the end the
-    store is tried once more. Any other exception of the thread is raised in the driver, at its next call. Leaving the
-    context writes what is queued, unless Ctrl-C leaves it. The driver hears Ctrl-C in all that waits for the store.
+    Records that are queued while the thread writes are written together: a short run takes a handful of calls. If the
+    store fails or is silent for TIMEOUT_S, the sweep continues with the journal alone and says so once. At the end the
+    store is tried once more. Any other exception of the thread is raised in the driver at its next call. Leaving the
+    context writes what is queued, except after Ctrl-C. Ctrl-C works while the driver waits for the store.
     """
 
     def __init__(self, connect: Callable[[], "Tracker"], progress: Progress) -> None:
         self._connect, self._progress = connect, progress
         self._opened: tuple[Sweep, Options] | None = None
-        self._queue: Queue[_Item | None] = Queue(QUEUED)  # None: nothing comes any more
+        self._queue: Queue[_Queued | None] = Queue(MAX_QUEUED)  # None: the end
         self._thread = Thread(target=self._work, name="store", daemon=True)
-        self._mistake: Exception | None = None
-        self._beat = time.monotonic()
-        self._is_silent = self._is_open = False
+        self._bug: Exception | None = None
+        self._last_activity = time.monotonic()
+        self._timed_out = self._is_open = False
         self.lost: str | None = None
 
     def __enter__(self) -> Self:
@@ -66,66 +66,66 @@ class Store:
         if not isinstance(error, KeyboardInterrupt):
             self._drain()
         if error is None:
-            self._raise_mistake()
+            self._raise_bug()
 
     def open(self, sweep: "Sweep", options: "Options") -> None:
-        """Open the sweep in the store and replay what is missing, before anything is written."""
+        """Open the sweep in the store and replay what is missing there."""
         self._opened = sweep, options
         try:
             last_command.save(sweep, options)
         except OSError as error:
-            self._progress.say(f"note: expected to store what the sweep is run with, got: {error.strerror}.")
-        self._patiently(lambda: self._guarded(self._open))
+            self._progress.say(f"note: the sweep's command was not stored beside the journal: {error.strerror}.")
+        self._with_deadline(lambda: self._call_store(self._open))
 
     def _open(self) -> int:
         assert self._opened is not None  # noqa: S101 `open` comes first
-        replayed = open_store(self._tracker, *self._opened, beat=self._has_moved)
-        self._say_what_was_refused()
+        replayed = open_store(self._tracker, *self._opened, on_activity=self._note_activity)
+        self._say_refusals()
         self._is_open = True
         return replayed
 
-    def _has_moved(self) -> None:
-        """Take note that the store began or finished something."""
-        self._beat = time.monotonic()
+    def _note_activity(self) -> None:
+        """Note that the store has started or finished something."""
+        self._last_activity = time.monotonic()
 
     @cached_property
     def _tracker(self) -> "Tracker":
-        """The connection, made at its first use: the store may be down then, too."""
+        """The connection. It is made at its first use because it may fail, too."""
         tracker = self._connect()
-        tracker.refusals.heard = self._has_moved
+        tracker.refusals.heard = self._note_activity
         return tracker
 
     def wait_for_room(self) -> None:
-        """Wait until `write` will not."""
+        """Wait until the queue has room, so that `write` does not block."""
         while self.lost is None and self._queue.full():
             self._lose_if_silent()
             time.sleep(0.02)
 
     def write(self, record: Record, attempt: Attempt) -> None:
-        """Queue one record; `attempt` holds it and all records of the same run before it."""
-        self._raise_mistake()
+        """Queue one record. `attempt` has it and all earlier records of the same attempt."""
+        self._raise_bug()
         if self.lost is None:
-            self._queue.put(_Item(record, attempt))
+            self._queue.put(_Queued(record, attempt))
 
     def close(self, status: str, counts: Mapping[str, int]) -> None:
-        """Write what is queued, then the end of the sweep."""
+        """Write what is queued, then close the sweep in the store."""
         self._drain()
-        self._raise_mistake()
-        if self.lost is not None and not self._is_silent:
-            self._patiently(self._catch_up)
-        spans, told = self._told()
-        self._patiently(lambda: self._guarded(lambda: self._tracker.close_sweep(status, counts, spans, told)))
+        self._raise_bug()
+        if self.lost is not None and not self._timed_out:
+            self._with_deadline(self._catch_up)
+        spans, summary = self._summary()
+        self._with_deadline(lambda: self._call_store(lambda: self._tracker.close_sweep(status, counts, spans, summary)))
         if self.lost is None and (refused := self._tracker.refusals.count):
             self._progress.say(
-                f"tracking: the store refused {refused} values or files, which it will never have. "
-                "Trying again does not help; the journal has everything."
+                f"tracking: the store refused {refused} values or files for good. Trying again does not help; "
+                "the journal has everything."
             )
 
-    def _told(self) -> tuple[dict[str, "Span"], Outcome]:
+    def _summary(self) -> tuple[dict[str, "Span"], StoreSummary]:
         if self._opened is None:
-            return {}, Outcome()
+            return {}, StoreSummary()
         sweep, options = self._opened
-        return sweep.ended_spans(), outcome(sweep, last_command.current(sweep, options), is_over=True)
+        return sweep.ended_spans(), summarize(sweep, last_command.current(sweep, options), is_over=True)
 
     def _catch_up(self) -> None:
         """Try a lost store once more, and replay what it lacks."""
@@ -136,7 +136,7 @@ class Store:
         self.__dict__.pop("_tracker", None)  # a new connection
         try:
             replayed = self._open()
-        except (*STORE_ERRORS, TrackingError):  # it was said when it was lost, and `lost` is said at the end
+        except (*STORE_ERRORS, TrackingError):  # already reported when the store was lost
             return
         self.lost = None
         self._progress.say(f"tracking: the store answers again; {replayed} runs were replayed into it.")
@@ -144,79 +144,80 @@ class Store:
     def _drain(self) -> None:
         if self._thread.is_alive():
             self.wait_for_room()
-        if self._thread.is_alive() and not self._is_silent:
+        if self._thread.is_alive() and not self._timed_out:
             self._queue.put(None)
-            self._patiently(self._thread.join)
+            self._with_deadline(self._thread.join)
 
-    def _patiently(self, action: Callable[[], object]) -> None:
-        """Do it beside the main thread: a database that is silent would keep that deaf for Ctrl-C."""
-        self._has_moved()  # it may have had nothing to do until now
-        with suppress(TimeoutError):  # that it is lost was said
+    def _with_deadline(self, action: Callable[[], object]) -> None:
+        """Call it outside the main thread: a silent database would block Ctrl-C there."""
+        self._note_activity()  # it may have been idle until now
+        with suppress(TimeoutError):  # the loss was reported
             call_with_deadline(action, self._lose_if_silent)
 
     def _lose_if_silent(self) -> bool:
-        if time.monotonic() - self._beat > PATIENCE_S:
-            self._is_silent = True
-            self._lose(f"no answer for {PATIENCE_S:g} s")
-        return self._is_silent
+        if time.monotonic() - self._last_activity > TIMEOUT_S:
+            self._timed_out = True
+            self._lose(f"no answer for {TIMEOUT_S:g} s")
+        return self._timed_out
 
-    def _raise_mistake(self) -> None:
-        if self._mistake is not None:
-            raise self._mistake
+    def _raise_bug(self) -> None:
+        if self._bug is not None:
+            raise self._bug
 
     def _work(self) -> None:
-        """Write batches until told to stop; after a failure, only empty the queue, so that the driver never waits."""
+        """Write batches until the end. After a failure, only empty the queue, so that the driver never waits."""
         for batch in self._batches():
-            if self.lost is None and self._mistake is None:
+            if self.lost is None and self._bug is None:
                 try:
-                    self._guarded(lambda batch=batch: self._write(batch))  # type: ignore[misc]
-                except Exception as error:  # noqa: BLE001 no store's failure: the driver raises it
-                    self._mistake = error
+                    self._call_store(lambda batch=batch: self._write(batch))  # type: ignore[misc]
+                except Exception as error:  # noqa: BLE001 the driver raises it
+                    self._bug = error
 
-    def _batches(self) -> Iterator[list[_Item]]:
-        """Yield what is in the queue, all of it at a time, until None comes."""
+    def _batches(self) -> Iterator[list[_Queued]]:
+        """Yield everything that is queued as one batch, again and again until None is taken from the queue."""
         more = True
         while more:
             items = [self._next()]
-            while len(items) < QUEUED and not self._queue.empty():  # this thread alone takes from it
+            while len(items) < MAX_QUEUED and not self._queue.empty():  # only this thread takes from it
                 items.append(self._queue.get())
             batch = [item for item in items if item is not None]
             more = len(batch) == len(items)
-            self._has_moved()
+            self._note_activity()
             if batch:
                 yield batch
 
-    def _next(self) -> _Item | None:
-        """Wait for what comes next; meanwhile, and before it, the state of the machine is written."""
+    def _next(self) -> _Queued | None:
+        """Wait for the next item. Before and meanwhile, write the system metrics when they are due."""
         while True:
             self._write_system()
             with suppress(Empty):
-                return self._queue.get(timeout=LOOK_EVERY_S)
+                return self._queue.get(timeout=IDLE_S)
 
     def _write_system(self) -> None:
-        """Whatever fails here is no loss: neither the sweep nor its store is given up for a curve."""
-        if self._is_open and self.lost is None and self._mistake is None:
+        """Write system metrics if they are due. Errors are ignored: these metrics are optional."""
+        if self._is_open and self.lost is None and self._bug is None:
             with suppress(Exception):
                 self._tracker.write_system()
 
-    def _write(self, batch: list[_Item]) -> None:
-        """Write a batch, the records of one attempt together."""
-        together: dict[int, tuple[Attempt, list[Record]]] = {}
+    def _write(self, batch: list[_Queued]) -> None:
+        """Write a batch, attempt by attempt."""
+        by_attempt: dict[int, tuple[Attempt, list[Record]]] = {}
         for record, attempt in batch:
-            together.setdefault(id(attempt), (attempt, []))[1].append(record)
-        for attempt, records in together.values():
+            by_attempt.setdefault(id(attempt), (attempt, []))[1].append(record)
+        for attempt, records in by_attempt.values():
             if self._opened is not None:
                 records, attempt = with_weights(records, attempt, Journal(self._opened[0].folder))
             if records:
                 self._tracker.write(records, attempt)
-                self._say_what_was_refused()
-            self._has_moved()
+                self._say_refusals()
+            self._note_activity()
 
-    def _say_what_was_refused(self) -> None:
+    def _say_refusals(self) -> None:
         for line in self._tracker.refusals.new_lines():
             self._progress.say(line)
 
-    def _guarded(self, action: Callable[[], object]) -> None:
+    def _call_store(self, action: Callable[[], object]) -> None:
+        """Call it unless the store is lost. An error of the store makes it lost."""
         from harness.tracking import STORE_ERRORS, first_line
 
         if self.lost is not None:
@@ -230,5 +231,5 @@ class Store:
         if self.lost is None:
             self.lost = why
             self._progress.say(
-                f"tracking: the store stopped answering ({why}). The sweep goes on; its journal has everything."
+                f"tracking: the store stopped answering ({why}). The sweep continues; its journal has everything."
             )

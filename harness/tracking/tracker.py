@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from harness.config import RunConfig
 from harness.environment import variable
 from harness.events import TERMINAL, Image, Record, Started
-from harness.status.note import Outcome
+from harness.status.store_summary import StoreSummary
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.best import tag_best
@@ -47,7 +47,7 @@ from reports.contract.places import ARTIFACTS
 from reports.contract.sqlite_uri import DATABASE, sqlite_uri, unambiguous
 from reports.contract.text import without_passwords
 
-NOTHING = Outcome()
+NO_SUMMARY = StoreSummary()
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
 """A tag of an experiment: MLflow's interface then shows training runs rather than traces of language models."""
 
@@ -184,14 +184,14 @@ class Tracker:
             self._log_batches(self.parent_id, points)
 
     def close_sweep(
-        self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span], told: Outcome = NOTHING
+        self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span], summary: StoreSummary = NO_SUMMARY
     ) -> None:
         """Set the parent's status, note and counts, the best runs, and that the store has all of these attempts."""
         self._children.delete_doubles()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
-        tag_best(self._client, self._runs, self.parent_id, told.best)
+        tag_best(self._client, self._runs, self.parent_id, summary.best)
         tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
-        tags += note_tags(self._client.get_run(self.parent_id).data.tags, told.note)
+        tags += note_tags(self._client.get_run(self.parent_id).data.tags, summary.note)
         if not self.refusals.count:  # else the next sweep looks at every run again
             tags.append(RunTag(STORED, self._digest(spans)))
         self._log_batches(self.parent_id, tags)

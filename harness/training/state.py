@@ -48,7 +48,7 @@ class State:
 
 def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int, device: torch.device) -> State:
     """Build backbone, estimator and optimisers. The seed alone decides the initial weights, whatever the estimator."""
-    with process_state.kept() as changed, seeding.seeded(run.seed, "estimator", device=device):
+    with process_state.preserved() as changed, seeding.seeded(run.seed, "estimator", device=device):
         estimator = run.build_estimator(registry)
         estimator.prepare(run.model.n_latents, run.model.n_categories, n_context=n_pixels)
     n_outputs = estimator.n_outputs(run.model.n_categories)

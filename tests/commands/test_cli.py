@@ -180,7 +180,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, out: Path) -> None:
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "stopping: the epochs under way are finished and saved" in output
+    assert "stopping: the current epochs are finished and saved" in output
     assert re.search(r"interrupted: .*stopped after epoch \d+", output)
     assert "running" not in harness("status", "--grid", grid, "--out", out).stdout
     done = harness("run", "--grid", grid, "--out", out)

@@ -208,8 +208,8 @@ def test_what_cannot_be_done_is_one_line(folder, arguments, message, capfd):
     ],
 )
 def test_links_lead_to_the_server_without_its_password(tracking, expected):
-    assert report_command._ui(None, tracking) == expected
-    assert report_command._ui("http://elsewhere", tracking) == "http://elsewhere"
+    assert report_command._ui_url(None, tracking) == expected
+    assert report_command._ui_url("http://elsewhere", tracking) == "http://elsewhere"
 
 
 def test_a_report_into_the_results_of_a_sweep_is_told_where_they_are_named(folder, tmp_path, capsys, monkeypatch):
@@ -219,7 +219,7 @@ def test_a_report_into_the_results_of_a_sweep_is_told_where_they_are_named(folde
             main(["report", "--experiment", "before", *results, "--out", str(folder)])
         assert end.value.code == 2
         assert capsys.readouterr().err == (
-            f"--out: expected a folder for the report, got the results {folder}. To report them: --from {folder}\n"
+            f"--out: expected a folder for the report, got the results {folder}. To report on them: --from {folder}\n"
         )
     with pytest.raises(SystemExit) as end:
         main(["report", "--from", str(tmp_path / "none")])

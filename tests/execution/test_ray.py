@@ -253,7 +253,7 @@ def test_the_runs_of_lost_nodes_go_on_elsewhere_with_the_same_bits(cluster: Any,
         wait_for(lambda loss=loss: sum(bool(e.get("retrying")) for e in events(out)) > loss, process)
     code, said, err = finished(process)
     assert code == 0, said + err
-    assert "came out otherwise" not in said
+    assert "differed when recomputed" not in said
     retries = [event["error"] for event in events(out) if event.get("retrying")]
     assert n_losses <= len(retries) <= 2 * n_losses  # a node may hold one run that ends and one that begins
     assert all(line.startswith("its node died") for line in retries)
@@ -314,7 +314,7 @@ def test_a_cluster_whose_head_is_gone_is_said_and_the_sweep_goes_on_without_it(t
     assert "stopped: the Ray cluster has not answered for 20 s; its head may be gone" in said
     code, said, err = finished(harness("run", "--grid", grid, "--out", out))
     assert code == 0, said + err
-    assert "of them begun before" in said
+    assert "of them started before" in said
     assert results(out) == results(reference)
 
 
@@ -415,8 +415,8 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
     grid.write_text(text)
     code, said, err = finished(harness("run", "--grid", grid, "--out", out, "--executor", "ray", "--dry-run"))
     assert (code, err) == (0, "")
-    assert "note: times are those of this machine; which devices the cluster has is seen when it runs" in said
-    assert "to be skipped" not in said
+    assert "note: times are for this machine; the devices of the cluster are only known when it runs" in said
+    assert "will be skipped" not in said
 
 
 def test_a_cluster_that_asks_for_a_token_is_told_how_to_be_shown_it(
@@ -438,6 +438,6 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_ray_is_imported_only_when_asked_for() -> None:
-    code = "import sys, harness.execution.ray, harness.sweep.run, harness.commands.sweep; print('ray' in sys.modules)"
+    code = "import sys, harness.execution.ray, harness.sweep.run, harness.commands.run; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -18,7 +18,7 @@ from harness.grid.load import Grid
 from harness.storage.attempt import Attempt
 from harness.storage.journal import Journal
 from harness.storage.sweep_state import Sweep
-from harness.sweep.run import Driver
+from harness.sweep.driver import Driver
 
 DONE_KINDS = ["started", "epoch", "finished"]
 PACKAGE = str(Path(harness.__file__).parent)

@@ -68,12 +68,21 @@ def test_files_are_no_pipes(tmp_path: Path) -> None:
 
 def test_commands_name_the_file_that_lasts(tmp_path: Path) -> None:
     grid = GridFile(Path("/dev/stdin"), "-", GRID)
-    assert grid.named(["harness", "run", "--grid", "-", "--workers", "2"], Path("r/piped")) == [
+    assert grid.with_path(["harness", "run", "--grid", "-", "--workers", "2"], Path("r/piped")) == [
         *("harness", "run", "--grid", "r/piped/grid.yaml", "--workers", "2")
     ]
-    assert grid.named(["harness", "run", "--grid=-"], Path("r/piped")) == ["harness", "run", "--grid=r/piped/grid.yaml"]
+    assert grid.with_path(["harness", "run", "--grid=-"], Path("r/piped")) == [
+        "harness",
+        "run",
+        "--grid=r/piped/grid.yaml",
+    ]
     file = GridFile(Path("g.yaml"), "g.yaml")
-    assert file.named(["harness", "run", "--grid", "g.yaml"], Path("r")) == ["harness", "run", "--grid", "g.yaml"]
+    assert file.with_path(["harness", "run", "--grid", "g.yaml"], Path("r")) == [
+        "harness",
+        "run",
+        "--grid",
+        "g.yaml",
+    ]
 
 
 def test_a_grid_from_a_pipe_must_have_a_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,11 +118,11 @@ def test_status_of_a_sweep_from_a_pipe(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (
             ("--grid", "a.yaml", "--grid", "b.yaml"),
-            "--grid: expected one grid, got 2. Give each to a command of its own.",
+            "--grid: expected one grid, got 2. Use a separate command for each.",
         ),
         (
             ("--grid", "a.yaml", "--plugin", "/dev/null"),
-            "--plugin: expected a file, got the pipe or device /dev/null. Save it as a file: each worker reads it.",
+            "--plugin: expected a file, got the pipe or device /dev/null. Save it to a file: every worker reads it.",
         ),
     ],
 )
@@ -145,8 +154,8 @@ def test_a_script_that_is_its_own_plugin_is_told_what_to_do(tmp_path: Path, caps
     script.write_text("from harness.cli import main\nmain(['list', 'datasets'])\n")
     assert called("run", "--grid", tmp_path / "grid.yaml", "--plugin", script) == 2
     assert capsys.readouterr().err == (
-        "script.py:2: plugin failed to import: RuntimeError: harness.cli.main() was called while it is running. "
-        "A script that is also a plug-in calls it under `if __name__ == '__main__':` only.\n"
+        "script.py:2: plugin failed to import: RuntimeError: harness.cli.main() was called while it was running. "
+        "A script that is also a plug-in must call it under `if __name__ == '__main__':`.\n"
     )
 
 

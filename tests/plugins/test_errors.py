@@ -22,7 +22,7 @@ from harness.grid.load import Grid, load_grid
 from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry
 from harness.status.progress import PlainProgress
-from harness.status.summary import cause, not_finished
+from harness.status.summary import cause, unfinished
 from harness.storage import checksummed_file, plan
 from harness.storage.journal import Journal
 from harness.storage.plan_file import read_plan
@@ -113,7 +113,7 @@ def test_one_cause_is_told_once_with_its_count(tiny_run):
     assert [line for line in lines if "mine: no" in line] == [lines[0]]
     assert lines[9].endswith("· seed 9: the same as above, 10 times so far")
     assert lines[10].endswith("ValueError: another (mine.py:9)")
-    assert not_finished(sweep) == [
+    assert unfinished(sweep) == [
         f"failed: ValueError: mine: no (step 0, epoch 1) (mine.py:7) ({runs[0].name} and 9 more)",
         f"failed: ValueError: another (mine.py:9) ({runs[10].name})",
     ]
@@ -188,7 +188,7 @@ def test_status_shows_the_sweep_as_it_was_run_where_the_plugin_is_another(finish
     code, out, err = called(finished, capsys, "status")
     assert code == 0
     assert err.startswith("note: these are the runs as of 20")
-    assert err.endswith("name it with --plugin FILE.\n")
+    assert err.endswith("give it with --plugin FILE to check.\n")
     assert err.count("\n") == 1
     assert "2 finished." in out
 
@@ -219,7 +219,7 @@ def test_a_plugin_that_is_gone_is_said_to_be_gone(finished, capsys):
     code, _, err = called(finished, capsys, "sync")
     assert code == 2
     assert UNKNOWN + LAST in err
-    assert err.endswith(f"'. No longer there: {finished}/my plugin.py. Name the file where it is now.\n")
+    assert err.endswith(f"'. Not found: {finished}/my plugin.py. Give its new path.\n")
 
 
 def test_status_of_a_sweep_whose_plan_an_older_version_wrote_takes_the_plugin(finished, capsys):
@@ -279,7 +279,7 @@ def test_conformance_refuses_what_is_no_file_with_its_usage(tmp_path, monkeypatc
 def test_only_plugins_are_built_with_the_state_of_the_process_put_back(finished, monkeypatch):
     """Reading it takes as long as building some settings."""
     built = []
-    monkeypatch.setattr("harness.process_state.kept", lambda: built.append(1) or nullcontext([]))
+    monkeypatch.setattr("harness.process_state.preserved", lambda: built.append(1) or nullcontext([]))
     registry = load_registry([finished / "my plugin.py"])
     grid, counts = finished / "grid.yaml", []
     for name in ("softmax", "wide_softmax"):
@@ -308,4 +308,4 @@ def test_divergence_in_many_runs_is_one_cause(tiny_run):
     runs = [tiny_run("rloo", seed=seed) for seed in range(3)]
     sweep = Sweep(Grid("mine", tuple(runs), ""), Path(), tuple(runs))
     sweep.ends = {run.key: Diverged(seed, f"loss is nan at step {seed} (epoch 1)") for seed, run in enumerate(runs)}
-    assert len(not_finished(sweep)) == 1
+    assert len(unfinished(sweep)) == 1

@@ -255,10 +255,10 @@ def test_a_former_report_leaves_no_table_or_figure_behind(tmp_path):
 
 @pytest.mark.parametrize("uri", ["http://user:s3cret/xx@host:5000", "http://localhost:99999/", "http://[x"])
 def test_an_address_that_is_none_tells_no_password_and_makes_no_link(uri):
-    assert report._ui(None, uri) == report.LOCAL_UI
+    assert report._ui_url(None, uri) == report.LOCAL_UI
     with pytest.raises(Refused, match="--ui-url: expected"):
-        report._ui("http://[x", None)
-    assert report._ui(None, "http://[::1]:5000/x") == "http://[::1]:5000/x"
+        report._ui_url("http://[x", None)
+    assert report._ui_url(None, "http://[::1]:5000/x") == "http://[::1]:5000/x"
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])

@@ -37,8 +37,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def calibrate(runs: list[RunConfig]) -> dict[dry_run.Setting, Cost]:
-    return dry_run.calibrate({dry_run.setting(run): run for run in runs}, REGISTRY)
+def calibrate(runs: list[RunConfig]) -> dict[dry_run.CostKey, Cost]:
+    return dry_run.calibrate({dry_run.cost_key(run): run for run in runs}, REGISTRY)
 
 
 def test_settings_that_are_timed_are_spread_over_the_grid(tiny_run: Make, timed: list[str]) -> None:
@@ -60,11 +60,11 @@ def test_no_more_settings_are_timed_once_the_budget_has_gone(tiny_run: Make, mon
 
 def test_the_median_of_a_few_timings_counts() -> None:
     pauses = iter([0.2, 0.001, 0.05, 0.001, 0.2, 7.0])
-    assert 0.05 <= dry_run.typical(lambda: time.sleep(next(pauses)) or 0.0, time.perf_counter() + BUDGET_S) < 0.2
+    assert 0.05 <= dry_run.median_seconds(lambda: time.sleep(next(pauses)) or 0.0, time.perf_counter() + BUDGET_S) < 0.2
     assert next(pauses) == 7.0
     assert N_TIMED == 5
     calls: list[int] = []
-    dry_run.typical(lambda: calls.append(1) or 0.0, until=0.0)
+    dry_run.median_seconds(lambda: calls.append(1) or 0.0, deadline=0.0)
     assert len(calls) == 1
 
 
@@ -83,8 +83,8 @@ def test_the_time_is_the_sum_over_runs_whatever_they_do(
     monkeypatch.setattr(dry_run, "warm_up", lambda *_: 1.0)
     found = dry_run.estimate(list(sweep.selected), Options(out=Path("nowhere"), workers=1), REGISTRY)
     assert found == dry_run.Forecast(pytest.approx(sum(each) + 5.0), 5.0, 1, 5)
-    assert re.fullmatch(r": about \S+ \S+ with 1 workers, 5\.0 s of them to start", dry_run.in_words(found))
-    assert dry_run.in_words(dry_run.estimate([], Options(out=Path("nowhere"), workers=1), REGISTRY)) == ""
+    assert re.fullmatch(r": about \S+ \S+ with 1 workers, including 5\.0 s to start", dry_run.forecast_text(found))
+    assert dry_run.forecast_text(dry_run.estimate([], Options(out=Path("nowhere"), workers=1), REGISTRY)) == ""
 
 
 def test_the_start_of_this_process_is_measured() -> None:

@@ -116,6 +116,6 @@ def test_nothing_of_the_live_table_is_left_after_ctrl_c(tmp_path: Path, out: Pat
     screen = Screen()
     screen.feed(text)
     left = "\n".join(screen.lines)
-    assert "stopping: the epochs under way are finished" in left
+    assert "stopping: the current epochs are finished" in left
     assert "2 interrupted." in left
     assert not re.search(r"running +epoch|^runs |━|/4000", left, re.MULTILINE), left

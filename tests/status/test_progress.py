@@ -11,11 +11,11 @@ from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Failed, Finished, Interrupted, Record, Skipped, Started
 from harness.grid.load import Grid
 from harness.provenance import provenance
-from harness.status.next_commands import Step
+from harness.status.next_commands import NextCommand
 from harness.status.progress import ECHO, LiveProgress, PlainProgress
-from harness.status.summary import not_finished
+from harness.status.summary import unfinished
 from harness.storage.sweep_state import Sweep, describe_code
-from harness.sweep.run import warn_of_other_origins
+from harness.sweep.run import warn_of_other_code
 from harness.units import duration
 
 Make = Callable[..., RunConfig]
@@ -42,7 +42,9 @@ def play(progress: PlainProgress | LiveProgress, sweep: Sweep, runs: list[RunCon
         for event in (Started({}), epoch, end):
             progress.show(Record.now(run.key, event))
         sweep.ends[run.key] = end
-    progress.finish(sweep, None, [Step("harness report --experiment g"), Step("harness run", "the same again")])
+    progress.finish(
+        sweep, None, [NextCommand("harness report --experiment g"), NextCommand("harness run", "the same again")]
+    )
 
 
 def test_plain_lines_say_what_ended_and_rank_the_settings(runs: list[RunConfig]) -> None:
@@ -61,7 +63,7 @@ straight_through · constant(1)  10.50    6.35    2/2     best
 gumbel_softmax · constant(1)    12.25    3.18    2/2    +1.75    3.18  ?
 rloo                                –       –    0/2        –
   1 failed
-? these seeds cannot tell it from the best: the interval holds 0.
+? These seeds cannot tell it from the best: the interval contains 0.
 Settings with failed or diverged runs rank after all others.
 4 finished, 1 failed, 1 skipped.
 failed: ValueError: no (x.py:3) (rloo · seed 0)
@@ -151,12 +153,12 @@ def test_finished_runs_of_other_code_are_pointed_out(runs: list[RunConfig]) -> N
     sweep = sweep_of(runs)
     here = provenance()
     sweep.code_by_run = {runs[0].key: describe_code(here)}
-    warn_of_other_origins(sweep, PlainProgress(Console(file=out, width=80)))
+    warn_of_other_code(sweep, PlainProgress(Console(file=out, width=80)))
     assert out.getvalue() == ""
     sweep.code_by_run |= {
         run.key: describe_code(here | {"git_commit": "0123456789abcdef", "git_dirty": False}) for run in runs[1:3]
     }
-    warn_of_other_origins(sweep, PlainProgress(Console(file=out, width=80)))
+    warn_of_other_code(sweep, PlainProgress(Console(file=out, width=80)))
     assert out.getvalue().startswith("note: 2 finished runs come from 0123456789ab, torch ")
     assert out.getvalue().count("\n") == 1
 
@@ -165,7 +167,7 @@ def test_runs_that_did_not_finish_are_grouped_by_reason(runs: list[RunConfig]) -
     sweep = sweep_of(runs)
     for run in runs[:3]:
         sweep.ends[run.key] = Skipped("cuda: none here")
-    assert not_finished(sweep) == [f"skipped: cuda: none here ({runs[0].name} and 2 more)"]
+    assert unfinished(sweep) == [f"skipped: cuda: none here ({runs[0].name} and 2 more)"]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from harness.config import RunConfig
 from harness.events import Diverged, Event, Failed, Finished
 from harness.grid.load import Grid
 from harness.status.ranking import rank
-from harness.status.summary import SHOWN, show_outcome
-from harness.status.t_interval import mean_of, t_factor
+from harness.status.summary import SHOWN, show_results
+from harness.status.t_interval import mean_with_interval, t_quantile
 from harness.storage.sweep_state import Sweep
 from reports import comparison
 from reports import statistics as st
@@ -50,7 +50,7 @@ def end(value: float | str) -> Event:
 
 def shown(sweep: Sweep, width: int = 80) -> str:
     out = io.StringIO()
-    show_outcome(Console(file=out, width=width), sweep)
+    show_results(Console(file=out, width=width), sweep)
     assert max(map(len, out.getvalue().splitlines())) <= width
     assert "\x1b" not in out.getvalue()
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
@@ -61,7 +61,7 @@ def test_an_interval_is_that_of_the_report(n: int) -> None:
     draw = random.Random(n)  # noqa: S311
     for scale in (1e-6, 1.0, 1e3):
         values = [100 + scale * draw.gauss(0, 1) for _ in range(n)]
-        found, expected = mean_of(values), st.t_interval(values)
+        found, expected = mean_with_interval(values), st.t_interval(values)
         assert found is not None
         assert found.mean == pytest.approx(st.mean(values), rel=1e-12)
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
@@ -71,12 +71,12 @@ def test_the_factor_is_known_for_every_number_of_seeds() -> None:
     from scipy.special import stdtrit
 
     for freedom in [*range(1, 200), 999, 9999]:
-        assert t_factor(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1e-12)
+        assert t_quantile(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1e-12)
 
 
 def test_nothing_and_one_value_have_no_interval() -> None:
-    assert mean_of([]) is None
-    one = mean_of([3.0])
+    assert mean_with_interval([]) is None
+    one = mean_with_interval([3.0])
     assert one is not None
     assert (one.mean, one.low, one.half, one.excludes_zero) == (3.0, None, None, False)
 
@@ -142,8 +142,8 @@ bad and diverges · constant(1)   95.50    6.35    2/3    -5.75    9.53  ?
   1 diverged
 hopeless · constant(1)               –       –    0/3        –
   2 failed, 1 diverged
-1 of the settings: no run has ended yet.
-? these seeds cannot tell it from the best: the interval holds 0.
+Settings without a run that has ended: 1.
+? These seeds cannot tell it from the best: the interval contains 0.
 Settings with failed or diverged runs rank after all others.
 """
 
@@ -166,7 +166,7 @@ def test_long_labels_fold_and_numbers_stay_whole(tiny_run: Make, width: int) -> 
     )
     out = io.StringIO()
     sweep = sweep_of(tiny_run, {long: [1000.25, 1001.5], "short": [1002.125, 1003.0]})
-    show_outcome(Console(file=out, width=width), sweep)
+    show_results(Console(file=out, width=width), sweep)
     assert max(map(len, out.getvalue().splitlines())) <= width
     for number in ("1000.88", "7.94", "2/2", "best", "1002.56", "5.56", "+1.69", "2.38"):
         assert number in out.getvalue()
@@ -185,7 +185,7 @@ def test_many_settings_are_cut_with_a_line(tiny_run: Make) -> None:
     text = shown(sweep_of(tiny_run, {f"s{n:02}": [float(n), n + 1.0] for n in range(SHOWN + 7)}))
     assert f"s{SHOWN - 1} · " in text
     assert f"s{SHOWN} · " not in text
-    assert "… and 7 more: --json and the report have all." in text
+    assert "… and 7 more: --json and the report list all." in text
 
 
 def test_a_sweep_of_one_setting_compares_nothing(tiny_run: Make) -> None:

@@ -99,12 +99,12 @@ def shown(asked: Asked, sweep: Sweep, width: int = 80, **options: Any) -> str:
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
-UNDER_WAY = """\
-under way                                epoch    started  last epoch  left
+IN_PROGRESS = """\
+in progress                              epoch    started  last epoch  left
 gumbel_softmax · constant(1) · seed 1     6/10   20 s ago   6.0 s ago  10 s
 rloo · seed 1                             1/10   10 s ago   3.0 s ago     …
 straight_through · constant(1) · seed 2   0/10  1.0 s ago           –     …
-The whole sweep needs about 28 s more, at 3 runs at once.
+The whole sweep needs about 28 s more with 3 runs at a time.
 test −ELBO, nats per image (lower is better)
 setting                           mean  ± 95 %  seeds  vs best  ± 95 %
 gumbel_softmax · constant(1)    102.00       –    1/3     best
@@ -127,7 +127,7 @@ def test_runs_under_way_are_told_by_name(asked: Asked) -> None:
     assert text.startswith("driven by ")
     # an epoch of what finished took 2 s: 10 + 15 + 19 s are left of these three and 20 each of two that wait, by three
     # at once; the first epoch of a run is no measure of its others
-    assert text.partition("\n")[2].partition("next: ")[0] == UNDER_WAY
+    assert text.partition("\n")[2].partition("next: ")[0] == IN_PROGRESS
     assert "next: harness report --experiment asked" in text
     assert "next: harness run" not in text
 
@@ -153,9 +153,9 @@ def test_without_a_driver_the_commands_go_on_and_try_again(asked: Asked) -> None
     assert f"next: harness run {grid} --retry failed\n" in text
     assert f"next: harness status {grid} --tracebacks (in MLflow: error.txt of the run)\n" in text
     assert f"next: harness report --experiment asked --from {asked.out}\n" in text
-    assert "interrupted: no driver is alive; the command of the sweep goes on (gumbel_softmax" in text
-    assert "under way" not in text
-    assert "more, at" not in text
+    assert "interrupted: no driver is alive; run the sweep again to continue (gumbel_softmax" in text
+    assert "in progress" not in text
+    assert "at a time" not in text
 
 
 def test_tracebacks_are_shown_when_asked_for(asked: Asked) -> None:

@@ -10,7 +10,7 @@ import pytest
 from harness.config import RunConfig
 from harness.events import EpochDone, Event, Finished, Interrupted, Record, Started
 from harness.grid.load import Grid
-from harness.status.time_left import Usual, seconds_left, under_way
+from harness.status.time_left import EpochSeconds, runs_in_progress, seconds_left
 from harness.storage.plan_file import PlannedRun, Setting
 from harness.storage.sweep_state import Sweep
 
@@ -60,7 +60,7 @@ def estimates(sweep: Sweep, events: list[Timed]) -> Iterator[tuple[int, float, f
         sweep.add(Record(key, int(second * 1000), event))
         if index + 1 < len(events) and events[index + 1][0] == second:
             continue  # the next run starts at once
-        found = seconds_left(sweep, under_way(sweep, int(second * 1000)))
+        found = seconds_left(sweep, runs_in_progress(sweep, int(second * 1000)))
         yield sweep.counts()["finished"], last - second, found
 
 
@@ -109,16 +109,18 @@ def test_of_a_run_that_was_cut_short_the_pause_does_not_count() -> None:
         sweep.add(Record(key, second * 1000, event))
     assert sweep.starts[key] == 2
     sweep.add(Record(other, 90_012_000, start))
-    assert seconds_left(sweep, under_way(sweep, 90_012_000)) == pytest.approx(20.0)
+    assert seconds_left(sweep, runs_in_progress(sweep, 90_012_000)) == pytest.approx(20.0)
 
 
 def test_a_setting_that_was_not_measured_is_judged_by_its_forecast() -> None:
     costs = {"small": 1.0, "middle": 4.0, "large": 16.0}
-    assert Usual({"small": 1.0, "large": 4.0}, costs).epoch_s("middle") == pytest.approx(2.0)  # as the root of the cost
-    assert Usual({"small": 1.0, "large": 256.0}, costs).epoch_s("middle") == pytest.approx(
+    assert EpochSeconds({"small": 1.0, "large": 4.0}, costs).epoch_s("middle") == pytest.approx(
+        2.0
+    )  # as the root of the cost
+    assert EpochSeconds({"small": 1.0, "large": 256.0}, costs).epoch_s("middle") == pytest.approx(
         16.0
     )  # as the cost, no faster
-    assert Usual({"small": 3.0, "large": 1.0}, costs).epoch_s("middle") == pytest.approx(3**0.5)
-    assert Usual({"middle": 2.0}, costs).epoch_s("small") == pytest.approx(2 / 4**0.7)
-    assert Usual({"small": 1.0, "large": 3.0}, {}).epoch_s("middle") == 3.0
-    assert Usual({"small": 1.0}, costs).epoch_s("small") == 1.0
+    assert EpochSeconds({"small": 3.0, "large": 1.0}, costs).epoch_s("middle") == pytest.approx(3**0.5)
+    assert EpochSeconds({"middle": 2.0}, costs).epoch_s("small") == pytest.approx(2 / 4**0.7)
+    assert EpochSeconds({"small": 1.0, "large": 3.0}, {}).epoch_s("middle") == 3.0
+    assert EpochSeconds({"small": 1.0}, costs).epoch_s("small") == 1.0

@@ -112,7 +112,7 @@ def test_a_sweep_whose_journal_was_damaged_goes_on(tmp_path: Path, out: Path) ->
     assert_refused(harness("run", "--grid", grid, "--out", out), "the journal is damaged. `harness repair` leaves out")
     done = harness("repair", "--grid", grid, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "tiny: 1 damaged lines left out" in done.stdout
+    assert "tiny: removed 1 damaged lines" in done.stdout
     assert "nothing is damaged" in harness("repair", "--grid", grid, "--out", out).stdout
     again = harness("run", "--grid", grid, "--out", out)
     assert again.returncode == 0, again.stderr

@@ -3,10 +3,10 @@
 import threading
 
 from harness.events import EpochDone, Event, Finished, Record, Started
-from harness.status.note import Outcome
+from harness.status.store_summary import StoreSummary
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
-from harness.sweep.store_thread import Store
+from harness.sweep.store_thread import StoreThread
 from harness.tracking.refusals import Refusals
 
 Gate = threading.Event
@@ -30,7 +30,7 @@ class FakeTracker:
             raise self.error
         self.written.append(records)
 
-    def close_sweep(self, status: str, counts: dict[str, int], spans: dict[str, Span], told: Outcome) -> None:
+    def close_sweep(self, status: str, counts: dict[str, int], spans: dict[str, Span], summary: StoreSummary) -> None:
         self.closed.append(status)
 
 
@@ -42,8 +42,8 @@ class Said:
         self.lines.append(line)
 
 
-def new_store(tracker: FakeTracker, said: Said | None = None) -> Store:
-    return Store(lambda: tracker, said or Said())  # type: ignore[arg-type]
+def new_store(tracker: FakeTracker, said: Said | None = None) -> StoreThread:
+    return StoreThread(lambda: tracker, said or Said())  # type: ignore[arg-type]
 
 
 def attempt_of(key: str, epochs: int = 2) -> Attempt:
@@ -51,6 +51,6 @@ def attempt_of(key: str, epochs: int = 2) -> Attempt:
     return Attempt([Record(key, i, event) for i, event in enumerate(events)])
 
 
-def write(store: Store, attempt: Attempt) -> None:
+def write(store: StoreThread, attempt: Attempt) -> None:
     for record in attempt.records:
         store.write(record, attempt)

@@ -31,13 +31,13 @@ from harness.events import (
 )
 from harness.grid.load import Grid, load_grid
 from harness.options import Options
-from harness.status.note import best_runs
+from harness.status.store_summary import best_runs
 from harness.storage.attempt import Attempt
 from harness.storage.journal import Journal
 from harness.storage.sweep_state import read_sweep
 from harness.storage.weight_files import WeightFiles
 from harness.sweep.replay import sync_store
-from harness.sweep.store_thread import Store, _Item
+from harness.sweep.store_thread import StoreThread, _Queued
 from harness.tracking import Tracker
 
 CODE = {
@@ -74,24 +74,24 @@ class Said:
         return sum("stopped answering" in line for line in self.lines)
 
 
-class InlineStore(Store):
+class InlineStore(StoreThread):
     """Writes in the caller's thread, so many records at a time: outages hit where a test wants them."""
 
     size = 1
 
     def __enter__(self) -> "InlineStore":
-        self._waiting: list[_Item] = []
+        self._waiting: list[_Queued] = []
         return self
 
     def write(self, record: Record, attempt: Attempt) -> None:
-        self._waiting.append(_Item(record, attempt))
+        self._waiting.append(_Queued(record, attempt))
         if len(self._waiting) >= self.size:
             self._drain()
 
     def _drain(self) -> None:
         items, self._waiting = self._waiting, []
         if items:
-            self._guarded(lambda: self._write(items))
+            self._call_store(lambda: self._write(items))
 
 
 def png(shade: int) -> bytes:
@@ -147,7 +147,7 @@ def play(
     out: Path,
     connect: Callable[[], Tracker],
     *,
-    kind: type[Store] = InlineStore,
+    kind: type[StoreThread] = InlineStore,
     size: int = 1,
     before: Callable[[int], None] = lambda i: None,
     said: Said | None = None,

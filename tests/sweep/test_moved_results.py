@@ -200,10 +200,10 @@ def test_the_next_commands_name_the_new_place(
     path = tmp_path / "away.yaml"
     command = f"harness run --grid {path} --out {one}"
     monkeypatch.setattr(last_command, "read", lambda folder: LastCommand(command, {}))
-    assert next_commands.former_command(read_sweep(grid, one), path, one) == command
+    assert next_commands.previous_command(read_sweep(grid, one), path, one) == command
     there = move(one)
     sweep = read_sweep(grid, there)
-    assert next_commands.former_command(sweep, path, there) is None
+    assert next_commands.previous_command(sweep, path, there) is None
     steps = next_commands.after_status(sweep, path, there, (), driven=False)
     assert steps
     assert all(str(there) in step.command and str(one) not in step.command.replace(str(there), "") for step in steps)

@@ -131,7 +131,7 @@ def test_an_artifact_store_with_exceptions_of_its_own_is_away_as_any_other(
 
     out, said, uri = fresh(client, new_out, fails, 1)
     lost, found = said.lines
-    assert "the store stopped answering (UploadError: the bucket is gone). The sweep goes on" in lost
+    assert "the store stopped answering (UploadError: the bucket is gone). The sweep continues" in lost
     assert "the store answers again" in found
     check(small_grid(out), out, uri)
 

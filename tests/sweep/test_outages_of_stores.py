@@ -20,7 +20,7 @@ from outages import Said, check, play, replay, small_grid
 from stores_that_fail import Lock, Service, mlflow_server, postgres, wait_for
 
 from harness.grid.load import Grid
-from harness.sweep.store_thread import Store
+from harness.sweep.store_thread import StoreThread
 from harness.tracking import Down, Tracker, TrackingError, databases
 
 
@@ -51,7 +51,7 @@ def sweep(grid: Grid, out: Path, uri: str, **at: Callable[[], object]) -> Said:
             wait_for(said.outages)
             at["back"]()
 
-    play(grid, out, lambda: Tracker(uri, out=out), kind=Store, before=before, said=said)
+    play(grid, out, lambda: Tracker(uri, out=out), kind=StoreThread, before=before, said=said)
     assert said.outages() == 1, said.lines
     return said
 
@@ -291,7 +291,7 @@ def test_a_disk_that_runs_full_in_mid_sweep(grid: Grid, out: Path, disk: Path, a
             wait_for(said.outages)
             (disk / "ballast").unlink()
 
-    play(grid, out, lambda: Tracker(uri, out=there), kind=Store, before=before, said=said)
+    play(grid, out, lambda: Tracker(uri, out=there), kind=StoreThread, before=before, said=said)
     assert said.outages() == 1
     assert "full" in said.lines[0] or "No space left" in said.lines[0]
     assert_caught_up(grid, out, uri, said)

@@ -39,7 +39,7 @@ def test_the_first_signal_finishes_the_epoch_and_saves_it(folder: Path, out: Pat
     stopped = [event for event in journal_of(out) if event["kind"] == "interrupted"]
     assert len(stopped) == 2
     assert len(list((out / "killed" / "checkpoints").glob("*.ckpt"))) == 2
-    assert "next: the same command again goes on where this stopped" in output
+    assert "next: run the same command again to continue" in output
     before = len(journal_of(out))
     assert run(folder, out).returncode == 0
     epochs = [event for event in journal_of(out)[before:] if event["kind"] == "epoch"]
@@ -72,7 +72,7 @@ def test_ctrl_c_while_the_workers_start_is_quiet(folder: Path, out: Path, delay_
         env=environment(),
         start_new_session=True,
     )
-    while "workers start" not in (process.stdout.readline() if process.stdout else ""):
+    while "starting " not in (process.stdout.readline() if process.stdout else ""):
         assert process.poll() is None
     time.sleep(delay_s)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it

@@ -12,7 +12,7 @@ from harness.events import Checkpoint, EpochDone, Event, Interrupted, Record, St
 from harness.grid.load import Grid
 from harness.storage.journal import Journal
 from harness.storage.sweep_state import Sweep
-from harness.sweep.run import Driver
+from harness.sweep.driver import Driver
 
 
 def started(source: str) -> Started:
@@ -41,10 +41,10 @@ class Played:
 
     def hears(self, *events: Event | Checkpoint) -> None:
         for event in events:
-            self.driver.carry(Record.now(self.run.key, event))
+            self.driver.handle(Record.now(self.run.key, event))
 
     def gives(self) -> bytes | None:
-        return self.driver.job_of(self.run).checkpoint
+        return self.driver.job_for(self.run).checkpoint
 
 
 def epochs(first: int, last: int) -> list[Event]:

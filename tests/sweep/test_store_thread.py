@@ -23,7 +23,7 @@ from harness.status.progress import PlainProgress
 from harness.storage.sweep_state import read_sweep
 from harness.sweep.replay import open_store
 from harness.sweep.run import run_sweep
-from harness.sweep.store_thread import QUEUED, Store
+from harness.sweep.store_thread import MAX_QUEUED, StoreThread
 from harness.tracking import Tracker
 
 
@@ -80,7 +80,7 @@ def test_two_attempts_at_one_run_are_kept_apart() -> None:
 def test_the_driver_does_not_wait_until_the_queue_is_full() -> None:
     tracker = FakeTracker()
     tracker.gate.clear()
-    attempt = attempt_of("run", epochs=2 * QUEUED)
+    attempt = attempt_of("run", epochs=2 * MAX_QUEUED)
     sent: list[Record] = []
     with new_store(tracker) as store:
 
@@ -92,10 +92,10 @@ def test_the_driver_does_not_wait_until_the_queue_is_full() -> None:
         with in_thread(send):
             assert tracker.entered.wait(10)
             deadline = time.monotonic() + 10
-            while len(sent) < QUEUED and time.monotonic() < deadline:
+            while len(sent) < MAX_QUEUED and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.05)
-            assert QUEUED <= len(sent) <= 2 * QUEUED  # the queue, and a batch that was taken before
+            assert MAX_QUEUED <= len(sent) <= 2 * MAX_QUEUED  # the queue, and a batch that was taken before
             assert len(sent) < len(attempt.records)
             tracker.gate.set()
     assert [r for records in tracker.written for r in records] == attempt.records
@@ -104,12 +104,12 @@ def test_the_driver_does_not_wait_until_the_queue_is_full() -> None:
 def test_a_lost_store_is_said_once_and_never_blocks() -> None:
     tracker, said = FakeTracker(MlflowException("database is locked\nand more")), Said()
     with new_store(tracker, said) as store:
-        for i in range(QUEUED):
+        for i in range(MAX_QUEUED):
             write(store, attempt_of(f"run{i}"))
         store.close("FINISHED", {})
     assert store.lost == "database is locked"
     assert said.lines == [
-        "tracking: the store stopped answering (database is locked). The sweep goes on; its journal has everything."
+        "tracking: the store stopped answering (database is locked). The sweep continues; its journal has everything."
     ]
     assert tracker.closed == []
 
@@ -162,14 +162,14 @@ def test_ctrl_c_does_not_wait_for_a_store_that_hangs() -> None:
     tracker.gate.set()
 
 
-def full_store(tracker: FakeTracker, said: Said) -> Store:
+def full_store(tracker: FakeTracker, said: Said) -> StoreThread:
     """A store whose queue is full, since its tracker hangs."""
     tracker.gate.clear()
     store = new_store(tracker, said).__enter__()
     attempt = attempt_of("run")
     store.write(attempt.records[0], attempt)
     assert tracker.entered.wait(10)
-    for _ in range(QUEUED):
+    for _ in range(MAX_QUEUED):
         store.write(attempt.records[1], attempt)
     return store
 
@@ -197,7 +197,7 @@ def test_ctrl_c_is_heard_while_a_store_that_hangs_is_opened_or_closed() -> None:
 
 
 def test_a_store_that_is_silent_for_too_long_is_lost_and_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.sweep.store_thread, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(harness.sweep.store_thread, "TIMEOUT_S", 0.3)
     tracker, said = FakeTracker(), Said()
     store = full_store(tracker, said)
     begun = time.monotonic()

@@ -14,7 +14,7 @@ from estimators import REGISTRY
 from harness.events import Interrupted, Record
 from harness.grid.load import load_grid
 from harness.options import Options
-from harness.status.note import outcome
+from harness.status.store_summary import summarize
 from harness.storage.journal import Journal
 from harness.storage.lease import Lease
 from harness.storage.sweep_state import read_sweep
@@ -87,7 +87,7 @@ def test_a_store_that_has_everything_is_opened_without_reading_its_runs(
     assert replayed == 0
     assert not any("harness.sweep`" in each for each in asked)
     sweep = read_sweep(grid, out)
-    tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+    tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
     monkeypatch.undo()
     check(grid, out, uri_of(out))
 
@@ -103,7 +103,7 @@ def test_a_run_that_is_tried_again_replaces_the_one_that_was_not_read(out: Path)
             record = Record(run.key, 2_000_000 + i, event)
             journal.append(record)
             tracker.write([record], sweep.add(record))
-    tracker.close_sweep("FAILED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+    tracker.close_sweep("FAILED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
     check(grid, out, uri_of(out))
     assert replay(grid, out, uri_of(out)) == 0
 
@@ -123,7 +123,7 @@ def test_a_run_that_goes_on_stays_the_same_run(out: Path) -> None:
             for record in part:
                 journal.append(record)
                 tracker.write([record], sweep.add(record))
-        tracker.close_sweep("KILLED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+        tracker.close_sweep("KILLED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
         (child,) = children(out)
         seen.append((child.info.run_id, child.info.status, child.data.tags.get("harness.error")))
     assert len({run_id for run_id, *_ in seen}) == 1
@@ -184,7 +184,7 @@ def test_a_parent_that_was_deleted_in_mlflow_comes_back(out: Path, with_children
         tracker, replayed = opened(out, grid)
         assert replayed == len(deleted)
         sweep = read_sweep(grid, out)
-        tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+        tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
     assert parent_of(out) == parent
     check(grid, out, uri_of(out))
     assert replay(grid, out, uri_of(out)) == 0
@@ -259,7 +259,7 @@ def test_sync_says_of_runs_of_a_former_grid_that_they_were_not_replayed(tmp_path
         done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out)
         assert said in done.stdout, done.stderr
         assert f"{2 - int(said[0])} were there already." in done.stdout
-        assert "1 runs that this grid has no more were not replayed." in done.stdout
+        assert "skipped 1 runs that are no longer in the grid" in done.stdout
         assert len(children(out)) == 2
 
 

@@ -18,7 +18,7 @@ import harness.sweep.store_thread
 from harness import tracking
 from harness.config import DataConfig
 from harness.datasets.catalogue import DATASETS
-from harness.status.note import Outcome
+from harness.status.store_summary import StoreSummary
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best import tag_best
 from harness.tracking.identity import parts
@@ -59,7 +59,7 @@ def parent(tracker: Tracker):
 def test_a_sweep_has_its_note_when_it_opens_and_closes(tracker, grid) -> None:
     tracker.open_sweep(name=grid.name, sweep_id="s1", runs=grid.runs, tags={}, files={}, note="under way")
     assert parent(tracker).data.tags[NOTE] == "under way"
-    tracker.close_sweep("FINISHED", {}, {}, Outcome("done"))
+    tracker.close_sweep("FINISHED", {}, {}, StoreSummary("done"))
     assert parent(tracker).data.tags[NOTE] == "done"
 
 
@@ -214,7 +214,7 @@ class Machine(FakeTracker):
 
 
 def test_a_curve_that_cannot_be_written_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.sweep.store_thread, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(harness.sweep.store_thread, "IDLE_S", 0.01)
     machine, said = Machine(), Said()
     with new_store(machine, said) as store:
         store._is_open = True
@@ -228,7 +228,7 @@ def test_a_curve_that_cannot_be_written_loses_nothing(monkeypatch: pytest.Monkey
 
 
 def test_the_machine_is_not_written_before_the_sweep_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.sweep.store_thread, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(harness.sweep.store_thread, "IDLE_S", 0.01)
     machine = Machine()
     with new_store(machine) as store:
         time.sleep(0.1)

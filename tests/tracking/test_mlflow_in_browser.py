@@ -19,7 +19,7 @@ from stores_that_fail import free_port, listens, wait_for
 
 from estimators import REGISTRY
 from harness.grid.load import load_grid
-from harness.status.note import outcome
+from harness.status.store_summary import summarize
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Record, Sweep
 from harness.tracking import Tracker
@@ -64,7 +64,7 @@ def tracker(tmp_path: Path, out: Path) -> Tracker:
         for record in attempt.records:
             sweep.add(record)
         tracker.write(attempt.records, attempt)
-    tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), outcome(sweep, None, is_over=True))
+    tracker.close_sweep("FINISHED", sweep.counts(), sweep.ended_spans(), summarize(sweep, None, is_over=True))
     return tracker
 
 

@@ -283,7 +283,7 @@ def test_postgresql_takes_long_names_and_refuses_single_values(tmp_path: Path, m
         out.rename(tmp_path / "moved")  # the database is elsewhere: its places follow --out
         assert replay(grid, tmp_path / "moved", uri) == 0
         check(grid, tmp_path / "moved", uri)
-        monkeypatch.setattr("harness.names.LONGEST_RUN", 10_000)
+        monkeypatch.setattr("harness.names.MAX_RUN_NAME", 10_000)
         monkeypatch.setattr("harness.tracking.children.fitting", lambda text, limit: text)
         again = play(grid, tmp_path / "again", lambda: Tracker(uri, out=tmp_path / "again"))
         assert again.outages() == 0, again.lines
