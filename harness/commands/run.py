@@ -98,7 +98,9 @@ def run(grid_file: GridFile, dry_run: bool, as_json: bool, only: Sequence[str], 
     from harness.storage import plan
 
     options = make_options(**given)
-    plan_fingerprint = plan.plan_fingerprint(options.plugins)  # before the plug-ins are loaded: a later edit is then noticed
+    plan_fingerprint = plan.plan_fingerprint(
+        options.plugins
+    )  # before the plug-ins are loaded: a later edit is then noticed
     registry = load_registry(options.plugins)
     grid = grid_file.load(registry, options.out)
     selected = select(grid.runs, only)

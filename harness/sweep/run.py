@@ -89,7 +89,7 @@ def _compute(
     sweep, progress = driver.sweep, driver.progress
     with driver.store as store:
         store.open(sweep, options)
-        gc.save_plan()  # imported modules stay: neither collections nor the exit need to look at them
+        gc.freeze()  # imported modules stay: neither collections nor the exit need to look at them
         progress.start(sweep, runs)
         with process_state.preserved():
             ordered = longest_first(runs, registry)

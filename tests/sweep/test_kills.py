@@ -42,7 +42,7 @@ def test_the_driver_is_killed_again_and_again(tmp_path: Path, out: Path, kills: 
     assert not psutil.wait_procs(orphans, timeout=20)[1]  # the workers of a driver that was killed end with it
     shown = harness("status", "--grid", tmp_path / "killed.yaml", "--out", out).stdout
     assert "running" not in shown  # though the journal of a driver that was killed says so
-    assert "interrupted: no driver is alive; the command of the sweep goes on" in shown
+    assert "interrupted: no driver is alive; run the sweep again to continue" in shown
     run_quietly(tmp_path, out)
     assert_whole(out, reference, epochs)
     resumed = Counter(e["run_key"] for e in journal_of(out) if e["kind"] == "started")
