@@ -16,6 +16,7 @@ from reports.ambient import put_aside
 from reports.comparison import Metric, Pairs
 from reports.contract.files import Folder, write_atomically
 from reports.contract.settings import SEPARATOR
+from reports.contract.stored_run import FINISHED, LATENT_PREFIX, STEP_MEDIAN_S, TEST_PREFIX, VAL_LOSS
 from reports.page import figures, made_with, tables
 from reports.page.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, Options
@@ -119,8 +120,8 @@ def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
 
 def _equal(frames: Sequence[pd.DataFrame]) -> set[tuple[str, str]]:
     """The settings and devices of which every final number of every run that both have finished is the same."""
-    names = [name for name in frames[0] if str(name).startswith(("test/", "latent/")) and name in frames[1]]
-    both = _shared([frame[frame["status"] == "finished"] for frame in frames])
+    names = [name for name in frames[0] if str(name).startswith((TEST_PREFIX, LATENT_PREFIX)) and name in frames[1]]
+    both = _shared([frame[frame["status"] == FINISHED] for frame in frames])
     same = pd.Series(True, index=both.index)
     for name in names:
         one, other = both[f"{name}_1"], both[f"{name}_2"]
@@ -139,10 +140,10 @@ def _shared(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _step_s(frame: pd.DataFrame) -> Mapping[tuple[str, str], float]:
-    if "time/step_s_median" not in frame:
+    if STEP_MEDIAN_S not in frame:
         return {}
-    finished = frame[frame["status"] == "finished"]
-    found = finished.groupby(comparison.SETTING)["time/step_s_median"].median()
+    finished = frame[frame["status"] == FINISHED]
+    found = finished.groupby(comparison.SETTING)[STEP_MEDIAN_S].median()
     return {(str(setting), str(device)): float(value) for (setting, device), value in found.items()}  # type: ignore[misc]
 
 
@@ -281,7 +282,7 @@ def _named_settings(frame: pd.DataFrame) -> set[tuple[str, str]]:
 def _methods(sides: Sides) -> Section:
     options, k = sides.contexts[1].options, comparison.bound_samples(sides.contexts[1].frame)
     band = tables.number(options.band)
-    shown = [(slug, term, meaning.format(k=k, curve="val/loss", band=band)) for slug, term, meaning in TERMS
+    shown = [(slug, term, meaning.format(k=k, curve=VAL_LOSS, band=band)) for slug, term, meaning in TERMS
              if slug in USED]  # fmt: skip
     commands = [(name, made_with.command(context.runs))
                 for name, context in zip(sides.names, sides.contexts, strict=True)]  # fmt: skip

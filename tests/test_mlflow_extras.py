@@ -22,8 +22,9 @@ from harness.status.note import Outcome
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best import tag_best
 from harness.tracking.identity import parts
-from harness.tracking.notes import NOTE, REPORT, note_tags, report_tags
+from harness.tracking.notes import note_tags, report_tags
 from harness.tracking.system import SHARE, SystemMetrics
+from reports.contract.stored_run import TAG_NOTE, TAG_REPORT
 
 
 def as_tags(tags: list[RunTag]) -> dict[str, str]:
@@ -36,20 +37,20 @@ def as_tags(tags: list[RunTag]) -> dict[str, str]:
 def test_a_note_is_replaced_unless_somebody_edited_it() -> None:
     first = as_tags(note_tags({}, "one"))
     second = as_tags(note_tags(first, "two"))
-    assert (first[NOTE], second[NOTE]) == ("one", "two")
-    assert note_tags({**second, NOTE: "mine"}, "three") == []
-    assert note_tags({NOTE: "mine, without a checksum"}, "three") == []
+    assert (first[TAG_NOTE], second[TAG_NOTE]) == ("one", "two")
+    assert note_tags({**second, TAG_NOTE: "mine"}, "three") == []
+    assert note_tags({TAG_NOTE: "mine, without a checksum"}, "three") == []
 
 
 def test_a_note_says_once_that_a_report_is_attached() -> None:
     tags = as_tags(note_tags({}, "one"))
     for when in ("2030-01-01 10:00 UTC", "2031-01-01 10:00 UTC"):
         tags |= as_tags(report_tags(tags, when))
-        assert tags[NOTE].startswith(f"one\n\nThe report of {when} is the artifact `report/report.html`")
-        assert tags[NOTE].count("report/report.html") == 1
-    assert as_tags(note_tags(tags, "two"))[NOTE].count("report/report.html") == 1
-    edited = {**tags, NOTE: "mine"}
-    assert as_tags(report_tags(edited, "now")) == {REPORT: "now"}
+        assert tags[TAG_NOTE].startswith(f"one\n\nThe report of {when} is the artifact `report/report.html`")
+        assert tags[TAG_NOTE].count("report/report.html") == 1
+    assert as_tags(note_tags(tags, "two"))[TAG_NOTE].count("report/report.html") == 1
+    edited = {**tags, TAG_NOTE: "mine"}
+    assert as_tags(report_tags(edited, "now")) == {TAG_REPORT: "now"}
 
 
 def parent(tracker: Tracker):  # noqa: F811 a fixture's name
@@ -58,9 +59,9 @@ def parent(tracker: Tracker):  # noqa: F811 a fixture's name
 
 def test_a_sweep_has_its_note_when_it_opens_and_closes(tracker, grid) -> None:  # noqa: F811
     tracker.open_sweep(name=grid.name, sweep_id="s1", runs=grid.runs, tags={}, files={}, note="under way")
-    assert parent(tracker).data.tags[NOTE] == "under way"
+    assert parent(tracker).data.tags[TAG_NOTE] == "under way"
     tracker.close_sweep("FINISHED", {}, {}, Outcome("done"))
-    assert parent(tracker).data.tags[NOTE] == "done"
+    assert parent(tracker).data.tags[TAG_NOTE] == "done"
 
 
 # --- the attached report --------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def test_a_report_is_attached_with_its_checksum_and_replaced(out: Path) -> None:
             *("grid.yaml", "plan.json", "provenance.json"),
             *("report/report.html", "report/tables/quality.csv"),
         }
-        assert "report/report.html" in run.data.tags[NOTE]
+        assert "report/report.html" in run.data.tags[TAG_NOTE]
 
 
 def test_a_report_without_a_sweep_is_one_line(out: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.events import Finished
 from harness.status.ranking import Level, rank
+from reports.contract.stored_run import TEST_NEG_ELBO
 from reports.contract.text import visible
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from harness.storage.last_command import Origin
     from harness.storage.sweep_state import Sweep
 
-METRIC = "test/neg_elbo"
+METRIC = TEST_NEG_ELBO
 NAMED = 12
 """So many estimators, schedules or devices are named; a grid may have hundreds."""
 ROWS = 40

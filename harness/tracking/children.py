@@ -14,16 +14,28 @@ from harness.storage.journal import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.models import delete_models
 from harness.tracking.records import fitting, stated_sums
-from reports.contract import settings
 from reports.contract.places import local_path
-
-STORED = "harness.stored"
-"""The tag of a parent that says which attempts the store had to their ends when the sweep closed there."""
+from reports.contract.stored_run import (
+    KIND_RUN,
+    RUNNING,
+    TAG_ATTEMPT,
+    TAG_END,
+    TAG_ESTIMATOR_LABEL,
+    TAG_KIND,
+    TAG_LABEL,
+    TAG_PARENT,
+    TAG_RUN_KEY,
+    TAG_SETTING,
+    TAG_STATUS,
+    TAG_STORED,
+    TAG_SWEEP,
+    TAG_SWEEP_ID,
+)
 
 
 def children_of(parent_id: str) -> str:
     """Return the filter that finds the child runs of a sweep."""
-    return f"tags.`harness.sweep` = '{parent_id}'"
+    return f"tags.`{TAG_SWEEP}` = '{parent_id}'"
 
 
 @final
@@ -49,7 +61,7 @@ class Runs:
 
     def parents(self, sweep_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[str]:
         """Return the ids of the parent runs of a sweep; there may be two where the answer to a creation was lost."""
-        return [run.info.run_id for run in self.search(f"tags.`harness.sweep_id` = '{sweep_id}'", view=view)]
+        return [run.info.run_id for run in self.search(f"tags.`{TAG_SWEEP_ID}` = '{sweep_id}'", view=view)]
 
     def only_parent(self, sweep_id: str) -> str | None:
         """Return the parent of a sweep, the one with children if any has, brought back if somebody deleted it.
@@ -65,7 +77,7 @@ class Runs:
             kept = next((each for each in found if any(self.search(children_of(each), 1))), kept)
         if not active:
             self._client.restore_run(kept)
-            self._client.set_tag(kept, STORED, "", synchronous=True)  # its runs may have been deleted with it
+            self._client.set_tag(kept, TAG_STORED, "", synchronous=True)  # its runs may have been deleted with it
         others = [each for each in (*active, *deleted) if each != kept]
         self.delete([run.info.run_id for each in others for run in self.search(children_of(each))])
         self.delete(each for each in active if each != kept)
@@ -102,11 +114,11 @@ class Children:
         doubles = []
         for run in self._runs.search(children_of(self._parent_id) + more):
             tags, run_id = run.data.tags, run.info.run_id
-            key = tags.get("run_key")
+            key = tags.get(TAG_RUN_KEY)
             if key is None:
                 doubles.append(run_id)
                 continue
-            begun_ms, last_ms = _number(tags.get("harness.attempt")), _number(tags.get("harness.end"))
+            begun_ms, last_ms = _number(tags.get(TAG_ATTEMPT)), _number(tags.get(TAG_END))
             ended = run.info.status != "RUNNING" and last_ms >= 0
             ended = ended and not (self._files_are_here and lacks_files(run))
             self._ended[run_id] = Span(begun_ms, last_ms) if ended else None
@@ -129,7 +141,7 @@ class Children:
     def of(self, run: RunConfig, attempt: Attempt, tags: Mapping[str, str]) -> str:
         """Return the id of the child run of an attempt, made if there is none; one of an older attempt is deleted."""
         if run.key in self._unread:
-            self.read(f" AND tags.run_key = '{run.key}'")
+            self.read(f" AND tags.{TAG_RUN_KEY} = '{run.key}'")
             self._unread.remove(run.key)
         begun_ms, child = self._newest.get(run.key, (0, ""))
         if child and begun_ms != attempt.begun_ms:
@@ -141,14 +153,14 @@ class Children:
 
     def _create(self, run: RunConfig, attempt: Attempt, tags: Mapping[str, str]) -> str:
         own = {
-            "mlflow.parentRunId": self._parent_id,
-            "harness.kind": "run",
-            "harness.sweep": self._parent_id,
-            "harness.label": run.label,
-            "harness.estimator_label": run.estimator.label,
-            settings.TAG: run.setting.to_json(),
-            "harness.status": "running",
-            "harness.attempt": str(attempt.begun_ms),
+            TAG_PARENT: self._parent_id,
+            TAG_KIND: KIND_RUN,
+            TAG_SWEEP: self._parent_id,
+            TAG_LABEL: run.label,
+            TAG_ESTIMATOR_LABEL: run.estimator.label,
+            TAG_SETTING: run.setting.to_json(),
+            TAG_STATUS: RUNNING,
+            TAG_ATTEMPT: str(attempt.begun_ms),
         }
         fit = {name: fitting(value, 8000) for name, value in {**tags, **own}.items()}
         return self._runs.create(fitting(run.name, 250), fit, attempt.begun_ms)
@@ -156,7 +168,7 @@ class Children:
     def delete_doubles(self) -> None:
         """Delete what the store created though its answer was lost, so that MLflow asked it a second time."""
         known = {run_id for _, run_id in self._newest.values()}
-        running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`harness.status` = 'running'")
+        running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`{TAG_STATUS}` = '{RUNNING}'")
         self._runs.delete({run.info.run_id for run in running} - known)
 
 

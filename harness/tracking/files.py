@@ -13,6 +13,7 @@ from mlflow.tracking.multimedia import compress_image_size
 
 from harness.events import Image
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line
+from reports.contract.stored_run import CHARTS_FOLDER, TAG_CHARTS
 
 
 @final
@@ -52,15 +53,15 @@ class Files:
         compress_image_size(picture).save(small, "webp")
         name, separator = found
         self.log(run_id, {f"{name}.png": image.png, f"{name}{separator}compressed.webp": small.getvalue()})
-        self._client.set_tag(run_id, "mlflow.loggedImages", True, synchronous=True)
+        self._client.set_tag(run_id, TAG_CHARTS, True, synchronous=True)
 
     def _in_charts(self, run_id: str, image: Image, time_ms: int) -> tuple[str, str] | None:
         """Return the name, without its ending, and the separator in it that the charts' picture has, or None."""
         parts = (re.escape(image.name), "step", str(image.step), "timestamp", str(time_ms), "[^+%.]+")
         with any_failure_is_an_outage():
-            files = self._client.list_artifacts(run_id, "images")
+            files = self._client.list_artifacts(run_id, CHARTS_FOLDER)
         for separator in "+%":  # older MLflow has the second
-            pattern = re.compile("(images/" + re.escape(separator).join(parts) + ").*")
+            pattern = re.compile(f"({CHARTS_FOLDER}/" + re.escape(separator).join(parts) + ").*")
             for file in files:
                 if match := pattern.fullmatch(file.path):
                     return match[1], separator

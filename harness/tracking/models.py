@@ -19,7 +19,7 @@ from harness.config import RunConfig
 from harness.events import Finished, Weights
 from harness.storage.journal import Attempt
 from harness.tracking.files import any_failure_is_an_outage
-from harness.tracking.records import WEIGHTS
+from reports.contract.stored_run import CONFIG_FILE, TAG_LABEL, TAG_RUN_KEY, WEIGHTS_FILE
 
 _LONGEST = 500  # a parameter of a model; longer ones are refused
 _ABSENT = re.compile(r"failed with error code (404|501) |ENDPOINT_NOT_FOUND")
@@ -68,7 +68,7 @@ def _found_or_made(client: MlflowClient, stored: Any, run: RunConfig) -> str:
         experiment_id,
         name=re.sub(r"[/:%\"']", "-", run.name.replace(".", ","))[:200],
         source_run_id=stored.info.run_id,
-        tags={"run_key": run.key, "harness.label": run.label[:_LONGEST]},
+        tags={TAG_RUN_KEY: run.key, TAG_LABEL: run.label[:_LONGEST]},
         params={name: str(value)[:_LONGEST] for name, value in run.flat().items()},
         model_type="CategoricalVAE",
     )
@@ -77,9 +77,9 @@ def _found_or_made(client: MlflowClient, stored: Any, run: RunConfig) -> str:
 
 def _describe(client: MlflowClient, model_id: str, run_id: str, weights: Weights) -> None:
     facts = {
-        "weights": f"runs:/{run_id}/{WEIGHTS}",
+        "weights": f"runs:/{run_id}/{WEIGHTS_FILE}",
         "sha256": weights.sha256,
-        "config": f"runs:/{run_id}/config.json",
+        "config": f"runs:/{run_id}/{CONFIG_FILE}",
         "load": "harness.models.load_model(path of the weights, RunConfig.from_json(text of the config))",
     }
     with TemporaryDirectory(prefix="harness-") as folder:

@@ -9,25 +9,42 @@ from mlflow.entities import Metric, Param, RunTag
 
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started, Weights
 from harness.storage.journal import Attempt
+from reports.contract.stored_run import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    HISTORY_FILE,
+    INTERRUPTED,
+    LATENT_PREFIX,
+    LATENTS_FILE,
+    PICTURES_FOLDER,
+    PROVENANCE_FILE,
+    RUNNING,
+    SKIPPED,
+    TAG_CHECKSUMS,
+    TAG_END,
+    TAG_ERROR,
+    TAG_STARTS,
+    TAG_STATUS,
+    TIME_PREFIX,
+    TRACEBACK_FILE,
+    WEIGHTS_FILE,
+)
 from reports.contract.text import visible
 
 Entity = Metric | Param | RunTag
 A_CALL: dict[type, int] = {Metric: 1000, Param: 100, RunTag: 100}
 ENTITIES_A_CALL = 1000
 MLFLOW_STATUS = {
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "diverged": "FAILED",
-    "skipped": "KILLED",
-    "interrupted": "KILLED",
+    FINISHED: "FINISHED",
+    FAILED: "FAILED",
+    DIVERGED: "FAILED",
+    SKIPPED: "KILLED",
+    INTERRUPTED: "KILLED",
 }
 
 
-SUMS = "harness.sha256"
-WEIGHTS = "model/weights.pt"
-PICTURES = "pictures"
-"""The folder of the final pictures. `images` is that of MLflow's charts alone: a name without a step breaks them."""
-PER_RUN = ("time/", "latent/")
+PER_RUN = (TIME_PREFIX, LATENT_PREFIX)
 """Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
 
 
@@ -77,13 +94,13 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
     elif isinstance(event, Finished):
         entities = [Metric(name, value, record.time_ms, 0) for name, value in event.metrics.items()]  # drawn as bars
     elif isinstance(event, TERMINAL):
-        entities.append(RunTag("harness.error", visible(getattr(event, "error", ""), 4900)))
+        entities.append(RunTag(TAG_ERROR, visible(getattr(event, "error", ""), 4900)))
     elif goes_on(record, attempt):
         starts = sum(isinstance(each.event, Started) for each in attempt.records)
-        entities += [RunTag("harness.starts", str(starts)), RunTag("harness.error", "")]
-        entities.append(RunTag("harness.status", "running"))
+        entities += [RunTag(TAG_STARTS, str(starts)), RunTag(TAG_ERROR, "")]
+        entities.append(RunTag(TAG_STATUS, RUNNING))
     if isinstance(event, TERMINAL):
-        entities += [RunTag("harness.status", event.kind), RunTag("harness.end", str(record.time_ms))]
+        entities += [RunTag(TAG_STATUS, event.kind), RunTag(TAG_END, str(record.time_ms))]
     return entities
 
 
@@ -91,19 +108,19 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     """Return the artifacts that a record makes, by name."""
     event: Event = record.event
     if isinstance(event, Started):
-        return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
+        return {PROVENANCE_FILE: json.dumps(event.provenance, indent=1).encode()}
     if isinstance(event, Image):
-        return {f"{PICTURES}/{event.name}.png": event.png} if event.final else {}
+        return {f"{PICTURES_FOLDER}/{event.name}.png": event.png} if event.final else {}
     if isinstance(event, Latents):
-        return {"latents.json": json.dumps(asdict(event)).encode()}
+        return {LATENTS_FILE: json.dumps(asdict(event)).encode()}
     if isinstance(event, Weights):
-        return {WEIGHTS: event.content}
+        return {WEIGHTS_FILE: event.content}
     if not isinstance(event, TERMINAL):
         return {}
     rows = [{"epoch": e.epoch, "step": e.step, "elapsed_s": e.elapsed_s, **e.metrics} for e in attempt.epochs]
-    files = {"history.json": json.dumps(rows).encode()}
+    files = {HISTORY_FILE: json.dumps(rows).encode()}
     if traceback := getattr(event, "traceback", ""):
-        files["error.txt"] = traceback.encode(errors="backslashreplace")
+        files[TRACEBACK_FILE] = traceback.encode(errors="backslashreplace")
     return files
 
 
@@ -121,13 +138,13 @@ def sums(attempt: Attempt) -> dict[str, str]:
 
 def checksum_tag(checksums: Mapping[str, str]) -> RunTag:
     """Return the tag that a reader verifies a run's files by: their SHA-256 by name, as JSON."""
-    return RunTag(SUMS, json.dumps(checksums))
+    return RunTag(TAG_CHECKSUMS, json.dumps(checksums))
 
 
 def stated_sums(tags: Mapping[str, str]) -> dict[str, str]:
     """Return what that tag says; nothing where there is none, or one that cannot be read."""
     try:
-        stated = json.loads(tags.get(SUMS, "{}"))
+        stated = json.loads(tags.get(TAG_CHECKSUMS, "{}"))
     except (ValueError, RecursionError):
         return {}
     return stated if isinstance(stated, dict) else {}

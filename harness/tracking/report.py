@@ -12,13 +12,13 @@ from harness.tracking.databases import is_database, with_limit
 from harness.tracking.errors import TrackingError, check_server
 from harness.tracking.files import Files
 from harness.tracking.moved import follow_moved_files
-from harness.tracking.notes import FILE, report_tags
+from harness.tracking.notes import report_tags
 from harness.tracking.records import checksum_tag, sha256, stated_sums
 from reports.contract.places import local_path
 from reports.contract.sqlite_uri import unambiguous
+from reports.contract.stored_run import KIND_SWEEP, REPORT_FILE, REPORT_FOLDER, REPORT_TABLES, TAG_KIND
 from reports.contract.text import NAME, visible
 
-FOLDER = FILE.partition("/")[0]
 TABLES = (".csv", ".md", ".tex")
 _LONGEST = 7900  # MLflow cuts a tag at 8,000 in silence: then no checksum of the run could be read
 
@@ -57,10 +57,10 @@ def attach(uri: str, experiment: str, page: Path, results: Path | None = None) -
     files = dict(_files(page))
     Files(client).log(run.info.run_id, files)
     tags = run.data.tags
-    others = {name: stated for name, stated in stated_sums(tags).items() if not name.startswith(f"{FOLDER}/")}
+    others = {name: stated for name, stated in stated_sums(tags).items() if not name.startswith(f"{REPORT_FOLDER}/")}
     sums = checksum_tag(others | {name: sha256(content) for name, content in files.items()})
     if len(sums.value) > _LONGEST:
-        sums = checksum_tag(others | {FILE: sha256(files[FILE])})
+        sums = checksum_tag(others | {REPORT_FILE: sha256(files[REPORT_FILE])})
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     client.log_batch(run.info.run_id, tags=[sums, *report_tags(tags, when)], synchronous=True)
     return Attached(run.info.run_id, visible(run.info.run_name or "", NAME))
@@ -71,7 +71,7 @@ def _newest_sweep(client: MlflowClient, experiment: str) -> Any:
     found = client.get_experiment_by_name(experiment)
     ids = [found.experiment_id] if found is not None else []
     order = ["attributes.start_time DESC"]
-    runs = client.search_runs(ids, "tags.`harness.kind` = 'sweep'", max_results=1, order_by=order) if ids else []
+    runs = client.search_runs(ids, f"tags.`{TAG_KIND}` = '{KIND_SWEEP}'", max_results=1, order_by=order) if ids else []
     if not runs:
         raise TrackingError(
             f"tracking: expected a sweep of {visible(experiment, NAME)!r} to attach its report to, got none."
@@ -81,7 +81,7 @@ def _newest_sweep(client: MlflowClient, experiment: str) -> Any:
 
 def _files(page: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the report and its tables by the names of artifacts."""
-    yield FILE, page.read_bytes()
+    yield REPORT_FILE, page.read_bytes()
     for path in sorted((page.parent / "tables").glob("*")):
         if path.suffix in TABLES and path.is_file():
-            yield f"{FOLDER}/tables/{path.name}", path.read_bytes()
+            yield f"{REPORT_TABLES}/{path.name}", path.read_bytes()

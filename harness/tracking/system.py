@@ -12,6 +12,8 @@ from typing import Any, final
 
 from mlflow.entities import Metric
 
+from reports.contract.stored_run import SYSTEM_PREFIX
+
 READ_EVERY_S = 5.0
 WRITE_EVERY_S = 10.0
 SHARE = 1 / 500
@@ -51,7 +53,7 @@ class SystemMetrics:
             monitor.clear_metrics()
         time_ms = time.time_ns() // 1_000_000
         step = max(0, time_ms - self._begun_ms) // 1000
-        return [Metric(f"system/{name}", float(value), time_ms, step) for name, value in values.items()]
+        return [Metric(f"{SYSTEM_PREFIX}{name}", float(value), time_ms, step) for name, value in values.items()]
 
 
 def monitors() -> list[Any]:

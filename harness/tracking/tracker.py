@@ -17,7 +17,7 @@ from harness.status.note import Outcome
 from harness.storage.journal import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.best import tag_best
-from harness.tracking.children import STORED, Children, Runs
+from harness.tracking.children import Children, Runs
 from harness.tracking.databases import is_database, make_sqlite, try_server, with_limit
 from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
 from harness.tracking.files import Files
@@ -45,11 +45,25 @@ from harness.tracking.refusals import Refusals
 from harness.tracking.system import SystemMetrics
 from reports.contract.places import ARTIFACTS
 from reports.contract.sqlite_uri import DATABASE, sqlite_uri, unambiguous
+from reports.contract.stored_run import (
+    CONFIG_FILE,
+    EXPERIMENT_KIND,
+    KIND_SWEEP,
+    TAG_COUNT_PREFIX,
+    TAG_DEVICE,
+    TAG_ESTIMATOR,
+    TAG_EXPERIMENT_KIND,
+    TAG_GRID,
+    TAG_KIND,
+    TAG_RUN_KEY,
+    TAG_SCHEDULE,
+    TAG_SEED,
+    TAG_STORED,
+    TAG_SWEEP_ID,
+)
 from reports.contract.text import without_passwords
 
 NOTHING = Outcome()
-KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
-"""A tag of an experiment: MLflow's interface then shows training runs rather than traces of language models."""
 
 
 def default_uri(out: Path) -> str:
@@ -119,7 +133,7 @@ class Tracker:
         self._grid, self._sweep_id = name, sweep_id
         self.experiment_id = self._experiment(name)
         self._runs = Runs(self._client, self.experiment_id)
-        own = {"harness.kind": "sweep", "harness.sweep_id": sweep_id, "grid": name}
+        own = {TAG_KIND: KIND_SWEEP, TAG_SWEEP_ID: sweep_id, TAG_GRID: name}
         self.parent_id = self._runs.only_parent(sweep_id) or self._runs.create(f"sweep {name}", own)
         self._children = Children(self._runs, self.parent_id, files_are_here=is_database(self.uri))
         self._client.update_run(self.parent_id, status="RUNNING")
@@ -152,7 +166,7 @@ class Tracker:
             self._client.update_run(child, status="RUNNING")
         if records[0] is attempt.records[0]:
             entities += [param(name, value) for name, value in {**run.flat(), **self._identity(run)}.items()]
-            files["config.json"] = run.to_json().encode()
+            files[CONFIG_FILE] = run.to_json().encode()
             with self.refusals.costing(f"data set {run.data.name}"):
                 self._client.log_inputs(child, inputs_of(run.data))
         for record in records:
@@ -161,7 +175,7 @@ class Tracker:
         with self.refusals.costing(f"files of {run.name}"):
             self._files.log(child, files)
         if files:
-            entities.append(checksum_tag({"config.json": sha256(run.to_json().encode()), **sums(attempt)}))
+            entities.append(checksum_tag({CONFIG_FILE: sha256(run.to_json().encode()), **sums(attempt)}))
         self._log_batches(child, newest_tags(entities))
         for record in records:
             if isinstance(record.event, Image):
@@ -190,10 +204,10 @@ class Tracker:
         self._children.delete_doubles()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
         tag_best(self._client, self._runs, self.parent_id, told.best)
-        tags = [RunTag(f"harness.n_{name}", str(count)) for name, count in counts.items()]
+        tags = [RunTag(f"{TAG_COUNT_PREFIX}{name}", str(count)) for name, count in counts.items()]
         tags += note_tags(self._client.get_run(self.parent_id).data.tags, told.note)
         if not self.refusals.count:  # else the next sweep looks at every run again
-            tags.append(RunTag(STORED, self._digest(spans)))
+            tags.append(RunTag(TAG_STORED, self._digest(spans)))
         self._log_batches(self.parent_id, tags)
         self._client.set_terminated(self.parent_id, status=status)
 
@@ -203,7 +217,7 @@ class Tracker:
         Reading 10,000 runs from MLflow takes half a minute. So, unless asked to be thorough, this believes the tag of
         the last sweep that closed, if nothing has happened since.
         """
-        if not thorough and self._client.get_run(self.parent_id).data.tags.get(STORED) == self._digest(spans):
+        if not thorough and self._client.get_run(self.parent_id).data.tags.get(TAG_STORED) == self._digest(spans):
             self._children.read_later(set(spans))
             return set()
         self._children.read()
@@ -219,21 +233,25 @@ class Tracker:
         if found is not None and found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         if found is not None:
-            if KIND not in found.tags:
-                self._client.set_experiment_tag(found.experiment_id, KIND, TRAINING)
+            if TAG_EXPERIMENT_KIND not in found.tags:
+                self._client.set_experiment_tag(found.experiment_id, TAG_EXPERIMENT_KIND, EXPERIMENT_KIND)
             return str(found.experiment_id)
         remote = urlsplit(self.uri).scheme in ("http", "https")
         location = None if remote else (self._artifacts / name).as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location, tags={KIND: TRAINING}))
+        return str(
+            self._client.create_experiment(
+                name, artifact_location=location, tags={TAG_EXPERIMENT_KIND: EXPERIMENT_KIND}
+            )
+        )
 
     def _identity(self, run: RunConfig) -> dict[str, str]:
         return {
-            "estimator": run.estimator.name,
-            "schedule": run.schedule.label,
-            "device": run.device,
-            "seed": str(run.seed),
-            "run_key": run.key,
-            "grid": self._grid,
+            TAG_ESTIMATOR: run.estimator.name,
+            TAG_SCHEDULE: run.schedule.label,
+            TAG_DEVICE: run.device,
+            TAG_SEED: str(run.seed),
+            TAG_RUN_KEY: run.key,
+            TAG_GRID: self._grid,
         }
 
     def _log_batches(self, run_id: str, entities: Sequence[Entity]) -> None:

@@ -15,6 +15,7 @@ from reports import statistics as st
 from reports.comparison.levels import DESCRIPTION, SETTING
 from reports.contract.errors import ReportError
 from reports.contract.settings import in_quotes, joined
+from reports.contract.stored_run import FINISHED
 from reports.store.frame import WORST
 
 
@@ -102,7 +103,7 @@ Tried = Mapping[tuple[str, str], Mapping[int, float]]
 
 def by_seed(runs: pd.DataFrame, metric: str) -> Tried:
     """The values that pairs are made from; where a seed was run more than once, its first value."""
-    values = runs[metric].where(runs["status"] == "finished").astype(float)
+    values = runs[metric].where(runs["status"] == FINISHED).astype(float)
     values = values.mask(runs["status"].isin(WORST), math.inf)
     there = runs["seed"].notna() & values.notna()
     found: dict[tuple[str, str], dict[int, float]] = {}

@@ -14,6 +14,7 @@ import pandas as pd
 
 from reports.contract.errors import ReportError
 from reports.contract.settings import distinct, quote
+from reports.contract.stored_run import FINISHED
 from reports.store.frame import ABSENT, CORE, WORST
 
 NAMES = ("estimator", "estimator_label", "schedule", "schedule_label", "axes")
@@ -109,4 +110,4 @@ def _status(statuses: pd.Series, n_settings: int) -> str:
     worst = [status for status in WORST if (statuses == status).any()]
     if worst:
         return worst[0]
-    return "finished" if len(statuses) >= n_settings and (statuses == "finished").all() else "missing"
+    return FINISHED if len(statuses) >= n_settings and (statuses == FINISHED).all() else "missing"

@@ -11,6 +11,20 @@ import pandas as pd
 
 from reports import statistics as st
 from reports.contract.errors import ReportError
+from reports.contract.stored_run import (
+    COST_PREFIX,
+    ENTROPY,
+    FINISHED,
+    GRADIENT_PREFIX,
+    LATENT_PREFIX,
+    MEMORY_PREFIX,
+    PARAM_BOUND_SAMPLES,
+    TEST_GAP,
+    TEST_NEG_BOUND,
+    TEST_NEG_ELBO,
+    TEST_RELAXED_LOSS,
+    TIME_PREFIX,
+)
 from reports.store.frame import WORST
 
 NATS = "nats"
@@ -46,8 +60,8 @@ class Metric:
 
 
 _HIGHER_IS_BETTER = ("images_per_s", "cosine", "cosine_low", "cosine_high", "snr", "compiled")
-_UNITS = (("time/", "s"), ("memory/", "MB"), ("latent/entropy", NATS))
-_NO_NATS = ("time/", "memory/", "cost/", "latent/", "gradient/", "compiled", "tau")
+_UNITS = ((TIME_PREFIX, "s"), (MEMORY_PREFIX, "MB"), (ENTROPY, NATS))
+_NO_NATS = (TIME_PREFIX, MEMORY_PREFIX, COST_PREFIX, LATENT_PREFIX, GRADIENT_PREFIX, "compiled", "tau")
 
 
 def _asked(runs: pd.DataFrame, name: str) -> Metric:
@@ -66,10 +80,10 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
     """
     k = bound_samples(runs)
     known = [
-        Metric("test/neg_elbo", "Negative ELBO", "one-hot samples, test images: what the model is used as"),
-        Metric("test/neg_bound", f"Negative bound, k = {k}", f"importance-weighted with k = {k} one-hot samples"),
-        Metric("test/relaxed_loss", "Relaxed loss", "test images with the relaxed codes seen in training"),
-        Metric("test/soft_hard_gap", "Soft/hard gap", "negative ELBO − relaxed loss: what rounding costs", False),
+        Metric(TEST_NEG_ELBO, "Negative ELBO", "one-hot samples, test images: what the model is used as"),
+        Metric(TEST_NEG_BOUND, f"Negative bound, k = {k}", f"importance-weighted with k = {k} one-hot samples"),
+        Metric(TEST_RELAXED_LOSS, "Relaxed loss", "test images with the relaxed codes seen in training"),
+        Metric(TEST_GAP, "Soft/hard gap", "negative ELBO − relaxed loss: what rounding costs", False),
     ]
     there = [metric for metric in known if metric.name in runs and runs[metric.name].notna().any()]
     if first is None:
@@ -89,9 +103,9 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
 
 def bound_samples(runs: pd.DataFrame) -> str:
     """k of the importance-weighted bound, from the configuration; several if the runs differ."""
-    if "evaluation.bound_samples" not in runs:
+    if PARAM_BOUND_SAMPLES not in runs:
         return "?"
-    numbers = pd.to_numeric(runs["evaluation.bound_samples"], errors="coerce")
+    numbers = pd.to_numeric(runs[PARAM_BOUND_SAMPLES], errors="coerce")
     return ", ".join(f"{k:g}" for k in sorted(set(numbers.dropna()))) or "?"
 
 
@@ -135,5 +149,5 @@ def _named(name: str, interval: st.Interval) -> dict[str, float]:
 
 
 def _finished(group: pd.DataFrame, metric: str) -> np.ndarray:
-    values = group.loc[group["status"] == "finished", metric] if metric in group else pd.Series(dtype=float)
+    values = group.loc[group["status"] == FINISHED, metric] if metric in group else pd.Series(dtype=float)
     return values.dropna().to_numpy(dtype=float)

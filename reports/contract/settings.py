@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from reports.contract.text import visible
 
-TAG = "harness.setting"
 SEPARATOR = " · "
 _LONGEST = 250
 """Characters of a part that are stored: MLflow cuts a tag at 8,000 in silence."""

@@ -12,10 +12,11 @@ import pandas as pd
 
 from reports import comparison
 from reports.comparison import Baseline, Metric, grouping
+from reports.contract.stored_run import FINISHED, TRAIN_LOSS, VAL_LOSS
 from reports.page.palette import Style, styles
 from reports.store.frame import Runs
 
-CURVES = ("val/loss", "train/loss")
+CURVES = (VAL_LOSS, TRAIN_LOSS)
 """The loss that curves, targets and budgets are about: the first that the runs have."""
 BAND = 0.5
 """Nats that nobody would care about, unless the user says otherwise."""
@@ -137,7 +138,7 @@ class Context:
     @property
     def is_shared(self) -> bool:
         """Whether times were taken while other runs shared the machine."""
-        return bool(self.frame.loc[self.frame["status"] == "finished", "shared_machine"].any())
+        return bool(self.frame.loc[self.frame["status"] == FINISHED, "shared_machine"].any())
 
     def link(self, run: Mapping[str, object]) -> str:
         """The address of a run in the MLflow UI; empty without a UI, or for what is no run of MLflow."""

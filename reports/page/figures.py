@@ -18,6 +18,7 @@ from reports.comparison import SETTING, Metric, choose_baseline, difference_poin
 from reports.comparison import differences as differences_of
 from reports.comparison import levels as levels_of
 from reports.contract.settings import SEPARATOR, joined
+from reports.contract.stored_run import FINISHED, VAL_LOSS
 from reports.page import palette
 from reports.page.palette import Style
 from reports.page.svg import Panel, inline, short, style
@@ -35,7 +36,7 @@ SIZE = (4.4, 3.1)
 
 @put_aside()
 def curves(
-    history: pd.DataFrame, metric: str = "val/loss", x: str = "step", styles: Styles | None = None, words: str = ""
+    history: pd.DataFrame, metric: str = VAL_LOSS, x: str = "step", styles: Styles | None = None, words: str = ""
 ) -> list[Panel]:
     """``metric`` against ``x`` (step or elapsed_s): a thin line per run, a thick one for the median over seeds.
 
@@ -285,7 +286,7 @@ def difference_plot_of(context: Context, metric: Metric) -> Panel | None:
 def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: Metric, styles: Styles) -> Panel | None:
     """Every run as a point, the mean with its t interval, best setting on top; failures in words."""
     rows = []
-    finished = runs[(runs["status"] == "finished") & runs[metric.name].notna()]
+    finished = runs[(runs["status"] == FINISHED) & runs[metric.name].notna()]
     by_setting = {key: group.to_numpy(dtype=float) for key, group in finished.groupby(SETTING)[metric.name]}
     for _, row in levels.iterrows():
         points = by_setting.get((row["setting"], row["device"]), np.empty(0))

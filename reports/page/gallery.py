@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from reports.contract.stored_run import ORIGINALS, PRIOR_SAMPLES, RECONSTRUCTIONS, TRAVERSALS
 from reports.store.frame import Runs
 
 MAX_SETTINGS = 40
-KINDS = {"reconstructions": "Reconstructions", "prior_samples": "Prior samples", "traversals": "Traversals"}
+KINDS = {RECONSTRUCTIONS: "Reconstructions", PRIOR_SAMPLES: "Prior samples", TRAVERSALS: "Traversals"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def galleries(runs: Runs) -> list[Gallery]:
     for row in have.to_dict("records"):
         images = dict(runs.images[str(row["run_key"])])
         if row["estimator_label"] in drawn:
-            images.pop("traversals", None)
+            images.pop(TRAVERSALS, None)
         drawn.add(str(row["estimator_label"]))
         picture = Picture(
             setting=str(row["setting"]),
@@ -58,7 +59,7 @@ def galleries(runs: Runs) -> list[Gallery]:
             seed=str(row["seed"]),
             shown=[(title, _uri(images[kind])) for kind, title in KINDS.items() if kind in images],
         )
-        by_originals.setdefault(_uri(images.get("originals")), []).append(picture)
+        by_originals.setdefault(_uri(images.get(ORIGINALS)), []).append(picture)
     return [Gallery(originals, pictures) for originals, pictures in by_originals.items()]
 
 

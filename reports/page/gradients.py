@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from reports.ambient import put_aside
 from reports.contract.files import write_atomically, write_bytes_atomically
+from reports.contract.stored_run import ENCODER_PREFIX
 from reports.page import export, palette, svg
 from reports.page.svg import Panel, short
 from reports.page.tables import Cell, Column, Table, number, p_value
@@ -65,7 +66,7 @@ class Section:
 
 def table(frame: pd.DataFrame, caption: str) -> Table:
     """The measured estimators of a frame, in its order; with the encoder's figures, where it has them."""
-    with_encoder = "encoder/relative_bias" in frame
+    with_encoder = f"{ENCODER_PREFIX}relative_bias" in frame
     rows = []
     for row in measured(frame).to_dict("records"):
         low, high = row["relative_bias_low"], row["relative_bias_high"]
@@ -86,8 +87,8 @@ def table(frame: pd.DataFrame, caption: str) -> Table:
 
 
 def _encoder_cells(row: Mapping[str, float]) -> list[Cell]:
-    bias, cosine = row["encoder/relative_bias"], row.get("encoder/cosine", np.nan)
-    low = row.get("encoder/relative_bias_low", np.nan)
+    bias, cosine = row[f"{ENCODER_PREFIX}relative_bias"], row.get(f"{ENCODER_PREFIX}cosine", np.nan)
+    low = row.get(f"{ENCODER_PREFIX}relative_bias_low", np.nan)
     return [
         Cell("0" if low <= 0 else rounded(bias), _known(bias)),
         Cell(number(cosine, 3), _known(cosine)),

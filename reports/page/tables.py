@@ -14,6 +14,19 @@ from reports.ambient import put_aside
 from reports.comparison import DESCRIPTION, Metric
 from reports.contract.errors import ReportError
 from reports.contract.settings import distinct, joined, quote
+from reports.contract.stored_run import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    IMAGES_PER_S,
+    INTERRUPTED,
+    PEAK_MB,
+    RUNNING,
+    SKIPPED,
+    STEP_MEDIAN_S,
+    STEP_P90_S,
+    TOTAL_S,
+)
 from reports.store.frame import STATUSES
 
 MINUS = "−"
@@ -275,31 +288,31 @@ def _completeness_cell(statuses: pd.Series) -> Cell:
     counts = {status: int((statuses == status).sum()) for status in (*STATUSES, *sorted(set(statuses) - set(STATUSES)))}
     counts = {status: count for status, count in counts.items() if count}
     text = " · ".join(f"{count} {status}" for status, count in counts.items())
-    worst = next((status for status in ("failed", "diverged", "missing", "interrupted", "running", "waiting", "skipped")
-                  if status in counts), "finished")  # fmt: skip
-    return Cell(text, counts.get("finished", 0), tone=worst)
+    worst = next((status for status in (FAILED, DIVERGED, "missing", INTERRUPTED, RUNNING, "waiting", SKIPPED)
+                  if status in counts), FINISHED)  # fmt: skip
+    return Cell(text, counts.get(FINISHED, 0), tone=worst)
 
 
 def timings(runs: pd.DataFrame) -> Table | None:
     """Medians over the finished runs of each setting; None where no time was measured."""
     names = {
-        "time/step_s_median": (
+        STEP_MEDIAN_S: (
             "Step, ms",
             1e3,
             2,
             "median over runs of the median step; in brackets the quartiles over runs",
         ),
-        "time/step_s_p90": ("Step p90, ms", 1e3, 2, "median over runs of the 90th percentile"),
-        "time/images_per_s": ("Images/s", 1, 0, "training throughput at the median step"),
-        "time/total_s": ("Total, s", 1, 1, "training of one run"),
-        "memory/peak_mb": ("Peak, MB", 1, 0, "resident memory of the process on a CPU, allocated memory on a GPU"),
+        STEP_P90_S: ("Step p90, ms", 1e3, 2, "median over runs of the 90th percentile"),
+        IMAGES_PER_S: ("Images/s", 1, 0, "training throughput at the median step"),
+        TOTAL_S: ("Total, s", 1, 1, "training of one run"),
+        PEAK_MB: ("Peak, MB", 1, 0, "resident memory of the process on a CPU, allocated memory on a GPU"),
     }
     names = {name: how for name, how in names.items() if name in runs and runs[name].notna().any()}
     if not names:
         return None
-    finished = runs[runs["status"] == "finished"]
+    finished = runs[runs["status"] == FINISHED]
     columns = [*_setting_columns(True), Column("n")]
-    terms = {"memory/peak_mb": "memory"}
+    terms = {PEAK_MB: "memory"}
     columns += [
         Column(title, meaning=meaning, term=terms.get(name, "step-time"))
         for name, (title, _, _, meaning) in names.items()
@@ -315,7 +328,7 @@ def timings(runs: pd.DataFrame) -> Table | None:
                 cells.append(Cell("–"))
                 continue
             text = f"{values.median():,.{digits}f}"
-            if name == "time/step_s_median" and len(values) > 1:
+            if name == STEP_MEDIAN_S and len(values) > 1:
                 text += f" ({values.quantile(0.25):.{digits}f}–{values.quantile(0.75):.{digits}f})"
             cells.append(Cell(text, float(values.median())))
         shared = bool(group["shared_machine"].any())
@@ -328,7 +341,7 @@ def failures(runs: pd.DataFrame, link: Callable[[Mapping[str, object]], str] = l
 
     ``link`` gives the address of a run, or nothing.
     """
-    bad = runs[runs["status"] != "finished"]
+    bad = runs[runs["status"] != FINISHED]
     if bad.empty:
         return None
     columns = [

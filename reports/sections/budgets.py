@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from reports.contract.stored_run import FINISHED, N_COST_EVALS
 from reports.page.tables import Cell, Column, Table, number
 from reports.store.frame import WORST
 
@@ -17,9 +18,9 @@ UNITS = {"updates": "step", "evaluations": "evals_per_image", "seconds": "elapse
 
 def with_evaluations(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """The history with ``evals_per_image``: decoder evaluations per training image so far, where they are known."""
-    if "cost/n_cost_evals" not in runs:
+    if N_COST_EVALS not in runs:
         return history.assign(evals_per_image=math.nan)
-    per_update = runs.set_index("run_key")["cost/n_cost_evals"].astype(float)
+    per_update = runs.set_index("run_key")[N_COST_EVALS].astype(float)
     return history.assign(evals_per_image=history["epoch"] * history["run_key"].map(per_update))
 
 
@@ -32,7 +33,7 @@ def equal_cost(runs: pd.DataFrame, history: pd.DataFrame, metric: str | None) ->
     """
     if metric is None or history.empty:
         return None
-    finished = with_evaluations(runs, history[history["status"] == "finished"])
+    finished = with_evaluations(runs, history[history["status"] == FINISHED])
     if finished.groupby(SETTING).ngroups < 2:
         return None
     found = finished.groupby(SETTING, sort=True)[["estimator", "estimator_label"]].first()
@@ -52,8 +53,8 @@ def equal_cost(runs: pd.DataFrame, history: pd.DataFrame, metric: str | None) ->
     first = next((f"{unit}_loss" for unit in UNITS if f"{unit}_loss" in found), None)
     if first is None:
         return None
-    found = found.assign(failed=found["n_bad"] > 0)
-    return found.sort_values(["failed", first, *SETTING], kind="stable").drop(columns="failed").reset_index()
+    found = found.assign(has_failed=found["n_bad"] > 0)
+    return found.sort_values(["has_failed", first, *SETTING], kind="stable").drop(columns="has_failed").reset_index()
 
 
 def table(found: pd.DataFrame, metric: str) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from reports.contract.stored_run import TEST_NEG_BOUND, TEST_NEG_ELBO
 from reports.page import tables
 from reports.page.blocks import How, Section, Tabular
 from reports.page.context import Context
@@ -60,7 +61,7 @@ def every_run(context: Context) -> Table:
 
 
 def _term(name: str) -> str:
-    return {"test/neg_elbo": "neg-elbo", "test/neg_bound": "neg-bound"}.get(name, "")
+    return {TEST_NEG_ELBO: "neg-elbo", TEST_NEG_BOUND: "neg-bound"}.get(name, "")
 
 
 def _frame(runs: pd.DataFrame) -> pd.DataFrame:

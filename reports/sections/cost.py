@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from reports import comparison
 from reports import statistics as st
 from reports.comparison import Metric
+from reports.contract.stored_run import FINISHED, N_COST_EVALS, PEAK_MB, STEP_MEDIAN_S
 from reports.page import figures, palette, tables
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
@@ -20,9 +21,9 @@ from reports.page.svg import Panel, inline, style
 from reports.sections import budgets
 
 COSTS = {
-    "time/step_s_median": ("step time", "step, ms", 1e3),
-    "cost/n_cost_evals": ("evaluations", "decoder evaluations per image and update", 1.0),
-    "memory/peak_mb": ("memory", "peak memory, MB", 1.0),
+    STEP_MEDIAN_S: ("step time", "step, ms", 1e3),
+    N_COST_EVALS: ("evaluations", "decoder evaluations per image and update", 1.0),
+    PEAK_MB: ("memory", "peak memory, MB", 1.0),
 }
 HOW_PARETO = (
     "Each mark is a setting, mean over its seeds; further left costs less, further down is better. The line joins the "
@@ -76,7 +77,7 @@ def pareto_panels(context: Context) -> list[Panel]:
 def _points(context: Context, metric: Metric) -> pd.DataFrame:
     """Mean quality and costs of each setting; quality is ``inf`` where a run failed."""
     levels = setting_levels(context, metric)
-    finished = context.frame[context.frame["status"] == "finished"]
+    finished = context.frame[context.frame["status"] == FINISHED]
     names = [name for name in COSTS if name in finished and finished[name].notna().any()]
     costs = finished.groupby(["setting", "device"])[names].mean()
     found = levels.join(costs, on=["setting", "device"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from reports.contract.stored_run import TRACEBACK_FILE
 from reports.page import tables
 from reports.page.blocks import How, Section, Tabular, Words
 from reports.page.context import Context
 
 HOW = (
-    "The whole traceback of a failed run is error.txt among its artifacts in MLflow. `harness run` with --retry failed "
+    f"The whole traceback of a failed run is {TRACEBACK_FILE} among its artifacts in MLflow. `harness run` with --retry failed "
     "tries failed and diverged runs again."
 )
 

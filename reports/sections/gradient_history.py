@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from reports.contract.settings import distinct
+from reports.contract.stored_run import ENCODER_PREFIX, GRADIENT_OWN_PREFIX, GRADIENT_PREFIX, PARAM_BASKET, TRUTH_ERROR
 from reports.page import figures, gradients
 from reports.page.gradients import Section
 from reports.page.palette import Style
@@ -20,12 +21,12 @@ from reports.page.tables import Table
 from reports.store.frame import IDENTITY, Runs
 
 OWN = "own"
-_NAME = re.compile(r"gradient/([^/]+)/(.+)")
+_NAME = re.compile(GRADIENT_PREFIX + "([^/]+)/(.+)")
 _BETWEEN_LABELS = re.compile(r", (?![^()]*\))")  # not within the parentheses of one
 _CURVES = {
-    "gradient/own/relative_bias": "relative bias on the logits",
-    "gradient/own/cosine": "cosine on the logits",
-    "gradient/own/snr": "signal-to-noise on the logits",
+    f"{GRADIENT_OWN_PREFIX}relative_bias": "relative bias on the logits",
+    f"{GRADIENT_OWN_PREFIX}cosine": "cosine on the logits",
+    f"{GRADIENT_OWN_PREFIX}snr": "signal-to-noise on the logits",
 }
 
 
@@ -52,14 +53,14 @@ def _labels(runs: Runs) -> dict[str, str]:
 
 def _former_labels(runs: pd.DataFrame) -> dict[str, str]:
     """The same of an older store, which has the labels as one text."""
-    listed = runs["diagnostics.basket"].dropna().map(str).unique() if "diagnostics.basket" in runs else []
+    listed = runs[PARAM_BASKET].dropna().map(str).unique() if PARAM_BASKET in runs else []
     labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]
     return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
 
 
 def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     order = {name: place for place, name in enumerate([OWN, *labels])}
-    metrics = [*gradients.NUMBERS, *(name for name in group if str(name).startswith("encoder/"))]
+    metrics = [*gradients.NUMBERS, *(name for name in group if str(name).startswith(ENCODER_PREFIX))]
     seeds = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False)
     means = seeds.mean()
     for name in metrics:  # an interval holds those of all seeds; of several tests the smallest p counts, as often
@@ -115,7 +116,8 @@ def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str
     """
     if long(history)["epoch"].nunique() < 2:
         return []
-    bias, low = "gradient/own/relative_bias", "gradient/own/relative_bias_low"
+    bias = f"{GRADIENT_OWN_PREFIX}relative_bias"
+    low = f"{bias}_low"
     if low in history:
         history = history.assign(**{bias: history[bias].where(~(history[low] <= 0), 0.0)})
     found = [(words, figures.curves(history, name, "step", styles, words)) for name, words in _CURVES.items()]
@@ -124,9 +126,9 @@ def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str
 
 def truth(history: pd.DataFrame) -> str:
     """What the estimators were held against, in a sentence; empty where nothing was measured."""
-    if "gradient/truth_error" not in history or history["gradient/truth_error"].isna().all():
+    if TRUTH_ERROR not in history or history[TRUTH_ERROR].isna().all():
         return ""
-    error = history["gradient/truth_error"].max()
+    error = history[TRUTH_ERROR].max()
     if error == 0:
         return "The true gradient is exact: the expectation over all codes."
     return (

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.comparison import Metric
+from reports.contract.stored_run import FINISHED, GRADIENT_OWN_PREFIX
 from reports.page import figures
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
@@ -70,10 +71,10 @@ def against_result(context: Context) -> list[Panel]:
     metric = context.primary
     if metric is None:
         return []
-    final = context.frame[context.frame["status"] == "finished"].set_index("run_key")[metric.name]
+    final = context.frame[context.frame["status"] == FINISHED].set_index("run_key")[metric.name]
     panels = []
     for name, words in MEASURES:
-        column = f"gradient/own/{name}"
+        column = f"{GRADIENT_OWN_PREFIX}{name}"
         if column not in context.history:
             continue
         last = context.history.dropna(subset=[column]).sort_values("epoch").groupby("run_key").tail(1)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from reports import statistics as st
 from reports.comparison import Metric
+from reports.contract.stored_run import FINISHED, TEST_PREFIX
 from reports.page import figures, palette
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
@@ -50,7 +51,7 @@ def section(context: Context) -> Section:
 
 def _file(metric: str) -> str:
     """The metric as a part of a file's name: different metrics have different files."""
-    return re.sub(r"[^\w.]+", "-", metric.removeprefix("test/"))[:100].replace("_", "-")
+    return re.sub(r"[^\w.]+", "-", metric.removeprefix(TEST_PREFIX))[:100].replace("_", "-")
 
 
 def profile(context: Context, metric: Metric) -> Panel | None:
@@ -88,8 +89,8 @@ def _half(values: np.ndarray) -> str:
 
 def _by_estimator(runs: pd.DataFrame, metric: str) -> dict[str, np.ndarray]:
     """The values of all runs of an estimator that were tried to the end; ``inf`` for those that failed."""
-    tried = runs[runs["status"].isin((*WORST, "finished"))]
-    values = tried[metric].where(tried["status"] == "finished", np.inf).astype(float)
+    tried = runs[runs["status"].isin((*WORST, FINISHED))]
+    values = tried[metric].where(tried["status"] == FINISHED, np.inf).astype(float)
     there = values.notna()
     groups = values[there].groupby(tried.loc[there, "estimator_label"], sort=True)
     return {str(label): group.to_numpy() for label, group in groups}

@@ -8,6 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from reports.contract.stored_run import (
+    DEAD_CLASSES,
+    ENTROPY,
+    FINISHED,
+    LATENT_PREFIX,
+    PERPLEXITY,
+    TEST_GAP,
+    TEST_KL,
+    VAL_GAP,
+)
 from reports.page import figures, palette, tables
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
@@ -15,15 +25,15 @@ from reports.page.svg import Panel, inline, style
 from reports.page.tables import Cell, Column, Table
 
 COLUMNS = {
-    "latent/perplexity": ("Perplexity", "perplexity", 2),
-    "latent/dead_classes": ("Dead classes", "dead-classes", 1),
-    "latent/entropy": ("Entropy of q", "entropy", 2),
-    "test/kl": ("KL", "kl", 2),
-    "test/soft_hard_gap": ("Soft/hard gap", "gap", 2),
+    PERPLEXITY: ("Perplexity", "perplexity", 2),
+    DEAD_CLASSES: ("Dead classes", "dead-classes", 1),
+    ENTROPY: ("Entropy of q", "entropy", 2),
+    TEST_KL: ("KL", "kl", 2),
+    TEST_GAP: ("Soft/hard gap", "gap", 2),
 }
 CURVES = {
-    "latent/perplexity": ("Code perplexity over training", "code perplexity"),
-    "val/soft_hard_gap": ("Soft/hard gap over training", "val/soft_hard_gap, nats per example"),
+    PERPLEXITY: ("Code perplexity over training", "code perplexity"),
+    VAL_GAP: ("Soft/hard gap over training", f"{VAL_GAP}, nats per example"),
 }
 HOW = (
     "Means over the finished runs of a setting, on test images. Perplexity says how many of its classes a variable "
@@ -57,9 +67,9 @@ def section(context: Context) -> Section:
 
 def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
     """Mean of each latent metric over the finished runs of a setting; None where there are none."""
-    finished = runs[runs["status"] == "finished"]
+    finished = runs[runs["status"] == FINISHED]
     shown = {name: how for name, how in COLUMNS.items() if name in finished and finished[name].notna().any()}
-    if not any(name.startswith("latent/") or name.endswith("gap") for name in shown):
+    if not any(name.startswith(LATENT_PREFIX) or name.endswith("gap") for name in shown):
         return None
     keys = ["setting", "device", "estimator"]
     means = finished.groupby(keys, sort=True)[list(shown)].mean().reset_index()

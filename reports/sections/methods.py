@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from reports import comparison
+from reports.contract.stored_run import DIVERGED, FAILED, FINISHED, VAL_LOSS
 from reports.page import made_with, tables
 from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
 from reports.page.context import Context
@@ -15,7 +16,7 @@ from reports.page.definitions import TERMS
 
 def section(context: Context) -> Section:
     """Every term, what was excluded, and where the numbers come from."""
-    k, curve = comparison.bound_samples(context.frame), context.curve_metric or "val/loss"
+    k, curve = comparison.bound_samples(context.frame), context.curve_metric or VAL_LOSS
     band = tables.number(context.options.band, 2)
     terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
     stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
@@ -41,7 +42,7 @@ def exclusions(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """Which runs are in no mean and no pair, in words."""
     newest = " Where a configuration was run more than once, the newest finished run counts."
     newest += "".join(f" {note}" for note in notes if "left out" in note)
-    without = frame[~frame["status"].isin(("finished", "failed", "diverged"))]
+    without = frame[~frame["status"].isin((FINISHED, FAILED, DIVERGED))]
     if without.empty:
         return f"No run was excluded.{newest}"
     found = without["status"].value_counts().sort_index()

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from reports import statistics as st
+from reports.contract.stored_run import FINISHED, PARAM_CATEGORIES, PARAM_DATA, PARAM_LATENTS
 from reports.page import tables
 from reports.page.blocks import How, Section, Tabular, Words
 from reports.page.context import Context
@@ -20,8 +21,8 @@ from reports.page.tables import Cell, Column, Table
 from reports.store.frame import WORST
 
 FILE = Path(__file__).with_name("published.yaml")
-SHAPE = ("model.n_latents", "model.n_categories")
-SAME = ("data.name", *SHAPE)
+SHAPE = (PARAM_LATENTS, PARAM_CATEGORIES)
+SAME = (PARAM_DATA, *SHAPE)
 """What has to be the same, where a source states it: else the numbers are of different problems."""
 HOW = (
     "A published number stands beside runs of the same estimator on the same data with codes of the same shape, the "
@@ -51,7 +52,7 @@ def section(context: Context) -> Section:
     rows = sorted(_rows(context), key=lambda row: (row["source"], row["estimator"]))
     if not rows:
         shape = " × ".join(_values(context.frame, name) for name in SHAPE)
-        data = _values(context.frame, "data.name")
+        data = _values(context.frame, PARAM_DATA)
         text = (
             f"No number that we know of is published for these estimators, data ({data}) and shape of codes ({shape})."
         )
@@ -66,7 +67,7 @@ def _values(runs: pd.DataFrame, name: str) -> str:
 
 
 def _rows(context: Context) -> Iterator[dict[str, Any]]:
-    finished = context.frame[context.frame["status"] == "finished"]
+    finished = context.frame[context.frame["status"] == FINISHED]
     for entry in entries():
         fitting = finished
         for name in SAME:
@@ -97,8 +98,8 @@ def _measured(context: Context, runs: pd.DataFrame, entry: Mapping[str, Any]) ->
     keys = [named["setting"], named["device"]]
     bad = context.frame[context.frame["status"].isin(WORST)].groupby(["setting", "device"]).size()
     means = found.groupby(keys).mean().to_frame("mean")
-    means["failed"] = bad.reindex(means.index).fillna(0) > 0
-    setting, device = means.sort_values(["failed", "mean"], kind="stable").index[0]
+    means["has_failed"] = bad.reindex(means.index).fillna(0) > 0
+    setting, device = means.sort_values(["has_failed", "mean"], kind="stable").index[0]
     return found[(named["setting"] == setting) & (named["device"] == device)]
 
 

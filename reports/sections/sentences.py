@@ -10,6 +10,21 @@ import pandas as pd
 
 from reports import statistics as st
 from reports.comparison import Baseline, Metric, Tried, bound_samples, by_seed, pairs
+from reports.contract.stored_run import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    PARAM_BATCH_SIZE,
+    PARAM_BINARIZATION,
+    PARAM_CATEGORIES,
+    PARAM_DATA,
+    PARAM_EPOCHS,
+    PARAM_HIDDEN,
+    PARAM_LATENTS,
+    PARAM_LR,
+    PARAM_TRAIN_SIZE,
+    SKIPPED,
+)
 from reports.page.tables import interval, number, p_value
 from reports.store.frame import STATUSES
 
@@ -18,7 +33,7 @@ NB = "\u00a0"  # a space that does not break the line
 
 def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
     """Planned, then every status; the usual ones also when they are zero."""
-    usual = ("finished", "failed", "diverged", "skipped", "missing")
+    usual = (FINISHED, FAILED, DIVERGED, SKIPPED, "missing")
     found = runs["status"].value_counts()
     others = [status for status in (*STATUSES, *sorted(set(found.index) - set(STATUSES))) if status not in usual]
     shown = [(status, int(found.get(status, 0))) for status in (*usual, *others)]
@@ -195,9 +210,9 @@ _FEW = " From so few seeds that spread is itself uncertain, and Wilcoxon’s tes
 
 
 _PROBLEMS = {
-    "of different data": ("data.name", "data.binarization", "data.train_size"),
-    "of different models": ("model.n_latents", "model.n_categories", "model.hidden"),
-    "with different budgets": ("training.epochs", "training.batch_size"),
+    "of different data": (PARAM_DATA, PARAM_BINARIZATION, PARAM_TRAIN_SIZE),
+    "of different models": (PARAM_LATENTS, PARAM_CATEGORIES, PARAM_HIDDEN),
+    "with different budgets": (PARAM_EPOCHS, PARAM_BATCH_SIZE),
 }
 """What makes runs answers to different questions, although a report ranks them together."""
 
@@ -217,9 +232,9 @@ def _mixed(runs: pd.DataFrame, words: str, names: Sequence[str]) -> str:
 def warnings(runs: pd.DataFrame) -> list[str]:
     """What a reader must know before quoting a number."""
     found = []
-    finished = runs[runs["status"] == "finished"]
+    finished = runs[runs["status"] == FINISHED]
     tempered = runs[runs["schedule_label"].notna()]
-    lr = "training.lr"
+    lr = PARAM_LR
     if tempered["schedule_label"].nunique() > 1 and (lr not in runs or runs[lr].dropna().nunique() < 2):
         found.append(
             "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that "

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from reports import statistics as st
 from reports.contract.settings import distinct, in_quotes, joined
+from reports.contract.stored_run import FINISHED
 from reports.page import figures, palette, tables
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, best_settings
@@ -72,7 +73,7 @@ def _watched(context: Context) -> dict[tuple[str, str], pd.DataFrame]:
 
 def _final_medians(context: Context) -> pd.Series:
     """The median over seeds of the last loss of each setting and device."""
-    finished = context.curve_history[context.curve_history["status"] == "finished"]
+    finished = context.curve_history[context.curve_history["status"] == FINISHED]
     if finished.empty:
         return pd.Series(dtype=float)
     last = finished.sort_values("epoch").groupby(["setting", "device", "run_key"])[context.curve_metric].last()
@@ -96,7 +97,7 @@ def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
     for place in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
         known = place[np.isfinite(at[place]) & np.isfinite(value[place])]
         reached.append(st.time_to_target(at[known], value[known], target) if len(known) else math.inf)
-        is_cut_short = status[place[0]] not in (*WORST, "finished")  # one that finished has spent its budget
+        is_cut_short = status[place[0]] not in (*WORST, FINISHED)  # one that finished has spent its budget
         watched.append(at[known[-1]] if is_cut_short and len(known) else math.inf)
     return Times(np.array(reached), np.array(watched))
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from reports import statistics as st
 from reports.comparison import Metric
+from reports.contract.stored_run import FAILED, FINISHED, PARAM_LR, PARAM_TAU
 from reports.page import figures, tables
 from reports.page.blocks import Block, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
@@ -16,7 +17,6 @@ from reports.page.svg import Panel, inline, style
 from reports.page.tables import Cell, Column, Table
 from reports.store.frame import WORST
 
-LR = "training.lr"
 HOW = (
     "Median {metric} of each estimator and schedule, and in brackets n; darker is better, from the best cell to what "
     "is {span} nats worse or more. Where other fields are swept too, a cell shows the best of them and names it: a "
@@ -50,15 +50,15 @@ def section(context: Context) -> Section:
 
 def best_cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row per estimator, schedule and device: median over seeds at the best of the other axes, and which it was."""
-    tried = runs[runs["schedule_label"].notna() & runs["status"].isin((*WORST, "finished"))]
+    tried = runs[runs["schedule_label"].notna() & runs["status"].isin((*WORST, FINISHED))]
     if tried.empty:
         return pd.DataFrame()
-    values = tried[metric].where(tried["status"] == "finished", math.inf).astype(float)
+    values = tried[metric].where(tried["status"] == FINISHED, math.inf).astype(float)
     tried = tried.assign(value=values).dropna(subset=["value"])
     keys = ["estimator", "estimator_label", "schedule_label", "device", "axes"]
     by = tried.groupby(keys, sort=True)
     cells = by["value"].agg(median=lambda found: st.median(found.to_numpy()), n="size").reset_index()
-    for name in (LR, "schedule.tau"):
+    for name in (PARAM_LR, PARAM_TAU):
         if name in tried:
             cells[name] = by[name].first().to_numpy()
     cells = cells.sort_values(["median", "axes"], kind="stable").drop_duplicates(keys[:-1])
@@ -88,16 +88,16 @@ def _cell(row: pd.Series, best: float, span: float) -> Cell:
     value = float(row["median"])
     text = f"{tables.number(value)} ({row['n']})" + (f" {row['axes']}" if row["axes"] else "")
     if not math.isfinite(value):
-        return Cell(text, 1e300, tone="failed")
+        return Cell(text, 1e300, tone=FAILED)
     return Cell(text, value, shade=max(0.0, 1 - (value - best) / span))
 
 
 def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | None:
     """Median against τ for constant schedules, a line per estimator with two temperatures or more."""
-    if "schedule.tau" not in cells:
+    if PARAM_TAU not in cells:
         return None
     constant = cells[cells["median"].map(math.isfinite)]  # no other schedule has a tau
-    constant = constant.assign(tau=pd.to_numeric(constant["schedule.tau"], errors="coerce")).dropna(subset=["tau"])
+    constant = constant.assign(tau=pd.to_numeric(constant[PARAM_TAU], errors="coerce")).dropna(subset=["tau"])
     lines = {key: group for key, group in constant.groupby(["estimator_label", "device"]) if group["tau"].nunique() > 1}
     if not lines:
         return None

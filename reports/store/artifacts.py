@@ -22,11 +22,10 @@ from urllib.parse import urlsplit
 
 from reports.contract.places import ARTIFACTS, local_path, present_place
 from reports.contract.sqlite_uri import DATABASE
+from reports.contract.stored_run import CHARTS_FOLDER, PICTURES, PICTURES_FOLDER, TAG_CHECKSUMS
 from reports.contract.text import NAME, visible, visible_json, without_passwords
 
-CHECKSUMS = "harness.sha256"
-IMAGES = ("originals", "reconstructions", "prior_samples", "traversals")
-_FOLDERS = ("pictures", "images")
+_FOLDERS = (PICTURES_FOLDER, CHARTS_FOLDER)
 """Where a run has them; older runs in the second."""
 MAX_BYTES = 64_000_000
 MAX_NOTES = 20
@@ -109,7 +108,7 @@ class Artifacts:
         return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
     def images(self, run: Any) -> dict[str, bytes]:
-        found = {kind: self._image(run, kind) for kind in IMAGES}
+        found = {kind: self._image(run, kind) for kind in PICTURES}
         return {kind: png for kind, png in found.items() if png.startswith(_PNG)}
 
     def _image(self, run: Any, kind: str) -> bytes:
@@ -133,7 +132,7 @@ class Artifacts:
         stored = local_path(root)
         assert stored is not None  # noqa: S101 other places were downloaded above
         path = present_place(stored, self._results)
-        if not path.is_dir() and CHECKSUMS in run.data.tags:
+        if not path.is_dir() and TAG_CHECKSUMS in run.data.tags:
             self._absent[run.info.run_id] = str(path)
             raise _SilentError
         return _within(path, path / name)
@@ -191,14 +190,14 @@ def _within(root: Path, path: Path) -> bytes | None:
 
 def _verify(name: str, content: bytes | None, tags: Mapping[str, str]) -> None:
     """Raise _RefusedError unless the file has the checksum that its run states; older runs state none."""
-    if CHECKSUMS not in tags:
+    if TAG_CHECKSUMS not in tags:
         return
     try:
-        stated = json.loads(tags[CHECKSUMS])
+        stated = json.loads(tags[TAG_CHECKSUMS])
     except (ValueError, RecursionError):
         stated = None
     if not isinstance(stated, dict):
-        raise _RefusedError(f"the tag {CHECKSUMS} of its run cannot be read")
+        raise _RefusedError(f"the tag {TAG_CHECKSUMS} of its run cannot be read")
     if content is None and name in stated:
         raise _RefusedError("it is missing, although its checksum is there")
     if content is not None and name not in stated:

@@ -46,18 +46,31 @@ import pandas as pd
 
 from reports.contract.files import write_bytes_atomically
 from reports.contract.settings import from_stored
+from reports.contract.stored_run import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PARAM_BASKET,
+    PARAM_SOURCE,
+    RUNNING,
+    SKIPPED,
+    TEST_GAP,
+    TEST_NEG_ELBO,
+    TEST_RELAXED_LOSS,
+)
 from reports.store.naming import is_absent, name_settings
 
-STATUSES = ("finished", "failed", "diverged", "interrupted", "running", "waiting", "skipped", "missing")
+STATUSES = (FINISHED, FAILED, DIVERGED, INTERRUPTED, RUNNING, "waiting", SKIPPED, "missing")
 ABSENT = ("missing", "waiting")  # they left no trace: nothing but their plan is known of them
-WORST = ("failed", "diverged")  # these rank last; the others have not been tried to the end
+WORST = (FAILED, DIVERGED)  # these rank last; the others have not been tried to the end
 IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
 CORE = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
     *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
     *("start", "end", "shared_machine"),
 )
-UNTYPED = ("diagnostics.basket", "estimator.source")  # labels and a hash are texts, whatever they look like
+UNTYPED = (PARAM_BASKET, PARAM_SOURCE)  # labels and a hash are texts, whatever they look like
 _LAST_SEED = 2**32 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
 _TEXTS = (
@@ -81,7 +94,7 @@ class Sweep:
     is_running: bool = False  # as far as the store knows
 
     def __repr__(self) -> str:
-        state = "running" if self.is_running else "over"
+        state = RUNNING if self.is_running else "over"
         return f"Sweep({self.run_id[:32]!r}: {len(self.plan)} planned runs, {state}, began {self.start})"
 
 
@@ -142,7 +155,7 @@ def newest(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[bool, float, str]:
-    return record["status"] == "finished", _started(record), str(record["run_id"])
+    return record["status"] == FINISHED, _started(record), str(record["run_id"])
 
 
 def _started(record: Mapping[str, Any]) -> float:
@@ -202,8 +215,8 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame["end"] = pd.to_datetime(frame["end"], utc=True)
     for name in ("shared_machine", "former"):
         frame[name] = frame[name].eq(True)
-    if {"test/neg_elbo", "test/relaxed_loss"} <= set(frame.columns):
-        frame["test/soft_hard_gap"] = frame["test/neg_elbo"] - frame["test/relaxed_loss"]
+    if {TEST_NEG_ELBO, TEST_RELAXED_LOSS} <= set(frame.columns):
+        frame[TEST_GAP] = frame[TEST_NEG_ELBO] - frame[TEST_RELAXED_LOSS]
     parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
     frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
     parts, versions = ([record.get(name) for record in records] for name in own)

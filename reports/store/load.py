@@ -19,10 +19,45 @@ import pandas as pd
 from reports.ambient import put_aside
 from reports.contract import mlflow_environment
 from reports.contract.errors import ReportError
-from reports.contract.settings import TAG, from_json
+from reports.contract.settings import from_json
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri
+from reports.contract.stored_run import (
+    BASKET_FILE,
+    ELAPSED_S,
+    EPOCH,
+    FAILED,
+    FINISHED,
+    GRID_FILE,
+    HISTORY_FILE,
+    INTERRUPTED,
+    KIND_RUN,
+    KIND_SWEEP,
+    LATENTS_FILE,
+    PARAM_SOURCE,
+    PLAN_FILE,
+    PROVENANCE_FILE,
+    RUNNING,
+    SHARED_MACHINE,
+    STEP,
+    TAG_CHECKSUMS,
+    TAG_COMMAND,
+    TAG_DEVICE,
+    TAG_ERROR,
+    TAG_ESTIMATOR,
+    TAG_ESTIMATOR_LABEL,
+    TAG_KIND,
+    TAG_LABEL,
+    TAG_PARENT,
+    TAG_QUESTION,
+    TAG_RUN_KEY,
+    TAG_SCHEDULE,
+    TAG_SEED,
+    TAG_SETTING,
+    TAG_STATUS,
+    TAG_SWEEP,
+)
 from reports.contract.text import FILE, NAME, visible, visible_json, visible_lines, without_passwords
-from reports.store.artifacts import CHECKSUMS, Artifacts
+from reports.store.artifacts import Artifacts
 from reports.store.frame import (
     CORE,
     IDENTITY,
@@ -38,10 +73,10 @@ from reports.store.frame import (
 )
 from reports.store.tracking_uri import checked_uri, reason
 
-_FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
+_FROM_MLFLOW = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED}
 _PAGE = 1000
 _HUGE = 1e100
-_WHEN = ("epoch", "step", "elapsed_s")
+_WHEN = (EPOCH, STEP, ELAPSED_S)
 DEFAULT_STORE = f"results/{DATABASE}"
 
 __all__ = ["ReportError", "Runs", "load"]
@@ -93,8 +128,8 @@ def _load(experiments: Sequence[str] | None, tracking_uri: str, folders: Sequenc
     if not ids:
         raise ReportError("experiment: expected the name of at least one, got none.")
     stored = [run for experiment_id in ids for run in _search(client, experiment_id)]
-    parents = [run for run in stored if run.data.tags.get("harness.kind") == "sweep"]
-    children = [run for run in stored if run.data.tags.get("harness.kind") == "run"]
+    parents = [run for run in stored if run.data.tags.get(TAG_KIND) == KIND_SWEEP]
+    children = [run for run in stored if run.data.tags.get(TAG_KIND) == KIND_RUN]
     shown = ", ".join(f"'{name}'" for name in names)
     nothing = ReportError(f"experiment {shown}: expected at least one run, got none. Run the grid first.")
     if not parents and not children:
@@ -124,7 +159,7 @@ def _load(experiments: Sequence[str] | None, tracking_uri: str, folders: Sequenc
         images = {keys[_id(run)]: read.images(run) for run in pictured}
         latents = {keys[_id(run)]: _latents(run, read) for run in pictured}
         if sweeps and not any(sweep.provenance for sweep in sweeps) and present:
-            sweeps = (*sweeps[:-1], _with_provenance(sweeps[-1], read.json(present[-1], "provenance.json", dict)))
+            sweeps = (*sweeps[:-1], _with_provenance(sweeps[-1], read.json(present[-1], PROVENANCE_FILE, dict)))
     notes = (*_plan_notes(sweeps), *read.notes, *_notes(runs, histories), *_former_note(left_out))
     return Runs(
         experiment=visible(", ".join(names), NAME),
@@ -151,7 +186,7 @@ def _plan_notes(sweeps: Sequence[Sweep]) -> tuple[str, ...]:
         return ()
     which = "the sweep" if len(sweeps) == 1 else f"{n} of {len(sweeps)} sweeps"
     return (
-        f"The plan of {which} (plan.json) cannot be read. Missing runs are not known, and runs that are no longer in "
+        f"The plan of {which} ({PLAN_FILE}) cannot be read. Missing runs are not known, and runs that are no longer in "
         "the grid are shown like the others.",
     )
 
@@ -168,9 +203,9 @@ def _former_note(count: int) -> tuple[str, ...]:
 
 def _latents(run: Any, read: Artifacts) -> dict[str, Any]:
     """What latents.json says of each variable; nothing where it has no lists of numbers."""
-    if "latents.json" not in run.data.tags.get(CHECKSUMS, ""):  # older runs have none
+    if LATENTS_FILE not in run.data.tags.get(TAG_CHECKSUMS, ""):  # older runs have none
         return {}
-    found = read.json(run, "latents.json", dict)
+    found = read.json(run, LATENTS_FILE, dict)
     lists = {name: values for name, values in found.items() if isinstance(values, list) and values}
     return {name: values for name, values in lists.items() if all(_is_numeric(value) for value in values)}
 
@@ -225,11 +260,11 @@ def _record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, s
     tags = {name: visible(value) for name, value in run.data.tags.items()}
     params = {visible(name, NAME): visible(value) for name, value in run.data.params.items()}
     metrics = {visible(name, NAME): _sane(float(value)) for name, value in run.data.metrics.items()}
-    named = ("run_key", "estimator", "schedule", "device", "seed")
+    named = (TAG_RUN_KEY, TAG_ESTIMATOR, TAG_SCHEDULE, TAG_DEVICE, TAG_SEED)
     identity = {name: tags.get(name, params.get(name)) for name in named}
-    shared = typed(tags.get("time/shared_machine", params.get("time/shared_machine")))
-    shared = metrics.pop("time/shared_machine", None) if shared is None else shared
-    sweep = tags.get("harness.sweep", tags.get("mlflow.parentRunId", ""))
+    shared = typed(tags.get(SHARED_MACHINE, params.get(SHARED_MACHINE)))
+    shared = metrics.pop(SHARED_MACHINE, None) if shared is None else shared
+    sweep = tags.get(TAG_SWEEP, tags.get(TAG_PARENT, ""))
     record = {name: _typed(name, value) for name, value in params.items() if "/" not in name}  # as metrics have
     record = {name: value for name, value in (record | metrics).items() if name not in (*CORE, *IDENTITY)}
     return record | {
@@ -238,15 +273,15 @@ def _record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, s
         "estimator": visible(identity["estimator"] or "unknown", NAME),
         "run_id": _id(run),
         "name": visible(run.info.run_name or "", NAME),
-        "label": visible(tags.get("harness.label", ""), NAME),
-        "estimator_label": visible(tags.get("harness.estimator_label", ""), NAME),
-        "status": tags.get("harness.status") or _FROM_MLFLOW.get(run.info.status, "running"),
-        "error": visible(run.data.tags.get("harness.error", "").partition("\n")[0]),
+        "label": visible(tags.get(TAG_LABEL, ""), NAME),
+        "estimator_label": visible(tags.get(TAG_ESTIMATOR_LABEL, ""), NAME),
+        "status": tags.get(TAG_STATUS) or _FROM_MLFLOW.get(run.info.status, RUNNING),
+        "error": visible(run.data.tags.get(TAG_ERROR, "").partition("\n")[0]),
         "sweep": sweep,
         "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME),
         "experiment_id": visible(str(run.info.experiment_id), NAME),
-        "parts": from_json(run.data.tags.get(TAG, "")),
-        "source": str(record.get("estimator.source") or ""),
+        "parts": from_json(run.data.tags.get(TAG_SETTING, "")),
+        "source": str(record.get(PARAM_SOURCE) or ""),
         "start": _utc(run.info.start_time),
         "end": _utc(run.info.end_time),
         "shared_machine": bool(shared) if shared is not None else contended.get(sweep, False),
@@ -264,7 +299,7 @@ def _sane(value: float) -> float:
 
 def _history(run: Any, read: Artifacts) -> list[dict[str, float]]:
     """The numbers of every epoch; nothing where an epoch does not say when it was."""
-    rows = [_numbers(row) for row in read.records(run, "history.json")]
+    rows = [_numbers(row) for row in read.records(run, HISTORY_FILE)]
     return rows if all(all(math.isfinite(row.get(name, math.nan)) for name in _WHEN) for row in rows) else []
 
 
@@ -283,11 +318,11 @@ def _shown(name: str) -> str:
 def _sweep(run: Any, read: Artifacts) -> Sweep:
     return Sweep(
         run_id=_id(run),
-        command=visible(run.data.tags.get("harness.command", "")),
-        question=visible_lines(run.data.tags.get("harness.question", "")),
-        grid=visible_lines(read.text(run, "grid.yaml"), FILE),
-        provenance=read.json(run, "provenance.json", dict),
-        plan=[_planned(entry) for entry in read.records(run, "plan.json")],
+        command=visible(run.data.tags.get(TAG_COMMAND, "")),
+        question=visible_lines(run.data.tags.get(TAG_QUESTION, "")),
+        grid=visible_lines(read.text(run, GRID_FILE), FILE),
+        provenance=read.json(run, PROVENANCE_FILE, dict),
+        plan=[_planned(entry) for entry in read.records(run, PLAN_FILE)],
         basket=_basket(run, read),
         start=_utc(run.info.start_time),
         is_running=run.info.status == "RUNNING",
@@ -300,9 +335,11 @@ def _planned(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _basket(run: Any, read: Artifacts) -> dict[str, str]:
-    if "basket.json" not in run.data.tags.get(CHECKSUMS, ""):  # older sweeps, and those without diagnostics, have none
+    if BASKET_FILE not in run.data.tags.get(
+        TAG_CHECKSUMS, ""
+    ):  # older sweeps, and those without diagnostics, have none
         return {}
-    found = read.json(run, "basket.json", dict)
+    found = read.json(run, BASKET_FILE, dict)
     return {name: label for name, label in found.items() if isinstance(label, str)}
 
 
@@ -320,17 +357,17 @@ def _workers(provenance: Mapping[str, Any]) -> int:
 
 def _pictured(runs: pd.DataFrame, by_id: Mapping[str, Any]) -> list[Any]:
     """The runs whose images a report shows: the first finished seed of each setting and device."""
-    finished = runs[(runs["status"] == "finished") & (runs["run_id"] != "")]
+    finished = runs[(runs["status"] == FINISHED) & (runs["run_id"] != "")]
     return [by_id[run_id] for run_id in finished.groupby(["setting", "device"], sort=True)["run_id"].first()]
 
 
 def _notes(runs: pd.DataFrame, histories: Mapping[str, list[Any]]) -> tuple[str, ...]:
-    finished = runs.loc[runs["status"] == "finished", "run_key"]
+    finished = runs.loc[runs["status"] == FINISHED, "run_key"]
     without = sum(not histories.get(key) for key in finished)
     if not without:
         return ()
     return (
-        f"{without} of {len(finished)} finished runs have no readable history.json: they are absent from the curves.",
+        f"{without} of {len(finished)} finished runs have no readable {HISTORY_FILE}: they are absent from the curves.",
     )
 
 

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from reports.contract.settings import Setting, axes_text, distinct, former, in_quotes, joined, quote
+from reports.contract.stored_run import PARAM_SOURCE
 from reports.contract.text import NAME, visible
 
-SOURCE = "estimator.source"
-"""The hash of a plugin's file: a version of an estimator, and nothing that a grid sweeps."""
 SHOWN = 24
 """Characters of a parameter that the label does not name."""
 Axes = tuple[tuple[str, str | None], ...]
@@ -48,7 +47,7 @@ def name_settings(
     names = zip(frame["estimator"], known, versions, strict=True)
     estimators = [_Estimator(str(name), part.estimator, version) for name, part, version in names]
     groups = list(zip(estimators, known, frame["device"], strict=True))
-    unnamed = _unnamed(parameters.drop(columns=SOURCE, errors="ignore"), is_known, groups)
+    unnamed = _unnamed(parameters.drop(columns=PARAM_SOURCE, errors="ignore"), is_known, groups)
     fields = [_Fields(part.axes, pairs) for part, pairs in zip(known, unnamed, strict=True)]
     estimator = distinct(estimators, _plain, _with_name, _in_quotes)
     schedule = distinct((part.schedule for part in known if part.schedule is not None), _visible, quote)
