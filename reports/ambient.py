@@ -1,4 +1,4 @@
-"""What a process has set and a report must not depend on: it is put aside while a report is made, and back afterwards.
+"""Settings of the process that a report must not depend on: put aside while it is made, and restored afterwards.
 
 matplotlib's settings are in ``reports.page.svg``: every figure is drawn from its defaults and ours.
 """
@@ -36,7 +36,7 @@ _PANDAS = {
 
 @contextmanager
 def put_aside() -> Iterator[None]:
-    """The caller's settings of warnings, numpy and pandas are the usual ones within; also a decorator."""
+    """Use the default settings of warnings, numpy and pandas within this context, which is also a decorator."""
     options = [part for pair in _PANDAS.items() for part in pair]
     with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"), pd.option_context(*options):
         if any(each[0] == "error" for each in warnings.filters):
@@ -45,9 +45,9 @@ def put_aside() -> Iterator[None]:
 
 
 def import_matplotlib() -> None:
-    """Import matplotlib as if nobody had configured it; only a command does that, whose process is its own.
+    """Import matplotlib without the user's configuration. Only for commands, which own their process.
 
-    It would stop at a backend or at settings that it does not know, and tell of a folder that it cannot write to.
+    Otherwise it stops at an unknown backend or setting, and prints a message about a folder that it cannot write to.
     """
     if "matplotlib" in sys.modules:
         return
@@ -67,7 +67,7 @@ def import_matplotlib() -> None:
 
 @contextmanager
 def _away_from(name: str) -> Iterator[None]:
-    """Be in an empty folder where the current one has such a file: matplotlib looks there first."""
+    """Change to an empty folder if the current one has such a file: matplotlib looks there first."""
     if not Path(name).exists():
         yield
         return

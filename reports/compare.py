@@ -1,4 +1,4 @@
-"""Two sweeps side by side: what changed from the first to the second, setting by setting and seed by seed."""
+"""A comparison of two sweeps: what changed from the first to the second, setting by setting and seed by seed."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir:
 
 
 def shared_metric(sides: Sides) -> Metric | None:
-    """The metric that both are compared by: the first of the second sweep that the first has too."""
+    """Return the metric that both are compared by: the first of the second sweep that the first has too."""
     return next((metric for metric in sides.contexts[1].metrics if metric.name in sides.contexts[0].frame), None)
 
 
 def changes(sides: Sides, band: float) -> pd.DataFrame:
-    """One row per setting and device that both sweeps have: levels, and the paired difference second − first."""
+    """Return one row per setting and device that both sweeps have: levels, and the paired difference second − first."""
     metric = shared_metric(sides)
     if metric is None:
         return pd.DataFrame()
@@ -95,7 +95,7 @@ def changes(sides: Sides, band: float) -> pd.DataFrame:
 
 
 def _change(values: Sequence[Mapping[int, float]], metric: Metric, band: float) -> dict[str, object]:
-    """Both levels of a setting, and what the pairs say."""
+    """Return both levels of a setting, and the statistics of its pairs."""
     pairs = _pairs(*values)
     interval = st.t_interval(pairs.finite)
     levels = [np.array(list(each.values()), dtype=float) for each in values]
@@ -112,14 +112,14 @@ def _change(values: Sequence[Mapping[int, float]], metric: Metric, band: float) 
 
 
 def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
-    """The differences second − first at the seeds of both."""
+    """Return the differences second − first at the seeds of both."""
     seeds = sorted(first.keys() & second.keys())
     values = [np.array([each[seed] for seed in seeds], dtype=float) for each in (second, first)]
     return comparison.pairs_of(*values)
 
 
 def _equal(frames: Sequence[pd.DataFrame]) -> set[tuple[str, str]]:
-    """The settings and devices of which every final number of every run that both have finished is the same."""
+    """Return the settings and devices whose finished runs have the same final numbers in both sweeps."""
     names = [name for name in frames[0] if str(name).startswith((TEST_PREFIX, LATENT_PREFIX)) and name in frames[1]]
     both = _shared([frame[frame["status"] == FINISHED] for frame in frames])
     same = pd.Series(True, index=both.index)
@@ -131,7 +131,7 @@ def _equal(frames: Sequence[pd.DataFrame]) -> set[tuple[str, str]]:
 
 
 def _shared(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The runs of both with the same setting, device and seed, side by side: columns end in _1 and _2."""
+    """Return the runs with the same setting, device and seed in both, side by side: columns end in _1 and _2."""
     on = [*comparison.SETTING, "seed"]
     known = [frame[frame["seed"].notna()].drop_duplicates(on) for frame in frames]
     left, right = (frame.rename(columns={name: f"{name}_{i}" for name in frame if name not in on})
@@ -148,7 +148,7 @@ def _step_s(frame: pd.DataFrame) -> Mapping[tuple[str, str], float]:
 
 
 def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
-    """In a sentence or two: better, worse, the same; and what ended otherwise."""
+    """Say what got better, worse or stayed the same, and what ended differently."""
     blocks: list[Block] = []
     if shared_metric(sides) is None:
         blocks.append(Words("The two sweeps have no final metric in common.", "warn"))
@@ -173,7 +173,7 @@ def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
 
 
 def _differing(sides: Sides) -> list[tuple[str, str]]:
-    """What is not the same, first → second: of provenance, and of the configurations of the runs that both have."""
+    """Return what differs, first → second: of provenance, and of the configurations of the shared runs."""
     one, other = (dict(made_with.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts)
     names = [*one, *(name for name in other if name not in one)]
     found = [(name, f"{one.get(name, 'not stored')} → {other.get(name, 'not stored')}")
@@ -194,7 +194,7 @@ def _said(value: object) -> str:
 
 
 def _settings(sides: Sides, rows: pd.DataFrame) -> Section:
-    """Table and figure of the settings that both have."""
+    """Show a table and a figure of the settings that both have."""
     if rows.empty:
         return Section("settings", "Setting by setting", [Words("There is nothing to compare.", "empty")])
     context = sides.contexts[1]
@@ -250,7 +250,7 @@ def _level(mean: float, failed: int, metric: Metric) -> Cell:
 
 
 def _apart(sides: Sides) -> Section:
-    """Runs that ended otherwise, and settings that one sweep alone has."""
+    """Show runs that ended differently, and settings that only one sweep has."""
     first, second = (context.frame for context in sides.contexts)
     both = _shared((first, second))
     other = both[both["status_1"] != both["status_2"]]

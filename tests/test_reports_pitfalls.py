@@ -263,13 +263,13 @@ def test_an_address_that_is_none_tells_no_password_and_makes_no_link(uri):
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_history_that_does_not_say_when_is_not_drawn(value):
-    from reports.store.load import _history, _sane
+    from reports.store.records import _sane, history_of
 
     class Read:
         def records(self, run, name):
             return [{"epoch": 1, "step": 3, "elapsed_s": value, "val/loss": 1.0}]
 
-    assert _history(None, Read()) == []
+    assert history_of(None, Read()) == []
     assert math.isnan(_sane(1.8e308))
     assert _sane(-3.5) == -3.5
 

@@ -7,10 +7,11 @@ answering does not stop the sweep: the journal has everything, and `harness sync
 import logging
 
 from reports.contract import mlflow_environment
+from reports.contract.text import first_line
 
 mlflow_environment.prepare()
 
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line, in_one_line  # noqa: E402 see above
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, in_one_line  # noqa: E402 see above
 from harness.tracking.moved import follow_moved_files  # noqa: E402
 from harness.tracking.refusals import hint  # noqa: E402
 from harness.tracking.report import attach  # noqa: E402

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 from google.protobuf.json_format import Error as ProtobufError
 from mlflow.exceptions import MlflowException
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from harness.errors import UserError
-from reports.contract.text import visible, without_passwords
+from reports.contract.text import first_line, without_passwords
 from reports.contract.web_server import WEB, ask_server
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ProtobufError)
@@ -101,14 +101,3 @@ def in_one_line(error: BaseException) -> str:
     """Return what a store raised as one line for the user."""
     line = first_line(error)
     return line if isinstance(error, Down) else f"tracking: expected the store to answer, got: {line}."
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what a store raised, in the words of the database itself where it was one.
-
-    It is fit for a terminal: a server may have written it, and MLflow repeats the whole address, with its password.
-    """
-    cause = error.__cause__ if isinstance(error, MlflowException) else error
-    if isinstance(cause, DBAPIError) and cause.orig is not None:
-        error = cause.orig
-    return visible(without_passwords((str(error).splitlines() or [type(error).__name__])[0]), 500)

@@ -12,8 +12,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.multimedia import compress_image_size
 
 from harness.events import Image
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError
 from reports.contract.stored_run import CHARTS_FOLDER, TAG_CHARTS
+from reports.contract.text import first_line
 
 
 @final

@@ -11,9 +11,9 @@ from typing import final
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import DataError, IntegrityError, NotSupportedError
 
-from harness.tracking.errors import STORE_ERRORS, first_line
+from harness.tracking.errors import STORE_ERRORS
 from harness.tracking.records import Entity
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME, first_line, visible
 
 NAMED = 5
 """So many refusals are named; a value that is refused in every epoch of a thousand runs would fill the screen."""

@@ -19,7 +19,7 @@ from harness.storage.sweep_state import Span
 from harness.tracking.best import tag_best
 from harness.tracking.children import Children, Runs
 from harness.tracking.databases import is_database, make_sqlite, try_server, with_limit
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, first_line, is_outage
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, is_outage
 from harness.tracking.files import Files
 from harness.tracking.inputs import inputs_of
 from harness.tracking.models import log_model
@@ -61,7 +61,7 @@ from reports.contract.stored_run import (
     TAG_STORED,
     TAG_SWEEP_ID,
 )
-from reports.contract.text import without_passwords
+from reports.contract.text import first_line, without_passwords
 
 NOTHING = Outcome()
 

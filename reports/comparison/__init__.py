@@ -1,4 +1,4 @@
-"""What the runs say about settings. `levels.py` has each setting, `differences.py` each against the baseline."""
+"""Comparisons of settings. `levels.py` has each setting, `differences.py` each against the baseline."""
 
 from reports.comparison.differences import (
     Baseline,

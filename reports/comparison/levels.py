@@ -1,4 +1,4 @@
-"""What the runs say about each setting: its metrics, its level, their intervals. Pure functions of the tidy frame."""
+"""Each setting by itself: its metrics, its level, their intervals. Pure functions of the tidy frame."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DESCRIPTION = ["setting", "device", "estimator", "estimator_label", "schedule_la
 
 @dataclass(frozen=True)
 class Metric:
-    """A final metric; ``compared`` where lower is better and a baseline makes sense."""
+    """A final metric; ``compared`` if lower is better and a baseline makes sense."""
 
     name: str
     title: str
@@ -55,7 +55,7 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """What an axis says: the name, and the unit."""
+        """The label of an axis: the name and the unit."""
         return f"{self.name}, {self.per}" if self.unit else self.name
 
 
@@ -65,7 +65,7 @@ _NO_NATS = (TIME_PREFIX, MEMORY_PREFIX, COST_PREFIX, LATENT_PREFIX, GRADIENT_PRE
 
 
 def _asked(runs: pd.DataFrame, name: str) -> Metric:
-    """A metric that is none of the usual ones, with its unit and the decimals that its size asks for."""
+    """Return a metric that is not one of the usual, with its unit and the decimals that fit its size."""
     unit = next((unit for start, unit in _UNITS if name.startswith(start)), "")
     unit = unit if name.startswith(_NO_NATS) else NATS
     size = float(runs[name].abs().median())
@@ -74,7 +74,7 @@ def _asked(runs: pd.DataFrame, name: str) -> Metric:
 
 
 def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
-    """The final metrics that at least one run has, most important first; ``first`` before them, if it is given.
+    """Return the final metrics that at least one run has, most important first; ``first`` before them, if given.
 
     Raises ReportError where no run has that one.
     """
@@ -102,7 +102,7 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
 
 
 def bound_samples(runs: pd.DataFrame) -> str:
-    """k of the importance-weighted bound, from the configuration; several if the runs differ."""
+    """Return k of the importance-weighted bound, from the configuration; several if the runs differ."""
     if PARAM_BOUND_SAMPLES not in runs:
         return "?"
     numbers = pd.to_numeric(runs[PARAM_BOUND_SAMPLES], errors="coerce")
@@ -110,7 +110,7 @@ def bound_samples(runs: pd.DataFrame) -> str:
 
 
 def levels(runs: pd.DataFrame, metric: str, *, bad_is_worst: bool = True) -> pd.DataFrame:
-    """One row per setting and device, best first.
+    """Return one row per setting and device, best first.
 
     ``n`` runs have a number, ``n_bad`` failed or diverged. mean, low and high (t interval) are of the n; median and IQM
     count the bad ones as worst (``inf``), unless told not to. A setting with a bad run ranks after the others,

@@ -1,7 +1,7 @@
-"""What MLflow is told before it is used, by the only way it has: environment variables of this process.
+"""Settings of MLflow, made in the only way that it has: environment variables of this process.
 
-A server that others write to must not choose whom this machine asks. By default MLflow follows the redirects of a
-server, and fetches files from whatever address the server calls "presigned", with headers that the server names.
+A server that others write to must not choose which addresses this machine asks. By default MLflow follows the redirects
+of a server, and fetches files from whatever address the server calls "presigned", with headers that the server names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ UNLESS_SET = {
 
 
 def prepare() -> None:
-    """Set them. MLflow reads them at each request, so this may come late, but not after the first request."""
+    """Set the variables.
+
+    MLflow reads them at each request, so this may come late, but not after the first request.
+    """
     os.environ.update(ALWAYS)
     for name, value in UNLESS_SET.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""Where the files of a run lie, after a results folder was moved, copied or mounted elsewhere.
+"""The place of a run's files after a results folder was moved, copied or mounted elsewhere.
 
 MLflow stores absolute places. A results folder holds its files at `artifacts/EXPERIMENT/RUN ID/artifacts`, so the end
 of a stored place says where they are below the folder as it is now. Run ids are unique: what lies there is the run's.
@@ -16,7 +16,7 @@ _TAIL = 4  # artifacts / experiment / run id / artifacts
 
 
 def local_path(place: str) -> Path | None:
-    """Return the path that a stored place on this machine means; None for any other. Raises ValueError for no URI."""
+    """Return the path that a stored place on this machine means, or None. Raises ValueError for no URI."""
     parts = urlsplit(place)
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))

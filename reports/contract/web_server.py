@@ -11,7 +11,7 @@ ANSWER_S = 10.0
 
 
 def ask_server(uri: str) -> None:
-    """Raise OSError where a web server gives no answer at all. What it answers is MLflow's business."""
+    """Raise OSError if a web server gives no answer at all. What it answers is left to MLflow."""
     import requests  # a tenth of a second, which only those wait for who have a server
 
     try:
@@ -27,7 +27,7 @@ def ask_server(uri: str) -> None:
 
 
 def _in_short(error: Exception) -> str:
-    """Return why there was no connection, of the long line that requests makes of it."""
+    """Return why there was no connection, taken from the long line that requests makes of it."""
     import requests
 
     if isinstance(error, requests.exceptions.ConnectTimeout):

@@ -1,12 +1,12 @@
-"""The files of a stored run: where they are read from, and what makes one believed. SECURITY.md says why.
+"""The files of a stored run: where they are read from, and when one is trusted. SECURITY.md says why.
 
-A run says itself where its files lie, so a server that others write to could name any place. A path on this machine is
-believed only where the store is a file on this machine too; a server's files come from that server or from an object
-store. A file lies within its run's folder, is a regular file of at most MAX_BYTES, and has the checksum that the run's
-tag `harness.sha256` states, unless the run is older than that tag.
+A run itself says where its files lie, so a server that others write to could name any place. A path on this machine is
+read only if the store is a file on this machine too. A server's files come from that server or from an object store. A
+file must lie within its run's folder, be a regular file of at most MAX_BYTES, and have the checksum that the run's tag
+`harness.sha256` states, unless the run is older than that tag.
 
-A file that is refused counts as absent and is told in `notes`. A server that does not answer for one file is not asked
-for another: that is told once.
+A refused file counts as absent and is named in `notes`. A server that does not answer for one file is not asked for
+another; `notes` says so once.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class _RefusedError(Exception):
-    """Why a file that may be there is not used."""
+    """Why an existing file is not used."""
 
 
 class _SilentError(Exception):
-    """The server of a file does not answer, or the folder of its run is not there, and it was told."""
+    """The server of a file does not answer, or the folder of its run is missing, and a note says so."""
 
 
 class Artifacts:
-    """Reads the files of runs, each verified; `folder` takes what has to be downloaded.
+    """A reader of the files of runs, which verifies each; `folder` takes what has to be downloaded.
 
     `results` are folders in which the files of runs may lie now, wherever the store says they were.
     """
@@ -58,7 +58,7 @@ class Artifacts:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A line for each server that is silent and each file that was refused; after MAX_NOTES, how many more."""
+        """Return a line for each silent server and each refused file; after MAX_NOTES, how many more there are."""
         more = len(self._refused) - MAX_NOTES
         last = (f"{more} more stored files are not used for reasons like these.",) if more > 0 else ()
         return (*self._silent.values(), *self._absent_note(), *self._refused[:MAX_NOTES], *last)
@@ -74,7 +74,7 @@ class Artifacts:
         )
 
     def content(self, run: Any, name: str) -> bytes:
-        """The file's bytes; none where it is absent or refused."""
+        """Return the file's bytes; empty if it is absent or refused."""
         try:
             content = self._read(run, name)
             _verify(name, content, run.data.tags)
@@ -87,10 +87,11 @@ class Artifacts:
         return content or b""
 
     def text(self, run: Any, name: str) -> str:
+        """Return the file as text."""
         return self.content(run, name).decode("utf-8", errors="replace")
 
     def json(self, run: Any, name: str, kind: type) -> Any:
-        """The parsed file, or an empty ``kind`` where it is absent, damaged or something else."""
+        """Return the parsed file, or an empty ``kind`` if it is absent, damaged or something else."""
         try:
             value = visible_json(json.loads(self.content(run, name)))
         except (ValueError, RecursionError):  # one that is not JSON, or nested too deeply to be ours
@@ -100,7 +101,7 @@ class Artifacts:
         return value if isinstance(value, kind) else kind()
 
     def records(self, run: Any, name: str) -> list[dict[str, Any]]:
-        """The objects of a JSON list as they are: for numbers, whose names the reader makes visible."""
+        """Return the objects of a JSON list as they are, for numbers, whose names the caller makes visible."""
         try:
             value = json.loads(self.content(run, name))
         except (ValueError, RecursionError):
@@ -108,6 +109,7 @@ class Artifacts:
         return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
     def images(self, run: Any) -> dict[str, bytes]:
+        """Return the final pictures of a run by their names."""
         found = {kind: self._image(run, kind) for kind in PICTURES}
         return {kind: png for kind, png in found.items() if png.startswith(_PNG)}
 
@@ -115,7 +117,7 @@ class Artifacts:
         return next(filter(None, (self.content(run, f"{folder}/{kind}.png") for folder in _FOLDERS)), b"")
 
     def _read(self, run: Any, name: str) -> bytes | None:
-        """The bytes of a file, None where there is none."""
+        """Return the bytes of a file, or None if there is none."""
         root = run.info.artifact_uri
         try:
             parts = urlsplit(root)
@@ -138,7 +140,7 @@ class Artifacts:
         return _within(path, path / name)
 
     def _downloaded(self, root: str, scheme: str, host: str, name: str) -> tuple[Path, Path]:
-        """Where the file was put, and its path, which leads to nothing where there is none."""
+        """Download a file. Return its folder and its path, at which nothing lies if there is no such file."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
         from requests.exceptions import RequestException
@@ -172,7 +174,7 @@ class Artifacts:
 
 
 def _within(root: Path, path: Path) -> bytes | None:
-    """The bytes of a regular file below `root`; None where there is no such file."""
+    """Return the bytes of a regular file below `root`, or None if there is no such file."""
     try:
         found = path.resolve()
         if not found.is_file():
