@@ -1,4 +1,4 @@
-"""What a section of the report is made of. The template has a macro for each kind; nothing here is HTML."""
+"""The blocks that a section of the report consists of. The template has a macro for each kind; nothing here is HTML."""
 
 from __future__ import annotations
 
@@ -77,6 +77,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
+    """The sentences of a section, one for each metric."""
+
     kind: ClassVar[str] = "findings"
     findings: Sequence[Finding] = field(repr=False)
 
@@ -111,6 +113,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Galleries:
+    """The pictures of all settings."""
+
     kind: ClassVar[str] = "galleries"
     galleries: Sequence[Gallery] = field(repr=False)
 

@@ -1,4 +1,4 @@
-"""What every section of a report is made from: the runs, what the user asked for, and what several sections share."""
+"""What sections of a report share: the runs, the options, and what is computed from them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Context:
         }  # fmt: skip
 
     def levels(self, metric: Metric) -> pd.DataFrame:
-        """One row per setting and device, best first."""
+        """Return one row per setting and device, best first."""
         return self._levels[metric.name]
 
     def differences(self, metric: Metric) -> pd.DataFrame:
@@ -141,7 +141,7 @@ class Context:
         return bool(self.frame.loc[self.frame["status"] == FINISHED, "shared_machine"].any())
 
     def link(self, run: Mapping[str, object]) -> str:
-        """The address of a run in the MLflow UI; empty without a UI, or for what is no run of MLflow."""
+        """Return the address of a run in the MLflow UI; empty without a UI, or for what is no run of MLflow."""
         run_id, experiment = str(run.get("run_id", "")), str(run.get("experiment_id", ""))
         if not self.options.ui or not _RUN_ID.fullmatch(run_id) or not _NUMBER.fullmatch(experiment):
             return ""
@@ -149,7 +149,7 @@ class Context:
 
 
 def best_settings(levels: pd.DataFrame, limit: int) -> Sequence[tuple[str, str]]:
-    """At most so many settings (setting, device): all, or else the best of each estimator, and then the best."""
+    """Return at most ``limit`` settings (setting, device): all, or else the best of each estimator, then the best."""
     keys = list(zip(levels["setting"], levels["device"], strict=True))
     if len(keys) <= limit:
         return keys

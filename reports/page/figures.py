@@ -38,7 +38,7 @@ SIZE = (4.4, 3.1)
 def curves(
     history: pd.DataFrame, metric: str = VAL_LOSS, x: str = "step", styles: Styles | None = None, words: str = ""
 ) -> list[Panel]:
-    """``metric`` against ``x`` (step or elapsed_s): a thin line per run, a thick one for the median over seeds.
+    """Plot ``metric`` against ``x`` (step or elapsed_s): a thin line per run, a thick one for the median over seeds.
 
     ``history`` is ``Runs.history``. A notebook shows each panel as it is.
     ``words`` is the label of the y axis; by default the metric's name, in nats per example.
@@ -56,7 +56,7 @@ def curves(
 def summary(
     history: pd.DataFrame, metric: str, x: str, styles: Styles, words: str, title: str = "All schedules"
 ) -> list[Panel]:
-    """One panel instead of many: a line per estimator, the median over all of its runs."""
+    """Plot one panel instead of many: a line per estimator, the median over all of its runs."""
     data = history[np.isfinite(history[metric].astype(float))] if metric in history else history.iloc[:0]
     if data.empty:
         return []
@@ -73,18 +73,18 @@ def summary(
 
 
 def n_panels(history: pd.DataFrame, metric: str) -> int:
-    """How many panels `curves` would make."""
+    """Return how many panels `curves` would make."""
     return len(_facets(history[history[metric].notna()])) if metric in history else 0
 
 
 def styles_of(frame: pd.DataFrame) -> Styles:
-    """The style of every estimator label of a frame."""
+    """Return the style of every estimator label of a frame."""
     return palette.styles(zip(frame["estimator"], frame["estimator_label"], strict=True))
 
 
 @put_aside()
 def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
-    """Every run of ``Runs.runs`` as a point and each setting's mean with its interval; None where none has finished."""
+    """Plot every run of ``Runs.runs`` as a point, and each setting's mean with its interval; None if none finished."""
     chosen = metrics(runs, first=metric)
     found = levels_of(runs, chosen[0].name, bad_is_worst=chosen[0].compared) if chosen else None
     return level_plot(runs, found, chosen[0], styles_of(runs)) if found is not None else None
@@ -92,7 +92,7 @@ def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
 
 @put_aside()
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Panel | None:
-    """Paired differences of ``Runs.runs`` to a baseline; None where nothing can be paired."""
+    """Plot paired differences of ``Runs.runs`` to a baseline; None if nothing can be paired."""
     chosen, other = metrics(runs, first=metric), choose_baseline(runs, baseline)
     rows = differences_of(runs, chosen[0].name, other) if chosen else pd.DataFrame()
     if not len(rows):
@@ -102,7 +102,10 @@ def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | N
 
 
 def _facets(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """A panel per schedule, device and axes; estimators without a temperature are in all. Too many: a panel each."""
+    """Return a part of the data for each panel: schedule, device and axes. Estimators without a temperature are in all.
+
+    With too many estimators, each gets a panel.
+    """
     facets: list[tuple[str, pd.DataFrame]] = []
     for (device, axes), part in data.groupby(["device", "axes"], sort=True):
         where = [str(part_of) for part_of in (device if data["device"].nunique() > 1 else "", axes) if part_of]
@@ -119,7 +122,7 @@ def _facets(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _limits(data: pd.DataFrame, metric: str) -> tuple[float, float]:
-    """One y axis for all panels. The first tenth of training may be cut off, so that the end can be seen."""
+    """Return one y axis for all panels. The first tenth of training may be cut off, so that the end can be seen."""
     late = data[data["epoch"] > 0.1 * data["epoch"].max()] if data["epoch"].max() > 3 else data
     low, high = float(data[metric].min()), float(late[metric].quantile(0.99))
     pad = 0.06 * (high - low) or 1.0
@@ -154,7 +157,7 @@ def _curve_panel(
 
 
 def _run_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Styles, *, thin: bool) -> None:
-    """A thin line per run or a band, and the median, in the colour and dash of the estimator."""
+    """Draw a thin line per run or a band, and the median, in the colour and dash of the estimator."""
     for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True, dropna=False):
         how, middle = styles[str(label)], _median_curve(group, metric, x)
         if thin:
@@ -169,7 +172,7 @@ def _run_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Sty
 
 
 def _schedule_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Styles) -> None:
-    """The medians of one estimator's schedules, told apart by their dash; the legend has them as they end, in order."""
+    """Draw the medians of one estimator's schedules, each with its dash; the legend is in the order of their ends."""
     drawn = []
     for number, (schedule, group) in enumerate(part.groupby("schedule_label", sort=True, dropna=False)):
         how, middle = styles[str(group["estimator_label"].iloc[0])], _median_curve(group, metric, x)
@@ -183,7 +186,7 @@ def _schedule_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles
 
 
 def legend(axes: Axes, lines: Sequence[Line2D], names: Sequence[str], length: int, **how: Any) -> None:
-    """A legend of exactly these lines. matplotlib would leave out names that begin with an underscore."""
+    """Add a legend of exactly these lines. matplotlib would leave out names that begin with an underscore."""
     made = axes.legend(lines, ["" for _ in names], frameon=False, loc="best", handlelength=3, **how)
     for text, name in zip(made.get_texts(), names, strict=True):
         text.set_text(short(name, length))
@@ -201,13 +204,13 @@ def _median_line(axes: Axes, middle: pd.DataFrame, x: str, how: Style, dash: int
 
 
 def _ends(axes: Axes, group: pd.DataFrame, metric: str, x: str, how: Style) -> None:
-    """A cross where a run failed or diverged."""
+    """Draw a cross where a run failed or diverged."""
     ended = group[group["status"].isin(WORST)].sort_values("epoch").groupby("run_key").tail(1)
     axes.plot(ended[x], ended[metric], linestyle="none", marker="x", markersize=7, markeredgewidth=1.8, color=how.hex)
 
 
 def _median_curve(group: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
-    """Median and quartiles by epoch; a run that failed or diverged counts as worst after its end."""
+    """Return median and quartiles by epoch; a run that failed or diverged counts as worst after its end."""
     table = group.pivot_table(index="epoch", columns="run_key", values=metric, aggfunc="last")
     bad = set(group.loc[group["status"].isin(WORST), "run_key"])
     for key in bad & set(table.columns):
@@ -230,6 +233,7 @@ def _spoken(part: pd.DataFrame, metric: str) -> str:
 
 
 def finish(axes: Axes, title: str, x: str, y: str) -> None:
+    """Set title, labels, grid and ticks."""
     axes.set_title(short(title, 100), pad=9)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -241,7 +245,7 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 @put_aside()
 def temperatures(history: pd.DataFrame) -> list[Panel]:
-    """τ against the training step, one line per schedule (τ depends on the schedule, not on the estimator)."""
+    """Plot τ against the training step, a line per schedule: τ depends on the schedule, not on the estimator."""
     if "tau" not in history or history["tau"].notna().sum() == 0:
         return []
     data = history[history["tau"].notna()]
@@ -266,7 +270,7 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
 
 
 def annotate(axes: Axes, text: str, x: float, y: float) -> None:
-    """A small name beside a mark, on the side where there is room for it. The axes are drawn by then."""
+    """Write a small name beside a mark, on the side with room for it. Call it once the axes are drawn."""
     low, high = axes.transData.transform([(axes.get_xlim()[0], y), (axes.get_xlim()[1], y)])[:, 0]
     left = axes.transData.transform((x, y))[0] < (low + high) / 2
     written = axes.annotate(text, (x, y), xytext=(7 if left else -7, 5), textcoords="offset points", fontsize=8,
@@ -275,7 +279,7 @@ def annotate(axes: Axes, text: str, x: float, y: float) -> None:
 
 
 def difference_plot_of(context: Context, metric: Metric) -> Panel | None:
-    """Paired differences of a report's settings to its baseline; None where nothing can be paired."""
+    """Plot the paired differences of a report's settings to its baseline; None if nothing can be paired."""
     rows = context.differences(metric)
     if not len(rows):
         return None
@@ -284,7 +288,7 @@ def difference_plot_of(context: Context, metric: Metric) -> Panel | None:
 
 
 def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: Metric, styles: Styles) -> Panel | None:
-    """Every run as a point, the mean with its t interval, best setting on top; failures in words."""
+    """Plot every run as a point and the mean with its t interval, best setting on top; failures in words."""
     rows = []
     finished = runs[(runs["status"] == FINISHED) & runs[metric.name].notna()]
     by_setting = {key: group.to_numpy(dtype=float) for key, group in finished.groupby(SETTING)[metric.name]}
@@ -299,7 +303,7 @@ def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: Metric, styles:
 def difference_plot(
     differences: pd.DataFrame, points: Sequence[np.ndarray], metric: Metric, baseline: str, styles: Styles
 ) -> Panel | None:
-    """Paired differences to the baseline, a point per seed, the mean with its t interval, and zero."""
+    """Plot the paired differences to the baseline: a point per seed, the mean with its t interval, and zero."""
     rows = []
     for (_, row), mine in zip(differences.iterrows(), points, strict=True):
         name = _name(row, differences)

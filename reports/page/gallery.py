@@ -1,4 +1,4 @@
-"""Originals once, then what each setting makes of them."""
+"""Pictures: the originals once, then what each setting makes of them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ class Gallery:
 
 
 def pictured(runs: Runs) -> pd.DataFrame:
-    """The first run with pictures of each setting and device."""
+    """Return the first run with pictures of each setting and device."""
     have = runs.runs[runs.runs["run_key"].isin(runs.images)]
     return have.sort_values(["setting", "device", "seed"], kind="stable").drop_duplicates(["setting", "device"])
 
 
 def galleries(runs: Runs) -> list[Gallery]:
-    """The pictures of the first finished seed of each setting and device; at most 40, of all estimators in turn."""
+    """Return the pictures of the first finished seed of each setting and device.
+
+    They are of at most 40 settings, of all estimators in turn.
+    """
     have = pictured(runs)
     turn = have.groupby("estimator_label").cumcount().sort_values(kind="stable")
     have = have.loc[turn.index[:MAX_SETTINGS].sort_values()]

@@ -1,7 +1,7 @@
-"""Gradient quality as tables and figures: from the frames of `harness.diagnose` and `harness gradients`.
+"""Gradient quality as tables and figures, from the frames of `harness.diagnose` and `harness gradients`.
 
-One row per estimator: relative_bias, cosine (each with _low and _high), p_value, variance, mse, snr, evaluations,
-seconds, and the reason why it was not measured, or an empty text.
+A frame has one row per estimator: relative_bias, cosine (each with _low and _high), p_value, variance, mse, snr,
+evaluations, seconds, and the reason why it was not measured, or an empty text.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Section:
 
 
 def table(frame: pd.DataFrame, caption: str) -> Table:
-    """The measured estimators of a frame, in its order; with the encoder's figures, where it has them."""
+    """Return the measured estimators of a frame, in its order, with the encoder's figures if it has them."""
     with_encoder = f"{ENCODER_PREFIX}relative_bias" in frame
     rows = []
     for row in measured(frame).to_dict("records"):
@@ -96,18 +96,18 @@ def _encoder_cells(row: Mapping[str, float]) -> list[Cell]:
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that hold numbers."""
+    """Return the rows that hold numbers."""
     return frame[frame["reason"] == ""]
 
 
 def refused(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """(estimator, reason) of those that are not applicable."""
+    """Return (estimator, reason) of those that are not applicable."""
     rows = frame[frame["reason"] != ""]
     return list(zip(rows["estimator"], rows["reason"], strict=True))
 
 
 def figures(value: float) -> str:
-    """Three significant figures; – for nothing, ∞."""
+    """Return three significant figures; – for nothing, ∞."""
     if np.isnan(value):
         return "–"
     if np.isinf(value):
@@ -118,7 +118,7 @@ def figures(value: float) -> str:
 
 
 def rounded(value: float) -> str:
-    """Three decimals, or three significant figures where the value is 10 or more."""
+    """Return three decimals, or three significant figures if the value is 10 or more."""
     return number(value, 3) if not abs(value) >= 10 else figures(value)
 
 
@@ -127,13 +127,13 @@ def _known(value: float) -> float | None:
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Relative bias and cosine with their intervals, and variance on a logarithmic axis: an estimator a line."""
+    """Plot relative bias and cosine with their intervals, and variance on a logarithmic axis, a line per estimator."""
     with svg.style("gradients"):
         return _figure(measured(frame))
 
 
 def panel(section: Section) -> Panel:
-    """The figure of a section, to be put into a page."""
+    """Return the figure of a section, to be put into a page."""
     with svg.style(f"gradients-{section.title}"):
         drawn = _figure(measured(section.frame))
         words = "; ".join(f"{r['estimator']} {number(r['relative_bias'], 3)}" for r in _records(section.frame))
@@ -175,7 +175,7 @@ def _figure(frame: pd.DataFrame) -> Figure:
 
 
 def _end_axis(axes: Axes, bias: np.ndarray, place: np.ndarray) -> None:
-    """Let the axis begin at 0; what lies beyond LAST_BIAS stands at its end as a number, and does not stretch it."""
+    """Let the axis begin at 0 and end at LAST_BIAS; larger values are written at its end and do not stretch it."""
     far = bias > LAST_BIAS
     last = LAST_BIAS if far.any() else axes.get_xlim()[1]
     axes.set_xlim(-0.02 * last, last)

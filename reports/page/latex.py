@@ -35,7 +35,7 @@ _GREEK = (
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """The tables, to be included with `\\input`."""
+    r"""Return the tables as LaTeX, to be included with `\input`."""
     return HEAD + "\n".join(map(_table, tables))
 
 
@@ -59,13 +59,13 @@ def _table(table: Table) -> str:
 
 
 def _row(texts: Sequence[str]) -> str:
-    r"""A row. A bracket or star at its beginning would be an argument of the \\ before it."""
+    r"""Return a row. A bracket or star at its beginning would be an argument of the \\ before it."""
     row = " & ".join(map(escaped, texts)) + r" \\"
     return "    " + ("{}" if row.startswith(("[", "*")) else "") + row
 
 
 def escaped(text: str) -> str:
-    """The text as LaTeX in ASCII. Two hyphens, commas or apostrophes stay two."""
+    """Return the text as LaTeX in ASCII. Two hyphens, commas or apostrophes stay two."""
     letters = unicodedata.normalize("NFC", text.replace("\n", " "))
     pairs = zip(letters, f"{letters} "[1:], strict=True)
     return "".join(_letter(one) + "{}" * (one == following and one in "-,'") for one, following in pairs)

@@ -39,7 +39,7 @@ class Style:
 
 
 def styles(estimators: Iterable[tuple[str, str]]) -> dict[str, Style]:
-    """Style of each estimator label, from pairs (estimator, estimator label).
+    """Return the style of each estimator label, from pairs (estimator, estimator label).
 
     The colour belongs to the estimator, by its place among the sorted names; labels that share it (one estimator with
     different parameters, or a ninth estimator) differ by their dash.
@@ -57,6 +57,6 @@ def styles(estimators: Iterable[tuple[str, str]]) -> dict[str, Style]:
 
 
 def line(dash: int) -> Any:
-    """matplotlib's line style of a dash number."""
+    """Return the line style of a dash number, for matplotlib."""
     pattern = DASHES[dash % len(DASHES)]
     return (0, pattern) if pattern else "-"

@@ -65,7 +65,7 @@ class Table:
     rows: Sequence[Sequence[Cell]] = field(default_factory=list)
 
     def frame(self) -> pd.DataFrame:
-        """The texts as a frame."""
+        """Return the texts as a frame."""
         return pd.DataFrame(
             [[cell.text for cell in row] for row in self.rows], columns=[column.title for column in self.columns]
         )
@@ -74,12 +74,12 @@ class Table:
         return f"Table({self.caption[:100]!r}, {len(self.rows)} rows × {len(self.columns)} columns)"
 
     def __str__(self) -> str:
-        """What a terminal shows."""
+        """Return what a terminal shows."""
         with put_aside():
             return f"{self.caption}\n{self.frame().to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return what a notebook shows."""
         with put_aside():
             return str(
                 self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html()
@@ -87,7 +87,7 @@ class Table:
 
 
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
-    """Fixed decimals with a real minus sign; – for nothing, ∞ for worst."""
+    """Return fixed decimals with a real minus sign; – for nothing, ∞ for worst."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -98,13 +98,14 @@ def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
 
 
 def interval(low: float, high: float, digits: int = 2, *, signed: bool = False) -> str:
-    """``[low, high]``; – where there is none."""
+    """Return ``[low, high]``, or – if there is none."""
     if math.isnan(low) or math.isnan(high):
         return "–"
     return f"[{number(low, digits, signed=signed)}, {number(high, digits, signed=signed)}]"
 
 
 def p_value(value: float) -> str:
+    """Return a p-value with three decimals and no leading zero."""
     return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1"
 
 
@@ -114,7 +115,7 @@ def _num(value: float, digits: int = 2, *, signed: bool = False, tone: str = "")
 
 
 def orderable(value: float) -> float:
-    """The value, or what sorts like it where it is infinite, which the page cannot read."""
+    """Return the value, or a finite one that sorts like it if it is infinite, which the page cannot read."""
     return math.copysign(_FARTHEST, value) if math.isinf(value) else float(value)
 
 
@@ -130,7 +131,10 @@ def _setting_columns(several_devices: bool) -> list[Column]:
 
 @put_aside()
 def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
-    """Mean, interval, median and IQM of each setting of ``Runs.runs``, best first; of the first metric by default."""
+    """Return mean, interval, median and IQM of each setting of ``Runs.runs``, best first.
+
+    ``metric`` is by default the most important that there is. Raises ReportError if no run finished.
+    """
     chosen = comparison.metrics(runs, first=metric)
     if not chosen:
         raise ReportError("quality: expected a finished run, got none.")
@@ -139,7 +143,10 @@ def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
 
 @put_aside()
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Table:
-    """Paired differences of each setting of ``Runs.runs`` to a baseline, by default straight_through."""
+    """Return the paired differences of each setting of ``Runs.runs`` to a baseline, by default straight_through.
+
+    Raises ReportError if no run finished.
+    """
     chosen, other = comparison.metrics(runs, first=metric), comparison.choose_baseline(runs, baseline)
     if not chosen:
         raise ReportError("differences: expected a finished run, got none.")
@@ -147,7 +154,7 @@ def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | N
 
 
 def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
-    """Mean, median, IQM and interval of each setting, best first."""
+    """Return mean, median, IQM and interval of each setting, best first."""
     devices, digits = levels["device"].nunique() > 1, metric.digits
     columns = [
         *_setting_columns(devices),
@@ -172,7 +179,7 @@ def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
 
 
 def _ranked(row: pd.Series, name: str, digits: int) -> Cell:
-    """Median or IQM, with its own interval on hovering, where there is one (CSV has it too)."""
+    """Show median or IQM, with its own interval on hovering, if there is one. The CSV has it too."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     unknown = math.isnan(low) or math.isinf(low)
     title = "too few runs for an interval" if unknown else f"95 % interval {interval(low, high, digits)}"
@@ -181,7 +188,7 @@ def _ranked(row: pd.Series, name: str, digits: int) -> Cell:
 
 
 def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: float = 0.5) -> Table:
-    """Paired differences to the baseline; negative is better. A band of equivalence is one in nats."""
+    """Return paired differences to the baseline; negative is better. A band of equivalence is one in nats."""
     devices, digits = found["device"].nunique() > 1, metric.digits
     words = "against the band of equivalence"
     band_column = [Column(f"±{number(band)} nats", numeric=False, meaning=words, term="equivalence")]
@@ -240,7 +247,7 @@ def _verdict(word: str) -> Cell:
 
 
 def _holm(row: pd.Series) -> Cell:
-    """The corrected p, or the least that it could be where the pairs are too few for .05."""
+    """Show the corrected p, or the smallest possible one if the pairs are too few for .05."""
     least = min(1.0, row["floor"] * row["n_comparisons"])
     if row["floor"] > 0.05:
         n = row["n_pairs"]
@@ -253,7 +260,7 @@ def _holm(row: pd.Series) -> Cell:
 
 
 def completeness(runs: pd.DataFrame) -> Table:
-    """Estimators × (schedule, device, axes): which runs of each cell ended how, with words and not only a colour."""
+    """Return estimators × (schedule, device, axes): which runs of each cell ended how, in words and colours."""
     columns_of = ["schedule_label", "device", "axes"]
     there = runs[columns_of].drop_duplicates().itertuples(index=False, name=None)
     heads = sorted(((None if pd.isna(head[0]) else head[0], *head[1:]) for head in there), key=_none_last)
@@ -294,7 +301,7 @@ def _completeness_cell(statuses: pd.Series) -> Cell:
 
 
 def timings(runs: pd.DataFrame) -> Table | None:
-    """Medians over the finished runs of each setting; None where no time was measured."""
+    """Return medians over the finished runs of each setting; None if no time was measured."""
     names = {
         STEP_MEDIAN_S: (
             "Step, ms",
@@ -337,7 +344,7 @@ def timings(runs: pd.DataFrame) -> Table | None:
 
 
 def failures(runs: pd.DataFrame, link: Callable[[Mapping[str, object]], str] = lambda run: "") -> Table | None:
-    """Every run that did not finish, with the first line of its error; None where all finished.
+    """Return every run that did not finish, with the first line of its error; None if all finished.
 
     ``link`` gives the address of a run, or nothing.
     """

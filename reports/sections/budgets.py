@@ -1,4 +1,4 @@
-"""Who is best at equal cost: the loss of each setting when the smallest budget of all is spent."""
+"""Quality at equal cost: the loss of each setting when the smallest budget of all is spent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNITS = {"updates": "step", "evaluations": "evals_per_image", "seconds": "elapse
 
 
 def with_evaluations(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """The history with ``evals_per_image``: decoder evaluations per training image so far, where they are known."""
+    """Return the history with ``evals_per_image``: decoder evaluations per training image so far, if known."""
     if N_COST_EVALS not in runs:
         return history.assign(evals_per_image=math.nan)
     per_update = runs.set_index("run_key")[N_COST_EVALS].astype(float)
@@ -25,7 +25,7 @@ def with_evaluations(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
 
 
 def equal_cost(runs: pd.DataFrame, history: pd.DataFrame, metric: str | None) -> pd.DataFrame | None:
-    """One row per setting and device that finished: budget, loss and rank in each unit; None where there is no pair.
+    """Return one row per setting and device that finished: budget, loss and rank in each unit; None without a pair.
 
     The budget is the smallest, over the settings of a device, of what a setting's runs cost in the median. A setting's
     loss is its mean over seeds at the last epoch within the budget; NaN where a seed has none. ``n_bad`` of its runs
@@ -58,7 +58,7 @@ def equal_cost(runs: pd.DataFrame, history: pd.DataFrame, metric: str | None) ->
 
 
 def table(found: pd.DataFrame, metric: str) -> Table:
-    """The rows with a column per unit: the loss, and its rank in brackets."""
+    """Return the rows with a column per unit: the loss, and its rank in brackets."""
     units = [unit for unit in UNITS if f"{unit}_loss" in found]
     columns = [Column("Setting", numeric=False, term="setting"), Column("Device", numeric=False)]
     for unit in units:

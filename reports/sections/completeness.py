@@ -18,7 +18,7 @@ HOW = (
 
 
 def section(context: Context) -> Section:
-    """The matrix of estimators × schedules × devices, and all runs in a folded table."""
+    """Show the matrix of estimators × schedules × devices, and all runs in a folded table."""
     matrix = tables.completeness(context.frame)
     return Section(
         "completeness",
@@ -32,7 +32,7 @@ def section(context: Context) -> Section:
 
 
 def every_run(context: Context) -> Table:
-    """A row per run, with its status and first numbers, and a link to it in MLflow where there is an address."""
+    """Return a row per run, with its status and first numbers, and a link to it in MLflow if there is an address."""
     metric = context.primary
     columns = [
         Column("Setting", numeric=False, term="setting"),
@@ -65,5 +65,5 @@ def _term(name: str) -> str:
 
 
 def _frame(runs: pd.DataFrame) -> pd.DataFrame:
-    """All that a run has, for a file."""
+    """Return all columns of a run that can be put into a file."""
     return runs.drop(columns=["start", "end"])

@@ -46,7 +46,7 @@ SHARED = (
 
 
 def section(context: Context) -> Section:
-    """Pareto fronts, equal-cost table, and the table of times and memory."""
+    """Show Pareto fronts, the table at equal cost, and the table of times and memory."""
     blocks: list[Block] = []
     if panels := pareto_panels(context):
         blocks += [Heading("Quality against cost"), Pictures("pareto", panels, legend=True), How(HOW_PARETO)]
@@ -62,7 +62,7 @@ def section(context: Context) -> Section:
 
 
 def pareto_panels(context: Context) -> list[Panel]:
-    """Quality against step time, evaluations and peak memory, each with its front."""
+    """Plot quality against step time, evaluations and peak memory, each with its front."""
     if context.primary is None:
         return []
     every = _points(context, context.primary)
@@ -75,7 +75,7 @@ def pareto_panels(context: Context) -> list[Panel]:
 
 
 def _points(context: Context, metric: Metric) -> pd.DataFrame:
-    """Mean quality and costs of each setting; quality is ``inf`` where a run failed."""
+    """Return mean quality and costs of each setting; quality is ``inf`` if a run failed."""
     levels = setting_levels(context, metric)
     finished = context.frame[context.frame["status"] == FINISHED]
     names = [name for name in COSTS if name in finished and finished[name].notna().any()]
@@ -85,7 +85,7 @@ def _points(context: Context, metric: Metric) -> pd.DataFrame:
 
 
 def setting_levels(context: Context, metric: Metric) -> pd.DataFrame:
-    """The levels of the settings themselves, also where the report compares groups of them."""
+    """Return the levels of the settings themselves, also if the report compares groups of them."""
     return (
         context.levels(metric) if context.compared is context.frame else comparison.levels(context.frame, metric.name)
     )
@@ -113,7 +113,7 @@ def _panel(context: Context, points: pd.DataFrame, short: str, words: str, metri
 
 
 def _name_front(axes: Axes, front: pd.DataFrame) -> None:
-    """The names of at most five settings of the front, spread over it."""
+    """Write the names of at most five settings of the front, spread over it."""
     shown = (
         front.iloc[np.unique(np.linspace(0, len(front) - 1, min(5, len(front))).astype(int))] if len(front) else front
     )

@@ -1,4 +1,4 @@
-"""Gradient diagnostics of training: the stored `gradient/<estimator>/<metric>` as frames, tables, curves and words.
+"""Gradient diagnostics during training: the stored `gradient/<estimator>/<metric>` as frames, tables, curves and words.
 
 A frame is that of `reports.page.gradients`, one row for each measured estimator, with the metrics of the encoder's
 parameters as further columns `encoder/<metric>`. There is one for each setting, for the first and the last epoch.
@@ -31,7 +31,10 @@ _CURVES = {
 
 
 def sections(runs: Runs) -> list[Section]:
-    """One for each setting and device, at its first epoch and its last: over seeds, the run's own estimator first."""
+    """Return one section for each setting and device, at its first epoch and its last, over seeds.
+
+    The run's own estimator comes first.
+    """
     rows = long(runs.history)
     labels, several = _labels(runs), rows["device"].nunique() > 1
     found = []
@@ -46,13 +49,13 @@ def sections(runs: Runs) -> list[Section]:
 
 
 def _labels(runs: Runs) -> dict[str, str]:
-    """What a basket's estimator is called, by its name among the metrics, in the order of the basket."""
+    """Return the labels of a basket's estimators by their names among the metrics, in the order of the basket."""
     stated = {name: label for sweep in runs.sweeps for name, label in sweep.basket.items()}
     return stated or _former_labels(runs.runs)
 
 
 def _former_labels(runs: pd.DataFrame) -> dict[str, str]:
-    """The same of an older store, which has the labels as one text."""
+    """Return the same of an older store, which has the labels as one text."""
     listed = runs[PARAM_BASKET].dropna().map(str).unique() if PARAM_BASKET in runs else []
     labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]
     return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
@@ -81,7 +84,7 @@ def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 
 def long(history: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, epoch and measured estimator; a column per metric."""
+    """Return one row per run, epoch and measured estimator, with a column per metric."""
     taken = {*IDENTITY, "epoch", "step", "elapsed_s", "measured"}
     found = [
         (match[1], match[2], column)
@@ -97,20 +100,20 @@ def long(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(shown: Sequence[Section]) -> list[Table]:
-    """A table for each section."""
+    """Return a table for each section."""
     return [
         gradients.table(section.frame, f"{section.meaning}: {section.title.rpartition(', ')[2]}") for section in shown
     ]
 
 
 def last_panels(shown: Sequence[Section]) -> list[tuple[str, Panel]]:
-    """Whose parameters, and a figure, for the last epoch of each setting."""
+    """Return whose parameters, and a figure, for the last epoch of each setting."""
     last = {section.meaning: section for section in shown}
     return [(words, gradients.panel(section)) for words, section in last.items()]
 
 
 def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str, Sequence[Panel]]]:
-    """How bias, cosine and signal-to-noise of each run's own estimator go with training.
+    """Plot bias, cosine and signal-to-noise of each run's own estimator over training.
 
     A bias whose interval begins at 0 is drawn as 0: none was found.
     """
@@ -125,7 +128,7 @@ def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str
 
 
 def truth(history: pd.DataFrame) -> str:
-    """What the estimators were held against, in a sentence; empty where nothing was measured."""
+    """Return what the estimators were compared with, in a sentence; empty if nothing was measured."""
     if TRUTH_ERROR not in history or history[TRUTH_ERROR].isna().all():
         return ""
     error = history[TRUTH_ERROR].max()

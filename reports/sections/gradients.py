@@ -1,4 +1,4 @@
-"""10. How far each estimator's gradient is from the true one, and what that has to do with the result."""
+"""10. How far each estimator's gradient is from the true one, and how that relates to the result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOW_FINAL = (
 
 
 def section(context: Context) -> Section:
-    """Figures and tables of all measured estimators, curves of each run's own, and both against the result."""
+    """Show figures and tables of all measured estimators, curves of each run's own, and both against the result."""
     measured = gradient_history.sections(context.runs)
     if not measured:
         text = "Not measured: a `diagnostics` section in the grid asks for it (docs/diagnostics.md)."
@@ -67,7 +67,7 @@ def _rest(frame: pd.DataFrame) -> list[str]:
 
 
 def against_result(context: Context) -> list[Panel]:
-    """Final loss against the last relative bias and signal-to-noise of each setting's own estimator."""
+    """Plot the final loss against the last relative bias and signal-to-noise of each setting's own estimator."""
     metric = context.primary
     if metric is None:
         return []

@@ -33,7 +33,7 @@ MANY = 50
 
 
 def section(context: Context) -> Section:
-    """Interval plots of every metric, and the performance profile of the first."""
+    """Show interval plots of every metric, and the performance profile of the first."""
     blocks: list[Block] = []
     for metric in context.metrics:
         panels = [figures.level_plot(context.compared, context.levels(metric), metric, context.look)]
@@ -50,12 +50,12 @@ def section(context: Context) -> Section:
 
 
 def _file(metric: str) -> str:
-    """The metric as a part of a file's name: different metrics have different files."""
+    """Return the metric as a part of a file's name: different metrics have different files."""
     return re.sub(r"[^\w.]+", "-", metric.removeprefix(TEST_PREFIX))[:100].replace("_", "-")
 
 
 def profile(context: Context, metric: Metric) -> Panel | None:
-    """Share of the runs of each estimator that end at a value or below."""
+    """Plot the share of the runs of each estimator that end at a value or below."""
     values = _by_estimator(context.frame, metric.name)
     finite = np.concatenate([found[np.isfinite(found)] for found in values.values()]) if values else np.empty(0)
     if len(finite) < 2 or np.ptp(finite) == 0:
@@ -88,7 +88,7 @@ def _half(values: np.ndarray) -> str:
 
 
 def _by_estimator(runs: pd.DataFrame, metric: str) -> dict[str, np.ndarray]:
-    """The values of all runs of an estimator that were tried to the end; ``inf`` for those that failed."""
+    """Return the values of all runs of an estimator that were tried to the end; ``inf`` for those that failed."""
     tried = runs[runs["status"].isin((*WORST, FINISHED))]
     values = tried[metric].where(tried["status"] == FINISHED, np.inf).astype(float)
     there = values.notna()

@@ -1,4 +1,4 @@
-"""11. What the codes are used for, and what rounding them costs along training."""
+"""11. What the codes are used for, and what rounding them costs during training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MAX_PANELS = 8
 
 
 def section(context: Context) -> Section:
-    """A table of latent use, curves over training, and the KL of each variable."""
+    """Show a table of latent use, curves over training, and the KL of each variable."""
     blocks: list[Block] = []
     if (table := use_table(context.frame)) is not None:
         blocks += [Tabular(table[0], "latents", table[1]), How(HOW)]
@@ -66,7 +66,7 @@ def section(context: Context) -> Section:
 
 
 def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
-    """Mean of each latent metric over the finished runs of a setting; None where there are none."""
+    """Return the mean of each latent metric over the finished runs of a setting; None if there are none."""
     finished = runs[runs["status"] == FINISHED]
     shown = {name: how for name, how in COLUMNS.items() if name in finished and finished[name].notna().any()}
     if not any(name.startswith(LATENT_PREFIX) or name.endswith("gap") for name in shown):
@@ -87,7 +87,7 @@ def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
 
 
 def kl_panel(context: Context) -> Panel | None:
-    """The sorted KL of the variables, a line for the first pictured run of each estimator."""
+    """Plot the sorted KL of the variables, a line for the first pictured run of each estimator."""
     runs = context.frame[context.frame["run_key"].isin(context.runs.latents)]
     runs = runs.sort_values(["estimator_label", "setting", "device", "seed"], kind="stable")
     runs = runs.drop_duplicates("estimator_label").head(MAX_LINES)

@@ -20,7 +20,7 @@ HOW_TAU = "τ at the end of each epoch, the same for every estimator and seed of
 
 
 def section(context: Context) -> Section:
-    """Loss against steps and against seconds, and the temperatures."""
+    """Show loss against steps and against seconds, and the temperatures."""
     metric, history = context.curve_metric, context.history
     if metric is None:
         return Section(

@@ -15,7 +15,7 @@ from reports.page.definitions import TERMS
 
 
 def section(context: Context) -> Section:
-    """Every term, what was excluded, and where the numbers come from."""
+    """Show every term, what was excluded, and where the numbers come from."""
     k, curve = comparison.bound_samples(context.frame), context.curve_metric or VAL_LOSS
     band = tables.number(context.options.band, 2)
     terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
@@ -39,7 +39,7 @@ def section(context: Context) -> Section:
 
 
 def exclusions(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    """Which runs are in no mean and no pair, in words."""
+    """Return which runs are in no mean and no pair, in words."""
     newest = " Where a configuration was run more than once, the newest finished run counts."
     newest += "".join(f" {note}" for note in notes if "left out" in note)
     without = frame[~frame["status"].isin((FINISHED, FAILED, DIVERGED))]

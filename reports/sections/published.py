@@ -1,4 +1,4 @@
-"""13. What papers report for the same estimators and code shapes, beside what was measured here."""
+"""13. Published numbers for the same estimators and code shapes, next to what was measured here."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ COLUMNS = (
 
 @lru_cache(maxsize=1)
 def entries() -> list[dict[str, Any]]:
-    """The published numbers with their protocols (reports/published.yaml)."""
+    """Return the published numbers with their protocols (reports/sections/published.yaml)."""
     found: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return found
 
 
 def section(context: Context) -> Section:
-    """A row per published number that something was measured for."""
+    """Show a row per published number that something was measured for."""
     rows = sorted(_rows(context), key=lambda row: (row["source"], row["estimator"]))
     if not rows:
         shape = " × ".join(_values(context.frame, name) for name in SHAPE)
@@ -82,7 +82,10 @@ def _rows(context: Context) -> Iterator[dict[str, Any]]:
 
 
 def _measured(context: Context, runs: pd.DataFrame, entry: Mapping[str, Any]) -> pd.Series:
-    """The measured values of the best setting on one device, by run key: one without a failed run, if there is one."""
+    """Return the measured values of the best setting on one device, by run key.
+
+    A setting without a failed run goes before the others.
+    """
     metric = entry["metric"]
     if "epoch" in entry or metric not in runs:
         history = context.history[context.history["run_key"].isin(runs["run_key"])]
@@ -125,7 +128,7 @@ def _row(
 
 
 def _differing(protocol: Mapping[str, Any], runs: pd.DataFrame) -> Iterator[str]:
-    """``bound_samples 1000 → 100`` for every stated field that is otherwise here."""
+    """Yield ``bound_samples 1000 → 100`` for every stated field that is different here."""
     for name, stated in protocol.items():
         here = sorted({str(value) for value in runs[name].dropna()}) if name in runs else []
         if here != [str(stated)] and not _same_number(stated, here):

@@ -1,4 +1,4 @@
-"""The report's first words: a sentence per metric, the counts, and what a reader must not overlook."""
+"""Sentences of the report: one per metric, the counts, and what a reader must not overlook."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NB = "\u00a0"  # a space that does not break the line
 
 
 def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
-    """Planned, then every status; the usual ones also when they are zero."""
+    """Return the number of planned runs, then of every status; of the usual ones also if it is zero."""
     usual = (FINISHED, FAILED, DIVERGED, SKIPPED, "missing")
     found = runs["status"].value_counts()
     others = [status for status in (*STATUSES, *sorted(set(found.index) - set(STATUSES))) if status not in usual]
@@ -45,7 +45,7 @@ def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
 def sentence(
     runs: pd.DataFrame, metric: Metric, levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
 ) -> tuple[str, str]:
-    """Subject and predicate: what the runs say about one metric, with an interval, or why they say nothing."""
+    """Return subject and predicate: what the runs say about one metric, with an interval, or why they say nothing."""
     usable = levels[levels["n"] > 0]
     if usable.empty:
         return "No run", " finished with this number, so there is nothing to compare."
@@ -74,7 +74,7 @@ def _predicate(
 
 
 def _best_of_baseline(tried: Tried, metric: Metric, usable: pd.DataFrame, row: pd.Series, baseline: Baseline) -> str:
-    """The same against the baseline's best setting, where that is another one than it was paired with."""
+    """Return the same for the baseline's best setting, if that is another one than it was paired with."""
     those = usable[(usable[baseline.by] == baseline.label) & (usable["device"] == row["device"])]
     if those.empty or those.iloc[0]["setting"] == row["versus"]:
         return ""
@@ -87,7 +87,7 @@ def _best_of_baseline(tried: Tried, metric: Metric, usable: pd.DataFrame, row: p
 
 
 def _note(finite: np.ndarray, metric: Metric) -> str:
-    """The interval of a mean difference, and whether it tells."""
+    """Return the interval of a mean difference, and whether it contains zero."""
     bounds = st.t_interval(finite)
     if not bounds.known:
         return "one pair gives no interval"
@@ -96,7 +96,7 @@ def _note(finite: np.ndarray, metric: Metric) -> str:
 
 
 def _lowest(usable: pd.DataFrame, metric: Metric) -> str:
-    """Of how many settings the first has the lowest mean: of those without a failure, where others rank behind."""
+    """Return among how many settings the first has the lowest mean: among those without a failure, which rank first."""
     whole = usable[usable["n_bad"] == 0] if metric.compared else usable
     if len(whole) in (0, len(usable)):
         return f"has the lowest mean of {len(usable)} settings"
@@ -106,7 +106,7 @@ def _lowest(usable: pd.DataFrame, metric: Metric) -> str:
 
 
 def _lower_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
-    """Which setting has a lower mean and ranks behind, because a run of it failed."""
+    """Return which setting has a lower mean and ranks behind, because a run of it failed."""
     best = usable.iloc[0]
     lower = usable[(usable["mean"] < best["mean"]) & (usable["n_bad"] > 0)]
     if best["n_bad"] or lower.empty:
@@ -118,7 +118,7 @@ def _lower_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
 
 
 def _unpaired(usable: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
-    """Why there is no difference to the baseline."""
+    """Return why there is no difference to the baseline."""
     start = f"It cannot be paired with the baseline {baseline.label}: "
     those = usable[(usable[baseline.by] == baseline.label) & (usable["device"] == best["device"])]
     if those.empty:
@@ -158,7 +158,7 @@ def _against(row: pd.Series, metric: Metric) -> str:
 
 
 def _nearest(tried: Tried, usable: pd.DataFrame, metric: Metric) -> str:
-    """How far the second best is, whatever its schedule, paired by seed."""
+    """Return how far the second best is, whatever its schedule, paired by seed."""
     best, other = usable.iloc[0], usable.iloc[1]
     keys = [(str(row["setting"]), str(row["device"])) for row in (best, other)]
     finite = pairs(tried, keys[1], keys[0]).finite
@@ -171,7 +171,7 @@ def _nearest(tried: Tried, usable: pd.DataFrame, metric: Metric) -> str:
 
 
 def power(differences: pd.DataFrame) -> str:
-    """What Wilcoxon's test can and cannot say at the number of pairs there is."""
+    """Return what Wilcoxon's test can and cannot say at the number of pairs there is."""
     if differences.empty:
         return ""
     n = int(differences["n_pairs"].max())
@@ -188,7 +188,7 @@ def power(differences: pd.DataFrame) -> str:
 
 
 def needed(levels: pd.DataFrame, tried: Tried, band: float) -> str:
-    """How many seeds would show a difference of ``band`` nats, by the spread between the best setting and the next."""
+    """Return how many seeds would show a difference of ``band`` nats, by the spread of the second best to the best."""
     usable = levels[levels["n"] > 1]
     if len(usable) < 2 or band <= 0:
         return ""
@@ -230,7 +230,7 @@ def _mixed(runs: pd.DataFrame, words: str, names: Sequence[str]) -> str:
 
 
 def warnings(runs: pd.DataFrame) -> list[str]:
-    """What a reader must know before quoting a number."""
+    """Return what a reader must know before quoting a number."""
     found = []
     finished = runs[runs["status"] == FINISHED]
     tempered = runs[runs["schedule_label"].notna()]

@@ -39,7 +39,7 @@ class Times(NamedTuple):
 
 
 def section(context: Context) -> Section:
-    """For two targets: curves of the share that has reached them, and the median times as a table."""
+    """Show for two targets the curves of the share that has reached them, and the median times as a table."""
     metric = context.curve_metric
     ends = _final_medians(context)
     if metric is None or ends.empty:
@@ -57,13 +57,16 @@ def section(context: Context) -> Section:
 
 
 def targets(ends: pd.Series) -> dict[str, float]:
-    """What nine of ten settings reach, and what half of them reach; one target where they are the same."""
+    """Return what nine of ten settings reach, and what half of them reach; one target if they are the same."""
     found = {"easy": float(ends.quantile(0.9, "higher")), "middle": float(ends.quantile(0.5, "higher"))}
     return found if found["middle"] < found["easy"] else {"easy": found["easy"]}
 
 
 def _watched(context: Context) -> dict[tuple[str, str], pd.DataFrame]:
-    """The epochs of every run, by setting and device; one that failed before its first epoch has a row too."""
+    """Return the epochs of every run, by setting and device.
+
+    A run that failed before its first epoch has a row too.
+    """
     history = context.curve_history
     failed = context.frame[context.frame["status"].isin(WORST)]
     without = failed[~failed["run_key"].isin(history["run_key"])]
@@ -72,7 +75,7 @@ def _watched(context: Context) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def _final_medians(context: Context) -> pd.Series:
-    """The median over seeds of the last loss of each setting and device."""
+    """Return the median over seeds of the last loss of each setting and device."""
     finished = context.curve_history[context.curve_history["status"] == FINISHED]
     if finished.empty:
         return pd.Series(dtype=float)
@@ -81,7 +84,7 @@ def _final_medians(context: Context) -> pd.Series:
 
 
 def _shown(context: Context, ends: pd.Series) -> Sequence[tuple[str, str]]:
-    """The settings that get a line: few enough to be told apart."""
+    """Return the settings that get a line: few enough to be told apart."""
     label = context.frame.drop_duplicates(["setting", "device"]).set_index(["setting", "device"])["estimator_label"]
     order = ends.sort_values(kind="stable").rename("end").to_frame()
     order["estimator_label"] = label.reindex(order.index)
@@ -89,7 +92,7 @@ def _shown(context: Context, ends: pd.Series) -> Sequence[tuple[str, str]]:
 
 
 def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
-    """First time at the target of every run of a setting."""
+    """Return the first time at the target of every run of a setting."""
     ordered = runs.sort_values(["run_key", "epoch"], kind="stable")
     keys, status = ordered["run_key"].to_numpy(), ordered["status"].to_numpy()
     at, value = ordered[x].to_numpy(dtype=float), ordered[metric].to_numpy(dtype=float)
@@ -103,7 +106,7 @@ def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
 
 
 def _median(found: Times) -> float:
-    """The median over runs, ``inf`` for those that are not there; by Kaplan and Meier where some were cut short."""
+    """Return the median over runs, ``inf`` for those that never reach; by Kaplan and Meier if some were cut short."""
     is_cut_short = np.isinf(found.reached) & np.isfinite(found.watched)
     return st.median_time(*found) if is_cut_short.any() else st.median(found.reached)
 
@@ -135,7 +138,7 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
 
 
 def _kind(group: pd.DataFrame) -> tuple[str | None, str]:
-    """What a dash stands for: the schedule and the other axes of a setting."""
+    """Return what a dash stands for: the schedule and the other axes of a setting."""
     schedule, axes = group["schedule_label"].iloc[0], str(group["axes"].iloc[0])
     return None if pd.isna(schedule) else str(schedule), axes
 

@@ -31,7 +31,7 @@ MIN_SPAN = 1.0
 
 
 def section(context: Context) -> Section:
-    """Heat map of estimators × schedules, and curves over constant temperatures."""
+    """Show a heat map of estimators × schedules, and curves over constant temperatures."""
     metric = context.primary
     cells = best_cells(context.frame, metric.name) if metric else pd.DataFrame()
     if metric is None or cells.empty:
@@ -49,7 +49,7 @@ def section(context: Context) -> Section:
 
 
 def best_cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row per estimator, schedule and device: median over seeds at the best of the other axes, and which it was."""
+    """Return the median over seeds of each estimator, schedule and device, at the best of the other axes."""
     tried = runs[runs["schedule_label"].notna() & runs["status"].isin((*WORST, FINISHED))]
     if tried.empty:
         return pd.DataFrame()
@@ -93,7 +93,7 @@ def _cell(row: pd.Series, best: float, span: float) -> Cell:
 
 
 def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | None:
-    """Median against τ for constant schedules, a line per estimator with two temperatures or more."""
+    """Plot the median against τ for constant schedules, a line per estimator with two temperatures or more."""
     if PARAM_TAU not in cells:
         return None
     constant = cells[cells["median"].map(math.isfinite)]  # no other schedule has a tau

@@ -19,7 +19,7 @@ BY_DEFAULT = " (chosen by default: straight_through if there is one, else the fi
 
 
 def section(context: Context) -> Section:
-    """A sentence per metric, the counts, the warnings, and how to do it again."""
+    """Show a sentence per metric, the counts, the warnings, and how to do it again."""
     blocks: list[Block] = [*_findings(context)]
     power = next((sentences.power(each) for each in map(context.differences, context.metrics) if len(each)), "")
     blocks += [Words(power, "remark")] if power else []
@@ -56,7 +56,7 @@ def _needed(context: Context, metric: Metric) -> str:
 
 
 def _picture(context: Context) -> list[Block]:
-    """The one figure to look at: paired differences, or where nothing can be paired the levels."""
+    """Show the one figure to look at: paired differences, or the levels if nothing can be paired."""
     if context.primary is None:
         return []
     panel = figures.difference_plot_of(context, context.primary) or figures.level_plot(

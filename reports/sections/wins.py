@@ -24,7 +24,7 @@ HOW = (
 
 
 def section(context: Context) -> Section:
-    """The pairwise win matrix of the settings, or of the best of each estimator where there are many."""
+    """Show the pairwise win matrix of the settings, or of the best of each estimator if there are many."""
     metric = context.primary
     levels = context.levels(metric) if metric else pd.DataFrame()
     if metric is None or (levels["n"] > 0).sum() < 2:
