@@ -21,9 +21,9 @@ from harness.datasets.catalogue import DATASETS
 from harness.status.note import Outcome
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best import tag_best
-from harness.tracking.identity import parts
+from harness.tracking.inputs import dataset_parts
 from harness.tracking.notes import note_tags, report_tags
-from harness.tracking.system import SHARE, SystemMetrics
+from harness.tracking.system_metrics import SHARE, SystemMetrics
 from reports.contract.stored_run import TAG_NOTE, TAG_REPORT
 
 
@@ -102,8 +102,8 @@ def test_a_server_cannot_choose_where_on_this_machine_a_report_goes(out: Path, m
     uri, there = uri_of(out), out / "artifacts"
     before = sorted(there.rglob("*"))
     client = MlflowClient(tracking_uri=uri)
-    monkeypatch.setattr("harness.tracking.report.check_server", lambda uri: None)
-    monkeypatch.setattr("harness.tracking.report.MlflowClient", lambda tracking_uri: client)
+    monkeypatch.setattr("harness.tracking.attached_report.check_server", lambda uri: None)
+    monkeypatch.setattr("harness.tracking.attached_report.MlflowClient", lambda tracking_uri: client)
     with pytest.raises(TrackingError, match=r"^tracking: expected a server that keeps files itself, got [^\n]*$"):
         tracking.attach("http://127.0.0.1:1", "away", written_report(out / "page"))
     assert sorted(there.rglob("*")) == before
@@ -160,7 +160,7 @@ def test_a_run_names_its_data_with_digest_context_and_source(tracker, grid) -> N
     given = {entry.tags[0].value: entry.dataset for entry in child.inputs.dataset_inputs}
     assert set(given) == {"training", "test"}
     assert len(child.inputs.dataset_inputs) == 2
-    for part in parts(grid.runs[0].data):
+    for part in dataset_parts(grid.runs[0].data):
         dataset = given[part.context]
         assert (dataset.name, dataset.digest) == ("mnist-mini", part.digest[:8])
         assert json.loads(dataset.source)["tags"]["harness.digest"] == part.digest
@@ -172,7 +172,7 @@ def test_a_run_names_its_data_with_digest_context_and_source(tracker, grid) -> N
 @pytest.mark.parametrize("name", DATASETS)
 def test_digests_differ_where_the_images_do(name: str) -> None:
     def digests(**settings: object) -> list[str]:
-        return [part.digest for part in parts(DataConfig.model_validate({"name": name, **settings}))]
+        return [part.digest for part in dataset_parts(DataConfig.model_validate({"name": name, **settings}))]
 
     train, test = digests()
     assert train != test
@@ -238,7 +238,7 @@ def test_the_machine_is_not_written_before_the_sweep_is_open(monkeypatch: pytest
 
 
 def test_the_parent_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr("harness.tracking.system.WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr("harness.tracking.system_metrics.WRITE_EVERY_S", 0.0)
     tracker.write_system()
     assert parent(tracker).data.metrics["system/system_memory_usage_percentage"] > 0
 

@@ -1,6 +1,7 @@
 """The contract of stored names: training, MLflow, the code of both sides and docs/architecture.md hold to it."""
 
 import ast
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from reports.contract.stored_run import (
     EXPERIMENT_TAGS,
     HISTORY_KEYS,
     IDENTITY,
+    INPUT_TAGS,
     PARENT_ARTIFACTS,
     PARENT_TAGS,
     PICTURES,
@@ -145,6 +147,9 @@ def test_a_store_has_the_names_of_the_contract(client_and_ids: tuple[MlflowClien
     }
     metrics = {name for run in children for name in run.data.metrics}
     assert_same(metrics, {**EPOCH_METRICS, **RUN_METRICS}, {*COMPILED, "tau_forward", "tau_backward"})
+    inputs = [one for run in children for one in run.inputs.dataset_inputs]
+    tags = {tag.key for one in inputs for tag in one.tags}
+    assert tags.union(*(json.loads(one.dataset.source)["tags"] for one in inputs)) == INPUT_TAGS.keys()
     assert {run.data.tags["harness.status"] for run in children} < STATUSES.keys()
 
 
@@ -198,7 +203,7 @@ def test_names_are_plain_text() -> None:
 # --- the documentation ----------------------------------------------------------------------------------------------
 
 TABLES = {
-    "Tag": (EXPERIMENT_TAGS, CHILD_TAGS, PARENT_TAGS),
+    "Tag": (EXPERIMENT_TAGS, CHILD_TAGS, INPUT_TAGS, PARENT_TAGS),
     "Status": (STATUSES,),
     "Param": (CHILD_PARAMS,),
     "Metric": (EPOCH_METRICS, RUN_METRICS),

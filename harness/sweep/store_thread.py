@@ -91,7 +91,7 @@ class Store:
     def _tracker(self) -> "Tracker":
         """The connection, made at its first use: the store may be down then, too."""
         tracker = self._connect()
-        tracker.refusals.heard = self._has_moved
+        tracker.refusals.on_answer = self._has_moved
         return tracker
 
     def wait_for_room(self) -> None:

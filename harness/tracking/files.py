@@ -1,4 +1,4 @@
-"""The files of a run in MLflow: its artifacts, and its pictures once more for the charts of the UI."""
+"""The files of a run in MLflow: its artifacts, and its pictures once more for the charts of the interface."""
 
 import io
 import re
@@ -19,13 +19,13 @@ from reports.contract.text import first_line
 
 @final
 class Files:
-    """Writes files; where they go is MLflow's business: to a folder, through its server, to S3 and its like."""
+    """A writer of files. MLflow puts them into a folder, through its server, or into S3 and the like."""
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
 
     def log(self, run_id: str, files: Mapping[str, bytes]) -> None:
-        """Log files by their names. Raises what is in STORE_ERRORS, and TrackingError for a name that is a path."""
+        """Log files by their names. Raises what is in STORE_ERRORS, and TrackingError for a path out of the run."""
         if not files:
             return
         with TemporaryDirectory(prefix="harness-") as folder:
@@ -35,17 +35,20 @@ class Files:
                     raise TrackingError(f"tracking: expected the name of a file below its run, got {name!r}.")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            with any_failure_is_an_outage():
+            with failures_as_outages():
                 self._client.log_artifacts(run_id, folder)
 
     def log_for_charts(self, run_id: str, image: Image, time_ms: int, *, again: bool) -> None:
-        """Log a picture with its step; `again`: over what the charts may have had of it before an outage."""
+        """Log a picture with its step.
+
+        With `again`, a picture that the charts have from before an outage is overwritten.
+        """
         from PIL import Image as PILImage
 
         picture = PILImage.open(io.BytesIO(image.png))
-        found = self._in_charts(run_id, image, time_ms) if again else None
+        found = self._find_in_charts(run_id, image, time_ms) if again else None
         if found is None:
-            with any_failure_is_an_outage():
+            with failures_as_outages():
                 self._client.log_image(
                     run_id, picture, key=image.name, step=image.step, timestamp=time_ms, synchronous=True
                 )
@@ -56,10 +59,10 @@ class Files:
         self.log(run_id, {f"{name}.png": image.png, f"{name}{separator}compressed.webp": small.getvalue()})
         self._client.set_tag(run_id, TAG_CHARTS, True, synchronous=True)
 
-    def _in_charts(self, run_id: str, image: Image, time_ms: int) -> tuple[str, str] | None:
-        """Return the name, without its ending, and the separator in it that the charts' picture has, or None."""
+    def _find_in_charts(self, run_id: str, image: Image, time_ms: int) -> tuple[str, str] | None:
+        """Return the stem of a picture's name in the charts and the separator in it, or None."""
         parts = (re.escape(image.name), "step", str(image.step), "timestamp", str(time_ms), "[^+%.]+")
-        with any_failure_is_an_outage():
+        with failures_as_outages():
             files = self._client.list_artifacts(run_id, CHARTS_FOLDER)
         for separator in "+%":  # older MLflow has the second
             pattern = re.compile(f"({CHARTS_FOLDER}/" + re.escape(separator).join(parts) + ").*")
@@ -70,8 +73,11 @@ class Files:
 
 
 @contextmanager
-def any_failure_is_an_outage() -> Iterator[None]:
-    """Raise Down for whatever the library of an artifact store raises: boto3, google-cloud and azure have their own."""
+def failures_as_outages() -> Iterator[None]:
+    """Raise Down for what the library of an artifact store raises.
+
+    boto3, google-cloud and azure have exceptions of their own.
+    """
     try:
         yield
     except STORE_ERRORS:

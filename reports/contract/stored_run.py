@@ -113,6 +113,16 @@ EXPERIMENT_TAGS = {
     TAG_EXPERIMENT_KIND: "`custom_model_development`: MLflow then shows training runs, not traces of language models.",
 }
 
+TAG_DATA_CONTEXT = "mlflow.data.context"
+DATA_NAME, DATA_DIGEST, DATA_HOW = "harness.data", "harness.digest", "harness.how"
+INPUT_TAGS = {
+    TAG_DATA_CONTEXT: "`training` or `test`.",
+    DATA_NAME: "In the source of the input: the name of the data set, as in the grid.",
+    DATA_DIGEST: "In the source of the input: the whole digest, of which MLflow shows 8 digits.",
+    DATA_HOW: "In the source of the input: where the files come from.",
+}
+"""Tags of a data set input."""
+
 PARAM_SOURCE = "estimator.source"
 PARAM_TAU = "schedule.tau"
 PARAM_DATA = "data.name"

@@ -65,7 +65,7 @@ def style(name: str) -> Iterator[None]:
     """Use matplotlib's own defaults with our settings for one panel, whatever the caller has set.
 
     The caller's settings are restored afterwards. The backend stays, as no window is made. ``name`` makes the ids in
-    the SVG unique. Warnings about a letter that our fonts lack, or a long name, are ignored: browsers have their own fonts.
+    the SVG unique. Warnings about a long name, or a letter that our fonts lack, are ignored: browsers have other fonts.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
