@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ _PANDAS = {
 @contextmanager
 def put_aside() -> Iterator[None]:
     """Use the default settings of warnings, numpy and pandas within this context, which is also a decorator."""
-    options = [part for pair in _PANDAS.items() for part in pair]
+    options: list[Any] = [part for pair in _PANDAS.items() for part in pair]
     with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"), pd.option_context(*options):
         if any(each[0] == "error" for each in warnings.filters):
             warnings.simplefilter("default")  # a warning of a library does not end a report

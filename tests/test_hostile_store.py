@@ -29,7 +29,7 @@ from reports.contract import mlflow_environment
 from reports.contract.text import visible, visible_json, visible_lines
 from reports.page import export
 from reports.page.latex import latex
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 from reports.report import build_report
 from reports.store import artifacts
 from reports.store.artifacts import Artifacts

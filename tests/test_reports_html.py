@@ -12,7 +12,7 @@ from reports_store import PROVENANCE, Planned, in_memory, main_grid, neg_elbo
 
 from reports import comparison
 from reports.contract.errors import ReportError
-from reports.page import figures, tables
+from reports.page import figures, numbers, tables
 from reports.page.context import Options
 from reports.page.palette import styles
 from reports.report import build_report
@@ -303,7 +303,7 @@ def test_colours_belong_to_estimators_whatever_the_order():
     ("value", "text"), [(-0.001, "0.00"), (-1.5, "−1.50"), (math.inf, "∞"), (-math.inf, "−∞"), (math.nan, "–")]
 )
 def test_numbers_are_written_for_readers(value, text):
-    assert tables.number(value) == text
+    assert numbers.fixed(value) == text
 
 
 def test_many_runs_become_panels_with_bands(tmp_path, monkeypatch):

@@ -96,8 +96,8 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
     if first not in names:
         near = difflib.get_close_matches(first, names, 1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        there = ", ".join(names) or "none, as no run finished"
-        raise ReportError(f"--metric: expected one of {there}; got '{first}'.{hint}")
+        listed = ", ".join(names) or "none, as no run finished"
+        raise ReportError(f"--metric: expected one of {listed}; got '{first}'.{hint}")
     return [_asked(runs, first), *others]
 
 

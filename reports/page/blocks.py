@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.page.gallery import Gallery
 from reports.page.svg import Panel
-from reports.page.tables import Table
+from reports.page.table import Table
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -140,7 +141,7 @@ class Context:
         """Whether times were taken while other runs shared the machine."""
         return bool(self.frame.loc[self.frame["status"] == FINISHED, "shared_machine"].any())
 
-    def link(self, run: Mapping[str, object]) -> str:
+    def link(self, run: Mapping[Any, object]) -> str:
         """Return the address of a run in the MLflow UI; empty without a UI, or for what is no run of MLflow."""
         run_id, experiment = str(run.get("run_id", "")), str(run.get("experiment_id", ""))
         if not self.options.ui or not _RUN_ID.fullmatch(run_id) or not _NUMBER.fullmatch(experiment):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.page.tables import Table
+from reports.page.table import Table
 
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
 _MARKS = re.compile(r"[`*~$]|(?<!\w)_|_(?!\w)")

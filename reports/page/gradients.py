@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,9 @@ from reports.ambient import put_aside
 from reports.contract.files import write_atomically, write_bytes_atomically
 from reports.contract.stored_run import ENCODER_PREFIX
 from reports.page import export, palette, svg
+from reports.page.numbers import fixed, p_value
 from reports.page.svg import Panel, short
-from reports.page.tables import Cell, Column, Table, number, p_value
+from reports.page.table import Cell, Column, Table
 from reports.page.template import environment
 
 BIAS_MEANING = "length of (mean gradient − true gradient) ÷ length of the true one, Monte Carlo noise subtracted"
@@ -76,9 +78,9 @@ def table(frame: pd.DataFrame, caption: str) -> Table:
                 Cell(rounded(row["relative_bias"]), _known(row["relative_bias"])),
                 Cell(f"[{rounded(low)}, {rounded(high)}]" if np.isfinite(high) else "–", _known(high - low)),
                 Cell("–" if np.isnan(row["p_value"]) else p_value(row["p_value"]), _known(row["p_value"])),
-                Cell(number(row["cosine"], 3), _known(row["cosine"])),
+                Cell(fixed(row["cosine"], 3), _known(row["cosine"])),
                 *(Cell(figures(row[key]), _known(row[key])) for key in ("variance", "relative_error_100", "snr")),
-                Cell(number(row["evaluations"], 0), _known(row["evaluations"])),
+                Cell(fixed(row["evaluations"], 0), _known(row["evaluations"])),
                 Cell(figures(1e3 * row["seconds"]), _known(row["seconds"])),
                 *(_encoder_cells(row) if with_encoder else ()),
             ]
@@ -86,12 +88,12 @@ def table(frame: pd.DataFrame, caption: str) -> Table:
     return Table(caption, (*COLUMNS, *(ENCODER if with_encoder else ())), rows)
 
 
-def _encoder_cells(row: Mapping[str, float]) -> list[Cell]:
+def _encoder_cells(row: Mapping[Any, Any]) -> list[Cell]:
     bias, cosine = row[f"{ENCODER_PREFIX}relative_bias"], row.get(f"{ENCODER_PREFIX}cosine", np.nan)
     low = row.get(f"{ENCODER_PREFIX}relative_bias_low", np.nan)
     return [
         Cell("0" if low <= 0 else rounded(bias), _known(bias)),
-        Cell(number(cosine, 3), _known(cosine)),
+        Cell(fixed(cosine, 3), _known(cosine)),
     ]
 
 
@@ -119,7 +121,7 @@ def figures(value: float) -> str:
 
 def rounded(value: float) -> str:
     """Return three decimals, or three significant figures if the value is 10 or more."""
-    return number(value, 3) if not abs(value) >= 10 else figures(value)
+    return fixed(value, 3) if not abs(value) >= 10 else figures(value)
 
 
 def _known(value: float) -> float | None:
@@ -136,7 +138,7 @@ def panel(section: Section) -> Panel:
     """Return the figure of a section, to be put into a page."""
     with svg.style(f"gradients-{section.title}"):
         drawn = _figure(measured(section.frame))
-        words = "; ".join(f"{r['estimator']} {number(r['relative_bias'], 3)}" for r in _records(section.frame))
+        words = "; ".join(f"{r['estimator']} {fixed(r['relative_bias'], 3)}" for r in _records(section.frame))
         return svg.inline(drawn, f"Relative bias on {section.title}: {words}", wide=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from reports.page.tables import Table
+from reports.page.table import Table
 
 HEAD = r"""% needs \usepackage{booktabs}
 % A letter that pdfLaTeX has no font for is shown as its number; XeLaTeX and LuaLaTeX show it where their font has it.
@@ -77,7 +77,7 @@ def _letter(letter: str) -> str:
 
 
 def _accented(letter: str) -> str:
-    base, *accents = unicodedata.normalize("NFD", letter)
+    base, *accents = list(unicodedata.normalize("NFD", letter))
     accent = _ACCENTS.get(accents[0]) if len(accents) == 1 else None
     return rf"\{accent}{{{base}}}" if accent and base.isascii() and base.isalpha() else ""
 

@@ -8,9 +8,11 @@ shade; in the page they become CSS variables (``svg.inline``), so that one file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pandas as pd
 
 LIGHT = ("#5892fe", "#ce8400", "#5b2f73", "#ff586b", "#0e38b4", "#970509", "#b181b5", "#77243c")
 DARK = ("#aea8f9", "#9a8d0d", "#efceff", "#ea4e76", "#0f88f8", "#fd8e6e", "#bc6baa", "#fdb4bd")
@@ -38,6 +40,10 @@ class Style:
         return DASHES[self.dash]
 
 
+Styles = Mapping[str, Style]
+"""By the label of an estimator."""
+
+
 def styles(estimators: Iterable[tuple[str, str]]) -> dict[str, Style]:
     """Return the style of each estimator label, from pairs (estimator, estimator label).
 
@@ -54,6 +60,11 @@ def styles(estimators: Iterable[tuple[str, str]]) -> dict[str, Style]:
         used[colour] = turn + 1
         made[label] = Style(colour, turn % len(DASHES), _MARKERS[names.index(name) % len(_MARKERS)])
     return made
+
+
+def styles_of(frame: pd.DataFrame) -> Styles:
+    """Return the style of every estimator label of a frame."""
+    return styles(zip(frame["estimator"], frame["estimator_label"], strict=True))
 
 
 def line(dash: int) -> Any:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from reports.contract.stored_run import FINISHED, N_COST_EVALS
-from reports.page.tables import Cell, Column, Table, number
+from reports.page.numbers import fixed
+from reports.page.table import Cell, Column, Table
 from reports.store.frame import WORST
 
 SETTING = ["setting", "device"]
@@ -46,7 +47,7 @@ def equal_cost(runs: pd.DataFrame, history: pd.DataFrame, metric: str | None) ->
         budget = of_run.groupby(level=[0, 1]).median().groupby(level=1).min()
         within = finished[finished[column] <= finished["device"].map(budget) * (1 + 1e-9)].sort_values("epoch")
         last = within.groupby([*SETTING, "run_key"])[metric].last().reindex(of_run.index)
-        found[f"{unit}_budget"] = found.index.get_level_values("device").map(budget)
+        found[f"{unit}_budget"] = found.index.get_level_values("device").map(budget.to_dict())
         found[f"{unit}_loss"] = last.groupby(level=[0, 1]).agg(lambda each: each.mean(skipna=False))
         ranked = found[f"{unit}_loss"].where((found["n_bad"] == 0) | found[f"{unit}_loss"].isna(), math.inf)
         found[f"{unit}_rank"] = ranked.groupby(level=1).rank(method="min")
@@ -74,7 +75,7 @@ def table(found: pd.DataFrame, metric: str) -> Table:
         for unit in units:
             loss, rank = row[f"{unit}_loss"], row[f"{unit}_rank"]
             known = not np.isnan(loss)
-            text = f"{number(loss)} ({rank:.0f})" if known else "not all seeds"
+            text = f"{fixed(loss)} ({rank:.0f})" if known else "not all seeds"
             best = known and rank == 1 and not row["n_bad"]
             cells.append(Cell(text, float(loss) if known else None, tone="good" if best else ""))
         rows.append(cells)

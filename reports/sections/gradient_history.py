@@ -13,11 +13,12 @@ import pandas as pd
 
 from reports.contract.settings import distinct
 from reports.contract.stored_run import ENCODER_PREFIX, GRADIENT_OWN_PREFIX, GRADIENT_PREFIX, PARAM_BASKET, TRUTH_ERROR
-from reports.page import figures, gradients
+from reports.page import gradients
+from reports.page.curves import curves as curves_over_training
 from reports.page.gradients import Section
 from reports.page.palette import Style
 from reports.page.svg import Panel
-from reports.page.tables import Table
+from reports.page.table import Table
 from reports.store.frame import IDENTITY, Runs
 
 OWN = "own"
@@ -56,14 +57,14 @@ def _labels(runs: Runs) -> dict[str, str]:
 
 def _former_labels(runs: pd.DataFrame) -> dict[str, str]:
     """Return the same of an older store, which has the labels as one text."""
-    listed = runs[PARAM_BASKET].dropna().map(str).unique() if PARAM_BASKET in runs else []
+    listed = list(runs[PARAM_BASKET].dropna().map(str).unique()) if PARAM_BASKET in runs else []
     labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]
     return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
 
 
 def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     order = {name: place for place, name in enumerate([OWN, *labels])}
-    metrics = [*gradients.NUMBERS, *(name for name in group if str(name).startswith(ENCODER_PREFIX))]
+    metrics = [*gradients.NUMBERS, *(str(name) for name in group if str(name).startswith(ENCODER_PREFIX))]
     seeds = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False)
     means = seeds.mean()
     for name in metrics:  # an interval holds those of all seeds; of several tests the smallest p counts, as often
@@ -123,7 +124,7 @@ def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str
     low = f"{bias}_low"
     if low in history:
         history = history.assign(**{bias: history[bias].where(~(history[low] <= 0), 0.0)})
-    found = [(words, figures.curves(history, name, "step", styles, words)) for name, words in _CURVES.items()]
+    found = [(words, curves_over_training(history, name, "step", styles, words)) for name, words in _CURVES.items()]
     return [(words[0].upper() + words[1:], panels) for words, panels in found if panels]
 
 

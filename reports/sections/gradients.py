@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from reports.comparison import Metric
 from reports.contract.stored_run import FINISHED, GRADIENT_OWN_PREFIX
-from reports.page import figures
+from reports.page.axes import SIZE, annotate, finish
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, style
+from reports.page.svg import Panel, inline, short, style
 from reports.sections import gradient_history
 
 HOW = (
@@ -87,17 +87,17 @@ def against_result(context: Context) -> list[Panel]:
 
 def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, metric: Metric) -> Panel:
     with style(f"result-{column}"):
-        figure = Figure(figures.SIZE, layout="constrained")
+        figure = Figure(SIZE, layout="constrained")
         axes = figure.add_subplot()
-        for (label, _, _), row in points.iterrows():  # type: ignore[misc]
+        for label, row in zip(points.index.get_level_values("estimator_label"), points.to_dict("records"), strict=True):
             how = context.look[str(label)]
             axes.plot(row[column], row["final"], how.marker, color=how.hex, markersize=7)
-        figures.finish(axes, f"Final loss against {words}", words, metric.axis)
+        finish(axes, f"Final loss against {words}", words, metric.axis)
         if not column.endswith("bias") and np.all(points[column] > 0):
             axes.set_xscale("log")
         axes.margins(0.08)
-        for _, row in points.reset_index().drop_duplicates("estimator_label").iterrows():
-            figures.annotate(axes, figures.short(str(row["estimator_label"]), 28), row[column], row["final"])
-        spoken = "; ".join(f"{setting}: {row[column]:.2g} and {row['final']:.1f}" for (_, setting, _), row in
-                           points.iterrows())  # type: ignore[misc]  # fmt: skip
+        for first in points.reset_index().drop_duplicates("estimator_label").to_dict("records"):
+            annotate(axes, short(str(first["estimator_label"]), 28), first[column], first["final"])
+        shown = zip(points.index.get_level_values("setting"), points.to_dict("records"), strict=True)
+        spoken = "; ".join(f"{setting}: {row[column]:.2g} and {row['final']:.1f}" for setting, row in shown)
         return inline(figure, f"{words} and {metric.name} of each setting. {spoken}.")

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from reports import statistics as st
 from reports.comparison import Metric
 from reports.contract.stored_run import FINISHED, TEST_PREFIX
-from reports.page import figures, palette
+from reports.page import forest, palette
+from reports.page.axes import finish
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
 from reports.page.svg import Panel, inline, style
@@ -36,9 +37,9 @@ def section(context: Context) -> Section:
     """Show interval plots of every metric, and the performance profile of the first."""
     blocks: list[Block] = []
     for metric in context.metrics:
-        panels = [figures.level_plot(context.compared, context.levels(metric), metric, context.look)]
+        panels = [forest.level_plot(context.compared, context.levels(metric), metric, context.look)]
         if metric is not context.primary:  # that one stands under the verdict
-            panels.append(figures.difference_plot_of(context, metric))
+            panels.append(forest.difference_plot_of(context, metric))
         if shown := [panel for panel in panels if panel is not None]:
             blocks += [Heading(metric.title), Pictures(f"intervals-{_file(metric.name)}", shown)]
     if not blocks:
@@ -74,7 +75,7 @@ def profile(context: Context, metric: Metric) -> Panel | None:
                 axes.fill_between(x, *band, step="post", color=how.hex, alpha=0.1, linewidth=0)
             axes.step(x, st.performance_profile(found, x), where="post", color=how.hex, linewidth=1.9,
                       linestyle=palette.line(how.dash))  # fmt: skip
-        figures.finish(axes, "Performance profile", metric.axis, "share of runs at it or below")
+        finish(axes, "Performance profile", metric.axis, "share of runs at it or below")
         axes.set_ylim(0, 1.02)
         axes.set_xlim(x[0], x[-1])
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")

@@ -18,11 +18,12 @@ from reports.contract.stored_run import (
     TEST_KL,
     VAL_GAP,
 )
-from reports.page import figures, palette, tables
+from reports.page import curves, numbers, palette
+from reports.page.axes import finish
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
 from reports.page.svg import Panel, inline, style
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 
 COLUMNS = {
     PERPLEXITY: ("Perplexity", "perplexity", 2),
@@ -56,8 +57,8 @@ def section(context: Context) -> Section:
     if (table := use_table(context.frame)) is not None:
         blocks += [Tabular(table[0], "latents", table[1]), How(HOW)]
     for number, (name, (title, words)) in enumerate(CURVES.items()):
-        many = figures.n_panels(context.history, name) > MAX_PANELS
-        draw = figures.summary if many else figures.curves
+        many = curves.n_panels(context.history, name) > MAX_PANELS
+        draw = curves.summary if many else curves.curves
         if panels := draw(context.history, name, "step", context.look, words):
             blocks += [Heading(title), Pictures(name.rpartition("/")[2].replace("_", "-"), panels, legend=number == 0)]
     if panel := kl_panel(context):
@@ -81,7 +82,7 @@ def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
         cells.append(Cell(str(row["device"]), str(row["device"])))
         for name, (_, _, digits) in shown.items():
             value = float(row[name])
-            cells.append(Cell(tables.number(value, digits), None if math.isnan(value) else value))
+            cells.append(Cell(numbers.fixed(value, digits), None if math.isnan(value) else value))
         rows.append(cells)
     return Table("Latent use, mean over the finished runs of each setting", columns, rows), means
 
@@ -105,7 +106,7 @@ def kl_panel(context: Context) -> Panel | None:
             how = context.look[run["estimator_label"]]
             axes.plot(np.arange(1, len(kl) + 1), kl, color=how.hex, linewidth=1.8, linestyle=palette.line(how.dash),
                       marker=how.marker, markersize=4)  # fmt: skip
-        figures.finish(axes, "KL of each variable, sorted", "latent variable, by its rank", "nats")
+        finish(axes, "KL of each variable, sorted", "latent variable, by its rank", "nats")
         axes.set_ylim(bottom=0)
         spoken = "; ".join(f"{run['setting']}: {kl[0]:.2f} to {kl[-1]:.2f}" for run, kl in lines)
         return inline(figure, f"KL divergence of each latent variable, sorted. {spoken}.", wide=True)

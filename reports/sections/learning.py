@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.page import figures
+from reports.page import curves
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
 
@@ -26,9 +26,9 @@ def section(context: Context) -> Section:
         return Section(
             "curves", "Learning curves", [Words("No run has ended yet: curves are of runs that have.", "empty")]
         )
-    many = figures.n_panels(history, metric) > MAX_PANELS
+    many = curves.n_panels(history, metric) > MAX_PANELS
     words = f"{metric}, nats per example"
-    draw = figures.summary if many else figures.curves
+    draw = curves.summary if many else curves.curves
     by_step, by_time = (draw(history, metric, x, context.look, words) for x in ("step", "elapsed_s"))
     how = HOW.format(metric=metric)
     how += "; these seconds were measured while other runs shared the machine." if context.is_shared else "."
@@ -41,7 +41,7 @@ def section(context: Context) -> Section:
         Pictures("curves-by-time", by_time),
         How(how),
     ]
-    if temperatures := figures.temperatures(history):
+    if temperatures := curves.temperatures(history):
         blocks += [Heading("Temperature"), Pictures("temperature", temperatures)]
         blocks.append(How(HOW_TAU))
     return Section("curves", "Learning curves", blocks)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports import comparison
 from reports.contract.stored_run import DIVERGED, FAILED, FINISHED, VAL_LOSS
-from reports.page import made_with, tables
+from reports.page import made_with, numbers
 from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
 from reports.page.context import Context
 from reports.page.definitions import TERMS
@@ -17,7 +17,7 @@ from reports.page.definitions import TERMS
 def section(context: Context) -> Section:
     """Show every term, what was excluded, and where the numbers come from."""
     k, curve = comparison.bound_samples(context.frame), context.curve_metric or VAL_LOSS
-    band = tables.number(context.options.band, 2)
+    band = numbers.fixed(context.options.band, 2)
     terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
     stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
     facts = list(made_with.facts(stored)) or [("Machine", "The runs have no stored provenance.")]

@@ -14,10 +14,10 @@ import yaml
 
 from reports import statistics as st
 from reports.contract.stored_run import FINISHED, PARAM_CATEGORIES, PARAM_DATA, PARAM_LATENTS
-from reports.page import tables
+from reports.page import numbers
 from reports.page.blocks import How, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 from reports.store.frame import WORST
 
 FILE = Path(__file__).with_name("published.yaml")
@@ -86,7 +86,8 @@ def _measured(context: Context, runs: pd.DataFrame, entry: Mapping[str, Any]) ->
 
     A setting without a failed run goes before the others.
     """
-    metric = entry["metric"]
+    metric = str(entry["metric"])
+    found: pd.Series
     if "epoch" in entry or metric not in runs:
         history = context.history[context.history["run_key"].isin(runs["run_key"])]
         if metric not in history or history.empty:
@@ -103,7 +104,8 @@ def _measured(context: Context, runs: pd.DataFrame, entry: Mapping[str, Any]) ->
     means = found.groupby(keys).mean().to_frame("mean")
     means["has_failed"] = bad.reindex(means.index).fillna(0) > 0
     setting, device = means.sort_values(["has_failed", "mean"], kind="stable").index[0]
-    return found[(named["setting"] == setting) & (named["device"] == device)]
+    best: pd.Series = found[(named["setting"] == setting) & (named["device"] == device)]
+    return best
 
 
 def _row(
@@ -153,10 +155,10 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         width = row["high"] - row["low"]
         shown.append([
             Cell(source, source), Cell(str(row["setting"]), str(row["setting"]), estimator=row["estimator"]),
-            Cell(tables.number(row["published"]), row["published"]),
-            Cell(f"{tables.number(row['measured'])} (n = {row['n']})", row["measured"]),
-            Cell(tables.interval(row["low"], row["high"]), None if np.isnan(width) else width),
-            Cell(tables.number(difference, signed=True), difference),
+            Cell(numbers.fixed(row["published"]), row["published"]),
+            Cell(f"{numbers.fixed(row['measured'])} (n = {row['n']})", row["measured"]),
+            Cell(numbers.interval(row["low"], row["high"]), None if np.isnan(width) else width),
+            Cell(numbers.fixed(difference, signed=True), difference),
             Cell(row["differs"] or "nothing that is stated", row["differs"], tone="warn" if row["differs"] else ""),
         ])  # fmt: skip
     return Table("Published against measured, nats per example", COLUMNS, shown)

@@ -25,7 +25,7 @@ from reports.contract.stored_run import (
     PARAM_TRAIN_SIZE,
     SKIPPED,
 )
-from reports.page.tables import interval, number, p_value
+from reports.page.numbers import fixed, interval, p_value
 from reports.store.frame import STATUSES
 
 NB = "\u00a0"  # a space that does not break the line
@@ -57,7 +57,7 @@ def _predicate(
     tried: Tried, metric: Metric, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
 ) -> str:
     best = usable.iloc[0]
-    value = f"{number(best['mean'], metric.digits)} {metric.per}".strip() + _interval_of_mean(best, metric)
+    value = f"{fixed(best['mean'], metric.digits)} {metric.per}".strip() + _interval_of_mean(best, metric)
     if len(usable) == 1:
         return f"reaches {value}. It is the only setting with a result: nothing to compare it with."
     lead = f"{_lowest(usable, metric)}, {value}"
@@ -82,7 +82,7 @@ def _best_of_baseline(tried: Tried, metric: Metric, usable: pd.DataFrame, row: p
     finite = pairs(tried, (row["setting"], row["device"]), (best, row["device"])).finite
     if not len(finite):
         return ""
-    away = " ".join(filter(None, [number(st.mean(finite), metric.digits, signed=True), metric.unit]))
+    away = " ".join(filter(None, [fixed(st.mean(finite), metric.digits, signed=True), metric.unit]))
     return f" Against the baseline’s best setting, {best}, it is at {away} ({_note(finite, metric)})."
 
 
@@ -113,7 +113,7 @@ def _lower_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
         return ""
     row = lower.sort_values("mean", kind="stable").iloc[0]
     n = row["n_bad"] + row["n"]
-    mean = number(row["mean"], metric.digits)
+    mean = fixed(row["mean"], metric.digits)
     return f" ({_where(row, usable)} has {mean}, but {row['n_bad']} of its {n} runs failed)"
 
 
@@ -145,7 +145,7 @@ def _interval_of_mean(row: pd.Series, metric: Metric) -> str:
 
 def _against(row: pd.Series, metric: Metric) -> str:
     side = "below" if row["mean"] < 0 else "above"
-    change = " ".join(filter(None, [number(abs(row["mean"]), metric.digits), metric.unit, side, row["versus"]]))
+    change = " ".join(filter(None, [fixed(abs(row["mean"]), metric.digits), metric.unit, side, row["versus"]]))
     n = row["n_pairs"] - row["n_bad"]
     if math.isnan(row["low"]):
         return f"At the same seed it is {change}; one pair gives no interval."
@@ -166,7 +166,7 @@ def _nearest(tried: Tried, usable: pd.DataFrame, metric: Metric) -> str:
     second = f"the second best, {name}," if not other["n_bad"] else f"{name}, the next of which runs failed,"
     if not len(finite):
         return f"{second} has no seed in common with it."
-    away = " ".join(filter(None, [number(st.mean(finite), metric.digits, signed=True), metric.unit]))
+    away = " ".join(filter(None, [fixed(st.mean(finite), metric.digits, signed=True), metric.unit]))
     return f"paired with it by seed, {second} is at {away} ({_note(finite, metric)})."
 
 
@@ -200,7 +200,7 @@ def needed(levels: pd.DataFrame, tried: Tried, band: float) -> str:
     n = st.sample_size(spread, band)
     return (
         f"Seeds: the paired differences of the second best, {_where(other, usable)}, to the best have a standard "
-        f"deviation of {number(spread)} nats, so a difference of {number(band)} nats would be found four times out of "
+        f"deviation of {fixed(spread)} nats, so a difference of {fixed(band)} nats would be found four times out of "
         f"five with {n} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same command: what is "
         f"finished stays.{'' if len(finite) >= 6 else _FEW}"
     )

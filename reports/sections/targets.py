@@ -14,11 +14,12 @@ from matplotlib.lines import Line2D
 from reports import statistics as st
 from reports.contract.settings import distinct, in_quotes, joined
 from reports.contract.stored_run import FINISHED
-from reports.page import figures, palette, tables
+from reports.page import numbers, palette
+from reports.page.axes import SIZE, finish, legend
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, best_settings
 from reports.page.svg import Panel, inline, style
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 from reports.store.frame import IDENTITY, WORST
 
 MAX_LINES = 8
@@ -47,7 +48,7 @@ def section(context: Context) -> Section:
     blocks: list[Block] = []
     for name, target in targets(ends).items():
         runs = _watched(context)
-        blocks.append(Heading(f"Target {tables.number(target)}", f"{name}; {metric}, nats per example"))
+        blocks.append(Heading(f"Target {numbers.fixed(target)}", f"{name}; {metric}, nats per example"))
         shown = _shown(context, ends)
         panels = [_panel(context, {key: runs[key] for key in shown if key in runs}, x, target) for x in UNITS]
         blocks.append(Pictures(f"targets-{name}", panels, legend=name == "easy"))
@@ -71,7 +72,8 @@ def _watched(context: Context) -> dict[tuple[str, str], pd.DataFrame]:
     failed = context.frame[context.frame["status"].isin(WORST)]
     without = failed[~failed["run_key"].isin(history["run_key"])]
     both = pd.concat([history, without[list(IDENTITY)]], ignore_index=True) if len(without) else history
-    return dict(iter(both.groupby(["setting", "device"], sort=True)))
+    groups = both.groupby(["setting", "device"], sort=True)
+    return {(str(key[0]), str(key[1])): group for key, group in groups}
 
 
 def _final_medians(context: Context) -> pd.Series:
@@ -79,7 +81,7 @@ def _final_medians(context: Context) -> pd.Series:
     finished = context.curve_history[context.curve_history["status"] == FINISHED]
     if finished.empty:
         return pd.Series(dtype=float)
-    last = finished.sort_values("epoch").groupby(["setting", "device", "run_key"])[context.curve_metric].last()
+    last = finished.sort_values("epoch").groupby(["setting", "device", "run_key"])[str(context.curve_metric)].last()
     return last.groupby(level=[0, 1]).median()
 
 
@@ -114,7 +116,7 @@ def _median(found: Times) -> float:
 def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: str, target: float) -> Panel:
     metric = str(context.curve_metric)
     with style(f"target-{x}-{target}"):
-        figure = Figure(figures.SIZE, layout="constrained")
+        figure = Figure(SIZE, layout="constrained")
         axes = figure.add_subplot()
         spoken, last = [], max(float(group[x].max()) for group in runs.values())
         there = {_kind(group) for group in runs.values()} - {(None, "")}
@@ -127,10 +129,10 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
             at, share = np.append(at, last), np.append(share, share[-1])
             axes.step(at, share, where="post", color=how.hex, linewidth=1.9, linestyle=palette.line(dash))
             spoken.append(f"{setting}: {100 * share[-1]:.0f} %")
-        figures.finish(axes, f"{metric} ≤ {tables.number(target)}", UNITS[x], "share of runs")
+        finish(axes, f"{metric} ≤ {numbers.fixed(target)}", UNITS[x], "share of runs")
         if len(kinds) > 1:
             lines = [Line2D([], [], color=palette.INK, linestyle=palette.line(i)) for i in range(len(kinds))]
-            figures.legend(axes, lines, _names(kinds), 40, fontsize=7.5)
+            legend(axes, lines, _names(kinds), 40, fontsize=7.5)
         axes.set_ylim(-0.02, 1.03)
         axes.set_xlim(0, 1.03 * last)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -150,7 +152,7 @@ def _names(kinds: Sequence[tuple[str | None, str]]) -> list[str]:
 def _table(
     context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], target: float, name: str
 ) -> tuple[Table, pd.DataFrame]:
-    metric, rows, numbers = str(context.curve_metric), [], []
+    metric, rows, results = str(context.curve_metric), [], []
     columns = [
         Column("Setting", numeric=False, term="setting"),
         Column("Device", numeric=False),
@@ -162,7 +164,7 @@ def _table(
         found = {x: times(group, metric, x, target) for x in UNITS}
         n, reached = len(found["step"].reached), int(np.isfinite(found["step"].reached).sum())
         medians = {x: _median(each) for x, each in found.items()}
-        numbers.append({"target": target, "kind": name, "setting": setting, "device": device, "n": n,
+        results.append({"target": target, "kind": name, "setting": setting, "device": device, "n": n,
                         "reached": reached, "median_steps": medians["step"],
                         "median_seconds": medians["elapsed_s"]})  # fmt: skip
         texts = {x: f"{value:,.{digits}f}" if math.isfinite(value) else "not reached"
@@ -173,5 +175,5 @@ def _table(
             *(Cell(texts[x], medians[x] if math.isfinite(medians[x]) else 1e300) for x in UNITS),
         ])  # fmt: skip
     rows.sort(key=lambda row: float(row[3].sort or 0))
-    caption = f"Median time until {metric} ≤ {tables.number(target)} ({name} target)"
-    return Table(caption, columns, rows), pd.DataFrame(numbers)
+    caption = f"Median time until {metric} ≤ {numbers.fixed(target)} ({name} target)"
+    return Table(caption, columns, rows), pd.DataFrame(results)

@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from reports import statistics as st
 from reports.comparison import Metric
 from reports.contract.stored_run import FAILED, FINISHED, PARAM_LR, PARAM_TAU
-from reports.page import figures, tables
+from reports.page import numbers
+from reports.page.axes import annotate, finish
 from reports.page.blocks import Block, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, style
-from reports.page.tables import Cell, Column, Table
+from reports.page.svg import Panel, inline, short, style
+from reports.page.table import Cell, Column, Table
 from reports.store.frame import WORST
 
 HOW = (
@@ -41,7 +42,7 @@ def section(context: Context) -> Section:
     span = max(MIN_SPAN, float(finite.quantile(0.9) - finite.min())) if len(finite) else MIN_SPAN
     blocks: list[Block] = [
         Tabular(_table(cells, metric, span), "sensitivity", cells, style="matrix heat"),
-        How(HOW.format(metric=metric.name, span=tables.number(span, 1))),
+        How(HOW.format(metric=metric.name, span=numbers.fixed(span, 1))),
     ]
     if panel := _curves(context, cells, metric):
         blocks += [Pictures("sensitivity", [panel], legend=True), How(HOW_CURVE)]
@@ -86,7 +87,7 @@ def _table(cells: pd.DataFrame, metric: Metric, span: float) -> Table:
 
 def _cell(row: pd.Series, best: float, span: float) -> Cell:
     value = float(row["median"])
-    text = f"{tables.number(value)} ({row['n']})" + (f" {row['axes']}" if row["axes"] else "")
+    text = f"{numbers.fixed(value)} ({row['n']})" + (f" {row['axes']}" if row["axes"] else "")
     if not math.isfinite(value):
         return Cell(text, 1e300, tone=FAILED)
     return Cell(text, value, shade=max(0.0, 1 - (value - best) / span))
@@ -106,17 +107,17 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
         axes = figure.add_subplot()
         spoken = []
         for (label, _), group in lines.items():
-            how, line = context.look[label], group.sort_values("tau")
+            how, line = context.look[str(label)], group.sort_values("tau")
             axes.plot(line["tau"], line["median"], marker=how.marker, color=how.hex, linewidth=1.8, markersize=6)
-            best = line.loc[line["median"].idxmin()]
+            best = line.iloc[int(line["median"].to_numpy().argmin())]
             spoken.append(f"{label} is best at τ = {best['tau']:g} with {best['median']:.1f}")
         axes.set_xscale("log")
         ticks = sorted(set(constant["tau"]))
-        figures.finish(axes, "Sensitivity to a constant temperature", "τ", metric.axis)
+        finish(axes, "Sensitivity to a constant temperature", "τ", metric.axis)
         axes.set_xticks(ticks, [f"{tau:g}" for tau in ticks])
         axes.minorticks_off()
         for (_, _), group in lines.items():
             if group["axes"].nunique() > 1:
                 for _, row in group.iterrows():
-                    figures.annotate(axes, figures.short(row["axes"], 20), row["tau"], row["median"])
+                    annotate(axes, short(row["axes"], 20), row["tau"], row["median"])
         return inline(figure, f"{metric.title} against a constant temperature. {'; '.join(spoken)}.", wide=True)

@@ -67,7 +67,7 @@ def _iqm_along(values: np.ndarray, axis: int = -1) -> np.ndarray:
     edges = np.arange(n + 1) / n
     weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
     used = weights > 1e-12
-    return ordered[..., used] @ (weights[used] / weights[used].sum())
+    return np.asarray(ordered[..., used] @ (weights[used] / weights[used].sum()))
 
 
 def t_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
@@ -190,7 +190,7 @@ def wilson(successes: Values, n: int, confidence: float = CONFIDENCE) -> tuple[n
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
-def clopper_pearson(successes: Values, n: int, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+def clopper_pearson(successes: Values | float, n: int, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
     """Return the exact interval of a share, by quantiles of the beta distribution; its coverage is at least nominal.
 
     ``successes`` may be half a number (ties). Source: Clopper and Pearson (1934), Biometrika 26:404.

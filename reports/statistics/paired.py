@@ -56,7 +56,7 @@ def _rank_sums(doubled_ranks: np.ndarray) -> np.ndarray:
     counts[0] = 1.0
     for rank in doubled_ranks:
         counts[rank:] += counts[: len(counts) - rank].copy()
-    return counts / counts.sum()
+    return np.asarray(counts / counts.sum())
 
 
 def wilcoxon(differences: Values) -> float:
@@ -66,17 +66,17 @@ def wilcoxon(differences: Values) -> float:
     half ranks, so that ties stay exact) up to 60 pairs; beyond, scipy's normal approximation is used.
     Source: Wilcoxon (1945); Pratt and Gibbons (1981), ch. 3.
     """
-    differences = np.asarray(differences, dtype=float)
-    differences = differences[differences != 0]
-    n = len(differences)
+    found = np.asarray(differences, dtype=float)
+    found = found[found != 0]
+    n = len(found)
     if n == 0:
         return 1.0
-    ranks = scipy.stats.rankdata(np.abs(differences))
+    ranks = scipy.stats.rankdata(np.abs(found))
     if n > EXACT_PAIRS:
-        return float(scipy.stats.wilcoxon(np.sign(differences) * ranks, method="approx").pvalue)
+        return float(scipy.stats.wilcoxon(np.sign(found) * ranks, method="approx").pvalue)
     doubled = np.rint(2 * ranks).astype(int)
     share = np.cumsum(_rank_sums(doubled))
-    positive = int(doubled[differences > 0].sum())
+    positive = int(doubled[found > 0].sum())
     smaller = min(positive, int(doubled.sum()) - positive)
     return min(1.0, 2 * float(share[smaller]))
 

@@ -89,7 +89,7 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
     Equal rows are on it together. A row with NaN or an infinity is never on it and dominates nothing.
     """
     points = np.asarray(points, dtype=float)
-    front = np.isfinite(points).all(axis=1)
+    front: np.ndarray = np.isfinite(points).all(axis=1)
     there = points[front]
     beaten = [bool(np.any(np.all(there <= row, axis=1) & np.any(there < row, axis=1))) for row in there]
     front[front] = ~np.array(beaten, dtype=bool)

@@ -236,8 +236,8 @@ def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[s
         if name not in frame:
             frame[name] = pd.Series(dtype="float64" if name in ("epoch", "step", "elapsed_s") else "object")
     first = [*IDENTITY, "epoch", "step", "elapsed_s"]
-    numbers = [name for name in frame.columns if name not in IDENTITY]
-    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+    columns = [name for name in frame.columns if name not in IDENTITY]
+    frame[columns] = frame[columns].apply(pd.to_numeric, errors="coerce")
     return frame[[*first, *sorted(name for name in frame.columns if name not in first)]].copy()
 
 
@@ -245,7 +245,7 @@ def parquet(frame: pd.DataFrame) -> bytes:
     """Return the frame as Parquet; a column of mixed types as text. The same frame gives the same bytes."""
     mixed = [name for name in frame if frame[name].dtype == object and not frame[name].map(_is_text).all()]
     content = io.BytesIO()
-    frame.assign(**{name: frame[name].map(_as_text) for name in mixed}).to_parquet(content, index=False)
+    frame.assign(**{str(name): frame[name].map(_as_text) for name in mixed}).to_parquet(content, index=False)
     return content.getvalue()
 
 
