@@ -9,17 +9,17 @@ from typing import NamedTuple
 import pandas as pd
 
 from reports import comparison
-from reports.ambient import put_aside
 from reports.comparison import Metric
 from reports.comparison.changes import change_points, changes, shared_runs
 from reports.contract.files import Folder, write_atomically
 from reports.contract.settings import SEPARATOR
 from reports.contract.stored_run import VAL_LOSS
-from reports.page import forest, made_with, numbers
+from reports.page import forest, numbers, stored_provenance
 from reports.page.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, Options
 from reports.page.definitions import TERMS
 from reports.page.table import Cell, Column, Table
+from reports.process_settings import default_settings
 from reports.report import figure_files, render, table_files
 from reports.sections import sentences
 from reports.store.frame import ABSENT, WORST, Runs
@@ -39,7 +39,7 @@ class Sides(NamedTuple):
     contexts: tuple[Context, Context]
 
 
-@put_aside()
+@default_settings()
 def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir: Path, options: Options) -> Path:
     """Write ``compare.html``, ``tables/`` and ``figures/`` under ``out_dir``; return the page.
 
@@ -94,7 +94,9 @@ def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
 
 def _differing(sides: Sides) -> list[tuple[str, str]]:
     """Return what differs, first → second: of provenance, and of the configurations of the shared runs."""
-    one, other = (dict(made_with.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts)
+    one, other = (
+        dict(stored_provenance.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts
+    )
     names = [*one, *(name for name in other if name not in one)]
     found = [(name, f"{one.get(name, 'not stored')} → {other.get(name, 'not stored')}")
              for name in names if one.get(name) != other.get(name)]  # fmt: skip
@@ -122,7 +124,7 @@ def _settings(sides: Sides, rows: pd.DataFrame) -> Section:
     blocks: list[Block] = []
     if metric is not None:
         points = change_points([each.frame for each in sides.contexts], metric.name, rows)
-        panel = forest.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], context.look)
+        panel = forest.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], context.styles)
         blocks += [Pictures("changes", [panel])] if panel else []
         blocks.append(Tabular(_table(sides, rows, metric, context.options.band), "changes", rows))
     return Section("settings", "Setting by setting", [*blocks, How(HOW)])
@@ -199,6 +201,6 @@ def _methods(sides: Sides) -> Section:
     band = numbers.fixed(options.band)
     shown = [(slug, term, meaning.format(k=k, curve=VAL_LOSS, band=band)) for slug, term, meaning in TERMS
              if slug in USED]  # fmt: skip
-    commands = [(name, made_with.command(context.runs))
+    commands = [(name, stored_provenance.command(context.runs))
                 for name, context in zip(sides.names, sides.contexts, strict=True)]  # fmt: skip
     return Section("methods", "Methods", [Definitions(shown), Heading("Commands"), Facts(commands)])

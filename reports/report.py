@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.ambient import put_aside
 from reports.contract.files import Folder, write_atomically
 from reports.page import export
 from reports.page.blocks import Pictures, Section, Tabular
 from reports.page.context import Context, Options
 from reports.page.latex import latex
 from reports.page.template import environment
+from reports.process_settings import default_settings
 from reports.sections import SECTIONS
 from reports.store.frame import Runs
 
 
-@put_aside()
+@default_settings()
 def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, pdf: bool = False) -> Path:
     """Write ``report.html``, ``tables/`` and ``figures/`` (SVG; with ``pdf`` also that) under ``out_dir``.
 
@@ -46,7 +46,7 @@ def render(context: Context, sections: Sequence[Section], *, title: str = "", qu
         title=title or context.title,
         question=question or asked(context.runs),
         sections=sections,
-        legend=sorted(context.look.items()),
+        legend=sorted(context.styles.items()),
         colour=context.colour,
         refresh_s=context.options.refresh_s,
     )

@@ -20,7 +20,7 @@ from harness.plugins.registry import PluginError, load_registry, source_of
 from harness.schedules import NoSchedule
 from harness.storage import last_command
 from harness.train import train
-from reports.page.made_with import facts
+from reports.page.stored_provenance import facts
 
 HERE = Path(__file__).parent
 WRONG, RIGHT = load_registry([HERE / "wrong_plugins.py"]), load_registry([HERE / "right_plugins.py"])

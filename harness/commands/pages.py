@@ -40,7 +40,7 @@ def gradients(
     Bias with its interval, cosine, variance and cost, each estimator at the first temperatures of its schedules. Writes
     gradients.html, gradients.csv, gradients.md and figures/ to gradients/NAME in --out.
     """
-    from reports.ambient import import_matplotlib
+    from reports.process_settings import import_matplotlib
 
     import_matplotlib()
     from harness.gradients import on_toy_problems as toys

@@ -85,7 +85,7 @@ def report(
     tracking_uri: str | None,
 ) -> None:
     """Write report.html, tables/ and figures/ about a sweep, or about what changed from one to another."""
-    from reports.ambient import import_matplotlib
+    from reports.process_settings import import_matplotlib
 
     import_matplotlib()
     from reports.page.context import Options

@@ -3,7 +3,7 @@
 from reports.comparison.differences import (
     Baseline,
     Pairs,
-    Tried,
+    ValuesBySeed,
     by_seed,
     choose_baseline,
     difference_points,
@@ -21,7 +21,7 @@ __all__ = [
     "Baseline",
     "Metric",
     "Pairs",
-    "Tried",
+    "ValuesBySeed",
     "bound_samples",
     "by_seed",
     "choose_baseline",

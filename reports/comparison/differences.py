@@ -97,11 +97,11 @@ def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, 
             yield one, other
 
 
-Tried = Mapping[tuple[str, str], Mapping[int, float]]
+ValuesBySeed = Mapping[tuple[str, str], Mapping[int, float]]
 """By setting and device: the value of every seed that was tried to the end; ``inf`` for failed and diverged runs."""
 
 
-def by_seed(runs: pd.DataFrame, metric: str) -> Tried:
+def by_seed(runs: pd.DataFrame, metric: str) -> ValuesBySeed:
     """Return the values that pairs are made from; of a seed that was run more than once, its first value."""
     values = runs[metric].where(runs["status"] == FINISHED).astype(float)
     values = values.mask(runs["status"].isin(WORST), math.inf)
@@ -133,12 +133,12 @@ def pairs_of(mine: np.ndarray, theirs: np.ndarray) -> Pairs:
     return Pairs(every, every[finished], int(np.sum(np.isinf(mine) & np.isinf(theirs))))
 
 
-def pairs(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> Pairs:
+def pairs(tried: ValuesBySeed, one: tuple[str, str], other: tuple[str, str]) -> Pairs:
     """Return the differences of two settings, ``one − other``."""
     return pairs_of(*paired_values(tried, one, other))
 
 
-def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+def paired_values(tried: ValuesBySeed, one: tuple[str, str], other: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of the seeds that both have tried to the end, in the order of the seeds."""
     mine, theirs = tried.get(one, {}), tried.get(other, {})
     seeds = sorted(mine.keys() & theirs.keys())
@@ -147,7 +147,7 @@ def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) ->
     )
 
 
-def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
+def _difference_row(tried: ValuesBySeed, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
     pair = (one["setting"], one["device"]), (other["setting"], other["device"])
     found = pairs(tried, *pair)
     all_pairs, finite = found.all, found.finite

@@ -35,11 +35,11 @@ class Folder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        for name in self._former() - self._names:
+        for name in self._previous() - self._names:
             (self._path / name).unlink(missing_ok=True)
         write_atomically(self._path / _LIST, json.dumps(sorted(self._names)))
 
-    def _former(self) -> set[str]:
+    def _previous(self) -> set[str]:
         try:
             names = json.loads((self._path / _LIST).read_text(encoding="utf-8"))
         except (OSError, ValueError):

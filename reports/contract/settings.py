@@ -2,7 +2,7 @@
 
 Labels are the user's, so they may hold any separator and any word of ours. A setting is stored as JSON, in the tag
 ``harness.setting`` of a run and in ``plan.json``, and its text is made for readers only: nothing splits it.
-Stores that are older than the tag have the text alone; ``former`` reads it.
+Stores that are older than the tag have the text alone; ``setting_from_label`` reads it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def from_stored(value: Any) -> Setting | None:
     return Setting(estimator, schedule, tuple(pairs)) if fine else None
 
 
-def former(label: str, estimator: str, schedule: str, estimator_label: str) -> Setting:
+def setting_from_label(label: str, estimator: str, schedule: str, estimator_label: str) -> Setting:
     """Return the setting that the label of an older store means, split at its separators.
 
     The schedule is one of its parts unless the run has none.

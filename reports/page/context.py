@@ -89,7 +89,7 @@ class Context:
         return comparison.choose_baseline(self.compared, self.options.baseline)
 
     @cached_property
-    def look(self) -> Mapping[str, Style]:
+    def styles(self) -> Mapping[str, Style]:
         """The style of every estimator label, the same in every figure."""
         frames = [self.frame] if self.compared is self.frame else [self.frame, self.compared]
         pairs = [pair for each in frames for pair in zip(each["estimator"], each["estimator_label"], strict=True)]
@@ -99,7 +99,7 @@ class Context:
     def colour(self) -> dict[str, int]:
         """The colour of every estimator, as a number of the palette."""
         pairs = zip(self.frame["estimator"], self.frame["estimator_label"], strict=True)
-        return {estimator: self.look[label].colour for estimator, label in pairs}
+        return {estimator: self.styles[label].colour for estimator, label in pairs}
 
     @cached_property
     def _levels(self) -> dict[str, pd.DataFrame]:

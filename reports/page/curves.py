@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.ambient import put_aside
 from reports.contract.settings import joined
 from reports.contract.stored_run import VAL_LOSS
 from reports.page import palette
 from reports.page.axes import SIZE, finish, legend
 from reports.page.palette import Style, Styles, styles_of
 from reports.page.svg import Panel, inline, short, style
+from reports.process_settings import default_settings
 from reports.store.frame import WORST
 
 MAX_THIN_LINES = 60  # a panel with more runs shows the quartiles instead of a line each
@@ -25,7 +25,7 @@ CROWDED = 20  # a panel with more runs, and more than two schedules of one estim
 MAX_TOGETHER = 6  # more estimators than this get a panel each
 
 
-@put_aside()
+@default_settings()
 def curves(
     history: pd.DataFrame, metric: str = VAL_LOSS, x: str = "step", styles: Styles | None = None, words: str = ""
 ) -> list[Panel]:
@@ -68,7 +68,7 @@ def n_panels(history: pd.DataFrame, metric: str) -> int:
     return len(_facets(history[history[metric].notna()])) if metric in history else 0
 
 
-@put_aside()
+@default_settings()
 def temperatures(history: pd.DataFrame) -> list[Panel]:
     """Plot τ against the training step, a line per schedule: τ depends on the schedule, not on the estimator."""
     if "tau" not in history or history["tau"].notna().sum() == 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.ambient import put_aside
 from reports.comparison import choose_baseline, difference_points, metrics
 from reports.comparison import differences as differences_of
 from reports.comparison import levels as levels_of
@@ -12,11 +11,12 @@ from reports.page.curves import curves, temperatures
 from reports.page.forest import difference_plot, level_plot
 from reports.page.palette import styles_of
 from reports.page.svg import Panel
+from reports.process_settings import default_settings
 
 __all__ = ["curves", "differences", "levels", "temperatures"]
 
 
-@put_aside()
+@default_settings()
 def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
     """Plot every run of ``Runs.runs`` as a point, and each setting's mean with its interval; None if none finished."""
     chosen = metrics(runs, first=metric)
@@ -24,7 +24,7 @@ def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
     return level_plot(runs, found, chosen[0], styles_of(runs)) if found is not None else None
 
 
-@put_aside()
+@default_settings()
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Panel | None:
     """Plot paired differences of ``Runs.runs`` to a baseline; None if nothing can be paired."""
     chosen, other = metrics(runs, first=metric), choose_baseline(runs, baseline)

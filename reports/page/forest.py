@@ -56,7 +56,7 @@ def difference_plot_of(context: Context, metric: Metric) -> Panel | None:
     if not len(rows):
         return None
     points = difference_points(context.compared, metric.name, rows)
-    return difference_plot(rows, points, metric, context.baseline.label, context.look)
+    return difference_plot(rows, points, metric, context.baseline.label, context.styles)
 
 
 def _name(row: pd.Series, frame: pd.DataFrame) -> str:

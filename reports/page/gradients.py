@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from reports.ambient import put_aside
 from reports.contract.files import write_atomically, write_bytes_atomically
 from reports.contract.stored_run import ENCODER_PREFIX
 from reports.page import export, palette, svg
@@ -25,6 +24,7 @@ from reports.page.numbers import fixed, p_value
 from reports.page.svg import Panel, short
 from reports.page.table import Cell, Column, Table
 from reports.page.template import environment
+from reports.process_settings import default_settings
 
 BIAS_MEANING = "length of (mean gradient − true gradient) ÷ length of the true one, Monte Carlo noise subtracted"
 ERROR_MEANING = (
@@ -193,7 +193,7 @@ def _dots(axes: Axes, place: np.ndarray, frame: pd.DataFrame, name: str, label: 
     axes.set_xlabel(label)
 
 
-@put_aside()
+@default_settings()
 def write(sections: Sequence[Section], folder: Path, *, title: str, command: str, notes: Mapping[str, str]) -> Path:
     """Write gradients.html, gradients.csv, gradients.md and a figure for each section; return the page's path."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)

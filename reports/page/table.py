@@ -8,7 +8,7 @@ from html import escape
 
 import pandas as pd
 
-from reports.ambient import put_aside
+from reports.process_settings import default_settings
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Table:
 
     def __str__(self) -> str:
         """Return what a terminal shows."""
-        with put_aside():
+        with default_settings():
             return f"{self.caption}\n{self.frame().to_string(index=False)}"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        with put_aside():
+        with default_settings():
             return str(
                 self.frame().style.hide(axis="index").format(escape="html").set_caption(escape(self.caption)).to_html()
             )

@@ -7,11 +7,11 @@ import math
 import pandas as pd
 
 from reports import comparison
-from reports.ambient import put_aside
 from reports.comparison import Metric
 from reports.contract.errors import ReportError
 from reports.page import numbers
 from reports.page.table import Cell, Column, Table
+from reports.process_settings import default_settings
 
 
 def _num(value: float, digits: int = 2, *, signed: bool = False, tone: str = "") -> Cell:
@@ -31,7 +31,7 @@ def setting_columns(several_devices: bool) -> list[Column]:
     return [Column("Setting", numeric=False, meaning="estimator · schedule · other axes", term="setting"), *device]
 
 
-@put_aside()
+@default_settings()
 def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
     """Return mean, interval, median and IQM of each setting of ``Runs.runs``, best first.
 
@@ -43,7 +43,7 @@ def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
     return levels_table(comparison.levels(runs, chosen[0].name, bad_is_worst=chosen[0].compared), chosen[0])
 
 
-@put_aside()
+@default_settings()
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Table:
     """Return the paired differences of each setting of ``Runs.runs`` to a baseline, by default straight_through.
 

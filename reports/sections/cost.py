@@ -153,7 +153,7 @@ def _panel(context: Context, points: pd.DataFrame, title: str, words: str, metri
         axes = figure.add_subplot()
         axes.step(front["cost"], front["mean"], where="post", color=palette.MUTED, linewidth=1.1)
         for is_on, (_, row) in zip(on_front, points.iterrows(), strict=True):
-            how = context.look[row["estimator_label"]]
+            how = context.styles[row["estimator_label"]]
             axes.plot(row["cost"], row["mean"], how.marker, color=how.hex, markersize=7 if is_on else 5.5,
                       markerfacecolor=how.hex if is_on else "none", alpha=1 if is_on else 0.8)  # fmt: skip
         finish(axes, f"Quality against {title}", words, metric.axis)

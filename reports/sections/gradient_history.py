@@ -52,10 +52,10 @@ def sections(runs: Runs) -> list[Section]:
 def _labels(runs: Runs) -> dict[str, str]:
     """Return the labels of a basket's estimators by their names among the metrics, in the order of the basket."""
     stated = {name: label for sweep in runs.sweeps for name, label in sweep.basket.items()}
-    return stated or _former_labels(runs.runs)
+    return stated or _labels_of_older_store(runs.runs)
 
 
-def _former_labels(runs: pd.DataFrame) -> dict[str, str]:
+def _labels_of_older_store(runs: pd.DataFrame) -> dict[str, str]:
     """Return the same of an older store, which has the labels as one text."""
     listed = list(runs[PARAM_BASKET].dropna().map(str).unique()) if PARAM_BASKET in runs else []
     labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]

@@ -51,7 +51,7 @@ def section(context: Context) -> Section:
     for each, table in zip(measured, gradient_history.tables(measured), strict=True):
         frame = each.frame.assign(parameters_of=each.title).drop(columns="reason")
         blocks.append(Tabular(table, "gradients", frame[["parameters_of", "estimator", *_rest(frame)]]))
-    curves = gradient_history.curves(context.history, context.look)
+    curves = gradient_history.curves(context.history, context.styles)
     for number, (title, panels) in enumerate(curves):
         blocks.append(Heading(title, "each run’s own estimator"))
         blocks.append(Pictures(f"gradient-curves-{number + 1}", panels, legend=number == 0))
@@ -90,7 +90,7 @@ def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, me
         figure = Figure(SIZE, layout="constrained")
         axes = figure.add_subplot()
         for label, row in zip(points.index.get_level_values("estimator_label"), points.to_dict("records"), strict=True):
-            how = context.look[str(label)]
+            how = context.styles[str(label)]
             axes.plot(row[column], row["final"], how.marker, color=how.hex, markersize=7)
         finish(axes, f"Final loss against {words}", words, metric.axis)
         if not column.endswith("bias") and np.all(points[column] > 0):

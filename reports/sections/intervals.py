@@ -37,7 +37,7 @@ def section(context: Context) -> Section:
     """Show interval plots of every metric, and the performance profile of the first."""
     blocks: list[Block] = []
     for metric in context.metrics:
-        panels = [forest.level_plot(context.compared, context.levels(metric), metric, context.look)]
+        panels = [forest.level_plot(context.compared, context.levels(metric), metric, context.styles)]
         if metric is not context.primary:  # that one stands under the verdict
             panels.append(forest.difference_plot_of(context, metric))
         if shown := [panel for panel in panels if panel is not None]:
@@ -69,7 +69,7 @@ def profile(context: Context, metric: Metric) -> Panel | None:
         axes = figure.add_subplot()
         several = context.frame.groupby("estimator_label")["setting"].nunique() > 1
         for label, found in values.items():
-            how = context.look[label]
+            how = context.styles[label]
             if len(found) >= MIN_RUNS_FOR_BAND and not several[label]:
                 band = st.profile_band(found, x)
                 axes.fill_between(x, *band, step="post", color=how.hex, alpha=0.1, linewidth=0)

@@ -59,7 +59,7 @@ def section(context: Context) -> Section:
     for number, (name, (title, words)) in enumerate(CURVES.items()):
         many = curves.n_panels(context.history, name) > MAX_PANELS
         draw = curves.summary if many else curves.curves
-        if panels := draw(context.history, name, "step", context.look, words):
+        if panels := draw(context.history, name, "step", context.styles, words):
             blocks += [Heading(title), Pictures(name.rpartition("/")[2].replace("_", "-"), panels, legend=number == 0)]
     if panel := kl_panel(context):
         blocks += [Heading("KL of each variable"), Pictures("kl-per-variable", [panel]), How(HOW_KL)]
@@ -103,7 +103,7 @@ def kl_panel(context: Context) -> Panel | None:
         figure = Figure((5.2, 3.1), layout="constrained")
         axes = figure.add_subplot()
         for run, kl in lines:
-            how = context.look[run["estimator_label"]]
+            how = context.styles[run["estimator_label"]]
             axes.plot(np.arange(1, len(kl) + 1), kl, color=how.hex, linewidth=1.8, linestyle=palette.line(how.dash),
                       marker=how.marker, markersize=4)  # fmt: skip
         finish(axes, "KL of each variable, sorted", "latent variable, by its rank", "nats")

@@ -29,7 +29,7 @@ def section(context: Context) -> Section:
     many = curves.n_panels(history, metric) > MAX_PANELS
     words = f"{metric}, nats per example"
     draw = curves.summary if many else curves.curves
-    by_step, by_time = (draw(history, metric, x, context.look, words) for x in ("step", "elapsed_s"))
+    by_step, by_time = (draw(history, metric, x, context.styles, words) for x in ("step", "elapsed_s"))
     how = HOW.format(metric=metric)
     how += "; these seconds were measured while other runs shared the machine." if context.is_shared else "."
     if len(history) and history["epoch"].nunique() == 1:

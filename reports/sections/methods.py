@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports import comparison
 from reports.contract.stored_run import DIVERGED, FAILED, FINISHED, VAL_LOSS
-from reports.page import made_with, numbers
+from reports.page import numbers, stored_provenance
 from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
 from reports.page.context import Context
 from reports.page.definitions import TERMS
@@ -20,16 +20,16 @@ def section(context: Context) -> Section:
     band = numbers.fixed(context.options.band, 2)
     terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
     stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
-    facts = list(made_with.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
+    facts = list(stored_provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
     facts.append(("Sweeps", str(len(context.runs.sweeps))))
     blocks: list[Block] = [
         Definitions(terms),
         Heading("Exclusions"),
         Words(exclusions(context.frame, context.runs.notes)),
         Heading("Provenance"),
-        Facts(facts, command=made_with.command(context.runs)),
+        Facts(facts, command=stored_provenance.command(context.runs)),
     ]
-    if settings := made_with.settings(context.frame):
+    if settings := stored_provenance.settings(context.frame):
         blocks.append(Facts(settings, summary="Settings of the runs", code=True))
     several = len(context.runs.sweeps) > 1
     for sweep in context.runs.sweeps:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison import Baseline, Metric, Tried, bound_samples, by_seed, pairs
+from reports.comparison import Baseline, Metric, ValuesBySeed, bound_samples, by_seed, pairs
 from reports.contract.stored_run import (
     DIVERGED,
     FAILED,
@@ -37,9 +37,12 @@ def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
     found = runs["status"].value_counts()
     others = [status for status in (*STATUSES, *sorted(set(found.index) - set(STATUSES))) if status not in usual]
     shown = [(status, int(found.get(status, 0))) for status in (*usual, *others)]
-    former = int(runs["former"].sum()) if "former" in runs else 0
-    shown += [("of a former grid", former)] if former else []
-    return [("planned", len(runs) - former), *[(status, count) for status, count in shown if count or status in usual]]
+    outdated = int(runs["former"].sum()) if "former" in runs else 0
+    shown += [("no longer in the grid", outdated)] if outdated else []
+    return [
+        ("planned", len(runs) - outdated),
+        *[(status, count) for status, count in shown if count or status in usual],
+    ]
 
 
 def sentence(
@@ -54,7 +57,7 @@ def sentence(
 
 
 def _predicate(
-    tried: Tried, metric: Metric, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
+    tried: ValuesBySeed, metric: Metric, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
 ) -> str:
     best = usable.iloc[0]
     value = f"{fixed(best['mean'], metric.digits)} {metric.per}".strip() + _interval_of_mean(best, metric)
@@ -73,7 +76,9 @@ def _predicate(
     return f"{lead}. {_against(rows.iloc[0], metric)}{_best_of_baseline(tried, metric, usable, rows.iloc[0], baseline)}"
 
 
-def _best_of_baseline(tried: Tried, metric: Metric, usable: pd.DataFrame, row: pd.Series, baseline: Baseline) -> str:
+def _best_of_baseline(
+    tried: ValuesBySeed, metric: Metric, usable: pd.DataFrame, row: pd.Series, baseline: Baseline
+) -> str:
     """Return the same for the baseline's best setting, if that is another one than it was paired with."""
     those = usable[(usable[baseline.by] == baseline.label) & (usable["device"] == row["device"])]
     if those.empty or those.iloc[0]["setting"] == row["versus"]:
@@ -157,7 +162,7 @@ def _against(row: pd.Series, metric: Metric) -> str:
     )
 
 
-def _nearest(tried: Tried, usable: pd.DataFrame, metric: Metric) -> str:
+def _nearest(tried: ValuesBySeed, usable: pd.DataFrame, metric: Metric) -> str:
     """Return how far the second best is, whatever its schedule, paired by seed."""
     best, other = usable.iloc[0], usable.iloc[1]
     keys = [(str(row["setting"]), str(row["device"])) for row in (best, other)]
@@ -187,7 +192,7 @@ def power(differences: pd.DataFrame) -> str:
     return f"{text}, and {p_value(least)} after Holm's correction for {len(differences)} comparisons."
 
 
-def needed(levels: pd.DataFrame, tried: Tried, band: float) -> str:
+def needed(levels: pd.DataFrame, tried: ValuesBySeed, band: float) -> str:
     """Return how many seeds would show a difference of ``band`` nats, by the spread of the second best to the best."""
     usable = levels[levels["n"] > 1]
     if len(usable) < 2 or band <= 0:

@@ -123,7 +123,7 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
         kinds = sorted(there, key=lambda kind: joined(*kind))
         for (setting, _), group in runs.items():
             label, kind = str(group["estimator_label"].iloc[0]), _kind(group)
-            how, found = context.look[label], times(group, metric, x, target)
+            how, found = context.styles[label], times(group, metric, x, target)
             dash = kinds.index(kind) if kind in there else how.dash
             at, share = st.reached_share(found.reached, found.watched)
             at, share = np.append(at, last), np.append(share, share[-1])

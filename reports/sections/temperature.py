@@ -107,7 +107,7 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
         axes = figure.add_subplot()
         spoken = []
         for (label, _), group in lines.items():
-            how, line = context.look[str(label)], group.sort_values("tau")
+            how, line = context.styles[str(label)], group.sort_values("tau")
             axes.plot(line["tau"], line["median"], marker=how.marker, color=how.hex, linewidth=1.8, markersize=6)
             best = line.iloc[int(line["median"].to_numpy().argmin())]
             spoken.append(f"{label} is best at τ = {best['tau']:g} with {best['median']:.1f}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports import comparison
 from reports.comparison import Metric
-from reports.page import forest, made_with
+from reports.page import forest, stored_provenance
 from reports.page.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
 from reports.page.context import Context
 from reports.sections import sentences
@@ -60,7 +60,7 @@ def _picture(context: Context) -> list[Block]:
     if context.primary is None:
         return []
     panel = forest.difference_plot_of(context, context.primary) or forest.level_plot(
-        context.compared, context.levels(context.primary), context.primary, context.look
+        context.compared, context.levels(context.primary), context.primary, context.styles
     )
     return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name))] if panel else []
 
@@ -68,11 +68,11 @@ def _picture(context: Context) -> list[Block]:
 def _facts(context: Context) -> Facts:
     runs = context.runs
     stored = runs.sweeps[-1].provenance if runs.sweeps else {}
-    facts = [("Code", made_with.code(stored)), ("Hardware", made_with.summary(stored))]
-    if packages := made_with.packages(stored):
+    facts = [("Code", stored_provenance.code(stored)), ("Hardware", stored_provenance.summary(stored))]
+    if packages := stored_provenance.packages(stored):
         facts.append(("Packages", packages))
-    facts.append(("Newest run", made_with.newest_end(context.frame)))
+    facts.append(("Newest run", stored_provenance.newest_end(context.frame)))
     stated = context.options.baseline is not None
     facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
     facts.append(("k of the bound", comparison.bound_samples(context.frame)))
-    return Facts(facts, command=made_with.command(runs))
+    return Facts(facts, command=stored_provenance.command(runs))

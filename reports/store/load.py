@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from reports.ambient import put_aside
 from reports.contract import mlflow_environment
 from reports.contract.errors import ReportError
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri
 from reports.contract.stored_run import FINISHED, HISTORY_FILE, KIND_RUN, KIND_SWEEP, TAG_KIND
 from reports.contract.text import NAME, first_line, visible, without_passwords
+from reports.process_settings import default_settings
 from reports.store.artifacts import Artifacts
 from reports.store.experiments import ids_of, runs_of
 from reports.store.frame import Runs, history_frame, mark_outdated, newest, planned_but_missing, tidy
@@ -33,7 +33,7 @@ DEFAULT_STORE = f"results/{DATABASE}"
 __all__ = ["ReportError", "Runs", "load"]
 
 
-@put_aside()
+@default_settings()
 def load(
     experiments: str | Sequence[str] | None = None,
     tracking_uri: str | Path | None = None,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reports.contract.settings import Setting, axes_text, distinct, former, in_quotes, joined, quote
+from reports.contract.settings import Setting, axes_text, distinct, in_quotes, joined, quote, setting_from_label
 from reports.contract.stored_run import PARAM_SOURCE
 from reports.contract.text import NAME, visible
 
@@ -43,7 +43,7 @@ def name_settings(
     ``parameters`` are the runs' own; ``is_known`` is False for a run of which only the plan is known.
     """
     stored = frame[["label", "estimator", "schedule", "estimator_label"]].itertuples(index=False, name=None)
-    known = [part or former(*texts) for part, texts in zip(parts, stored, strict=True)]
+    known = [part or setting_from_label(*texts) for part, texts in zip(parts, stored, strict=True)]
     names = zip(frame["estimator"], known, versions, strict=True)
     estimators = [_Estimator(str(name), part.estimator, version) for name, part, version in names]
     groups = list(zip(estimators, known, frame["device"], strict=True))

@@ -36,7 +36,7 @@ _PANDAS = {
 
 
 @contextmanager
-def put_aside() -> Iterator[None]:
+def default_settings() -> Iterator[None]:
     """Use the default settings of warnings, numpy and pandas within this context, which is also a decorator."""
     options: list[Any] = [part for pair in _PANDAS.items() for part in pair]
     with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"), pd.option_context(*options):
