@@ -59,7 +59,7 @@ def import_matplotlib() -> None:
     log.setLevel(logging.ERROR)
     try:
         with _away_from("matplotlibrc"):
-            importlib.import_module("matplotlib.font_manager")  # which asks for a folder to write to
+            importlib.import_module("matplotlib.font_manager")  # it looks for a folder to write to
     finally:
         log.setLevel(level)
         del os.environ["MATPLOTLIBRC"]

@@ -66,7 +66,7 @@ def _migrate(database: Path, artifacts: Path) -> None:
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    made: Any = SqlAlchemyStore  # it has no types
+    made: Any = SqlAlchemyStore  # untyped
     made(sqlite_uri(database), artifacts.as_uri()).engine.dispose()
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from harness.errors import UserError
 from reports.contract.text import first_line, without_passwords
-from reports.contract.web_server import WEB, ask_server
+from reports.contract.web_server import WEB_SCHEMES, ask_server
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ProtobufError)
 """What a store raises that stops answering: MLflow's exception, one of the network, the disk or the database, or one of
@@ -41,7 +41,7 @@ def check_server(uri: str) -> None:
 
     A database server is tried by its own driver (`harness.tracking.databases`).
     """
-    if scheme_of(uri) not in WEB:
+    if scheme_of(uri) not in WEB_SCHEMES:
         return
     try:
         ask_server(uri)
@@ -61,7 +61,7 @@ def scheme_of(uri: str) -> str:
         )
     try:
         scheme = urlsplit(uri).scheme.partition("+")[0]
-        if scheme in WEB:
+        if scheme in WEB_SCHEMES:
             urlsplit(uri).port  # noqa: B018 it raises ValueError
         elif scheme in DATABASES:
             make_url(uri)  # it takes a slash in a password

@@ -31,7 +31,7 @@ class Files:
         with TemporaryDirectory(prefix="harness-") as folder:
             for name, content in files.items():
                 path = Path(folder, name)
-                if not path.resolve().is_relative_to(Path(folder).resolve()):  # the name may be a journal's
+                if not path.resolve().is_relative_to(Path(folder).resolve()):  # the name may come from a journal
                     raise TrackingError(f"tracking: expected the name of a file below its run, got {name!r}.")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
@@ -64,7 +64,7 @@ class Files:
         parts = (re.escape(image.name), "step", str(image.step), "timestamp", str(time_ms), "[^+%.]+")
         with failures_as_outages():
             files = self._client.list_artifacts(run_id, CHARTS_FOLDER)
-        for separator in "+%":  # older MLflow has the second
+        for separator in "+%":  # older versions of MLflow use the second
             pattern = re.compile(f"({CHARTS_FOLDER}/" + re.escape(separator).join(parts) + ").*")
             for file in files:
                 if match := pattern.fullmatch(file.path):

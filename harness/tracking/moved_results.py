@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 
 from harness.storage.lease import holder
 from harness.tracking.databases import with_timeout
-from reports.contract.places import ARTIFACTS, local_path
+from reports.contract.places import ARTIFACTS_FOLDER, local_path
 from reports.contract.sqlite_uri import sqlite_path
 
 _COLUMNS = {"runs": ("run_uuid", "artifact_uri"), "logged_models": ("model_id", "artifact_location")}
@@ -61,8 +61,8 @@ def _follow(connection: Any, experiment: Any, folders: Sequence[Path], home: Pat
     """Point one experiment, its runs and its models at their files. Return how many of them were changed."""
     number, name, location = experiment
     before = _local(location)
-    targets = [folder / ARTIFACTS / name for folder in folders]
-    if before is None or before in targets or before.parts[-2:] != (ARTIFACTS, name):
+    targets = [folder / ARTIFACTS_FOLDER / name for folder in folders]
+    if before is None or before in targets or before.parts[-2:] != (ARTIFACTS_FOLDER, name):
         return 0
     if any(_is_same(before, target) for target in targets):
         return 0

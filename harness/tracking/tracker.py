@@ -42,7 +42,7 @@ from harness.tracking.records import (
 )
 from harness.tracking.refusals import Refusals
 from harness.tracking.system_metrics import SystemMetrics
-from reports.contract.places import ARTIFACTS
+from reports.contract.places import ARTIFACTS_FOLDER
 from reports.contract.sqlite_uri import unambiguous
 from reports.contract.stored_run import (
     CONFIG_FILE,
@@ -71,7 +71,7 @@ class Tracker:
         """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is none."""
         self.uri = unambiguous(uri)
         self._out = out
-        self._artifacts = (out / ARTIFACTS).absolute()
+        self._artifacts = (out / ARTIFACTS_FOLDER).absolute()
         self._client = connect(self.uri, out)
         self.refusals = Refusals()
         self._files = Files(self._client)

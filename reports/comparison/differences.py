@@ -117,7 +117,7 @@ class Pairs(NamedTuple):
     """The differences of two settings, one per seed that both have tried to the end, in the order of the seeds."""
 
     all: np.ndarray  # ``inf`` where one failed; 0, a tie, where both did
-    finite: np.ndarray  # of the pairs in which both finished: what means and intervals are of
+    finite: np.ndarray  # pairs in which both finished: for means and intervals
     both_failed: int
 
     @property

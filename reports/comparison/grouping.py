@@ -18,7 +18,7 @@ from reports.contract.stored_run import FINISHED
 from reports.store.frame import ABSENT, CORE, WORST
 
 NAMES = ("estimator", "estimator_label", "schedule", "schedule_label", "axes")
-"""What may be grouped by, besides the parameters of the configuration."""
+"""The columns to group by, besides the parameters of the configuration."""
 NOT_SET = "not set"
 
 

@@ -13,7 +13,7 @@ ALWAYS = {
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
 }
-"""Whatever the user has set: SECURITY.md promises it."""
+"""Set whatever the user has set: SECURITY.md promises it."""
 
 UNLESS_SET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -22,7 +22,7 @@ UNLESS_SET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # three lines a run, over the progress
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""MLflow itself would ask a server that is away 8 times, each for 120 s."""
+"""By default MLflow asks a server that does not answer 8 times, each for 120 s."""
 
 
 def prepare() -> None:

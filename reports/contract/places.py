@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-ARTIFACTS = "artifacts"
+ARTIFACTS_FOLDER = "artifacts"
 _TAIL = 4  # artifacts / experiment / run id / artifacts
 
 
@@ -23,10 +23,10 @@ def local_path(place: str) -> Path | None:
     return None if len(parts.scheme) > 1 else Path(place)
 
 
-def present_place(path: Path, folders: Iterable[Path]) -> Path:
+def current_place(path: Path, folders: Iterable[Path]) -> Path:
     """Return where the files of a run are now: below one of the results folders if they are there, else `path`."""
     tail = path.parts[-_TAIL:]
-    if len(tail) < _TAIL or tail[0] != ARTIFACTS or ".." in tail:
+    if len(tail) < _TAIL or tail[0] != ARTIFACTS_FOLDER or ".." in tail:
         return path
     below = (folder.joinpath(*tail) for folder in folders)
     return next((found for found in below if found.is_dir()), path)

@@ -16,7 +16,7 @@ from reports.contract.text import visible
 
 SEPARATOR = " · "
 _LONGEST = 250
-"""Characters of a part that are stored: MLflow cuts a tag at 8,000 in silence."""
+"""Characters of a part that are stored: MLflow silently cuts a tag at 8,000."""
 _NO_TEMPERATURE = ("", "none")
 _DEVICE = "device="
 T = TypeVar("T")

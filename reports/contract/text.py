@@ -11,11 +11,11 @@ import re
 from typing import Any
 
 NAME = 300
-"""As many characters of a name or label are shown."""
+"""How many characters of a name or label are shown."""
 TEXT = 4_000
-"""The same of a text: an error, a question, a command."""
+"""How many characters of a text are shown: an error, a question, a command."""
 FILE = 1_000_000
-"""The same of a whole file: a grid."""
+"""How many characters of a file are shown: a grid."""
 _USERINFO = re.compile(r"(://[^:/@\s]*):\S+@")  # to the last @: a password may hold one, and a slash
 _IN_QUERY = re.compile(r"\b(\w*password|passwd|pwd)(=|%3D)[^&;\s'\"]+", re.IGNORECASE)
 _DEPTH = 20

@@ -62,7 +62,7 @@ class Tabular:
     name: str = ""
     frame: pd.DataFrame | None = field(default=None, repr=False)
     style: str = "sortable"  # or matrix
-    summary: str = ""  # with one, the table is folded behind it
+    summary: str = ""  # the table is folded behind it, if given
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Facts:
     facts: Sequence[tuple[str, str]] = field(repr=False)
     summary: str = ""
     code: bool = False  # the labels are names of parameters
-    command: str = ""  # shown first, as one to copy
+    command: str = ""  # shown first, to be copied
 
 
 @dataclass(frozen=True)

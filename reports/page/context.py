@@ -18,9 +18,9 @@ from reports.page.palette import Style, styles
 from reports.store.frame import Runs
 
 CURVES = (VAL_LOSS, TRAIN_LOSS)
-"""The loss that curves, targets and budgets are about: the first that the runs have."""
+"""The loss of curves, targets and budgets: the first of these that the runs have."""
 BAND = 0.5
-"""Nats that nobody would care about, unless the user says otherwise."""
+"""Nats: the default for the smallest difference that matters."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"[0-9]{1,20}")
 
@@ -35,7 +35,7 @@ class Options:
     title: str | None = None
     band: float = BAND
     ui: str = ""  # address of the MLflow UI that shows the store
-    refresh_s: int | None = None  # the page loads itself anew
+    refresh_s: int | None = None  # how often the page reloads itself
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Context:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
-        _ = self.metrics, self.compared, self.baseline  # what is asked for is there, or it is said now
+        _ = self.metrics, self.compared, self.baseline  # check the options now
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -74,7 +74,7 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
     if "tau" not in history or history["tau"].notna().sum() == 0:
         return []
     data = history[history["tau"].notna()]
-    data = data.assign(schedule_label=data["schedule_label"].map(_schedule))  # an older store may name none
+    data = data.assign(schedule_label=data["schedule_label"].map(_schedule))  # an older store may have none
     with style("tau"):
         figure = Figure((5.4, 3.0), layout="constrained")
         axes = figure.add_subplot()

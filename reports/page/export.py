@@ -10,9 +10,9 @@ import pandas as pd
 
 from reports.page.table import Table
 
-_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet reads as the start of a formula
 _MARKS = re.compile(r"[`*~$]|(?<!\w)_|_(?!\w)")
-"""What Markdown takes for emphasis, code or a formula; an underscore within a word is none."""
+"""What Markdown reads as emphasis, code or a formula. An underscore within a word is not."""
 _ADDRESS = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
 
 

@@ -49,7 +49,7 @@ def galleries(runs: Runs) -> list[Gallery]:
     turn = have.groupby("estimator_label").cumcount().sort_values(kind="stable")
     have = have.loc[turn.index[:MAX_SETTINGS].sort_values()]
     by_originals: dict[str, list[Picture]] = {}
-    drawn: set[str] = set()  # estimators whose traversals are there: they are large, and one says it
+    drawn: set[str] = set()  # estimators with traversals already: they are large, and one is enough
     for row in have.to_dict("records"):
         images = dict(runs.images[str(row["run_key"])])
         if row["estimator_label"] in drawn:

@@ -48,7 +48,7 @@ ENCODER = (
     Column("Enc. cos", meaning="cosine with the true gradient of the encoder's parameters"),
 )
 LAST_BIAS = 2.0
-"""Where the axis of relative biases ends at the latest: twice the gradient's length is as wrong as any."""
+"""The largest end of the axis of relative biases: a larger bias is no more informative."""
 NUMBERS = (
     *("relative_bias", "relative_bias_low", "relative_bias_high", "p_value", "cosine", "cosine_low", "cosine_high"),
     *("variance", "mse", "snr", "relative_error_100", "evaluations", "seconds"),

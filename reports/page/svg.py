@@ -33,7 +33,7 @@ class Panel:
     alt: str
     wide: bool = False
     drawing: Figure | None = field(default=None, compare=False)
-    name: str = ""  # of its style
+    name: str = ""  # the name of its style
 
     def __repr__(self) -> str:
         return f"Panel({self.alt[:100]!r}, {len(self.svg)} bytes of SVG)"
@@ -80,7 +80,7 @@ def _defaults() -> dict[Any, Any]:
 
 _OF_WINDOWS = ("backend", "backend_fallback", "interactive", "toolbar")
 _SETTINGS: dict[str, Any] = {
-    **sns.axes_style("white"),  # what seaborn calls so, whatever theme is set
+    **sns.axes_style("white"),  # seaborn's style, whatever theme is set
     **sns.plotting_context("paper"),
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
@@ -121,11 +121,11 @@ def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
     """Return the figure as a Panel. Call it inside ``style``."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    figure.set_layout_engine("none")  # it is laid out: a PDF need not do that again
+    figure.set_layout_engine("none")  # the layout is done: a PDF need not repeat it
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :]
     markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
-    markup = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", markup)  # it would hold for the whole page
+    markup = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", markup)  # it would apply to the whole page
     used = set(re.findall(r'(?:xlink:href="|url\()#([\w.]+)', "".join(_TAG.findall(markup))))
     markup = _TAG.sub(lambda tag: _page_tag(tag.group(), used), markup)  # a text between tags stays as it is
     box = re.search(r'viewBox="([^"]+)"', markup)

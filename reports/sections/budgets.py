@@ -14,7 +14,7 @@ from reports.store.frame import WORST
 
 SETTING = ["setting", "device"]
 UNITS = {"updates": "step", "evaluations": "evals_per_image", "seconds": "elapsed_s"}
-"""How cost is counted, and the column of the history that has it."""
+"""Unit of cost -> column of the history."""
 
 
 def with_evaluations(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from reports.store.frame import IDENTITY, Runs
 
 OWN = "own"
 _NAME = re.compile(GRADIENT_PREFIX + "([^/]+)/(.+)")
-_BETWEEN_LABELS = re.compile(r", (?![^()]*\))")  # not within the parentheses of one
+_BETWEEN_LABELS = re.compile(r", (?![^()]*\))")  # not within the parentheses of a label
 _CURVES = {
     f"{GRADIENT_OWN_PREFIX}relative_bias": "relative bias on the logits",
     f"{GRADIENT_OWN_PREFIX}cosine": "cosine on the logits",
@@ -67,7 +67,7 @@ def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     metrics = [*gradients.NUMBERS, *(str(name) for name in group if str(name).startswith(ENCODER_PREFIX))]
     seeds = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False)
     means = seeds.mean()
-    for name in metrics:  # an interval holds those of all seeds; of several tests the smallest p counts, as often
+    for name in metrics:  # intervals: the union over seeds; p: the smallest, times their number
         if name.endswith("_low"):
             means[name] = seeds[name].min()
         elif name.endswith("_high"):

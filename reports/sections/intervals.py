@@ -30,7 +30,7 @@ HOW_PROFILE = (
 )
 MIN_RUNS_FOR_BAND = 4
 MANY = 50
-"""From so many runs on, the axis may leave out the worst of them."""
+"""With this many runs, the axis may leave out the worst of them."""
 
 
 def section(context: Context) -> Section:
@@ -38,7 +38,7 @@ def section(context: Context) -> Section:
     blocks: list[Block] = []
     for metric in context.metrics:
         panels = [forest.level_plot(context.compared, context.levels(metric), metric, context.styles)]
-        if metric is not context.primary:  # that one stands under the verdict
+        if metric is not context.primary:  # that plot is under the verdict
             panels.append(forest.difference_plot_of(context, metric))
         if shown := [panel for panel in panels if panel is not None]:
             blocks += [Heading(metric.title), Pictures(f"intervals-{_file(metric.name)}", shown)]

@@ -48,7 +48,7 @@ HOW_KL = (
 )
 MAX_LINES = 12
 MAX_PANELS = 8
-"""Where there would be more, one panel has a median for each estimator."""
+"""With more, one panel has a median for each estimator instead."""
 
 
 def section(context: Context) -> Section:
@@ -63,7 +63,9 @@ def section(context: Context) -> Section:
             blocks += [Heading(title), Pictures(name.rpartition("/")[2].replace("_", "-"), panels, legend=number == 0)]
     if panel := kl_panel(context):
         blocks += [Heading("KL of each variable"), Pictures("kl-per-variable", [panel]), How(HOW_KL)]
-    return Section("latents", "Latent use", blocks or [Words("No finished run has told of its codes.", "empty")])
+    return Section(
+        "latents", "Latent use", blocks or [Words("No finished run has stored how its codes are used.", "empty")]
+    )
 
 
 def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:

@@ -7,7 +7,7 @@ from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
 
 MAX_PANELS = 40
-"""Where there would be more, one panel has a median for each estimator."""
+"""With more, one panel has a median for each estimator instead."""
 HOW = (
     "{metric} in nats per example: a thin line per seed, a thick one for the median over seeds (with many seeds a "
     "band between the quartiles instead of the thin lines; where a panel holds many runs of several schedules, their "

@@ -23,7 +23,7 @@ from reports.store.frame import WORST
 FILE = Path(__file__).with_name("published.yaml")
 SHAPE = (PARAM_LATENTS, PARAM_CATEGORIES)
 SAME = (PARAM_DATA, *SHAPE)
-"""What has to be the same, where a source states it: else the numbers are of different problems."""
+"""What must be equal, if a source states it: otherwise the numbers are of different problems."""
 HOW = (
     "A published number stands beside runs of the same estimator on the same data with codes of the same shape, the "
     "best setting of each. The last column says what else differs between the two protocols: with anything in it the "

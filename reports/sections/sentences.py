@@ -28,7 +28,7 @@ from reports.contract.stored_run import (
 from reports.page.numbers import fixed, interval, p_value
 from reports.store.frame import STATUSES
 
-NB = "\u00a0"  # a space that does not break the line
+NB = "\u00a0"  # a non-breaking space
 
 
 def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
@@ -219,7 +219,7 @@ _PROBLEMS = {
     "of different models": (PARAM_LATENTS, PARAM_CATEGORIES, PARAM_HIDDEN),
     "with different budgets": (PARAM_EPOCHS, PARAM_BATCH_SIZE),
 }
-"""What makes runs answers to different questions, although a report ranks them together."""
+"""Differences that make runs incomparable, although a report ranks them together."""
 
 
 def _swept(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:

@@ -102,7 +102,7 @@ def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
     for place in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
         known = place[np.isfinite(at[place]) & np.isfinite(value[place])]
         reached.append(st.time_to_target(at[known], value[known], target) if len(known) else math.inf)
-        is_cut_short = status[place[0]] not in (*WORST, FINISHED)  # one that finished has spent its budget
+        is_cut_short = status[place[0]] not in (*WORST, FINISHED)  # a finished run has spent its budget
         watched.append(at[known[-1]] if is_cut_short and len(known) else math.inf)
     return Times(np.array(reached), np.array(watched))
 

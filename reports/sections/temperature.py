@@ -97,7 +97,7 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
     """Plot the median against τ for constant schedules, a line per estimator with two temperatures or more."""
     if PARAM_TAU not in cells:
         return None
-    constant = cells[cells["median"].map(math.isfinite)]  # no other schedule has a tau
+    constant = cells[cells["median"].map(math.isfinite)]  # only constant schedules have a tau
     constant = constant.assign(tau=pd.to_numeric(constant[PARAM_TAU], errors="coerce")).dropna(subset=["tau"])
     lines = {key: group for key, group in constant.groupby(["estimator_label", "device"]) if group["tau"].nunique() > 1}
     if not lines:

@@ -197,7 +197,7 @@ def sample_size(differences_sd: float, effect: float, power: float = 0.8, alpha:
     enough = 2
     while paired_t_power(enough, size, alpha) < power:
         enough *= 2
-    low, high = enough // 2, enough  # low is too few, or 1
+    low, high = enough // 2, enough  # low is too few pairs, or 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if paired_t_power(middle, size, alpha) >= power else (middle, high)

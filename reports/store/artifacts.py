@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from reports.contract.places import ARTIFACTS, local_path, present_place
+from reports.contract.places import ARTIFACTS_FOLDER, current_place, local_path
 from reports.contract.sqlite_uri import DATABASE
 from reports.contract.stored_run import CHARTS_FOLDER, PICTURES, PICTURES_FOLDER, TAG_CHECKSUMS
 from reports.contract.text import NAME, visible, visible_json, without_passwords
 
 _FOLDERS = (PICTURES_FOLDER, CHARTS_FOLDER)
-"""Where a run has them; older runs in the second."""
+"""The folders of a run's pictures; older runs have the second."""
 MAX_BYTES = 64_000_000
 MAX_NOTES = 20
 _SERVERS = ("http", "https")
-_OBJECT_STORES = ("s3", "gs", "wasbs", "abfss")  # they ask for the reader's own right to read
+_OBJECT_STORES = ("s3", "gs", "wasbs", "abfss")  # they check the reader's own credentials
 _NO_ANSWER = re.compile(r"too many (429|502|503|504) error|Caused by (?!ResponseError)|Connection broken|timed out")
-"""How MLflow's exceptions say so. A file that is absent is a 404, or a 500 of MLflow's own server."""
+"""What MLflow's exceptions say if a server does not answer. An absent file is a 404, or a 500 of MLflow's server."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -53,8 +53,8 @@ class Artifacts:
     def __init__(self, tracking_uri: str, folder: Path, results: Sequence[Path] = ()) -> None:
         self._uri, self._folder, self._results = tracking_uri, folder, tuple(results)
         self._refused: list[str] = []
-        self._absent: dict[str, str] = {}  # by run: the place of its files, which is not there
-        self._silent: dict[str, str] = {}  # by server: the note that it does not answer
+        self._absent: dict[str, str] = {}  # run id -> the missing folder of its files
+        self._silent: dict[str, str] = {}  # server -> the note that it does not answer
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class Artifacts:
         return (
             f"The files of {n} stored {'run' if n == 1 else 'runs'} are not there: expected for example the folder "
             f"{place}. Curves, pictures and plans are missing. If the results folder was moved or copied, the folder "
-            f"{ARTIFACTS} belongs beside its {DATABASE}.",
+            f"{ARTIFACTS_FOLDER} belongs beside its {DATABASE}.",
         )
 
     def content(self, run: Any, name: str) -> bytes:
@@ -94,7 +94,7 @@ class Artifacts:
         """Return the parsed file, or an empty ``kind`` if it is absent, damaged or something else."""
         try:
             value = visible_json(json.loads(self.content(run, name)))
-        except (ValueError, RecursionError):  # one that is not JSON, or nested too deeply to be ours
+        except (ValueError, RecursionError):  # not JSON, or nested too deeply
             return kind()
         if kind is list and isinstance(value, list):
             return [entry for entry in value if isinstance(entry, dict)]
@@ -133,7 +133,7 @@ class Artifacts:
             )
         stored = local_path(root)
         assert stored is not None  # noqa: S101 other places were downloaded above
-        path = present_place(stored, self._results)
+        path = current_place(stored, self._results)
         if not path.is_dir() and TAG_CHECKSUMS in run.data.tags:
             self._absent[run.info.run_id] = str(path)
             raise _SilentError
@@ -159,7 +159,7 @@ class Artifacts:
             if _NO_ANSWER.search(str(error)):
                 raise self._silenced(server, name, error) from error
             return target, target / "absent"
-        except Exception as error:  # boto3, google-cloud and azure have their own, for all but an absent file
+        except Exception as error:  # boto3, google-cloud and azure have their own exceptions
             raise self._silenced(server, name, error) from error
         return target, Path(got)
 
@@ -183,7 +183,7 @@ def _within(root: Path, path: Path) -> bytes | None:
             raise _RefusedError("a link leads out of the run's folder")
         with found.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError, RuntimeError):  # a path that no file can have; links in a circle
+    except (OSError, ValueError, RuntimeError):  # an impossible path, or a loop of links
         return None
     if len(content) > MAX_BYTES:
         raise _RefusedError(f"it has more than {MAX_BYTES:,} bytes")

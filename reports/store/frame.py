@@ -62,7 +62,7 @@ from reports.contract.stored_run import (
 from reports.store.naming import is_absent, name_settings
 
 STATUSES = (FINISHED, FAILED, DIVERGED, INTERRUPTED, RUNNING, "waiting", SKIPPED, "missing")
-ABSENT = ("missing", "waiting")  # they left no trace: nothing but their plan is known of them
+ABSENT = ("missing", "waiting")  # only their plan is known
 WORST = (FAILED, DIVERGED)  # these rank last; the others have not been tried to the end
 IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
 CORE = (

@@ -12,7 +12,7 @@ from reports.contract.stored_run import PARAM_SOURCE
 from reports.contract.text import NAME, visible
 
 SHOWN = 24
-"""Characters of a parameter that the label does not name."""
+"""Characters of a parameter that are shown if the label does not name it."""
 Axes = tuple[tuple[str, str | None], ...]
 
 
@@ -21,7 +21,7 @@ class _Estimator(NamedTuple):
 
     name: str
     label: str
-    version: str | None  # of a plugin that was edited since; empty where it is not known
+    version: str | None  # of a plugin that was edited since; empty if unknown
 
 
 class _Fields(NamedTuple):

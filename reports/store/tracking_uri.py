@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from reports.contract.errors import ReportError
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri, unambiguous
 from reports.contract.text import first_line, without_passwords
-from reports.contract.web_server import WEB, ask_server
+from reports.contract.web_server import WEB_SCHEMES, ask_server
 
 LONGEST_REASON = 200
-"""Characters of what a store says that an error repeats."""
+"""How many characters of a store's message an error repeats."""
 
 
 def checked_uri(tracking_uri: str) -> str:
@@ -21,14 +21,14 @@ def checked_uri(tracking_uri: str) -> str:
     shown = without_passwords(tracking_uri)
     try:
         parts = urlsplit(tracking_uri)
-        if parts.scheme in WEB:
+        if parts.scheme in WEB_SCHEMES:
             parts.port  # noqa: B018 it raises ValueError
-    except ValueError:  # whose text may have a part of the password
+    except ValueError:  # its text may contain a part of the password
         raise ReportError(
             f"tracking URI: expected scheme://host:port, with a port up to 65535, got '{shown}'. "
             "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
         ) from None
-    if parts.scheme in WEB:
+    if parts.scheme in WEB_SCHEMES:
         try:
             ask_server(tracking_uri)
         except OSError as error:
