@@ -237,7 +237,7 @@ def test_a_sweep_that_is_driven_keeps_its_places(one: Path, monkeypatch: pytest.
     known = places(there)
     with Lease(there / "away"):
         assert follow_moved_files(default_uri(there), there) == 0
-        with pytest.raises(TrackingError, match=r"got no such folder\. If the sweep runs, and sees"):
+        with pytest.raises(TrackingError, match=r"got no such folder\. If the sweep is running and sees"):
             attach(default_uri(there), "away", page_in(there))
         monkeypatch.setattr("os.execv", lambda *_: None)
         assert main_code("ui", "--out", there, "--port", 5997) == 0
