@@ -1,26 +1,25 @@
-"""Two sweeps side by side: what changed from the first to the second, setting by setting and seed by seed."""
+"""A comparison of two sweeps: what changed from the first to the second, setting by setting and seed by seed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from reports import comparison
-from reports import statistics as st
-from reports.ambient import put_aside
-from reports.comparison import Metric, Pairs
+from reports.comparison import Metric
+from reports.comparison.changes import change_points, changes, shared_runs
 from reports.contract.files import Folder, write_atomically
 from reports.contract.settings import SEPARATOR
-from reports.page import figures, made_with, tables
+from reports.contract.stored_run import VAL_LOSS
+from reports.page import forest, numbers, stored_provenance
 from reports.page.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, Options
 from reports.page.definitions import TERMS
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
+from reports.process_settings import default_settings
 from reports.report import figure_files, render, table_files
 from reports.sections import sentences
 from reports.store.frame import ABSENT, WORST, Runs
@@ -40,7 +39,7 @@ class Sides(NamedTuple):
     contexts: tuple[Context, Context]
 
 
-@put_aside()
+@default_settings()
 def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir: Path, options: Options) -> Path:
     """Write ``compare.html``, ``tables/`` and ``figures/`` under ``out_dir``; return the page.
 
@@ -49,7 +48,8 @@ def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir:
     plain = Options(metric=options.metric, title=options.title, band=options.band, ui=options.ui)
     one, other = (Context(runs, plain) for runs in named_together(first[1], second[1]))
     sides = Sides((first[0], second[0]), (one, other))
-    rows = changes(sides, options.band)
+    metric = shared_metric(sides)
+    rows = pd.DataFrame() if metric is None else changes([one.frame, other.frame], metric, options.band)
     sections = [_changed(sides, rows), _settings(sides, rows), _apart(sides), _methods(sides)]
     title = options.title or f"{sides.names[0]} → {sides.names[1]}"
     page = render(sides.contexts[1], sections, title=title, question="What changed from one sweep to the other?")
@@ -63,91 +63,12 @@ def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir:
 
 
 def shared_metric(sides: Sides) -> Metric | None:
-    """The metric that both are compared by: the first of the second sweep that the first has too."""
+    """Return the metric that both are compared by: the first of the second sweep that the first has too."""
     return next((metric for metric in sides.contexts[1].metrics if metric.name in sides.contexts[0].frame), None)
 
 
-def changes(sides: Sides, band: float) -> pd.DataFrame:
-    """One row per setting and device that both sweeps have: levels, and the paired difference second − first."""
-    metric = shared_metric(sides)
-    if metric is None:
-        return pd.DataFrame()
-    frames = [context.frame for context in sides.contexts]
-    tried = [comparison.by_seed(frame, metric.name) for frame in frames]
-    about = frames[1].drop_duplicates(comparison.SETTING).set_index(comparison.SETTING)
-    steps, same = [_step_s(frame) for frame in frames], _equal(frames)
-    rows = [
-        {
-            **dict(zip(comparison.SETTING, key, strict=True)),
-            **{name: about.loc[key, name] for name in ("estimator", "estimator_label")},
-            **_change([each[key] for each in tried], metric, band),
-            "same": key in same,
-            "step_ratio": steps[1].get(key, math.nan) / steps[0].get(key, math.nan),
-        }
-        for key in sorted(tried[0].keys() & tried[1].keys())
-    ]
-    frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
-    frame["same"] &= frame["n_bad"] == 0
-    return frame.sort_values(["mean", "setting"], ascending=[False, True], kind="stable").reset_index(drop=True)
-
-
-def _change(values: Sequence[Mapping[int, float]], metric: Metric, band: float) -> dict[str, object]:
-    """Both levels of a setting, and what the pairs say."""
-    pairs = _pairs(*values)
-    interval = st.t_interval(pairs.finite)
-    levels = [np.array(list(each.values()), dtype=float) for each in values]
-    return {
-        **{f"mean_{i}": st.mean(each[np.isfinite(each)]) for i, each in enumerate(levels, 1)},
-        **{f"failed_{i}": int(np.isinf(each).sum()) for i, each in enumerate(levels, 1)},
-        "n_pairs": len(pairs.all),
-        "n_bad": pairs.n_bad,
-        "mean": st.mean(pairs.finite),
-        "low": interval.low,
-        "high": interval.high,
-        "equivalence": st.equivalence(pairs.all, band, both_failed=pairs.both_failed) if metric.in_nats else "",
-    }
-
-
-def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
-    """The differences second − first at the seeds of both."""
-    seeds = sorted(first.keys() & second.keys())
-    values = [np.array([each[seed] for seed in seeds], dtype=float) for each in (second, first)]
-    return comparison.pairs_of(*values)
-
-
-def _equal(frames: Sequence[pd.DataFrame]) -> set[tuple[str, str]]:
-    """The settings and devices of which every final number of every run that both have finished is the same."""
-    names = [name for name in frames[0] if str(name).startswith(("test/", "latent/")) and name in frames[1]]
-    both = _shared([frame[frame["status"] == "finished"] for frame in frames])
-    same = pd.Series(True, index=both.index)
-    for name in names:
-        one, other = both[f"{name}_1"], both[f"{name}_2"]
-        same &= (one == other) | (one.isna() & other.isna())
-    alike = same.groupby([both["setting"], both["device"]]).all()
-    return {(str(setting), str(device)) for setting, device in alike.index[alike]}
-
-
-def _shared(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The runs of both with the same setting, device and seed, side by side: columns end in _1 and _2."""
-    on = [*comparison.SETTING, "seed"]
-    known = [frame[frame["seed"].notna()].drop_duplicates(on) for frame in frames]
-    left, right = (frame.rename(columns={name: f"{name}_{i}" for name in frame if name not in on})
-                   for i, frame in enumerate(known, 1))  # fmt: skip
-    return left.merge(right, on=on)
-
-
-def _step_s(frame: pd.DataFrame) -> Mapping[tuple[str, str], float]:
-    if "time/step_s_median" not in frame:
-        return {}
-    finished = frame[frame["status"] == "finished"]
-    found = finished.groupby(comparison.SETTING)["time/step_s_median"].median()
-    return {(str(setting), str(device)): float(value) for (setting, device), value in found.items()}  # type: ignore[misc]
-
-
 def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
-    """In a sentence or two: better, worse, the same; and what ended otherwise."""
+    """Say what got better, worse or stayed the same, and what ended differently."""
     blocks: list[Block] = []
     if shared_metric(sides) is None:
         blocks.append(Words("The two sweeps have no final metric in common.", "warn"))
@@ -172,13 +93,15 @@ def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
 
 
 def _differing(sides: Sides) -> list[tuple[str, str]]:
-    """What is not the same, first → second: of provenance, and of the configurations of the runs that both have."""
-    one, other = (dict(made_with.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts)
+    """Return what differs, first → second: of provenance, and of the configurations of the shared runs."""
+    one, other = (
+        dict(stored_provenance.facts(c.runs.sweeps[-1].provenance)) if c.runs.sweeps else {} for c in sides.contexts
+    )
     names = [*one, *(name for name in other if name not in one)]
     found = [(name, f"{one.get(name, 'not stored')} → {other.get(name, 'not stored')}")
              for name in names if one.get(name) != other.get(name)]  # fmt: skip
-    both = _shared([context.frame[~context.frame["status"].isin(ABSENT)] for context in sides.contexts])
-    for column in sorted(name.removesuffix("_1") for name in both if name.endswith("_1")):
+    both = shared_runs([context.frame[~context.frame["status"].isin(ABSENT)] for context in sides.contexts])
+    for column in sorted(str(name).removesuffix("_1") for name in both if str(name).endswith("_1")):
         if "." in column and "/" not in column and f"{column}_2" in both:
             texts = [both[f"{column}_{i}"].map(_said) for i in (1, 2)]
             pairs = [f"{a} → {b}" for a, b in zip(*texts, strict=True) if a != b]
@@ -193,23 +116,18 @@ def _said(value: object) -> str:
 
 
 def _settings(sides: Sides, rows: pd.DataFrame) -> Section:
-    """Table and figure of the settings that both have."""
+    """Show a table and a figure of the settings that both have."""
     if rows.empty:
         return Section("settings", "Setting by setting", [Words("There is nothing to compare.", "empty")])
     context = sides.contexts[1]
     metric = shared_metric(sides)
     blocks: list[Block] = []
     if metric is not None:
-        points = _points(sides, rows, metric.name)
-        panel = figures.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], context.look)
+        points = change_points([each.frame for each in sides.contexts], metric.name, rows)
+        panel = forest.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], context.styles)
         blocks += [Pictures("changes", [panel])] if panel else []
         blocks.append(Tabular(_table(sides, rows, metric, context.options.band), "changes", rows))
     return Section("settings", "Setting by setting", [*blocks, How(HOW)])
-
-
-def _points(sides: Sides, rows: pd.DataFrame, metric: str) -> list[np.ndarray]:
-    tried = [comparison.by_seed(context.frame, metric) for context in sides.contexts]
-    return [_pairs(tried[0][key], tried[1][key]).finite for key in zip(rows["setting"], rows["device"], strict=True)]
 
 
 def _table(sides: Sides, rows: pd.DataFrame, metric: Metric, band: float) -> Table:
@@ -220,7 +138,7 @@ def _table(sides: Sides, rows: pd.DataFrame, metric: Metric, band: float) -> Tab
         Column("Pairs", term="pair"),
         Column("Change", meaning="second − first at the same seed", term="pair"),
         Column("95 % interval", term="interval"),
-        Column(f"±{tables.number(band)} nats" if metric.in_nats else "Same", numeric=False, term="equivalence"),
+        Column(f"±{numbers.fixed(band)} nats" if metric.in_nats else "Same", numeric=False, term="equivalence"),
         Column("Step time", meaning="second ÷ first, medians", term="step-time"),
     ]
     shown = []
@@ -228,9 +146,9 @@ def _table(sides: Sides, rows: pd.DataFrame, metric: Metric, band: float) -> Tab
         word = "equal" if row["same"] else str(row["equivalence"])
         tone = {"better": "good", "worse": "bad"}.get(word, "")
         ratio, width = row["step_ratio"], row["high"] - row["low"]
-        span = tables.interval(row["low"], row["high"], metric.digits, signed=True)
+        span = numbers.interval(row["low"], row["high"], metric.digits, signed=True)
         levels = [_level(row[f"mean_{i}"], row[f"failed_{i}"], metric) for i in (1, 2)]
-        change = tables.number(row["mean"], metric.digits, signed=True)
+        change = numbers.fixed(row["mean"], metric.digits, signed=True)
         shown.append([
             Cell(str(row["setting"]), str(row["setting"]), estimator=str(row["estimator"])),
             Cell(str(row["device"]), str(row["device"])), *levels, Cell(str(row["n_pairs"]), row["n_pairs"]),
@@ -244,14 +162,14 @@ def _table(sides: Sides, rows: pd.DataFrame, metric: Metric, band: float) -> Tab
 
 
 def _level(mean: float, failed: int, metric: Metric) -> Cell:
-    text = tables.number(mean, metric.digits) + (f" ({failed})" if failed else "")
+    text = numbers.fixed(mean, metric.digits) + (f" ({failed})" if failed else "")
     return Cell(text, None if math.isnan(mean) else mean, tone="warn" if failed else "")
 
 
 def _apart(sides: Sides) -> Section:
-    """Runs that ended otherwise, and settings that one sweep alone has."""
+    """Show runs that ended differently, and settings that only one sweep has."""
     first, second = (context.frame for context in sides.contexts)
-    both = _shared((first, second))
+    both = shared_runs((first, second))
     other = both[both["status_1"] != both["status_2"]]
     blocks: list[Block] = []
     if len(other):
@@ -280,9 +198,9 @@ def _named_settings(frame: pd.DataFrame) -> set[tuple[str, str]]:
 
 def _methods(sides: Sides) -> Section:
     options, k = sides.contexts[1].options, comparison.bound_samples(sides.contexts[1].frame)
-    band = tables.number(options.band)
-    shown = [(slug, term, meaning.format(k=k, curve="val/loss", band=band)) for slug, term, meaning in TERMS
+    band = numbers.fixed(options.band)
+    shown = [(slug, term, meaning.format(k=k, curve=VAL_LOSS, band=band)) for slug, term, meaning in TERMS
              if slug in USED]  # fmt: skip
-    commands = [(name, made_with.command(context.runs))
+    commands = [(name, stored_provenance.command(context.runs))
                 for name, context in zip(sides.names, sides.contexts, strict=True)]  # fmt: skip
     return Section("methods", "Methods", [Definitions(shown), Heading("Commands"), Facts(commands)])

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.ambient import put_aside
 from reports.contract.files import Folder, write_atomically
 from reports.page import export
 from reports.page.blocks import Pictures, Section, Tabular
 from reports.page.context import Context, Options
 from reports.page.latex import latex
 from reports.page.template import environment
+from reports.process_settings import default_settings
 from reports.sections import SECTIONS
 from reports.store.frame import Runs
 
 
-@put_aside()
+@default_settings()
 def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, pdf: bool = False) -> Path:
     """Write ``report.html``, ``tables/`` and ``figures/`` (SVG; with ``pdf`` also that) under ``out_dir``.
 
@@ -40,26 +40,26 @@ def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, p
 
 
 def render(context: Context, sections: Sequence[Section], *, title: str = "", question: str = "") -> str:
-    """The page; title and question are by default those of the sweep."""
+    """Return the page. Title and question are by default those of the sweep."""
     template = environment().get_template("report.html.j2")
     return template.render(
         title=title or context.title,
         question=question or asked(context.runs),
         sections=sections,
-        legend=sorted(context.look.items()),
+        legend=sorted(context.styles.items()),
         colour=context.colour,
         refresh_s=context.options.refresh_s,
     )
 
 
 def asked(runs: Runs) -> str:
-    """What the newest sweep that has a question asks."""
+    """Return the question of the newest sweep that has one."""
     questions = [sweep.question.strip() for sweep in runs.sweeps if sweep.question.strip()]
     return questions[-1] if questions else ""
 
 
 def table_files(sections: Sequence[Section]) -> dict[str, bytes]:
-    """File name -> content of everything under tables/: tables of one name share their files."""
+    """Return the content of each file under tables/ by name. Tables of one name share their files."""
     named: dict[str, list[Tabular]] = {}
     for section in sections:
         for block in section.blocks:
@@ -78,7 +78,7 @@ def table_files(sections: Sequence[Section]) -> dict[str, bytes]:
 
 
 def figure_files(sections: Sequence[Section], *, pdf: bool) -> Iterator[tuple[str, bytes]]:
-    """File name and content of everything under figures/, one at a time."""
+    """Yield name and content of each file under figures/."""
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Pictures):

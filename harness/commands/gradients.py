@@ -33,7 +33,7 @@ def gradients(
     Shows bias with its interval, cosine, variance and cost. Each estimator has the first temperatures of its schedules.
     Writes gradients.html, gradients.csv, gradients.md and figures/ to gradients/NAME in --out.
     """
-    from reports.ambient import import_matplotlib
+    from reports.process_settings import import_matplotlib
 
     import_matplotlib()
     from harness.gradients import on_toy_problems as toys

@@ -83,7 +83,7 @@ def report(
     tracking_uri: str | None,
 ) -> None:
     """Write report.html, tables/ and figures/ about a sweep, or about the differences between two."""
-    from reports.ambient import import_matplotlib
+    from reports.process_settings import import_matplotlib
 
     import_matplotlib()
     from reports.page.context import Options

@@ -9,6 +9,7 @@ from harness.status.next_commands import NextCommand
 from harness.status.ranking import METRIC, RankedSetting, rank
 from harness.status.t_interval import CONFIDENCE, Mean
 from harness.status.time_left import RunProgress, epochs_done
+from reports.contract.stored_run import ENDED, RUNNING, TOTAL_S
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
 
 SCHEMA = 1
-STATUSES = ("planned", "running", "finished", "failed", "diverged", "skipped", "interrupted")
+STATUSES = ("planned", RUNNING, *ENDED)
 
 
 def document(
@@ -93,7 +94,7 @@ def _run(sweep: "Sweep", run: "RunConfig", live: RunProgress | None) -> dict[str
         "epoch": epochs_done(sweep, run),
         "n_epochs": run.n_epochs,
         "value": metrics.get(METRIC),
-        "seconds": metrics.get("time/total_s"),
+        "seconds": metrics.get(TOTAL_S),
         "error": getattr(end, "error", None),
         "traceback": (end.traceback or None) if isinstance(end, Failed) else None,
         "since_start_s": live.since_start_s if live else None,

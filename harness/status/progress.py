@@ -20,6 +20,7 @@ from harness.status.next_commands import NextCommand
 from harness.status.summary import cause, say, show_next, show_results
 from harness.status.time_left import run_progress, seconds_left
 from harness.units import duration
+from reports.contract.stored_run import TEST_NEG_ELBO, TOTAL_S, TRAIN_LOSS, VAL_LOSS
 from reports.contract.text import NAME, visible
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Progress(ABC):
         """Return the result of a run. The same cause of failure is printed in full once, and counted after that."""
         event = record.event
         if isinstance(event, Finished):
-            return f": test −ELBO {event.metrics['test/neg_elbo']:.2f} in {duration(event.metrics['time/total_s'])}"
+            return f": test −ELBO {event.metrics[TEST_NEG_ELBO]:.2f} in {duration(event.metrics[TOTAL_S])}"
         error = getattr(event, "error", "")
         if not isinstance(event, Failed | Diverged):
             return f": {error}"
@@ -172,7 +173,7 @@ class LiveProgress(Progress):
             run = self._runs[key]
             event = latest[-1].event if latest else None
             if isinstance(event, EpochDone):
-                shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in ("train/loss", "val/loss")]
+                shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in (TRAIN_LOSS, VAL_LOSS)]
                 here = run_progress(run, [started, *latest], latest[-1].time_ms)
                 left = "…" if here.left_s is None else duration(here.left_s)
                 table.add_row(Text(visible(run.name, NAME)), f"{event.epoch}/{run.training.epochs}", *shown, left)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from harness.events import Event, Finished
 from harness.status.t_interval import Mean, mean_with_interval
+from reports.contract.stored_run import TEST_NEG_ELBO
 
 if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
 
-METRIC = "test/neg_elbo"
+METRIC = TEST_NEG_ELBO
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from math import exp, log
 from typing import TYPE_CHECKING
 
 from harness.events import EpochDone, Finished, Record, Started
+from reports.contract.stored_run import TOTAL_S
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
@@ -107,7 +108,7 @@ def _finished_epoch_s(sweep: "Sweep") -> dict[str, float]:
             span = sweep.spans[run.key]
             seconds = (span.last_ms - span.begun_ms) / 1e3
             if sweep.starts.get(run.key, 1) > 1:
-                seconds = min(seconds, end.metrics.get("time/total_s", seconds))
+                seconds = min(seconds, end.metrics.get(TOTAL_S, seconds))
             taken[run.label].append(seconds / run.n_epochs)
     return {label: median(values) for label, values in taken.items()}
 

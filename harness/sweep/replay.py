@@ -16,6 +16,16 @@ from harness.storage.attempt import Attempt, add_record
 from harness.storage.journal import Journal, JournalError
 from harness.storage.last_command import LastCommand
 from harness.storage.weight_files import WeightFiles
+from reports.contract.stored_run import (
+    BASKET_FILE,
+    FINISHED,
+    GRID_FILE,
+    PLAN_FILE,
+    PROVENANCE_FILE,
+    TAG_COMMAND,
+    TAG_QUESTION,
+    TAG_SWEEP_ID,
+)
 
 if TYPE_CHECKING:
     from harness.options import Options
@@ -47,7 +57,7 @@ def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
     made_with = last_command.read(sweep.folder)
     replayed = _open(tracker, sweep, made_with, thorough=True)
     counts = sweep.counts()
-    status = "FINISHED" if counts["finished"] == len(sweep.grid.runs) else "FAILED"
+    status = "FINISHED" if counts[FINISHED] == len(sweep.grid.runs) else "FAILED"
     tracker.close_sweep(status, counts, sweep.ended_spans(), summarize(sweep, made_with, is_over=True))
     return replayed
 
@@ -61,13 +71,12 @@ def _open(
     on_activity: Callable[[], None] = lambda: None,
 ) -> int:
     grid = sweep.grid
-    tags = {"harness.question": grid.question}
-    files = {"grid.yaml": grid.text, "plan.json": json.dumps(planned_runs(grid))}
+    tags, files = {TAG_QUESTION: grid.question}, {GRID_FILE: grid.text, PLAN_FILE: json.dumps(planned_runs(grid))}
     if made_with is not None:
-        tags["harness.command"] = made_with.command
-        files["provenance.json"] = json.dumps(made_with.provenance, indent=1)
+        tags[TAG_COMMAND] = made_with.command
+        files[PROVENANCE_FILE] = json.dumps(made_with.provenance, indent=1)
     if labels := basket_labels(grid):
-        files["basket.json"] = json.dumps(labels)
+        files[BASKET_FILE] = json.dumps(labels)
     note = summarize(sweep, made_with, is_over=False).note
     sweep_id = _sweep_id(sweep.folder)
     tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
@@ -160,6 +169,6 @@ def _sweep_id(folder: Path) -> str:
         return checksummed_file.verify(content, str(path)).decode()
     except checksummed_file.DamagedError as error:
         raise JournalError(
-            f"{error} Write the tag harness.sweep_id of the sweep's parent run in MLflow into it, or move it away: then"
-            " the store gets every run a second time."
+            f"{error} Write the tag {TAG_SWEEP_ID} of the sweep's parent run in MLflow into it, or move it away: then "
+            "the store gets every run a second time."
         ) from None

@@ -92,7 +92,7 @@ class StoreThread:
     def _tracker(self) -> "Tracker":
         """The connection. It is made at its first use because it may fail, too."""
         tracker = self._connect()
-        tracker.refusals.heard = self._note_activity
+        tracker.refusals.on_answer = self._note_activity
         return tracker
 
     def wait_for_room(self) -> None:

@@ -1,20 +1,22 @@
 """Events → MLflow. The only package that imports mlflow, and the only writer of its store.
 
-Every metric is logged with the time of its event, so that replaying a journal stores nothing twice. A store that stops
-answering does not stop the sweep: the journal has everything, and `harness sync` replays it.
+Every metric is logged with the time of its event, so that a replay of the journal stores nothing twice. A store that
+stops answering does not stop the sweep: the journal has everything, and `harness sync` replays it.
 """
 
 import logging
 
 from reports.contract import mlflow_environment
+from reports.contract.text import first_line
 
 mlflow_environment.prepare()
 
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line, in_one_line  # noqa: E402 see above
-from harness.tracking.moved import follow_moved_files  # noqa: E402
+from harness.tracking.attached_report import attach  # noqa: E402
+from harness.tracking.connection import default_uri  # noqa: E402
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, in_one_line  # noqa: E402 see above
+from harness.tracking.moved_results import follow_moved_files  # noqa: E402
 from harness.tracking.refusals import hint  # noqa: E402
-from harness.tracking.report import attach  # noqa: E402
-from harness.tracking.tracker import Tracker, default_uri  # noqa: E402
+from harness.tracking.tracker import Tracker  # noqa: E402
 
 __all__ = [
     "STORE_ERRORS",
@@ -30,4 +32,4 @@ __all__ = [
 ]
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the traceback of what it raises
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks of what it raises

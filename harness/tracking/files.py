@@ -1,4 +1,4 @@
-"""The files of a run in MLflow: its artifacts, and its pictures once more for the charts of the UI."""
+"""The files of a run in MLflow: its artifacts, and its pictures once more for the charts of the interface."""
 
 import io
 import re
@@ -12,38 +12,43 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.multimedia import compress_image_size
 
 from harness.events import Image
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, first_line
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError
+from reports.contract.stored_run import CHARTS_FOLDER, TAG_CHARTS
+from reports.contract.text import first_line
 
 
 @final
 class Files:
-    """Writes files; where they go is MLflow's business: to a folder, through its server, to S3 and its like."""
+    """A writer of files. MLflow puts them into a folder, through its server, or into S3 and the like."""
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
 
     def log(self, run_id: str, files: Mapping[str, bytes]) -> None:
-        """Log files by their names. Raises what is in STORE_ERRORS, and TrackingError for a name that is a path."""
+        """Log files by their names. Raises what is in STORE_ERRORS, and TrackingError for a path out of the run."""
         if not files:
             return
         with TemporaryDirectory(prefix="harness-") as folder:
             for name, content in files.items():
                 path = Path(folder, name)
-                if not path.resolve().is_relative_to(Path(folder).resolve()):  # the name may be a journal's
+                if not path.resolve().is_relative_to(Path(folder).resolve()):  # the name may come from a journal
                     raise TrackingError(f"tracking: expected the name of a file below its run, got {name!r}.")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            with any_failure_is_an_outage():
+            with failures_as_outages():
                 self._client.log_artifacts(run_id, folder)
 
     def log_for_charts(self, run_id: str, image: Image, time_ms: int, *, again: bool) -> None:
-        """Log a picture with its step; `again`: over what the charts may have had of it before an outage."""
+        """Log a picture with its step.
+
+        With `again`, a picture that the charts have from before an outage is overwritten.
+        """
         from PIL import Image as PILImage
 
         picture = PILImage.open(io.BytesIO(image.png))
-        found = self._in_charts(run_id, image, time_ms) if again else None
+        found = self._find_in_charts(run_id, image, time_ms) if again else None
         if found is None:
-            with any_failure_is_an_outage():
+            with failures_as_outages():
                 self._client.log_image(
                     run_id, picture, key=image.name, step=image.step, timestamp=time_ms, synchronous=True
                 )
@@ -52,15 +57,15 @@ class Files:
         compress_image_size(picture).save(small, "webp")
         name, separator = found
         self.log(run_id, {f"{name}.png": image.png, f"{name}{separator}compressed.webp": small.getvalue()})
-        self._client.set_tag(run_id, "mlflow.loggedImages", True, synchronous=True)
+        self._client.set_tag(run_id, TAG_CHARTS, True, synchronous=True)
 
-    def _in_charts(self, run_id: str, image: Image, time_ms: int) -> tuple[str, str] | None:
-        """Return the name, without its ending, and the separator in it that the charts' picture has, or None."""
+    def _find_in_charts(self, run_id: str, image: Image, time_ms: int) -> tuple[str, str] | None:
+        """Return the stem of a picture's name in the charts and the separator in it, or None."""
         parts = (re.escape(image.name), "step", str(image.step), "timestamp", str(time_ms), "[^+%.]+")
-        with any_failure_is_an_outage():
-            files = self._client.list_artifacts(run_id, "images")
-        for separator in "+%":  # older MLflow has the second
-            pattern = re.compile("(images/" + re.escape(separator).join(parts) + ").*")
+        with failures_as_outages():
+            files = self._client.list_artifacts(run_id, CHARTS_FOLDER)
+        for separator in "+%":  # older versions of MLflow use the second
+            pattern = re.compile(f"({CHARTS_FOLDER}/" + re.escape(separator).join(parts) + ").*")
             for file in files:
                 if match := pattern.fullmatch(file.path):
                     return match[1], separator
@@ -68,8 +73,11 @@ class Files:
 
 
 @contextmanager
-def any_failure_is_an_outage() -> Iterator[None]:
-    """Raise Down for whatever the library of an artifact store raises: boto3, google-cloud and azure have their own."""
+def failures_as_outages() -> Iterator[None]:
+    """Raise Down for what the library of an artifact store raises.
+
+    boto3, google-cloud and azure have exceptions of their own.
+    """
     try:
         yield
     except STORE_ERRORS:

@@ -5,35 +5,30 @@ from collections.abc import Mapping
 from mlflow.entities import RunTag
 
 from harness.tracking.records import sha256
+from reports.contract.stored_run import REPORT_FILE, TAG_NOTE, TAG_NOTE_CHECKSUM, TAG_REPORT
 from reports.contract.text import visible
 
-NOTE = "mlflow.note.content"
-WRITTEN = "harness.note_sha256"
-"""The checksum of the note as it was written here. A note that has another one was edited, and stays as it is."""
-REPORT = "harness.report"
-"""When a report was attached, as text."""
-FILE = "report/report.html"
-_LONGEST = 7900  # MLflow cuts a tag at 8,000 in silence
+_LONGEST_TAG = 7900  # MLflow silently cuts a tag at 8,000
 
 
 def note_tags(tags: Mapping[str, str], note: str) -> list[RunTag]:
-    """Return the tags that give a run this note; none where there is nothing to say, or somebody else's note.
+    """Return the tags that give a run this note; none if there is nothing to say or the note was edited.
 
-    `tags` are those that the run has. Where a report was attached, the note says so.
+    `tags` are those that the run has. If a report was attached, the note says so.
     """
-    former, full = tags.get(NOTE, ""), f"{note}{about_report(tags.get(REPORT, ''))}"[:_LONGEST]
-    if not full or (former and sha256(former.encode()) != tags.get(WRITTEN)):
+    previous, full = tags.get(TAG_NOTE, ""), f"{note}{report_paragraph(tags.get(TAG_REPORT, ''))}"[:_LONGEST_TAG]
+    if not full or (previous and sha256(previous.encode()) != tags.get(TAG_NOTE_CHECKSUM)):
         return []
-    return [RunTag(NOTE, full), RunTag(WRITTEN, sha256(full.encode()))]
+    return [RunTag(TAG_NOTE, full), RunTag(TAG_NOTE_CHECKSUM, sha256(full.encode()))]
 
 
 def report_tags(tags: Mapping[str, str], when: str) -> list[RunTag]:
-    """Return the tags of a run to which a report is attached now; a note that was edited is left alone."""
-    note = tags.get(NOTE, "").removesuffix(about_report(tags.get(REPORT, "")))
-    return [*note_tags({**tags, REPORT: when}, note), RunTag(REPORT, when)]
+    """Return the tags of a run to which a report is attached now. A note that was edited is left alone."""
+    note = tags.get(TAG_NOTE, "").removesuffix(report_paragraph(tags.get(TAG_REPORT, "")))
+    return [*note_tags({**tags, TAG_REPORT: when}, note), RunTag(TAG_REPORT, when)]
 
 
-def about_report(when: str) -> str:
-    """Return the last paragraph of a note; nothing where there is no report."""
+def report_paragraph(when: str) -> str:
+    """Return the last paragraph of a note, or an empty text if there is no report."""
     shown = "".join(c for c in visible(when, 40) if c.isalnum() or c in " -:")
-    return f"\n\nThe report of {shown} is the artifact `{FILE}` of this run (tab Artifacts)." if shown else ""
+    return f"\n\nThe report of {shown} is the artifact `{REPORT_FILE}` of this run (tab Artifacts)." if shown else ""

@@ -1,4 +1,4 @@
-"""What becomes of a record in MLflow: metrics, params, tags, files and their checksums, and calls of the right size."""
+"""A record in MLflow's terms: metrics, params, tags, files and their checksums, in calls of the right size."""
 
 import hashlib
 import json
@@ -9,54 +9,71 @@ from mlflow.entities import Metric, Param, RunTag
 
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started, Weights
 from harness.storage.attempt import Attempt
+from reports.contract.stored_run import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    HISTORY_FILE,
+    INTERRUPTED,
+    LATENT_PREFIX,
+    LATENTS_FILE,
+    PICTURES_FOLDER,
+    PROVENANCE_FILE,
+    RUNNING,
+    SKIPPED,
+    TAG_CHECKSUMS,
+    TAG_END,
+    TAG_ERROR,
+    TAG_STARTS,
+    TAG_STATUS,
+    TIME_PREFIX,
+    TRACEBACK_FILE,
+    WEIGHTS_FILE,
+)
 from reports.contract.text import visible
 
 Entity = Metric | Param | RunTag
-A_CALL: dict[type, int] = {Metric: 1000, Param: 100, RunTag: 100}
-ENTITIES_A_CALL = 1000
+MAX_PER_CALL: dict[type, int] = {Metric: 1000, Param: 100, RunTag: 100}
+MAX_ENTITIES_PER_CALL = 1000
 MLFLOW_STATUS = {
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "diverged": "FAILED",
-    "skipped": "KILLED",
-    "interrupted": "KILLED",
+    FINISHED: "FINISHED",
+    FAILED: "FAILED",
+    DIVERGED: "FAILED",
+    SKIPPED: "KILLED",
+    INTERRUPTED: "KILLED",
 }
 
 
-SUMS = "harness.sha256"
-WEIGHTS = "model/weights.pt"
-PICTURES = "pictures"
-"""The folder of the final pictures. `images` is that of MLflow's charts alone: a name without a step breaks them."""
-PER_RUN = ("time/", "latent/")
-"""Metrics that have one value a run in the store. Those of each epoch are in its history.json: a step has one value."""
+PER_RUN = (TIME_PREFIX, LATENT_PREFIX)
+"""Metrics of which the store has only the final value. Those of each epoch are in history.json."""
 
 
 def param(name: str, value: object) -> Param:
-    """Return a param that MLflow takes: it has at most 6,000 characters."""
-    return Param(name, fitting(str(value), 6000))
+    """Return a param that fits into MLflow: at most 6,000 characters."""
+    return Param(name, truncated(str(value), 6000))
 
 
 def tag(name: str, value: str) -> RunTag:
-    """Return a tag that MLflow takes: it has at most 8,000 characters."""
-    return RunTag(name, fitting(value, 8000))
+    """Return a tag that fits into MLflow: at most 8,000 characters."""
+    return RunTag(name, truncated(value, 8000))
 
 
-def fitting(text: str, limit: int) -> str:
-    """Return a text that a database can hold, cut in plain sight: MLflow would cut it without a word."""
+def truncated(text: str, limit: int) -> str:
+    """Return a text that a database can hold, visibly cut: MLflow would cut it silently."""
     text = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     end = f"… ({len(text)} characters)"
     return text if len(text) <= limit else text[: limit - len(end)] + end
 
 
-def up_to(last: Record, attempt: Attempt) -> Attempt:
-    """Return the attempt as it is with this record: the driver may be ahead, and go on meanwhile."""
+def attempt_until(last: Record, attempt: Attempt) -> Attempt:
+    """Return the attempt up to this record: the driver may be ahead, and adds more meanwhile."""
     records = list(attempt.records)
     while records[-1] is not last:
         records.pop()
     return Attempt(records)
 
 
-def goes_on(record: Record, attempt: Attempt) -> bool:
+def resumes(record: Record, attempt: Attempt) -> bool:
     """Return whether a record is a further start of its attempt, after it was cut short."""
     return isinstance(record.event, Started) and record is not attempt.records[0]
 
@@ -68,7 +85,7 @@ def newest_tags(entities: Sequence[Entity]) -> list[Entity]:
 
 
 def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
-    """Return the metrics of a record, and the tags if it ends its attempt or goes on with it."""
+    """Return the metrics of a record, and the tags if it ends or resumes its attempt."""
     event: Event = record.event
     entities: list[Entity] = []
     if isinstance(event, EpochDone):
@@ -77,42 +94,42 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
     elif isinstance(event, Finished):
         entities = [Metric(name, value, record.time_ms, 0) for name, value in event.metrics.items()]  # drawn as bars
     elif isinstance(event, TERMINAL):
-        entities.append(RunTag("harness.error", visible(getattr(event, "error", ""), 4900)))
-    elif goes_on(record, attempt):
+        entities.append(RunTag(TAG_ERROR, visible(getattr(event, "error", ""), 4900)))
+    elif resumes(record, attempt):
         starts = sum(isinstance(each.event, Started) for each in attempt.records)
-        entities += [RunTag("harness.starts", str(starts)), RunTag("harness.error", "")]
-        entities.append(RunTag("harness.status", "running"))
+        entities += [RunTag(TAG_STARTS, str(starts)), RunTag(TAG_ERROR, "")]
+        entities.append(RunTag(TAG_STATUS, RUNNING))
     if isinstance(event, TERMINAL):
-        entities += [RunTag("harness.status", event.kind), RunTag("harness.end", str(record.time_ms))]
+        entities += [RunTag(TAG_STATUS, event.kind), RunTag(TAG_END, str(record.time_ms))]
     return entities
 
 
 def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
-    """Return the artifacts that a record makes, by name."""
+    """Return the artifacts of a record, by name."""
     event: Event = record.event
     if isinstance(event, Started):
-        return {"provenance.json": json.dumps(event.provenance, indent=1).encode()}
+        return {PROVENANCE_FILE: json.dumps(event.provenance, indent=1).encode()}
     if isinstance(event, Image):
-        return {f"{PICTURES}/{event.name}.png": event.png} if event.final else {}
+        return {f"{PICTURES_FOLDER}/{event.name}.png": event.png} if event.final else {}
     if isinstance(event, Latents):
-        return {"latents.json": json.dumps(asdict(event)).encode()}
+        return {LATENTS_FILE: json.dumps(asdict(event)).encode()}
     if isinstance(event, Weights):
-        return {WEIGHTS: event.content}
+        return {WEIGHTS_FILE: event.content}
     if not isinstance(event, TERMINAL):
         return {}
     rows = [{"epoch": e.epoch, "step": e.step, "elapsed_s": e.elapsed_s, **e.metrics} for e in attempt.epochs]
-    files = {"history.json": json.dumps(rows).encode()}
+    files = {HISTORY_FILE: json.dumps(rows).encode()}
     if traceback := getattr(event, "traceback", ""):
-        files["error.txt"] = traceback.encode(errors="backslashreplace")
+        files[TRACEBACK_FILE] = traceback.encode(errors="backslashreplace")
     return files
 
 
-def sums(attempt: Attempt) -> dict[str, str]:
+def artifact_checksums(attempt: Attempt) -> dict[str, str]:
     """Return the SHA-256 of all artifacts of an attempt, by name."""
     found: dict[str, str] = {}
     for record in attempt.records:
         contents = files_of(record, attempt)
-        if isinstance(event := record.event, Image | Weights):  # whose bytes may not be in the journal
+        if isinstance(event := record.event, Image | Weights):  # their bytes may not be in the journal
             found |= dict.fromkeys(contents, event.sha256)
         else:
             found |= {name: sha256(content) for name, content in contents.items()}
@@ -120,31 +137,32 @@ def sums(attempt: Attempt) -> dict[str, str]:
 
 
 def checksum_tag(checksums: Mapping[str, str]) -> RunTag:
-    """Return the tag that a reader verifies a run's files by: their SHA-256 by name, as JSON."""
-    return RunTag(SUMS, json.dumps(checksums))
+    """Return the tag by which a reader verifies a run's files: their SHA-256 by name, as JSON."""
+    return RunTag(TAG_CHECKSUMS, json.dumps(checksums))
 
 
-def stated_sums(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return what that tag says; nothing where there is none, or one that cannot be read."""
+def stated_checksums(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return what that tag says; nothing if there is none or it cannot be read."""
     try:
-        stated = json.loads(tags.get(SUMS, "{}"))
+        stated = json.loads(tags.get(TAG_CHECKSUMS, "{}"))
     except (ValueError, RecursionError):
         return {}
     return stated if isinstance(stated, dict) else {}
 
 
 def sha256(content: bytes) -> str:
+    """Return the SHA-256 as hexadecimal text."""
     return hashlib.sha256(content).hexdigest()
 
 
 def batches(entities: Sequence[Entity]) -> Iterator[list[Entity]]:
-    """Cut what is to be logged into calls that MLflow takes, in order."""
+    """Yield the entities in order, in batches that MLflow takes in one call."""
     batch: list[Entity] = []
-    room = dict(A_CALL)
+    room = dict(MAX_PER_CALL)
     for entity in entities:
-        if not room[type(entity)] or len(batch) == ENTITIES_A_CALL:
+        if not room[type(entity)] or len(batch) == MAX_ENTITIES_PER_CALL:
             yield batch
-            batch, room = [], dict(A_CALL)
+            batch, room = [], dict(MAX_PER_CALL)
         batch.append(entity)
         room[type(entity)] -= 1
     if batch:

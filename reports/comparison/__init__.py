@@ -1,9 +1,9 @@
-"""What the runs say about settings. `levels.py` has each setting, `differences.py` each against the baseline."""
+"""Comparisons of settings. `levels.py` has each setting, `differences.py` each against the baseline."""
 
 from reports.comparison.differences import (
     Baseline,
     Pairs,
-    Tried,
+    ValuesBySeed,
     by_seed,
     choose_baseline,
     difference_points,
@@ -21,7 +21,7 @@ __all__ = [
     "Baseline",
     "Metric",
     "Pairs",
-    "Tried",
+    "ValuesBySeed",
     "bound_samples",
     "by_seed",
     "choose_baseline",

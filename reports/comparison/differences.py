@@ -1,4 +1,4 @@
-"""What the runs say about each setting against the baseline, paired by seed. Pure functions of the tidy frame."""
+"""Each setting against the baseline, paired by seed. Pure functions of the tidy frame."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from reports import statistics as st
 from reports.comparison.levels import DESCRIPTION, SETTING
 from reports.contract.errors import ReportError
 from reports.contract.settings import in_quotes, joined
+from reports.contract.stored_run import FINISHED
 from reports.store.frame import WORST
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the others are compared with: an estimator with its parameters, or one setting of it."""
+    """What settings are compared with: an estimator with its parameters, or one setting of it."""
 
     label: str
     by: str  # the column that ``label`` is a value of: estimator_label or setting
 
 
 def choose_baseline(runs: pd.DataFrame, wanted: str | None) -> Baseline:
-    """``wanted`` is an estimator, an estimator with parameters, or a setting; else straight_through, else the first.
+    """Return what ``wanted`` names: an estimator, one with parameters, or a setting. Default: straight_through.
 
     Raises ReportError for one that no run has, and for an estimator that was run with several sets of parameters.
     """
@@ -46,7 +47,7 @@ _BY = "estimator_label"
 
 
 def _wanted(runs: pd.DataFrame, wanted: str) -> Baseline | None:
-    """What the text stands for. An estimator's label goes before a setting's text, which may be given in quotes."""
+    """Return what the text names, or None. An estimator's label goes before a setting's text, which may be quoted."""
     labels = runs.loc[runs["estimator_label"] == wanted, "estimator_label"]
     parts = zip(runs["estimator_label"], runs["schedule_label"], runs["axes"], strict=True)
     texts = [in_quotes(label, None if pd.isna(schedule) else schedule, axes) for label, schedule, axes in parts]
@@ -64,7 +65,7 @@ def _wanted(runs: pd.DataFrame, wanted: str) -> Baseline | None:
 
 
 def differences(runs: pd.DataFrame, metric: str, baseline: Baseline, *, band: float = 0.5) -> pd.DataFrame:
-    """One row per setting and baseline setting it is paired with: differences by seed, ``setting − baseline``.
+    """Return one row per setting and baseline setting, paired by seed: ``setting − baseline``.
 
     Pairs have the same seed, device and other axes, and the same schedule; an estimator without a temperature is paired
     with every schedule. A failed or diverged run is worst; a run that is missing, skipped or unfinished makes no pair.
@@ -96,13 +97,13 @@ def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, 
             yield one, other
 
 
-Tried = Mapping[tuple[str, str], Mapping[int, float]]
+ValuesBySeed = Mapping[tuple[str, str], Mapping[int, float]]
 """By setting and device: the value of every seed that was tried to the end; ``inf`` for failed and diverged runs."""
 
 
-def by_seed(runs: pd.DataFrame, metric: str) -> Tried:
-    """The values that pairs are made from; where a seed was run more than once, its first value."""
-    values = runs[metric].where(runs["status"] == "finished").astype(float)
+def by_seed(runs: pd.DataFrame, metric: str) -> ValuesBySeed:
+    """Return the values that pairs are made from; of a seed that was run more than once, its first value."""
+    values = runs[metric].where(runs["status"] == FINISHED).astype(float)
     values = values.mask(runs["status"].isin(WORST), math.inf)
     there = runs["seed"].notna() & values.notna()
     found: dict[tuple[str, str], dict[int, float]] = {}
@@ -116,7 +117,7 @@ class Pairs(NamedTuple):
     """The differences of two settings, one per seed that both have tried to the end, in the order of the seeds."""
 
     all: np.ndarray  # ``inf`` where one failed; 0, a tie, where both did
-    finite: np.ndarray  # of the pairs in which both finished: what means and intervals are of
+    finite: np.ndarray  # pairs in which both finished: for means and intervals
     both_failed: int
 
     @property
@@ -126,19 +127,19 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(mine: np.ndarray, theirs: np.ndarray) -> Pairs:
-    """The differences ``mine − theirs`` of values at the same seeds."""
+    """Return the differences ``mine − theirs`` of values at the same seeds."""
     every = st.paired_differences(mine, theirs)
     finished = np.isfinite(mine) & np.isfinite(theirs)
     return Pairs(every, every[finished], int(np.sum(np.isinf(mine) & np.isinf(theirs))))
 
 
-def pairs(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> Pairs:
-    """The differences of two settings, ``one − other``."""
+def pairs(tried: ValuesBySeed, one: tuple[str, str], other: tuple[str, str]) -> Pairs:
+    """Return the differences of two settings, ``one − other``."""
     return pairs_of(*paired_values(tried, one, other))
 
 
-def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the seeds that both have tried to the end, in the order of the seeds."""
+def paired_values(tried: ValuesBySeed, one: tuple[str, str], other: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of the seeds that both have tried to the end, in the order of the seeds."""
     mine, theirs = tried.get(one, {}), tried.get(other, {})
     seeds = sorted(mine.keys() & theirs.keys())
     return np.array([mine[seed] for seed in seeds], dtype=float), np.array(
@@ -146,7 +147,7 @@ def paired_values(tried: Tried, one: tuple[str, str], other: tuple[str, str]) ->
     )
 
 
-def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
+def _difference_row(tried: ValuesBySeed, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
     pair = (one["setting"], one["device"]), (other["setting"], other["device"])
     found = pairs(tried, *pair)
     all_pairs, finite = found.all, found.finite
@@ -171,7 +172,7 @@ def _difference_row(tried: Tried, one: pd.Series, other: pd.Series, band: float)
 
 
 def difference_points(runs: pd.DataFrame, metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
-    """The differences behind each row of ``differences``, one per pair in which both finished."""
+    """Return the differences behind each row of ``differences``, one per pair in which both finished."""
     tried = by_seed(runs, metric)
     keys = zip(rows["setting"], rows["versus"], rows["device"], strict=True)
     return [pairs(tried, (setting, device), (versus, device)).finite for setting, versus, device in keys]

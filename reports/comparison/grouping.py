@@ -14,15 +14,16 @@ import pandas as pd
 
 from reports.contract.errors import ReportError
 from reports.contract.settings import distinct, quote
+from reports.contract.stored_run import FINISHED
 from reports.store.frame import ABSENT, CORE, WORST
 
 NAMES = ("estimator", "estimator_label", "schedule", "schedule_label", "axes")
-"""What may be grouped by, besides the parameters of the configuration."""
+"""The columns to group by, besides the parameters of the configuration."""
 NOT_SET = "not set"
 
 
 def choices(runs: pd.DataFrame) -> list[str]:
-    """The names that runs can be grouped by: they differ between runs."""
+    """Return the names that runs can be grouped by: those that differ between runs."""
     parameters = [name for name in runs.columns if name not in CORE and "/" not in name]
     known = runs[~runs["status"].isin(ABSENT)]
     swept = [name for name in parameters if known[name].dropna().astype(str).nunique() > 1]
@@ -30,7 +31,10 @@ def choices(runs: pd.DataFrame) -> list[str]:
 
 
 def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame:
-    """One row per group, device and seed, with the columns of ``reports.store.frame`` that a comparison needs."""
+    """Return one row per group, device and seed, with the columns of ``reports.store.frame`` that a comparison needs.
+
+    Raises ReportError if ``by`` is no choice, or if no estimator is in every group.
+    """
     if by not in choices(runs):
         near = difflib.get_close_matches(by, choices(runs), 1, 0.4)
         hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -70,7 +74,7 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
 
 
 def _named(runs: pd.DataFrame, by: str) -> pd.DataFrame:
-    """The runs with their group. A run that left no trace has that of the other runs of its setting."""
+    """Return the runs with their group. A run that left no trace has that of the other runs of its setting."""
     if by.startswith("schedule"):
         runs = runs[runs["schedule_label"].notna()]
     values = [None if missing else str(value) for value, missing in zip(runs[by], runs[by].isna(), strict=True)]
@@ -83,7 +87,7 @@ def _named(runs: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def _unknown(named: pd.DataFrame) -> str:
-    """What the group is called of settings of which no run left a trace: a text that is no group's."""
+    """Return the name of the group of settings without a stored run: a text that no group has."""
     unknown = "unknown"
     while (named["group"] == unknown).any():
         unknown = f"({unknown})"
@@ -95,7 +99,7 @@ def _or_not_set(value: str | None) -> str:
 
 
 def left_out(runs: pd.DataFrame, by: str) -> list[str]:
-    """Estimators that are not in every group: a mean over others would compare those and not the groups."""
+    """Return the estimators that are not in every group: a mean over different ones would not compare the groups."""
     if by in ("estimator", "estimator_label"):
         return []
     named = _named(runs, by)
@@ -105,8 +109,8 @@ def left_out(runs: pd.DataFrame, by: str) -> list[str]:
 
 
 def _status(statuses: pd.Series, n_settings: int) -> str:
-    """What became of a group at a seed: finished only if all of its settings did."""
+    """Return the status of a group at a seed: finished only if all of its settings did."""
     worst = [status for status in WORST if (statuses == status).any()]
     if worst:
         return worst[0]
-    return "finished" if len(statuses) >= n_settings and (statuses == "finished").all() else "missing"
+    return FINISHED if len(statuses) >= n_settings and (statuses == FINISHED).all() else "missing"

@@ -1,4 +1,4 @@
-"""What the runs say about each setting: its metrics, its level, their intervals. Pure functions of the tidy frame."""
+"""Each setting by itself: its metrics, its level, their intervals. Pure functions of the tidy frame."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ import pandas as pd
 
 from reports import statistics as st
 from reports.contract.errors import ReportError
+from reports.contract.stored_run import (
+    COST_PREFIX,
+    ENTROPY,
+    FINISHED,
+    GRADIENT_PREFIX,
+    LATENT_PREFIX,
+    MEMORY_PREFIX,
+    PARAM_BOUND_SAMPLES,
+    TEST_GAP,
+    TEST_NEG_BOUND,
+    TEST_NEG_ELBO,
+    TEST_RELAXED_LOSS,
+    TIME_PREFIX,
+)
 from reports.store.frame import WORST
 
 NATS = "nats"
@@ -20,7 +34,7 @@ DESCRIPTION = ["setting", "device", "estimator", "estimator_label", "schedule_la
 
 @dataclass(frozen=True)
 class Metric:
-    """A final metric; ``compared`` where lower is better and a baseline makes sense."""
+    """A final metric; ``compared`` if lower is better and a baseline makes sense."""
 
     name: str
     title: str
@@ -41,17 +55,17 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """What an axis says: the name, and the unit."""
+        """The label of an axis: the name and the unit."""
         return f"{self.name}, {self.per}" if self.unit else self.name
 
 
 _HIGHER_IS_BETTER = ("images_per_s", "cosine", "cosine_low", "cosine_high", "snr", "compiled")
-_UNITS = (("time/", "s"), ("memory/", "MB"), ("latent/entropy", NATS))
-_NO_NATS = ("time/", "memory/", "cost/", "latent/", "gradient/", "compiled", "tau")
+_UNITS = ((TIME_PREFIX, "s"), (MEMORY_PREFIX, "MB"), (ENTROPY, NATS))
+_NO_NATS = (TIME_PREFIX, MEMORY_PREFIX, COST_PREFIX, LATENT_PREFIX, GRADIENT_PREFIX, "compiled", "tau")
 
 
 def _asked(runs: pd.DataFrame, name: str) -> Metric:
-    """A metric that is none of the usual ones, with its unit and the decimals that its size asks for."""
+    """Return a metric that is not one of the usual, with its unit and the decimals that fit its size."""
     unit = next((unit for start, unit in _UNITS if name.startswith(start)), "")
     unit = unit if name.startswith(_NO_NATS) else NATS
     size = float(runs[name].abs().median())
@@ -60,16 +74,16 @@ def _asked(runs: pd.DataFrame, name: str) -> Metric:
 
 
 def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
-    """The final metrics that at least one run has, most important first; ``first`` before them, if it is given.
+    """Return the final metrics that at least one run has, most important first; ``first`` before them, if given.
 
     Raises ReportError where no run has that one.
     """
     k = bound_samples(runs)
     known = [
-        Metric("test/neg_elbo", "Negative ELBO", "one-hot samples, test images: what the model is used as"),
-        Metric("test/neg_bound", f"Negative bound, k = {k}", f"importance-weighted with k = {k} one-hot samples"),
-        Metric("test/relaxed_loss", "Relaxed loss", "test images with the relaxed codes seen in training"),
-        Metric("test/soft_hard_gap", "Soft/hard gap", "negative ELBO − relaxed loss: what rounding costs", False),
+        Metric(TEST_NEG_ELBO, "Negative ELBO", "one-hot samples, test images: what the model is used as"),
+        Metric(TEST_NEG_BOUND, f"Negative bound, k = {k}", f"importance-weighted with k = {k} one-hot samples"),
+        Metric(TEST_RELAXED_LOSS, "Relaxed loss", "test images with the relaxed codes seen in training"),
+        Metric(TEST_GAP, "Soft/hard gap", "negative ELBO − relaxed loss: what rounding costs", False),
     ]
     there = [metric for metric in known if metric.name in runs and runs[metric.name].notna().any()]
     if first is None:
@@ -82,21 +96,21 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
     if first not in names:
         near = difflib.get_close_matches(first, names, 1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        there = ", ".join(names) or "none, as no run finished"
-        raise ReportError(f"--metric: expected one of {there}; got '{first}'.{hint}")
+        listed = ", ".join(names) or "none, as no run finished"
+        raise ReportError(f"--metric: expected one of {listed}; got '{first}'.{hint}")
     return [_asked(runs, first), *others]
 
 
 def bound_samples(runs: pd.DataFrame) -> str:
-    """k of the importance-weighted bound, from the configuration; several if the runs differ."""
-    if "evaluation.bound_samples" not in runs:
+    """Return k of the importance-weighted bound, from the configuration; several if the runs differ."""
+    if PARAM_BOUND_SAMPLES not in runs:
         return "?"
-    numbers = pd.to_numeric(runs["evaluation.bound_samples"], errors="coerce")
+    numbers = pd.to_numeric(runs[PARAM_BOUND_SAMPLES], errors="coerce")
     return ", ".join(f"{k:g}" for k in sorted(set(numbers.dropna()))) or "?"
 
 
 def levels(runs: pd.DataFrame, metric: str, *, bad_is_worst: bool = True) -> pd.DataFrame:
-    """One row per setting and device, best first.
+    """Return one row per setting and device, best first.
 
     ``n`` runs have a number, ``n_bad`` failed or diverged. mean, low and high (t interval) are of the n; median and IQM
     count the bad ones as worst (``inf``), unless told not to. A setting with a bad run ranks after the others,
@@ -135,5 +149,5 @@ def _named(name: str, interval: st.Interval) -> dict[str, float]:
 
 
 def _finished(group: pd.DataFrame, metric: str) -> np.ndarray:
-    values = group.loc[group["status"] == "finished", metric] if metric in group else pd.Series(dtype=float)
+    values = group.loc[group["status"] == FINISHED, metric] if metric in group else pd.Series(dtype=float)
     return values.dropna().to_numpy(dtype=float)

@@ -1,1 +1,1 @@
-"""What `harness` writes and `reports` reads: names, forms and places. Both import it, and no more of each other."""
+"""Names, forms and places of what `harness` writes and `reports` reads. Both import it, nothing else of each other."""

@@ -1,4 +1,4 @@
-"""What reports raise for their reader."""
+"""The error that reports raise for their reader."""
 
 
 class ReportError(Exception):

@@ -16,9 +16,9 @@ _LIST = ".written.json"
 
 @final
 class Folder:
-    """A folder of files that a report writes: those of a former report that this one has no more are removed.
+    """A folder of files that a report writes. On exit, files of the previous report that this one lacks are removed.
 
-    What somebody else put there stays: `.written.json` says which files are a report's.
+    Files of anyone else stay: `.written.json` lists those of a report.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,11 +35,11 @@ class Folder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        for name in self._former() - self._names:
+        for name in self._previous() - self._names:
             (self._path / name).unlink(missing_ok=True)
         write_atomically(self._path / _LIST, json.dumps(sorted(self._names)))
 
-    def _former(self) -> set[str]:
+    def _previous(self) -> set[str]:
         try:
             names = json.loads((self._path / _LIST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -53,9 +53,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, never half of one.
+    """Write beside the target and rename it: a reader sees the old file or the new one, never a part of one.
 
-    What a killed writer left of the same file, an hour ago or earlier, is removed.
+    Partial files that a killed writer left an hour ago or earlier are removed.
     """
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         with contextlib.suppress(FileNotFoundError):  # its writer has just finished

@@ -1,4 +1,4 @@
-"""Where the files of a run lie, after a results folder was moved, copied or mounted elsewhere.
+"""The place of a run's files after a results folder was moved, copied or mounted elsewhere.
 
 MLflow stores absolute places. A results folder holds its files at `artifacts/EXPERIMENT/RUN ID/artifacts`, so the end
 of a stored place says where they are below the folder as it is now. Run ids are unique: what lies there is the run's.
@@ -11,22 +11,22 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-ARTIFACTS = "artifacts"
+ARTIFACTS_FOLDER = "artifacts"
 _TAIL = 4  # artifacts / experiment / run id / artifacts
 
 
 def local_path(place: str) -> Path | None:
-    """Return the path that a stored place on this machine means; None for any other. Raises ValueError for no URI."""
+    """Return the path that a stored place on this machine means, or None. Raises ValueError for no URI."""
     parts = urlsplit(place)
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
     return None if len(parts.scheme) > 1 else Path(place)
 
 
-def present_place(path: Path, folders: Iterable[Path]) -> Path:
+def current_place(path: Path, folders: Iterable[Path]) -> Path:
     """Return where the files of a run are now: below one of the results folders if they are there, else `path`."""
     tail = path.parts[-_TAIL:]
-    if len(tail) < _TAIL or tail[0] != ARTIFACTS or ".." in tail:
+    if len(tail) < _TAIL or tail[0] != ARTIFACTS_FOLDER or ".." in tail:
         return path
     below = (folder.joinpath(*tail) for folder in folders)
     return next((found for found in below if found.is_dir()), path)

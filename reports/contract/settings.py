@@ -2,7 +2,7 @@
 
 Labels are the user's, so they may hold any separator and any word of ours. A setting is stored as JSON, in the tag
 ``harness.setting`` of a run and in ``plan.json``, and its text is made for readers only: nothing splits it.
-Stores that are older than the tag have the text alone; ``former`` reads it.
+Stores that are older than the tag have the text alone; ``setting_from_label`` reads it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from reports.contract.text import visible
 
-TAG = "harness.setting"
 SEPARATOR = " · "
 _LONGEST = 250
-"""Characters of a part that are stored: MLflow cuts a tag at 8,000 in silence."""
+"""Characters of a part that are stored: MLflow silently cuts a tag at 8,000."""
 _NO_TEMPERATURE = ("", "none")
 _DEVICE = "device="
 T = TypeVar("T")
@@ -26,7 +25,7 @@ T = TypeVar("T")
 class Setting(NamedTuple):
     """The label of the estimator, that of the schedule (None: no temperature), and the other swept fields, in order.
 
-    The value of a field is None in a text of an older store that has no value.
+    The value of a field is None if it comes from an older store and its text has no value.
     """
 
     estimator: str
@@ -35,16 +34,16 @@ class Setting(NamedTuple):
 
     @property
     def text(self) -> str:
-        """``rloo(n_samples=4) · constant(1) · lr=0.001``, for readers. Two settings may have the same text."""
+        """Return a text for readers, ``rloo(n_samples=4) · constant(1) · lr=0.001``. Two settings may share it."""
         return joined(self.estimator, self.schedule, axes_text(self.axes))
 
     @property
     def quoted(self) -> str:
-        """The same with the labels in quotes: no two settings share it."""
+        """Return the text with its labels in quotes. No two settings share it."""
         return in_quotes(self.estimator, self.schedule, axes_text(self.axes))
 
     def stored(self) -> dict[str, Any]:
-        """The setting as a JSON object."""
+        """Return the setting as a JSON object."""
         axes = [[name, None if value is None else _cut(value)] for name, value in self.axes]
         return {
             "estimator": _cut(self.estimator),
@@ -53,12 +52,12 @@ class Setting(NamedTuple):
         }
 
     def to_json(self) -> str:
-        """The value of the tag."""
+        """Return the value of the tag."""
         return json.dumps(self.stored(), ensure_ascii=False)
 
 
 def from_json(text: str) -> Setting | None:
-    """The setting that a tag states; None where there is none, or one that cannot be read."""
+    """Return the setting that a tag states, or None if there is none or it cannot be read."""
     try:
         return from_stored(json.loads(text)) if text else None
     except (ValueError, RecursionError):
@@ -66,7 +65,7 @@ def from_json(text: str) -> Setting | None:
 
 
 def from_stored(value: Any) -> Setting | None:
-    """The same of a parsed object."""
+    """Return the setting of a parsed JSON object, or None if it is none."""
     if not isinstance(value, Mapping):
         return None
     estimator, schedule, axes = value.get("estimator"), value.get("schedule"), value.get("axes")
@@ -77,8 +76,11 @@ def from_stored(value: Any) -> Setting | None:
     return Setting(estimator, schedule, tuple(pairs)) if fine else None
 
 
-def former(label: str, estimator: str, schedule: str, estimator_label: str) -> Setting:
-    """The setting that a label of an older store means, by its separators; the schedule is there unless it is none."""
+def setting_from_label(label: str, estimator: str, schedule: str, estimator_label: str) -> Setting:
+    """Return the setting that the label of an older store means, split at its separators.
+
+    The schedule is one of its parts unless the run has none.
+    """
     rest = label
     if estimator_label and (label == estimator_label or label.startswith(estimator_label + SEPARATOR)):
         rest = label.removeprefix(estimator_label)
@@ -96,27 +98,27 @@ def former(label: str, estimator: str, schedule: str, estimator_label: str) -> S
 
 
 def axes_text(axes: Iterable[tuple[str, str | None]]) -> str:
-    """``lr=0.001 · hidden=[16]``; empty where nothing else is swept."""
+    """Return ``lr=0.001 · hidden=[16]``, or an empty text if nothing else is swept."""
     return SEPARATOR.join(name if value is None else f"{name}={value}" for name, value in axes)
 
 
 def joined(*parts: str | None) -> str:
-    """The parts that are there, as a text for readers."""
+    """Return the parts that are not empty as a text for readers."""
     return SEPARATOR.join(part for part in parts if part)
 
 
 def in_quotes(estimator: str | None, schedule: str | None, axes: str) -> str:
-    """The parts of a setting as a text that says which is which."""
+    """Return the parts of a setting as a text that says which is which."""
     return joined(None if estimator is None else quote(estimator), None if schedule is None else quote(schedule), axes)
 
 
 def quote(text: str) -> str:
-    """The text as JSON: different texts stay different, and every character is visible."""
+    """Return the text as JSON: different texts stay different, and every character is visible."""
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def distinct(keys: Iterable[T], *forms: Callable[[T], str]) -> dict[T, str]:
-    """A text for each key, of the first form. Keys that would share a text get the next form.
+    """Return a text for each key, of the first form. Keys that would share a text get the next form.
 
     The last form must give different keys different texts.
     """

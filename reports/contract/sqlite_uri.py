@@ -20,7 +20,7 @@ _SQLITE = re.compile(r"sqlite(\+\w+)?:///")
 
 def sqlite_uri(path: Path | str) -> str:
     """Return the URI of a database file, which need not exist. A relative path is taken from the current folder."""
-    climbs = ".." in Path(path).parts  # out of a linked folder: what SQLAlchemy does to the text leads elsewhere
+    climbs = ".." in Path(path).parts  # out of a linked folder: SQLAlchemy, which works on the text, ends elsewhere
     place = os.path.realpath(path) if climbs else os.path.abspath(path)
     if "%" in place or "?" in place:
         place = place.replace("%", "%25").replace("?", "%3F").replace("/", "%2F")

@@ -1,7 +1,7 @@
-"""Text that somebody else wrote, made fit to be shown: every character visible, and no longer than a reader reads.
+r"""Text that somebody else wrote, made fit to be shown: every character visible, and no longer than a reader reads.
 
 A store is shared, so its names, labels and errors may hold what moves a terminal's cursor, turns the direction of
-writing or ends a C string. Each such character becomes its escape (`\\x1b`); different texts stay different.
+writing or ends a C string. Each such character becomes its escape (`\x1b`); different texts stay different.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import re
 from typing import Any
 
 NAME = 300
-"""As many characters of a name or label are shown."""
+"""How many characters of a name or label are shown."""
 TEXT = 4_000
-"""The same of a text: an error, a question, a command."""
+"""How many characters of a text are shown: an error, a question, a command."""
 FILE = 1_000_000
-"""The same of a whole file: a grid."""
+"""How many characters of a file are shown: a grid."""
 _USERINFO = re.compile(r"(://[^:/@\s]*):\S+@")  # to the last @: a password may hold one, and a slash
 _IN_QUERY = re.compile(r"\b(\w*password|passwd|pwd)(=|%3D)[^&;\s'\"]+", re.IGNORECASE)
 _DEPTH = 20
@@ -23,7 +23,7 @@ _LAYOUT = "\n\t"
 
 
 def visible(text: str, limit: int = TEXT, *, keep: str = "") -> str:
-    """The text with every character that does not print as its escape, except those of `keep`, and cut at `limit`."""
+    """Return the text with escapes for characters that do not print, except those of `keep`, cut at `limit`."""
     shown = text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters, {_digest(text)})"
     if shown.isprintable():
         return shown
@@ -31,12 +31,15 @@ def visible(text: str, limit: int = TEXT, *, keep: str = "") -> str:
 
 
 def visible_lines(text: str, limit: int = TEXT) -> str:
-    """The same of a text of several lines: line breaks and tabulators stay."""
+    """Return a text of several lines made visible. Line breaks and tabs stay."""
     return visible(text.replace("\r\n", "\n"), limit, keep=_LAYOUT)
 
 
 def visible_json(value: Any, depth: int = _DEPTH) -> Any:
-    """The same of every text and key within a parsed JSON value; what lies deeper than `depth` is left out."""
+    """Return a parsed JSON value with every text and key made visible.
+
+    What lies deeper than `depth` is left out.
+    """
     if isinstance(value, str):
         return visible(value)
     if depth == 0 and isinstance(value, dict | list):
@@ -47,11 +50,21 @@ def visible_json(value: Any, depth: int = _DEPTH) -> Any:
 
 
 def without_passwords(text: str) -> str:
-    """The text with the password of every URI in it replaced by ***, fit for a terminal or a store.
+    """Return the text with the password of every URI in it replaced by ***, fit for a terminal or a store.
 
-    It replaces too much rather than too little: whatever lies between a colon and the last @ before a space.
+    It replaces too much rather than too little: everything between a colon and the last @ before a space.
     """
     return _IN_QUERY.sub(r"\1\2***", _USERINFO.sub(r"\1:***@", text))
+
+
+def first_line(error: BaseException, limit: int = 500) -> str:
+    """Return the first line of what a store raised, fit for a terminal, in the words of the database if it was one.
+
+    SQLAlchemy and MLflow wrap the error of a database's driver, and MLflow repeats the address with its password.
+    """
+    originals = (getattr(each, "orig", None) for each in (error.__cause__, error))
+    error = next((each for each in originals if isinstance(each, BaseException)), error)
+    return visible(without_passwords((str(error).strip().splitlines() or [type(error).__name__])[0]), limit)
 
 
 def _escape(character: str) -> str:

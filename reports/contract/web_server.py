@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-WEB = ("http", "https")
+WEB_SCHEMES = ("http", "https")
 CONNECT_S = 5.0
 ANSWER_S = 10.0
-"""A server that has not answered a simple question for so long is down."""
+"""A server that has not answered a simple request for this long is down."""
 
 
 def ask_server(uri: str) -> None:
-    """Raise OSError where a web server gives no answer at all. What it answers is MLflow's business."""
-    import requests  # a tenth of a second, which only those wait for who have a server
+    """Raise OSError if a web server gives no answer at all. What it answers is left to MLflow."""
+    import requests  # takes a tenth of a second, and only servers need it
 
     try:
         requests.get(f"{uri.rstrip('/')}/health", timeout=(CONNECT_S, ANSWER_S), allow_redirects=False).close()
@@ -27,7 +27,7 @@ def ask_server(uri: str) -> None:
 
 
 def _in_short(error: Exception) -> str:
-    """Return why there was no connection, of the long line that requests makes of it."""
+    """Return why there was no connection, taken from the long line that requests makes of it."""
     import requests
 
     if isinstance(error, requests.exceptions.ConnectTimeout):

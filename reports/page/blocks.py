@@ -1,4 +1,4 @@
-"""What a section of the report is made of. The template has a macro for each kind; nothing here is HTML."""
+"""The blocks that a section of the report consists of. The template has a macro for each kind; nothing here is HTML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.page.gallery import Gallery
 from reports.page.svg import Panel
-from reports.page.tables import Table
+from reports.page.table import Table
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Tabular:
     name: str = ""
     frame: pd.DataFrame | None = field(default=None, repr=False)
     style: str = "sortable"  # or matrix
-    summary: str = ""  # with one, the table is folded behind it
+    summary: str = ""  # the table is folded behind it, if given
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
+    """The sentences of a section, one for each metric."""
+
     kind: ClassVar[str] = "findings"
     findings: Sequence[Finding] = field(repr=False)
 
@@ -97,7 +99,7 @@ class Facts:
     facts: Sequence[tuple[str, str]] = field(repr=False)
     summary: str = ""
     code: bool = False  # the labels are names of parameters
-    command: str = ""  # shown first, as one to copy
+    command: str = ""  # shown first, to be copied
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Galleries:
+    """The pictures of all settings."""
+
     kind: ClassVar[str] = "galleries"
     galleries: Sequence[Gallery] = field(repr=False)
 

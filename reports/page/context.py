@@ -1,4 +1,4 @@
-"""What every section of a report is made from: the runs, what the user asked for, and what several sections share."""
+"""What sections of a report share: the runs, the options, and what is computed from them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reports import comparison
 from reports.comparison import Baseline, Metric, grouping
+from reports.contract.stored_run import FINISHED, TRAIN_LOSS, VAL_LOSS
 from reports.page.palette import Style, styles
 from reports.store.frame import Runs
 
-CURVES = ("val/loss", "train/loss")
-"""The loss that curves, targets and budgets are about: the first that the runs have."""
+CURVES = (VAL_LOSS, TRAIN_LOSS)
+"""The loss of curves, targets and budgets: the first of these that the runs have."""
 BAND = 0.5
-"""Nats that nobody would care about, unless the user says otherwise."""
+"""Nats: the default for the smallest difference that matters."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"[0-9]{1,20}")
 
@@ -33,7 +35,7 @@ class Options:
     title: str | None = None
     band: float = BAND
     ui: str = ""  # address of the MLflow UI that shows the store
-    refresh_s: int | None = None  # the page loads itself anew
+    refresh_s: int | None = None  # how often the page reloads itself
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Context:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
-        _ = self.metrics, self.compared, self.baseline  # what is asked for is there, or it is said now
+        _ = self.metrics, self.compared, self.baseline  # check the options now
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -87,7 +89,7 @@ class Context:
         return comparison.choose_baseline(self.compared, self.options.baseline)
 
     @cached_property
-    def look(self) -> Mapping[str, Style]:
+    def styles(self) -> Mapping[str, Style]:
         """The style of every estimator label, the same in every figure."""
         frames = [self.frame] if self.compared is self.frame else [self.frame, self.compared]
         pairs = [pair for each in frames for pair in zip(each["estimator"], each["estimator_label"], strict=True)]
@@ -97,7 +99,7 @@ class Context:
     def colour(self) -> dict[str, int]:
         """The colour of every estimator, as a number of the palette."""
         pairs = zip(self.frame["estimator"], self.frame["estimator_label"], strict=True)
-        return {estimator: self.look[label].colour for estimator, label in pairs}
+        return {estimator: self.styles[label].colour for estimator, label in pairs}
 
     @cached_property
     def _levels(self) -> dict[str, pd.DataFrame]:
@@ -115,7 +117,7 @@ class Context:
         }  # fmt: skip
 
     def levels(self, metric: Metric) -> pd.DataFrame:
-        """One row per setting and device, best first."""
+        """Return one row per setting and device, best first."""
         return self._levels[metric.name]
 
     def differences(self, metric: Metric) -> pd.DataFrame:
@@ -137,10 +139,10 @@ class Context:
     @property
     def is_shared(self) -> bool:
         """Whether times were taken while other runs shared the machine."""
-        return bool(self.frame.loc[self.frame["status"] == "finished", "shared_machine"].any())
+        return bool(self.frame.loc[self.frame["status"] == FINISHED, "shared_machine"].any())
 
-    def link(self, run: Mapping[str, object]) -> str:
-        """The address of a run in the MLflow UI; empty without a UI, or for what is no run of MLflow."""
+    def link(self, run: Mapping[Any, object]) -> str:
+        """Return the address of a run in the MLflow UI; empty without a UI, or for what is no run of MLflow."""
         run_id, experiment = str(run.get("run_id", "")), str(run.get("experiment_id", ""))
         if not self.options.ui or not _RUN_ID.fullmatch(run_id) or not _NUMBER.fullmatch(experiment):
             return ""
@@ -148,7 +150,7 @@ class Context:
 
 
 def best_settings(levels: pd.DataFrame, limit: int) -> Sequence[tuple[str, str]]:
-    """At most so many settings (setting, device): all, or else the best of each estimator, and then the best."""
+    """Return at most ``limit`` settings (setting, device): all, or else the best of each estimator, then the best."""
     keys = list(zip(levels["setting"], levels["device"], strict=True))
     if len(keys) <= limit:
         return keys

@@ -1,4 +1,4 @@
-"""Every term of the report, once: what the last section says, and what each column's heading links to.
+"""Every term of the report, once, for the last section; each column's heading links to its term.
 
 Words between backticks are code.
 """

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.page.tables import Table
+from reports.page.table import Table
 
-_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet reads as the start of a formula
 _MARKS = re.compile(r"[`*~$]|(?<!\w)_|_(?!\w)")
-"""What Markdown takes for emphasis, code or a formula; an underscore within a word is none."""
+"""What Markdown reads as emphasis, code or a formula. An underscore within a word is not."""
 _ADDRESS = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
 
 
 def csv(frame: pd.DataFrame) -> bytes:
-    """The frame as UTF-8, with the mark by which a spreadsheet knows it. pandas and Python's "utf-8-sig" leave it out.
+    """Return the frame as UTF-8 with a byte order mark, by which a spreadsheet recognises it.
 
     A text that a spreadsheet would calculate gets an apostrophe before it, as spreadsheets mean text.
     """
@@ -27,7 +27,10 @@ def csv(frame: pd.DataFrame) -> bytes:
 
 
 def _no_formula(value: object) -> object:
-    """A full-width sign counts too, and so does what comes after white space or apostrophes of the text itself."""
+    """Put an apostrophe before a text that a spreadsheet would calculate.
+
+    A full-width sign counts too, and so does one after white space or apostrophes of the text itself.
+    """
     if not isinstance(value, str):
         return value
     first = unicodedata.normalize("NFKC", value.lstrip("'").lstrip()[:1])
@@ -35,6 +38,7 @@ def _no_formula(value: object) -> object:
 
 
 def markdown(tables: Sequence[Table]) -> str:
+    """Return the tables as Markdown."""
     return "\n".join(_markdown(table) for table in tables)
 
 
@@ -49,7 +53,7 @@ def _markdown(table: Table) -> str:
 
 
 def _plain(text: str) -> str:
-    """Markdown that shows the text: no line breaks, no HTML, no links, no emphasis, no formulas."""
+    """Return Markdown that shows the text: no line breaks, no HTML, no links, no emphasis, no formulas."""
     text = text.replace("\\", "\\\\").replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;")
     text = _MARKS.sub(lambda found: f"\\{found.group()}", text).replace("](", "]\\(")
     return _ADDRESS.sub(lambda found: f"&#{ord(found.group())};", text)

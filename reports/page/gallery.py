@@ -1,4 +1,4 @@
-"""Originals once, then what each setting makes of them."""
+"""Pictures: the originals once, then what each setting makes of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from reports.contract.stored_run import ORIGINALS, PRIOR_SAMPLES, RECONSTRUCTIONS, TRAVERSALS
 from reports.store.frame import Runs
 
 MAX_SETTINGS = 40
-KINDS = {"reconstructions": "Reconstructions", "prior_samples": "Prior samples", "traversals": "Traversals"}
+KINDS = {RECONSTRUCTIONS: "Reconstructions", PRIOR_SAMPLES: "Prior samples", TRAVERSALS: "Traversals"}
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,25 @@ class Gallery:
 
 
 def pictured(runs: Runs) -> pd.DataFrame:
-    """The first run with pictures of each setting and device."""
+    """Return the first run with pictures of each setting and device."""
     have = runs.runs[runs.runs["run_key"].isin(runs.images)]
     return have.sort_values(["setting", "device", "seed"], kind="stable").drop_duplicates(["setting", "device"])
 
 
 def galleries(runs: Runs) -> list[Gallery]:
-    """The pictures of the first finished seed of each setting and device; at most 40, of all estimators in turn."""
+    """Return the pictures of the first finished seed of each setting and device.
+
+    They are of at most 40 settings, of all estimators in turn.
+    """
     have = pictured(runs)
     turn = have.groupby("estimator_label").cumcount().sort_values(kind="stable")
     have = have.loc[turn.index[:MAX_SETTINGS].sort_values()]
     by_originals: dict[str, list[Picture]] = {}
-    drawn: set[str] = set()  # estimators whose traversals are there: they are large, and one says it
+    drawn: set[str] = set()  # estimators with traversals already: they are large, and one is enough
     for row in have.to_dict("records"):
         images = dict(runs.images[str(row["run_key"])])
         if row["estimator_label"] in drawn:
-            images.pop("traversals", None)
+            images.pop(TRAVERSALS, None)
         drawn.add(str(row["estimator_label"]))
         picture = Picture(
             setting=str(row["setting"]),
@@ -58,7 +62,7 @@ def galleries(runs: Runs) -> list[Gallery]:
             seed=str(row["seed"]),
             shown=[(title, _uri(images[kind])) for kind, title in KINDS.items() if kind in images],
         )
-        by_originals.setdefault(_uri(images.get("originals")), []).append(picture)
+        by_originals.setdefault(_uri(images.get(ORIGINALS)), []).append(picture)
     return [Gallery(originals, pictures) for originals, pictures in by_originals.items()]
 
 

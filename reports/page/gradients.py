@@ -1,7 +1,7 @@
-"""Gradient quality as tables and figures: from the frames of `harness.diagnose` and `harness gradients`.
+"""Gradient quality as tables and figures, from the frames of `harness.diagnose` and `harness gradients`.
 
-One row per estimator: relative_bias, cosine (each with _low and _high), p_value, variance, mse, snr, evaluations,
-seconds, and the reason why it was not measured, or an empty text.
+A frame has one row per estimator: relative_bias, cosine (each with _low and _high), p_value, variance, mse, snr,
+evaluations, seconds, and the reason why it was not measured, or an empty text.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from reports.ambient import put_aside
 from reports.contract.files import write_atomically, write_bytes_atomically
+from reports.contract.stored_run import ENCODER_PREFIX
 from reports.page import export, palette, svg
+from reports.page.numbers import fixed, p_value
 from reports.page.svg import Panel, short
-from reports.page.tables import Cell, Column, Table, number, p_value
+from reports.page.table import Cell, Column, Table
 from reports.page.template import environment
+from reports.process_settings import default_settings
 
 BIAS_MEANING = "length of (mean gradient − true gradient) ÷ length of the true one, Monte Carlo noise subtracted"
 ERROR_MEANING = (
@@ -45,7 +48,7 @@ ENCODER = (
     Column("Enc. cos", meaning="cosine with the true gradient of the encoder's parameters"),
 )
 LAST_BIAS = 2.0
-"""Where the axis of relative biases ends at the latest: twice the gradient's length is as wrong as any."""
+"""The largest end of the axis of relative biases: a larger bias is no more informative."""
 NUMBERS = (
     *("relative_bias", "relative_bias_low", "relative_bias_high", "p_value", "cosine", "cosine_low", "cosine_high"),
     *("variance", "mse", "snr", "relative_error_100", "evaluations", "seconds"),
@@ -64,8 +67,8 @@ class Section:
 
 
 def table(frame: pd.DataFrame, caption: str) -> Table:
-    """The measured estimators of a frame, in its order; with the encoder's figures, where it has them."""
-    with_encoder = "encoder/relative_bias" in frame
+    """Return the measured estimators of a frame, in its order, with the encoder's figures if it has them."""
+    with_encoder = f"{ENCODER_PREFIX}relative_bias" in frame
     rows = []
     for row in measured(frame).to_dict("records"):
         low, high = row["relative_bias_low"], row["relative_bias_high"]
@@ -75,9 +78,9 @@ def table(frame: pd.DataFrame, caption: str) -> Table:
                 Cell(rounded(row["relative_bias"]), _known(row["relative_bias"])),
                 Cell(f"[{rounded(low)}, {rounded(high)}]" if np.isfinite(high) else "–", _known(high - low)),
                 Cell("–" if np.isnan(row["p_value"]) else p_value(row["p_value"]), _known(row["p_value"])),
-                Cell(number(row["cosine"], 3), _known(row["cosine"])),
+                Cell(fixed(row["cosine"], 3), _known(row["cosine"])),
                 *(Cell(figures(row[key]), _known(row[key])) for key in ("variance", "relative_error_100", "snr")),
-                Cell(number(row["evaluations"], 0), _known(row["evaluations"])),
+                Cell(fixed(row["evaluations"], 0), _known(row["evaluations"])),
                 Cell(figures(1e3 * row["seconds"]), _known(row["seconds"])),
                 *(_encoder_cells(row) if with_encoder else ()),
             ]
@@ -85,28 +88,28 @@ def table(frame: pd.DataFrame, caption: str) -> Table:
     return Table(caption, (*COLUMNS, *(ENCODER if with_encoder else ())), rows)
 
 
-def _encoder_cells(row: Mapping[str, float]) -> list[Cell]:
-    bias, cosine = row["encoder/relative_bias"], row.get("encoder/cosine", np.nan)
-    low = row.get("encoder/relative_bias_low", np.nan)
+def _encoder_cells(row: Mapping[Any, Any]) -> list[Cell]:
+    bias, cosine = row[f"{ENCODER_PREFIX}relative_bias"], row.get(f"{ENCODER_PREFIX}cosine", np.nan)
+    low = row.get(f"{ENCODER_PREFIX}relative_bias_low", np.nan)
     return [
         Cell("0" if low <= 0 else rounded(bias), _known(bias)),
-        Cell(number(cosine, 3), _known(cosine)),
+        Cell(fixed(cosine, 3), _known(cosine)),
     ]
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that hold numbers."""
+    """Return the rows that hold numbers."""
     return frame[frame["reason"] == ""]
 
 
 def refused(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """(estimator, reason) of those that are not applicable."""
+    """Return (estimator, reason) of those that are not applicable."""
     rows = frame[frame["reason"] != ""]
     return list(zip(rows["estimator"], rows["reason"], strict=True))
 
 
 def figures(value: float) -> str:
-    """Three significant figures; – for nothing, ∞."""
+    """Return three significant figures; – for nothing, ∞."""
     if np.isnan(value):
         return "–"
     if np.isinf(value):
@@ -117,8 +120,8 @@ def figures(value: float) -> str:
 
 
 def rounded(value: float) -> str:
-    """Three decimals, or three significant figures where the value is 10 or more."""
-    return number(value, 3) if not abs(value) >= 10 else figures(value)
+    """Return three decimals, or three significant figures if the value is 10 or more."""
+    return fixed(value, 3) if not abs(value) >= 10 else figures(value)
 
 
 def _known(value: float) -> float | None:
@@ -126,16 +129,16 @@ def _known(value: float) -> float | None:
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Relative bias and cosine with their intervals, and variance on a logarithmic axis: an estimator a line."""
+    """Plot relative bias and cosine with their intervals, and variance on a logarithmic axis, a line per estimator."""
     with svg.style("gradients"):
         return _figure(measured(frame))
 
 
 def panel(section: Section) -> Panel:
-    """The figure of a section, to be put into a page."""
+    """Return the figure of a section, to be put into a page."""
     with svg.style(f"gradients-{section.title}"):
         drawn = _figure(measured(section.frame))
-        words = "; ".join(f"{r['estimator']} {number(r['relative_bias'], 3)}" for r in _records(section.frame))
+        words = "; ".join(f"{r['estimator']} {fixed(r['relative_bias'], 3)}" for r in _records(section.frame))
         return svg.inline(drawn, f"Relative bias on {section.title}: {words}", wide=True)
 
 
@@ -174,7 +177,7 @@ def _figure(frame: pd.DataFrame) -> Figure:
 
 
 def _end_axis(axes: Axes, bias: np.ndarray, place: np.ndarray) -> None:
-    """Let the axis begin at 0; what lies beyond LAST_BIAS stands at its end as a number, and does not stretch it."""
+    """Let the axis begin at 0 and end at LAST_BIAS; larger values are written at its end and do not stretch it."""
     far = bias > LAST_BIAS
     last = LAST_BIAS if far.any() else axes.get_xlim()[1]
     axes.set_xlim(-0.02 * last, last)
@@ -190,7 +193,7 @@ def _dots(axes: Axes, place: np.ndarray, frame: pd.DataFrame, name: str, label: 
     axes.set_xlabel(label)
 
 
-@put_aside()
+@default_settings()
 def write(sections: Sequence[Section], folder: Path, *, title: str, command: str, notes: Mapping[str, str]) -> Path:
     """Write gradients.html, gradients.csv, gradients.md and a figure for each section; return the page's path."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from reports.page.tables import Table
+from reports.page.table import Table
 
 HEAD = r"""% needs \usepackage{booktabs}
 % A letter that pdfLaTeX has no font for is shown as its number; XeLaTeX and LuaLaTeX show it where their font has it.
@@ -35,7 +35,7 @@ _GREEK = (
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """The tables, to be included with `\\input`."""
+    r"""Return the tables as LaTeX, to be included with `\input`."""
     return HEAD + "\n".join(map(_table, tables))
 
 
@@ -59,13 +59,13 @@ def _table(table: Table) -> str:
 
 
 def _row(texts: Sequence[str]) -> str:
-    r"""A row. A bracket or star at its beginning would be an argument of the \\ before it."""
+    r"""Return a row. A bracket or star at its beginning would be an argument of the \\ before it."""
     row = " & ".join(map(escaped, texts)) + r" \\"
     return "    " + ("{}" if row.startswith(("[", "*")) else "") + row
 
 
 def escaped(text: str) -> str:
-    """The text as LaTeX in ASCII. Two hyphens, commas or apostrophes stay two."""
+    """Return the text as LaTeX in ASCII. Two hyphens, commas or apostrophes stay two."""
     letters = unicodedata.normalize("NFC", text.replace("\n", " "))
     pairs = zip(letters, f"{letters} "[1:], strict=True)
     return "".join(_letter(one) + "{}" * (one == following and one in "-,'") for one, following in pairs)
@@ -77,7 +77,7 @@ def _letter(letter: str) -> str:
 
 
 def _accented(letter: str) -> str:
-    base, *accents = unicodedata.normalize("NFD", letter)
+    base, *accents = list(unicodedata.normalize("NFD", letter))
     accent = _ACCENTS.get(accents[0]) if len(accents) == 1 else None
     return rf"\{accent}{{{base}}}" if accent and base.isascii() and base.isalpha() else ""
 

@@ -8,9 +8,11 @@ shade; in the page they become CSS variables (``svg.inline``), so that one file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pandas as pd
 
 LIGHT = ("#5892fe", "#ce8400", "#5b2f73", "#ff586b", "#0e38b4", "#970509", "#b181b5", "#77243c")
 DARK = ("#aea8f9", "#9a8d0d", "#efceff", "#ea4e76", "#0f88f8", "#fd8e6e", "#bc6baa", "#fdb4bd")
@@ -38,8 +40,12 @@ class Style:
         return DASHES[self.dash]
 
 
+Styles = Mapping[str, Style]
+"""By the label of an estimator."""
+
+
 def styles(estimators: Iterable[tuple[str, str]]) -> dict[str, Style]:
-    """Style of each estimator label, from pairs (estimator, estimator label).
+    """Return the style of each estimator label, from pairs (estimator, estimator label).
 
     The colour belongs to the estimator, by its place among the sorted names; labels that share it (one estimator with
     different parameters, or a ninth estimator) differ by their dash.
@@ -56,7 +62,12 @@ def styles(estimators: Iterable[tuple[str, str]]) -> dict[str, Style]:
     return made
 
 
+def styles_of(frame: pd.DataFrame) -> Styles:
+    """Return the style of every estimator label of a frame."""
+    return styles(zip(frame["estimator"], frame["estimator_label"], strict=True))
+
+
 def line(dash: int) -> Any:
-    """matplotlib's line style of a dash number."""
+    """Return the line style of a dash number, for matplotlib."""
     pattern = DASHES[dash % len(DASHES)]
     return (0, pattern) if pattern else "-"

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to an SVG inside the page: the page's colours and font, the same bytes each time."""
+"""A matplotlib figure as an SVG inside the page: the page's colours and font, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _COLOURS = {
 
 @dataclass(frozen=True, repr=False)
 class Panel:
-    """One picture: SVG markup, and the words for those who cannot see it."""
+    """A picture: SVG markup, and a description for those who cannot see it."""
 
     svg: str
     alt: str
     wide: bool = False
     drawing: Figure | None = field(default=None, compare=False)
-    name: str = ""  # of its style
+    name: str = ""  # the name of its style
 
     def __repr__(self) -> str:
         return f"Panel({self.alt[:100]!r}, {len(self.svg)} bytes of SVG)"
 
     def for_paper(self) -> str:
-        """The same SVG as a file of its own: dark on white, with a font for every text."""
+        """Return the SVG as a file of its own: dark on white, with a font for every text."""
         text = self.svg
         for colour, variable in _COLOURS.items():
             text = text.replace(variable, colour)
@@ -47,7 +47,7 @@ class Panel:
         return text.replace("<svg ", head, 1) + "\n"
 
     def pdf(self) -> bytes:
-        """The same as PDF, with its texts as text."""
+        """Return the panel as PDF, with its texts as text. Raises ValueError for a panel without its drawing."""
         if self.drawing is None:
             raise ValueError(f"figure: expected a panel with its drawing, got one without ({self.alt[:40]}).")
         content = io.BytesIO()
@@ -56,16 +56,16 @@ class Panel:
         return content.getvalue()
 
     def _repr_svg_(self) -> str:
-        """What a notebook shows."""
+        """Return what a notebook shows."""
         return self.for_paper()
 
 
 @contextmanager
 def style(name: str) -> Iterator[None]:
-    """matplotlib's own defaults with our settings, for one panel, whatever file, notebook or theme has set others.
+    """Use matplotlib's own defaults with our settings for one panel, whatever the caller has set.
 
-    What the caller has set is back afterwards; the backend stays, as no window is made. ``name`` makes the ids in its
-    SVG unique. The browser has its own fonts, so a letter that ours lacks is no warning, nor is a long name.
+    The caller's settings are restored afterwards. The backend stays, as no window is made. ``name`` makes the ids in
+    the SVG unique. Warnings about a long name, or a letter that our fonts lack, are ignored: browsers have other fonts.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -74,13 +74,13 @@ def style(name: str) -> Iterator[None]:
 
 
 def _defaults() -> dict[Any, Any]:
-    """What matplotlib itself comes with."""
+    """Return matplotlib's own settings."""
     return {key: value for key, value in dict.items(mpl.rcParamsDefault) if key not in _OF_WINDOWS}
 
 
 _OF_WINDOWS = ("backend", "backend_fallback", "interactive", "toolbar")
 _SETTINGS: dict[str, Any] = {
-    **sns.axes_style("white"),  # what seaborn calls so, whatever theme is set
+    **sns.axes_style("white"),  # seaborn's style, whatever theme is set
     **sns.plotting_context("paper"),
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
@@ -113,18 +113,19 @@ _SETTINGS: dict[str, Any] = {
 
 
 def short(text: str, length: int) -> str:
+    """Return the text, cut at the length."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def inline(figure: Figure, alt: str, *, wide: bool = False) -> Panel:
-    """The figure as a Panel. Call it inside ``style``."""
+    """Return the figure as a Panel. Call it inside ``style``."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    figure.set_layout_engine("none")  # it is laid out: a PDF need not do that again
+    figure.set_layout_engine("none")  # the layout is done: a PDF need not repeat it
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :]
     markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
-    markup = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", markup)  # it would hold for the whole page
+    markup = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", markup)  # it would apply to the whole page
     used = set(re.findall(r'(?:xlink:href="|url\()#([\w.]+)', "".join(_TAG.findall(markup))))
     markup = _TAG.sub(lambda tag: _page_tag(tag.group(), used), markup)  # a text between tags stays as it is
     box = re.search(r'viewBox="([^"]+)"', markup)
@@ -138,7 +139,7 @@ _TAG = re.compile(r"<[^<>]*>")  # matplotlib escapes both letters within texts a
 
 
 def _page_tag(tag: str, used: set[str]) -> str:
-    """A tag in the page's colours and font, and with its id only where something refers to it."""
+    """Return a tag in the page's colours and font, and with its id only if something refers to it."""
     tag = re.sub(r' id="([\w.]+)"', lambda found: found.group(0) if found.group(1) in used else "", tag)
     tag = re.sub(r"font: (?:(bold|700) )?([\d.]+)px [^;\"]*", _font, tag)
     tag = re.sub(r"; font-family: [^;\"]*", "", tag)
@@ -149,10 +150,10 @@ def _page_tag(tag: str, used: set[str]) -> str:
 
 
 def _rounded(path: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a point: a pixel is ten times as wide even where a page is enlarged tenfold."""
+    """Round coordinates to a hundredth of a point: a pixel is ten times as wide even if a page is enlarged tenfold."""
     return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}".rstrip("0").rstrip("."), path.group())
 
 
 def _font(found: re.Match[str]) -> str:
-    """Size and weight of a text; its family is the page's."""
+    """Return size and weight of a text; its family is the page's."""
     return ("font-weight: 700; " if found.group(1) else "") + f"font-size: {found.group(2)}px"

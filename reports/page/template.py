@@ -1,4 +1,4 @@
-"""What every page shares: the template environment, the style and the script, all inside the file."""
+"""The template environment of every page, with the style and the script inside the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this folder, escaped, strict about what they are not given; all know `css`, `js` and `policy`."""
+    """Return the templates of this folder: escaped, strict about missing values, with `css`, `js` and `policy`."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -35,13 +35,13 @@ def environment() -> jinja2.Environment:
 
 
 def prose(text: str) -> Markup:
-    """A text, escaped, with what stands between backticks as code."""
+    """Return a text, escaped, with what stands between backticks as code."""
     parts = re.split(r"`([^`]+)`", text)
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def _policy(js: str) -> str:
-    """What a browser may do with the page: show its own style and pictures, and run this one script."""
+    """Return what a browser may do with the page: show its own style and pictures, and run this one script."""
     digest = base64.b64encode(hashlib.sha256(js.encode("utf-8")).digest()).decode("ascii")
     return (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "

@@ -12,17 +12,29 @@ from matplotlib.figure import Figure
 
 from reports import comparison
 from reports import statistics as st
-from reports.comparison import Metric
-from reports.page import figures, palette, tables
+from reports.comparison import DESCRIPTION, Metric
+from reports.contract.stored_run import (
+    FINISHED,
+    IMAGES_PER_S,
+    N_COST_EVALS,
+    PEAK_MB,
+    STEP_MEDIAN_S,
+    STEP_P90_S,
+    TOTAL_S,
+)
+from reports.page import palette
+from reports.page.axes import SIZE, annotate, finish
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, style
+from reports.page.svg import Panel, inline, short, style
+from reports.page.table import Cell, Column, Table
+from reports.page.tables import setting_cells, setting_columns
 from reports.sections import budgets
 
 COSTS = {
-    "time/step_s_median": ("step time", "step, ms", 1e3),
-    "cost/n_cost_evals": ("evaluations", "decoder evaluations per image and update", 1.0),
-    "memory/peak_mb": ("memory", "peak memory, MB", 1.0),
+    STEP_MEDIAN_S: ("step time", "step, ms", 1e3),
+    N_COST_EVALS: ("evaluations", "decoder evaluations per image and update", 1.0),
+    PEAK_MB: ("memory", "peak memory, MB", 1.0),
 }
 HOW_PARETO = (
     "Each mark is a setting, mean over its seeds; further left costs less, further down is better. The line joins the "
@@ -45,7 +57,7 @@ SHARED = (
 
 
 def section(context: Context) -> Section:
-    """Pareto fronts, equal-cost table, and the table of times and memory."""
+    """Show Pareto fronts, the table at equal cost, and the table of times and memory."""
     blocks: list[Block] = []
     if panels := pareto_panels(context):
         blocks += [Heading("Quality against cost"), Pictures("pareto", panels, legend=True), How(HOW_PARETO)]
@@ -54,29 +66,72 @@ def section(context: Context) -> Section:
         table = budgets.table(equal, str(context.curve_metric))
         blocks += [Heading("At equal cost"), Tabular(table, "equal-cost", equal)]
         blocks.append(How(HOW_EQUAL.format(metric=context.curve_metric)))
-    if (timings := tables.timings(context.frame)) is not None and timings.rows:
+    if (table_of_times := timings(context.frame)) is not None and table_of_times.rows:
         blocks += [Heading("Time and memory"), *([Words(SHARED, "warn")] if context.is_shared else [])]
-        blocks += [Tabular(timings, "timings", timings.frame()), How(HOW_TIME)]
+        blocks += [Tabular(table_of_times, "timings", table_of_times.frame()), How(HOW_TIME)]
     return Section("cost", "Cost", blocks or [Words("No finished run has been timed.", "empty")])
 
 
+def timings(runs: pd.DataFrame) -> Table | None:
+    """Return medians over the finished runs of each setting; None if no time was measured."""
+    names = {
+        STEP_MEDIAN_S: (
+            "Step, ms",
+            1e3,
+            2,
+            "median over runs of the median step; in brackets the quartiles over runs",
+        ),
+        STEP_P90_S: ("Step p90, ms", 1e3, 2, "median over runs of the 90th percentile"),
+        IMAGES_PER_S: ("Images/s", 1, 0, "training throughput at the median step"),
+        TOTAL_S: ("Total, s", 1, 1, "training of one run"),
+        PEAK_MB: ("Peak, MB", 1, 0, "resident memory of the process on a CPU, allocated memory on a GPU"),
+    }
+    names = {name: how for name, how in names.items() if name in runs and runs[name].notna().any()}
+    if not names:
+        return None
+    finished = runs[runs["status"] == FINISHED]
+    columns = [*setting_columns(True), Column("n")]
+    terms = {PEAK_MB: "memory"}
+    columns += [
+        Column(title, meaning=meaning, term=terms.get(name, "step-time"))
+        for name, (title, _, _, meaning) in names.items()
+    ]
+    columns.append(Column("Machine", numeric=False, meaning="shared: other runs were under way, times are contended"))
+    rows = []
+    for key, group in finished.groupby(DESCRIPTION, sort=True, dropna=False):
+        row = pd.Series(dict(zip(DESCRIPTION, key, strict=True)))
+        cells = [*setting_cells(row, True), Cell(str(len(group)), len(group))]
+        for name, (_, scale, digits, _) in names.items():
+            values = group[name].dropna() * scale
+            if values.empty:
+                cells.append(Cell("–"))
+                continue
+            text = f"{values.median():,.{digits}f}"
+            if name == STEP_MEDIAN_S and len(values) > 1:
+                text += f" ({values.quantile(0.25):.{digits}f}–{values.quantile(0.75):.{digits}f})"
+            cells.append(Cell(text, float(values.median())))
+        shared = bool(group["shared_machine"].any())
+        rows.append([*cells, Cell("shared" if shared else "alone", tone="warn" if shared else "")])
+    return Table("Time and memory, median over the finished runs of each setting", columns, rows)
+
+
 def pareto_panels(context: Context) -> list[Panel]:
-    """Quality against step time, evaluations and peak memory, each with its front."""
+    """Plot quality against step time, evaluations and peak memory, each with its front."""
     if context.primary is None:
         return []
     every = _points(context, context.primary)
     panels = []
-    for (device, points), (name, (short, words, scale)) in itertools.product(every.groupby("device"), COSTS.items()):
+    for (device, points), (name, (title, words, scale)) in itertools.product(every.groupby("device"), COSTS.items()):
         if name in points and points[name].nunique() > 1:
-            short = f"{short}, {device}" if every["device"].nunique() > 1 else short
-            panels.append(_panel(context, points.assign(cost=points[name] * scale), short, words, context.primary))
+            title = f"{title}, {device}" if every["device"].nunique() > 1 else title
+            panels.append(_panel(context, points.assign(cost=points[name] * scale), title, words, context.primary))
     return panels
 
 
 def _points(context: Context, metric: Metric) -> pd.DataFrame:
-    """Mean quality and costs of each setting; quality is ``inf`` where a run failed."""
+    """Return mean quality and costs of each setting; quality is ``inf`` if a run failed."""
     levels = setting_levels(context, metric)
-    finished = context.frame[context.frame["status"] == "finished"]
+    finished = context.frame[context.frame["status"] == FINISHED]
     names = [name for name in COSTS if name in finished and finished[name].notna().any()]
     costs = finished.groupby(["setting", "device"])[names].mean()
     found = levels.join(costs, on=["setting", "device"])
@@ -84,24 +139,24 @@ def _points(context: Context, metric: Metric) -> pd.DataFrame:
 
 
 def setting_levels(context: Context, metric: Metric) -> pd.DataFrame:
-    """The levels of the settings themselves, also where the report compares groups of them."""
+    """Return the levels of the settings themselves, also if the report compares groups of them."""
     return (
         context.levels(metric) if context.compared is context.frame else comparison.levels(context.frame, metric.name)
     )
 
 
-def _panel(context: Context, points: pd.DataFrame, short: str, words: str, metric: Metric) -> Panel:
+def _panel(context: Context, points: pd.DataFrame, title: str, words: str, metric: Metric) -> Panel:
     on_front = st.pareto_front(points[["cost", "quality"]].to_numpy(dtype=float))
     front = points[on_front].sort_values("cost", kind="stable")
     with style(f"pareto-{words}"):
-        figure = Figure(figures.SIZE, layout="constrained")
+        figure = Figure(SIZE, layout="constrained")
         axes = figure.add_subplot()
         axes.step(front["cost"], front["mean"], where="post", color=palette.MUTED, linewidth=1.1)
         for is_on, (_, row) in zip(on_front, points.iterrows(), strict=True):
-            how = context.look[row["estimator_label"]]
+            how = context.styles[row["estimator_label"]]
             axes.plot(row["cost"], row["mean"], how.marker, color=how.hex, markersize=7 if is_on else 5.5,
                       markerfacecolor=how.hex if is_on else "none", alpha=1 if is_on else 0.8)  # fmt: skip
-        figures.finish(axes, f"Quality against {short}", words, metric.axis)
+        finish(axes, f"Quality against {title}", words, metric.axis)
         if points["cost"].min() > 0 and points["cost"].max() > 12 * points["cost"].min():
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -112,9 +167,9 @@ def _panel(context: Context, points: pd.DataFrame, short: str, words: str, metri
 
 
 def _name_front(axes: Axes, front: pd.DataFrame) -> None:
-    """The names of at most five settings of the front, spread over it."""
+    """Write the names of at most five settings of the front, spread over it."""
     shown = (
         front.iloc[np.unique(np.linspace(0, len(front) - 1, min(5, len(front))).astype(int))] if len(front) else front
     )
     for _, row in shown.iterrows():
-        figures.annotate(axes, figures.short(str(row["setting"]), 34), row["cost"], row["mean"])
+        annotate(axes, short(str(row["setting"]), 34), row["cost"], row["mean"])

@@ -1,4 +1,4 @@
-"""Gradient diagnostics of training: the stored `gradient/<estimator>/<metric>` as frames, tables, curves and words.
+"""Gradient diagnostics during training: the stored `gradient/<estimator>/<metric>` as frames, tables, curves and words.
 
 A frame is that of `reports.page.gradients`, one row for each measured estimator, with the metrics of the encoder's
 parameters as further columns `encoder/<metric>`. There is one for each setting, for the first and the last epoch.
@@ -12,25 +12,30 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from reports.contract.settings import distinct
-from reports.page import figures, gradients
+from reports.contract.stored_run import ENCODER_PREFIX, GRADIENT_OWN_PREFIX, GRADIENT_PREFIX, PARAM_BASKET, TRUTH_ERROR
+from reports.page import gradients
+from reports.page.curves import curves as curves_over_training
 from reports.page.gradients import Section
 from reports.page.palette import Style
 from reports.page.svg import Panel
-from reports.page.tables import Table
+from reports.page.table import Table
 from reports.store.frame import IDENTITY, Runs
 
 OWN = "own"
-_NAME = re.compile(r"gradient/([^/]+)/(.+)")
-_BETWEEN_LABELS = re.compile(r", (?![^()]*\))")  # not within the parentheses of one
+_NAME = re.compile(GRADIENT_PREFIX + "([^/]+)/(.+)")
+_BETWEEN_LABELS = re.compile(r", (?![^()]*\))")  # not within the parentheses of a label
 _CURVES = {
-    "gradient/own/relative_bias": "relative bias on the logits",
-    "gradient/own/cosine": "cosine on the logits",
-    "gradient/own/snr": "signal-to-noise on the logits",
+    f"{GRADIENT_OWN_PREFIX}relative_bias": "relative bias on the logits",
+    f"{GRADIENT_OWN_PREFIX}cosine": "cosine on the logits",
+    f"{GRADIENT_OWN_PREFIX}snr": "signal-to-noise on the logits",
 }
 
 
 def sections(runs: Runs) -> list[Section]:
-    """One for each setting and device, at its first epoch and its last: over seeds, the run's own estimator first."""
+    """Return one section for each setting and device, at its first epoch and its last, over seeds.
+
+    The run's own estimator comes first.
+    """
     rows = long(runs.history)
     labels, several = _labels(runs), rows["device"].nunique() > 1
     found = []
@@ -45,24 +50,24 @@ def sections(runs: Runs) -> list[Section]:
 
 
 def _labels(runs: Runs) -> dict[str, str]:
-    """What a basket's estimator is called, by its name among the metrics, in the order of the basket."""
+    """Return the labels of a basket's estimators by their names among the metrics, in the order of the basket."""
     stated = {name: label for sweep in runs.sweeps for name, label in sweep.basket.items()}
-    return stated or _former_labels(runs.runs)
+    return stated or _labels_of_older_store(runs.runs)
 
 
-def _former_labels(runs: pd.DataFrame) -> dict[str, str]:
-    """The same of an older store, which has the labels as one text."""
-    listed = runs["diagnostics.basket"].dropna().map(str).unique() if "diagnostics.basket" in runs else []
+def _labels_of_older_store(runs: pd.DataFrame) -> dict[str, str]:
+    """Return the same of an older store, which has the labels as one text."""
+    listed = list(runs[PARAM_BASKET].dropna().map(str).unique()) if PARAM_BASKET in runs else []
     labels = [label for text in listed for label in _BETWEEN_LABELS.split(str(text)) if label]
     return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
 
 
 def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     order = {name: place for place, name in enumerate([OWN, *labels])}
-    metrics = [*gradients.NUMBERS, *(name for name in group if str(name).startswith("encoder/"))]
+    metrics = [*gradients.NUMBERS, *(str(name) for name in group if str(name).startswith(ENCODER_PREFIX))]
     seeds = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False)
     means = seeds.mean()
-    for name in metrics:  # an interval holds those of all seeds; of several tests the smallest p counts, as often
+    for name in metrics:  # intervals: the union over seeds; p: the smallest, times their number
         if name.endswith("_low"):
             means[name] = seeds[name].min()
         elif name.endswith("_high"):
@@ -80,7 +85,7 @@ def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 
 def long(history: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, epoch and measured estimator; a column per metric."""
+    """Return one row per run, epoch and measured estimator, with a column per metric."""
     taken = {*IDENTITY, "epoch", "step", "elapsed_s", "measured"}
     found = [
         (match[1], match[2], column)
@@ -96,37 +101,38 @@ def long(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(shown: Sequence[Section]) -> list[Table]:
-    """A table for each section."""
+    """Return a table for each section."""
     return [
         gradients.table(section.frame, f"{section.meaning}: {section.title.rpartition(', ')[2]}") for section in shown
     ]
 
 
 def last_panels(shown: Sequence[Section]) -> list[tuple[str, Panel]]:
-    """Whose parameters, and a figure, for the last epoch of each setting."""
+    """Return whose parameters, and a figure, for the last epoch of each setting."""
     last = {section.meaning: section for section in shown}
     return [(words, gradients.panel(section)) for words, section in last.items()]
 
 
 def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str, Sequence[Panel]]]:
-    """How bias, cosine and signal-to-noise of each run's own estimator go with training.
+    """Plot bias, cosine and signal-to-noise of each run's own estimator over training.
 
     A bias whose interval begins at 0 is drawn as 0: none was found.
     """
     if long(history)["epoch"].nunique() < 2:
         return []
-    bias, low = "gradient/own/relative_bias", "gradient/own/relative_bias_low"
+    bias = f"{GRADIENT_OWN_PREFIX}relative_bias"
+    low = f"{bias}_low"
     if low in history:
         history = history.assign(**{bias: history[bias].where(~(history[low] <= 0), 0.0)})
-    found = [(words, figures.curves(history, name, "step", styles, words)) for name, words in _CURVES.items()]
+    found = [(words, curves_over_training(history, name, "step", styles, words)) for name, words in _CURVES.items()]
     return [(words[0].upper() + words[1:], panels) for words, panels in found if panels]
 
 
 def truth(history: pd.DataFrame) -> str:
-    """What the estimators were held against, in a sentence; empty where nothing was measured."""
-    if "gradient/truth_error" not in history or history["gradient/truth_error"].isna().all():
+    """Return what the estimators were compared with, in a sentence; empty if nothing was measured."""
+    if TRUTH_ERROR not in history or history[TRUTH_ERROR].isna().all():
         return ""
-    error = history["gradient/truth_error"].max()
+    error = history[TRUTH_ERROR].max()
     if error == 0:
         return "The true gradient is exact: the expectation over all codes."
     return (

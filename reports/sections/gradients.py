@@ -1,4 +1,4 @@
-"""10. How far each estimator's gradient is from the true one, and what that has to do with the result."""
+"""10. How far each estimator's gradient is from the true one, and how that relates to the result."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.comparison import Metric
-from reports.page import figures
+from reports.contract.stored_run import FINISHED, GRADIENT_OWN_PREFIX
+from reports.page.axes import SIZE, annotate, finish
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, style
+from reports.page.svg import Panel, inline, short, style
 from reports.sections import gradient_history
 
 HOW = (
@@ -36,7 +37,7 @@ HOW_FINAL = (
 
 
 def section(context: Context) -> Section:
-    """Figures and tables of all measured estimators, curves of each run's own, and both against the result."""
+    """Show figures and tables of all measured estimators, curves of each run's own, and both against the result."""
     measured = gradient_history.sections(context.runs)
     if not measured:
         text = "Not measured: a `diagnostics` section in the grid asks for it (docs/diagnostics.md)."
@@ -50,7 +51,7 @@ def section(context: Context) -> Section:
     for each, table in zip(measured, gradient_history.tables(measured), strict=True):
         frame = each.frame.assign(parameters_of=each.title).drop(columns="reason")
         blocks.append(Tabular(table, "gradients", frame[["parameters_of", "estimator", *_rest(frame)]]))
-    curves = gradient_history.curves(context.history, context.look)
+    curves = gradient_history.curves(context.history, context.styles)
     for number, (title, panels) in enumerate(curves):
         blocks.append(Heading(title, "each run’s own estimator"))
         blocks.append(Pictures(f"gradient-curves-{number + 1}", panels, legend=number == 0))
@@ -66,14 +67,14 @@ def _rest(frame: pd.DataFrame) -> list[str]:
 
 
 def against_result(context: Context) -> list[Panel]:
-    """Final loss against the last relative bias and signal-to-noise of each setting's own estimator."""
+    """Plot the final loss against the last relative bias and signal-to-noise of each setting's own estimator."""
     metric = context.primary
     if metric is None:
         return []
-    final = context.frame[context.frame["status"] == "finished"].set_index("run_key")[metric.name]
+    final = context.frame[context.frame["status"] == FINISHED].set_index("run_key")[metric.name]
     panels = []
     for name, words in MEASURES:
-        column = f"gradient/own/{name}"
+        column = f"{GRADIENT_OWN_PREFIX}{name}"
         if column not in context.history:
             continue
         last = context.history.dropna(subset=[column]).sort_values("epoch").groupby("run_key").tail(1)
@@ -86,17 +87,17 @@ def against_result(context: Context) -> list[Panel]:
 
 def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, metric: Metric) -> Panel:
     with style(f"result-{column}"):
-        figure = Figure(figures.SIZE, layout="constrained")
+        figure = Figure(SIZE, layout="constrained")
         axes = figure.add_subplot()
-        for (label, _, _), row in points.iterrows():  # type: ignore[misc]
-            how = context.look[str(label)]
+        for label, row in zip(points.index.get_level_values("estimator_label"), points.to_dict("records"), strict=True):
+            how = context.styles[str(label)]
             axes.plot(row[column], row["final"], how.marker, color=how.hex, markersize=7)
-        figures.finish(axes, f"Final loss against {words}", words, metric.axis)
+        finish(axes, f"Final loss against {words}", words, metric.axis)
         if not column.endswith("bias") and np.all(points[column] > 0):
             axes.set_xscale("log")
         axes.margins(0.08)
-        for _, row in points.reset_index().drop_duplicates("estimator_label").iterrows():
-            figures.annotate(axes, figures.short(str(row["estimator_label"]), 28), row[column], row["final"])
-        spoken = "; ".join(f"{setting}: {row[column]:.2g} and {row['final']:.1f}" for (_, setting, _), row in
-                           points.iterrows())  # type: ignore[misc]  # fmt: skip
+        for first in points.reset_index().drop_duplicates("estimator_label").to_dict("records"):
+            annotate(axes, short(str(first["estimator_label"]), 28), first[column], first["final"])
+        shown = zip(points.index.get_level_values("setting"), points.to_dict("records"), strict=True)
+        spoken = "; ".join(f"{setting}: {row[column]:.2g} and {row['final']:.1f}" for setting, row in shown)
         return inline(figure, f"{words} and {metric.name} of each setting. {spoken}.")

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 from reports import statistics as st
 from reports.comparison import Metric
-from reports.page import figures, palette
+from reports.contract.stored_run import FINISHED, TEST_PREFIX
+from reports.page import forest, palette
+from reports.page.axes import finish
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
 from reports.page.svg import Panel, inline, style
@@ -28,16 +30,16 @@ HOW_PROFILE = (
 )
 MIN_RUNS_FOR_BAND = 4
 MANY = 50
-"""From so many runs on, the axis may leave out the worst of them."""
+"""With this many runs, the axis may leave out the worst of them."""
 
 
 def section(context: Context) -> Section:
-    """Interval plots of every metric, and the performance profile of the first."""
+    """Show interval plots of every metric, and the performance profile of the first."""
     blocks: list[Block] = []
     for metric in context.metrics:
-        panels = [figures.level_plot(context.compared, context.levels(metric), metric, context.look)]
-        if metric is not context.primary:  # that one stands under the verdict
-            panels.append(figures.difference_plot_of(context, metric))
+        panels = [forest.level_plot(context.compared, context.levels(metric), metric, context.styles)]
+        if metric is not context.primary:  # that plot is under the verdict
+            panels.append(forest.difference_plot_of(context, metric))
         if shown := [panel for panel in panels if panel is not None]:
             blocks += [Heading(metric.title), Pictures(f"intervals-{_file(metric.name)}", shown)]
     if not blocks:
@@ -49,12 +51,12 @@ def section(context: Context) -> Section:
 
 
 def _file(metric: str) -> str:
-    """The metric as a part of a file's name: different metrics have different files."""
-    return re.sub(r"[^\w.]+", "-", metric.removeprefix("test/"))[:100].replace("_", "-")
+    """Return the metric as a part of a file's name: different metrics have different files."""
+    return re.sub(r"[^\w.]+", "-", metric.removeprefix(TEST_PREFIX))[:100].replace("_", "-")
 
 
 def profile(context: Context, metric: Metric) -> Panel | None:
-    """Share of the runs of each estimator that end at a value or below."""
+    """Plot the share of the runs of each estimator that end at a value or below."""
     values = _by_estimator(context.frame, metric.name)
     finite = np.concatenate([found[np.isfinite(found)] for found in values.values()]) if values else np.empty(0)
     if len(finite) < 2 or np.ptp(finite) == 0:
@@ -67,13 +69,13 @@ def profile(context: Context, metric: Metric) -> Panel | None:
         axes = figure.add_subplot()
         several = context.frame.groupby("estimator_label")["setting"].nunique() > 1
         for label, found in values.items():
-            how = context.look[label]
+            how = context.styles[label]
             if len(found) >= MIN_RUNS_FOR_BAND and not several[label]:
                 band = st.profile_band(found, x)
                 axes.fill_between(x, *band, step="post", color=how.hex, alpha=0.1, linewidth=0)
             axes.step(x, st.performance_profile(found, x), where="post", color=how.hex, linewidth=1.9,
                       linestyle=palette.line(how.dash))  # fmt: skip
-        figures.finish(axes, "Performance profile", metric.axis, "share of runs at it or below")
+        finish(axes, "Performance profile", metric.axis, "share of runs at it or below")
         axes.set_ylim(0, 1.02)
         axes.set_xlim(x[0], x[-1])
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
@@ -87,9 +89,9 @@ def _half(values: np.ndarray) -> str:
 
 
 def _by_estimator(runs: pd.DataFrame, metric: str) -> dict[str, np.ndarray]:
-    """The values of all runs of an estimator that were tried to the end; ``inf`` for those that failed."""
-    tried = runs[runs["status"].isin((*WORST, "finished"))]
-    values = tried[metric].where(tried["status"] == "finished", np.inf).astype(float)
+    """Return the values of all runs of an estimator that were tried to the end; ``inf`` for those that failed."""
+    tried = runs[runs["status"].isin((*WORST, FINISHED))]
+    values = tried[metric].where(tried["status"] == FINISHED, np.inf).astype(float)
     there = values.notna()
     groups = values[there].groupby(tried.loc[there, "estimator_label"], sort=True)
     return {str(label): group.to_numpy() for label, group in groups}

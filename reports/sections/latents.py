@@ -1,4 +1,4 @@
-"""11. What the codes are used for, and what rounding them costs along training."""
+"""11. What the codes are used for, and what rounding them costs during training."""
 
 from __future__ import annotations
 
@@ -8,22 +8,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports.page import figures, palette, tables
+from reports.contract.stored_run import (
+    DEAD_CLASSES,
+    ENTROPY,
+    FINISHED,
+    LATENT_PREFIX,
+    PERPLEXITY,
+    TEST_GAP,
+    TEST_KL,
+    VAL_GAP,
+)
+from reports.page import curves, numbers, palette
+from reports.page.axes import finish
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
 from reports.page.svg import Panel, inline, style
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 
 COLUMNS = {
-    "latent/perplexity": ("Perplexity", "perplexity", 2),
-    "latent/dead_classes": ("Dead classes", "dead-classes", 1),
-    "latent/entropy": ("Entropy of q", "entropy", 2),
-    "test/kl": ("KL", "kl", 2),
-    "test/soft_hard_gap": ("Soft/hard gap", "gap", 2),
+    PERPLEXITY: ("Perplexity", "perplexity", 2),
+    DEAD_CLASSES: ("Dead classes", "dead-classes", 1),
+    ENTROPY: ("Entropy of q", "entropy", 2),
+    TEST_KL: ("KL", "kl", 2),
+    TEST_GAP: ("Soft/hard gap", "gap", 2),
 }
 CURVES = {
-    "latent/perplexity": ("Code perplexity over training", "code perplexity"),
-    "val/soft_hard_gap": ("Soft/hard gap over training", "val/soft_hard_gap, nats per example"),
+    PERPLEXITY: ("Code perplexity over training", "code perplexity"),
+    VAL_GAP: ("Soft/hard gap over training", f"{VAL_GAP}, nats per example"),
 }
 HOW = (
     "Means over the finished runs of a setting, on test images. Perplexity says how many of its classes a variable "
@@ -37,29 +48,31 @@ HOW_KL = (
 )
 MAX_LINES = 12
 MAX_PANELS = 8
-"""Where there would be more, one panel has a median for each estimator."""
+"""With more, one panel has a median for each estimator instead."""
 
 
 def section(context: Context) -> Section:
-    """A table of latent use, curves over training, and the KL of each variable."""
+    """Show a table of latent use, curves over training, and the KL of each variable."""
     blocks: list[Block] = []
     if (table := use_table(context.frame)) is not None:
         blocks += [Tabular(table[0], "latents", table[1]), How(HOW)]
     for number, (name, (title, words)) in enumerate(CURVES.items()):
-        many = figures.n_panels(context.history, name) > MAX_PANELS
-        draw = figures.summary if many else figures.curves
-        if panels := draw(context.history, name, "step", context.look, words):
+        many = curves.n_panels(context.history, name) > MAX_PANELS
+        draw = curves.summary if many else curves.curves
+        if panels := draw(context.history, name, "step", context.styles, words):
             blocks += [Heading(title), Pictures(name.rpartition("/")[2].replace("_", "-"), panels, legend=number == 0)]
     if panel := kl_panel(context):
         blocks += [Heading("KL of each variable"), Pictures("kl-per-variable", [panel]), How(HOW_KL)]
-    return Section("latents", "Latent use", blocks or [Words("No finished run has told of its codes.", "empty")])
+    return Section(
+        "latents", "Latent use", blocks or [Words("No finished run has stored how its codes are used.", "empty")]
+    )
 
 
 def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
-    """Mean of each latent metric over the finished runs of a setting; None where there are none."""
-    finished = runs[runs["status"] == "finished"]
+    """Return the mean of each latent metric over the finished runs of a setting; None if there are none."""
+    finished = runs[runs["status"] == FINISHED]
     shown = {name: how for name, how in COLUMNS.items() if name in finished and finished[name].notna().any()}
-    if not any(name.startswith("latent/") or name.endswith("gap") for name in shown):
+    if not any(name.startswith(LATENT_PREFIX) or name.endswith("gap") for name in shown):
         return None
     keys = ["setting", "device", "estimator"]
     means = finished.groupby(keys, sort=True)[list(shown)].mean().reset_index()
@@ -71,13 +84,13 @@ def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
         cells.append(Cell(str(row["device"]), str(row["device"])))
         for name, (_, _, digits) in shown.items():
             value = float(row[name])
-            cells.append(Cell(tables.number(value, digits), None if math.isnan(value) else value))
+            cells.append(Cell(numbers.fixed(value, digits), None if math.isnan(value) else value))
         rows.append(cells)
     return Table("Latent use, mean over the finished runs of each setting", columns, rows), means
 
 
 def kl_panel(context: Context) -> Panel | None:
-    """The sorted KL of the variables, a line for the first pictured run of each estimator."""
+    """Plot the sorted KL of the variables, a line for the first pictured run of each estimator."""
     runs = context.frame[context.frame["run_key"].isin(context.runs.latents)]
     runs = runs.sort_values(["estimator_label", "setting", "device", "seed"], kind="stable")
     runs = runs.drop_duplicates("estimator_label").head(MAX_LINES)
@@ -92,10 +105,10 @@ def kl_panel(context: Context) -> Panel | None:
         figure = Figure((5.2, 3.1), layout="constrained")
         axes = figure.add_subplot()
         for run, kl in lines:
-            how = context.look[run["estimator_label"]]
+            how = context.styles[run["estimator_label"]]
             axes.plot(np.arange(1, len(kl) + 1), kl, color=how.hex, linewidth=1.8, linestyle=palette.line(how.dash),
                       marker=how.marker, markersize=4)  # fmt: skip
-        figures.finish(axes, "KL of each variable, sorted", "latent variable, by its rank", "nats")
+        finish(axes, "KL of each variable, sorted", "latent variable, by its rank", "nats")
         axes.set_ylim(bottom=0)
         spoken = "; ".join(f"{run['setting']}: {kl[0]:.2f} to {kl[-1]:.2f}" for run, kl in lines)
         return inline(figure, f"KL divergence of each latent variable, sorted. {spoken}.", wide=True)

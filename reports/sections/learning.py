@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from reports.page import figures
+from reports.page import curves
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
 
 MAX_PANELS = 40
-"""Where there would be more, one panel has a median for each estimator."""
+"""With more, one panel has a median for each estimator instead."""
 HOW = (
     "{metric} in nats per example: a thin line per seed, a thick one for the median over seeds (with many seeds a "
     "band between the quartiles instead of the thin lines; where a panel holds many runs of several schedules, their "
@@ -20,16 +20,16 @@ HOW_TAU = "τ at the end of each epoch, the same for every estimator and seed of
 
 
 def section(context: Context) -> Section:
-    """Loss against steps and against seconds, and the temperatures."""
+    """Show loss against steps and against seconds, and the temperatures."""
     metric, history = context.curve_metric, context.history
     if metric is None:
         return Section(
             "curves", "Learning curves", [Words("No run has ended yet: curves are of runs that have.", "empty")]
         )
-    many = figures.n_panels(history, metric) > MAX_PANELS
+    many = curves.n_panels(history, metric) > MAX_PANELS
     words = f"{metric}, nats per example"
-    draw = figures.summary if many else figures.curves
-    by_step, by_time = (draw(history, metric, x, context.look, words) for x in ("step", "elapsed_s"))
+    draw = curves.summary if many else curves.curves
+    by_step, by_time = (draw(history, metric, x, context.styles, words) for x in ("step", "elapsed_s"))
     how = HOW.format(metric=metric)
     how += "; these seconds were measured while other runs shared the machine." if context.is_shared else "."
     if len(history) and history["epoch"].nunique() == 1:
@@ -41,7 +41,7 @@ def section(context: Context) -> Section:
         Pictures("curves-by-time", by_time),
         How(how),
     ]
-    if temperatures := figures.temperatures(history):
+    if temperatures := curves.temperatures(history):
         blocks += [Heading("Temperature"), Pictures("temperature", temperatures)]
         blocks.append(How(HOW_TAU))
     return Section("curves", "Learning curves", blocks)

@@ -7,28 +7,29 @@ from collections.abc import Sequence
 import pandas as pd
 
 from reports import comparison
-from reports.page import made_with, tables
+from reports.contract.stored_run import DIVERGED, FAILED, FINISHED, VAL_LOSS
+from reports.page import numbers, stored_provenance
 from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
 from reports.page.context import Context
 from reports.page.definitions import TERMS
 
 
 def section(context: Context) -> Section:
-    """Every term, what was excluded, and where the numbers come from."""
-    k, curve = comparison.bound_samples(context.frame), context.curve_metric or "val/loss"
-    band = tables.number(context.options.band, 2)
+    """Show every term, what was excluded, and where the numbers come from."""
+    k, curve = comparison.bound_samples(context.frame), context.curve_metric or VAL_LOSS
+    band = numbers.fixed(context.options.band, 2)
     terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
     stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
-    facts = list(made_with.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
+    facts = list(stored_provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
     facts.append(("Sweeps", str(len(context.runs.sweeps))))
     blocks: list[Block] = [
         Definitions(terms),
         Heading("Exclusions"),
         Words(exclusions(context.frame, context.runs.notes)),
         Heading("Provenance"),
-        Facts(facts, command=made_with.command(context.runs)),
+        Facts(facts, command=stored_provenance.command(context.runs)),
     ]
-    if settings := made_with.settings(context.frame):
+    if settings := stored_provenance.settings(context.frame):
         blocks.append(Facts(settings, summary="Settings of the runs", code=True))
     several = len(context.runs.sweeps) > 1
     for sweep in context.runs.sweeps:
@@ -38,10 +39,10 @@ def section(context: Context) -> Section:
 
 
 def exclusions(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    """Which runs are in no mean and no pair, in words."""
+    """Return which runs are in no mean and no pair, in words."""
     newest = " Where a configuration was run more than once, the newest finished run counts."
     newest += "".join(f" {note}" for note in notes if "left out" in note)
-    without = frame[~frame["status"].isin(("finished", "failed", "diverged"))]
+    without = frame[~frame["status"].isin((FINISHED, FAILED, DIVERGED))]
     if without.empty:
         return f"No run was excluded.{newest}"
     found = without["status"].value_counts().sort_index()

@@ -15,7 +15,7 @@ HOW = (
 
 
 def section(context: Context) -> Section:
-    """Originals once, then reconstructions, prior samples and traversals of each setting."""
+    """Show originals once, then reconstructions, prior samples and traversals of each setting."""
     found = gallery.galleries(context.runs)
     if not found:
         text = "No finished run has pictures (evaluation.n_images in the grid)."

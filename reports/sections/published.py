@@ -1,4 +1,4 @@
-"""13. What papers report for the same estimators and code shapes, beside what was measured here."""
+"""13. Published numbers for the same estimators and code shapes, next to what was measured here."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import pandas as pd
 import yaml
 
 from reports import statistics as st
-from reports.page import tables
+from reports.contract.stored_run import FINISHED, PARAM_CATEGORIES, PARAM_DATA, PARAM_LATENTS
+from reports.page import numbers
 from reports.page.blocks import How, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 from reports.store.frame import WORST
 
 FILE = Path(__file__).with_name("published.yaml")
-SHAPE = ("model.n_latents", "model.n_categories")
-SAME = ("data.name", *SHAPE)
-"""What has to be the same, where a source states it: else the numbers are of different problems."""
+SHAPE = (PARAM_LATENTS, PARAM_CATEGORIES)
+SAME = (PARAM_DATA, *SHAPE)
+"""What must be equal, if a source states it: otherwise the numbers are of different problems."""
 HOW = (
     "A published number stands beside runs of the same estimator on the same data with codes of the same shape, the "
     "best setting of each. The last column says what else differs between the two protocols: with anything in it the "
@@ -41,17 +42,17 @@ COLUMNS = (
 
 @lru_cache(maxsize=1)
 def entries() -> list[dict[str, Any]]:
-    """The published numbers with their protocols (reports/published.yaml)."""
+    """Return the published numbers with their protocols (reports/sections/published.yaml)."""
     found: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return found
 
 
 def section(context: Context) -> Section:
-    """A row per published number that something was measured for."""
+    """Show a row per published number that something was measured for."""
     rows = sorted(_rows(context), key=lambda row: (row["source"], row["estimator"]))
     if not rows:
         shape = " × ".join(_values(context.frame, name) for name in SHAPE)
-        data = _values(context.frame, "data.name")
+        data = _values(context.frame, PARAM_DATA)
         text = (
             f"No number that we know of is published for these estimators, data ({data}) and shape of codes ({shape})."
         )
@@ -66,7 +67,7 @@ def _values(runs: pd.DataFrame, name: str) -> str:
 
 
 def _rows(context: Context) -> Iterator[dict[str, Any]]:
-    finished = context.frame[context.frame["status"] == "finished"]
+    finished = context.frame[context.frame["status"] == FINISHED]
     for entry in entries():
         fitting = finished
         for name in SAME:
@@ -81,8 +82,12 @@ def _rows(context: Context) -> Iterator[dict[str, Any]]:
 
 
 def _measured(context: Context, runs: pd.DataFrame, entry: Mapping[str, Any]) -> pd.Series:
-    """The measured values of the best setting on one device, by run key: one without a failed run, if there is one."""
-    metric = entry["metric"]
+    """Return the measured values of the best setting on one device, by run key.
+
+    A setting without a failed run goes before the others.
+    """
+    metric = str(entry["metric"])
+    found: pd.Series
     if "epoch" in entry or metric not in runs:
         history = context.history[context.history["run_key"].isin(runs["run_key"])]
         if metric not in history or history.empty:
@@ -97,9 +102,10 @@ def _measured(context: Context, runs: pd.DataFrame, entry: Mapping[str, Any]) ->
     keys = [named["setting"], named["device"]]
     bad = context.frame[context.frame["status"].isin(WORST)].groupby(["setting", "device"]).size()
     means = found.groupby(keys).mean().to_frame("mean")
-    means["failed"] = bad.reindex(means.index).fillna(0) > 0
-    setting, device = means.sort_values(["failed", "mean"], kind="stable").index[0]
-    return found[(named["setting"] == setting) & (named["device"] == device)]
+    means["has_failed"] = bad.reindex(means.index).fillna(0) > 0
+    setting, device = means.sort_values(["has_failed", "mean"], kind="stable").index[0]
+    best: pd.Series = found[(named["setting"] == setting) & (named["device"] == device)]
+    return best
 
 
 def _row(
@@ -124,7 +130,7 @@ def _row(
 
 
 def _differing(protocol: Mapping[str, Any], runs: pd.DataFrame) -> Iterator[str]:
-    """``bound_samples 1000 → 100`` for every stated field that is otherwise here."""
+    """Yield ``bound_samples 1000 → 100`` for every stated field that is different here."""
     for name, stated in protocol.items():
         here = sorted({str(value) for value in runs[name].dropna()}) if name in runs else []
         if here != [str(stated)] and not _same_number(stated, here):
@@ -149,10 +155,10 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         width = row["high"] - row["low"]
         shown.append([
             Cell(source, source), Cell(str(row["setting"]), str(row["setting"]), estimator=row["estimator"]),
-            Cell(tables.number(row["published"]), row["published"]),
-            Cell(f"{tables.number(row['measured'])} (n = {row['n']})", row["measured"]),
-            Cell(tables.interval(row["low"], row["high"]), None if np.isnan(width) else width),
-            Cell(tables.number(difference, signed=True), difference),
+            Cell(numbers.fixed(row["published"]), row["published"]),
+            Cell(f"{numbers.fixed(row['measured'])} (n = {row['n']})", row["measured"]),
+            Cell(numbers.interval(row["low"], row["high"]), None if np.isnan(width) else width),
+            Cell(numbers.fixed(difference, signed=True), difference),
             Cell(row["differs"] or "nothing that is stated", row["differs"], tone="warn" if row["differs"] else ""),
         ])  # fmt: skip
     return Table("Published against measured, nats per example", COLUMNS, shown)

@@ -17,7 +17,7 @@ HOW = (
 
 
 def section(context: Context) -> Section:
-    """Two tables per metric."""
+    """Show two tables per metric."""
     if not context.metrics:
         return Section("quality", "Quality", [Words("No run finished, so there are no numbers yet.", "empty")])
     blocks: list[Block] = []

@@ -1,4 +1,4 @@
-"""The report's first words: a sentence per metric, the counts, and what a reader must not overlook."""
+"""Sentences of the report: one per metric, the counts, and what a reader must not overlook."""
 
 from __future__ import annotations
 
@@ -9,28 +9,46 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison import Baseline, Metric, Tried, bound_samples, by_seed, pairs
-from reports.page.tables import interval, number, p_value
+from reports.comparison import Baseline, Metric, ValuesBySeed, bound_samples, by_seed, pairs
+from reports.contract.stored_run import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    PARAM_BATCH_SIZE,
+    PARAM_BINARIZATION,
+    PARAM_CATEGORIES,
+    PARAM_DATA,
+    PARAM_EPOCHS,
+    PARAM_HIDDEN,
+    PARAM_LATENTS,
+    PARAM_LR,
+    PARAM_TRAIN_SIZE,
+    SKIPPED,
+)
+from reports.page.numbers import fixed, interval, p_value
 from reports.store.frame import STATUSES
 
-NB = "\u00a0"  # a space that does not break the line
+NB = "\u00a0"  # a non-breaking space
 
 
 def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
-    """Planned, then every status; the usual ones also when they are zero."""
-    usual = ("finished", "failed", "diverged", "skipped", "missing")
+    """Return the number of planned runs, then of every status; of the usual ones also if it is zero."""
+    usual = (FINISHED, FAILED, DIVERGED, SKIPPED, "missing")
     found = runs["status"].value_counts()
     others = [status for status in (*STATUSES, *sorted(set(found.index) - set(STATUSES))) if status not in usual]
     shown = [(status, int(found.get(status, 0))) for status in (*usual, *others)]
-    former = int(runs["former"].sum()) if "former" in runs else 0
-    shown += [("of a former grid", former)] if former else []
-    return [("planned", len(runs) - former), *[(status, count) for status, count in shown if count or status in usual]]
+    outdated = int(runs["former"].sum()) if "former" in runs else 0
+    shown += [("no longer in the grid", outdated)] if outdated else []
+    return [
+        ("planned", len(runs) - outdated),
+        *[(status, count) for status, count in shown if count or status in usual],
+    ]
 
 
 def sentence(
     runs: pd.DataFrame, metric: Metric, levels: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
 ) -> tuple[str, str]:
-    """Subject and predicate: what the runs say about one metric, with an interval, or why they say nothing."""
+    """Return subject and predicate: what the runs say about one metric, with an interval, or why they say nothing."""
     usable = levels[levels["n"] > 0]
     if usable.empty:
         return "No run", " finished with this number, so there is nothing to compare."
@@ -39,10 +57,10 @@ def sentence(
 
 
 def _predicate(
-    tried: Tried, metric: Metric, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
+    tried: ValuesBySeed, metric: Metric, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
 ) -> str:
     best = usable.iloc[0]
-    value = f"{number(best['mean'], metric.digits)} {metric.per}".strip() + _interval_of_mean(best, metric)
+    value = f"{fixed(best['mean'], metric.digits)} {metric.per}".strip() + _interval_of_mean(best, metric)
     if len(usable) == 1:
         return f"reaches {value}. It is the only setting with a result: nothing to compare it with."
     lead = f"{_lowest(usable, metric)}, {value}"
@@ -58,8 +76,10 @@ def _predicate(
     return f"{lead}. {_against(rows.iloc[0], metric)}{_best_of_baseline(tried, metric, usable, rows.iloc[0], baseline)}"
 
 
-def _best_of_baseline(tried: Tried, metric: Metric, usable: pd.DataFrame, row: pd.Series, baseline: Baseline) -> str:
-    """The same against the baseline's best setting, where that is another one than it was paired with."""
+def _best_of_baseline(
+    tried: ValuesBySeed, metric: Metric, usable: pd.DataFrame, row: pd.Series, baseline: Baseline
+) -> str:
+    """Return the same for the baseline's best setting, if that is another one than it was paired with."""
     those = usable[(usable[baseline.by] == baseline.label) & (usable["device"] == row["device"])]
     if those.empty or those.iloc[0]["setting"] == row["versus"]:
         return ""
@@ -67,12 +87,12 @@ def _best_of_baseline(tried: Tried, metric: Metric, usable: pd.DataFrame, row: p
     finite = pairs(tried, (row["setting"], row["device"]), (best, row["device"])).finite
     if not len(finite):
         return ""
-    away = " ".join(filter(None, [number(st.mean(finite), metric.digits, signed=True), metric.unit]))
+    away = " ".join(filter(None, [fixed(st.mean(finite), metric.digits, signed=True), metric.unit]))
     return f" Against the baseline’s best setting, {best}, it is at {away} ({_note(finite, metric)})."
 
 
 def _note(finite: np.ndarray, metric: Metric) -> str:
-    """The interval of a mean difference, and whether it tells."""
+    """Return the interval of a mean difference, and whether it contains zero."""
     bounds = st.t_interval(finite)
     if not bounds.known:
         return "one pair gives no interval"
@@ -81,7 +101,7 @@ def _note(finite: np.ndarray, metric: Metric) -> str:
 
 
 def _lowest(usable: pd.DataFrame, metric: Metric) -> str:
-    """Of how many settings the first has the lowest mean: of those without a failure, where others rank behind."""
+    """Return among how many settings the first has the lowest mean: among those without a failure, which rank first."""
     whole = usable[usable["n_bad"] == 0] if metric.compared else usable
     if len(whole) in (0, len(usable)):
         return f"has the lowest mean of {len(usable)} settings"
@@ -91,19 +111,19 @@ def _lowest(usable: pd.DataFrame, metric: Metric) -> str:
 
 
 def _lower_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
-    """Which setting has a lower mean and ranks behind, because a run of it failed."""
+    """Return which setting has a lower mean and ranks behind, because a run of it failed."""
     best = usable.iloc[0]
     lower = usable[(usable["mean"] < best["mean"]) & (usable["n_bad"] > 0)]
     if best["n_bad"] or lower.empty:
         return ""
     row = lower.sort_values("mean", kind="stable").iloc[0]
     n = row["n_bad"] + row["n"]
-    mean = number(row["mean"], metric.digits)
+    mean = fixed(row["mean"], metric.digits)
     return f" ({_where(row, usable)} has {mean}, but {row['n_bad']} of its {n} runs failed)"
 
 
 def _unpaired(usable: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
-    """Why there is no difference to the baseline."""
+    """Return why there is no difference to the baseline."""
     start = f"It cannot be paired with the baseline {baseline.label}: "
     those = usable[(usable[baseline.by] == baseline.label) & (usable["device"] == best["device"])]
     if those.empty:
@@ -130,7 +150,7 @@ def _interval_of_mean(row: pd.Series, metric: Metric) -> str:
 
 def _against(row: pd.Series, metric: Metric) -> str:
     side = "below" if row["mean"] < 0 else "above"
-    change = " ".join(filter(None, [number(abs(row["mean"]), metric.digits), metric.unit, side, row["versus"]]))
+    change = " ".join(filter(None, [fixed(abs(row["mean"]), metric.digits), metric.unit, side, row["versus"]]))
     n = row["n_pairs"] - row["n_bad"]
     if math.isnan(row["low"]):
         return f"At the same seed it is {change}; one pair gives no interval."
@@ -142,8 +162,8 @@ def _against(row: pd.Series, metric: Metric) -> str:
     )
 
 
-def _nearest(tried: Tried, usable: pd.DataFrame, metric: Metric) -> str:
-    """How far the second best is, whatever its schedule, paired by seed."""
+def _nearest(tried: ValuesBySeed, usable: pd.DataFrame, metric: Metric) -> str:
+    """Return how far the second best is, whatever its schedule, paired by seed."""
     best, other = usable.iloc[0], usable.iloc[1]
     keys = [(str(row["setting"]), str(row["device"])) for row in (best, other)]
     finite = pairs(tried, keys[1], keys[0]).finite
@@ -151,12 +171,12 @@ def _nearest(tried: Tried, usable: pd.DataFrame, metric: Metric) -> str:
     second = f"the second best, {name}," if not other["n_bad"] else f"{name}, the next of which runs failed,"
     if not len(finite):
         return f"{second} has no seed in common with it."
-    away = " ".join(filter(None, [number(st.mean(finite), metric.digits, signed=True), metric.unit]))
+    away = " ".join(filter(None, [fixed(st.mean(finite), metric.digits, signed=True), metric.unit]))
     return f"paired with it by seed, {second} is at {away} ({_note(finite, metric)})."
 
 
 def power(differences: pd.DataFrame) -> str:
-    """What Wilcoxon's test can and cannot say at the number of pairs there is."""
+    """Return what Wilcoxon's test can and cannot say at the number of pairs there is."""
     if differences.empty:
         return ""
     n = int(differences["n_pairs"].max())
@@ -172,8 +192,8 @@ def power(differences: pd.DataFrame) -> str:
     return f"{text}, and {p_value(least)} after Holm's correction for {len(differences)} comparisons."
 
 
-def needed(levels: pd.DataFrame, tried: Tried, band: float) -> str:
-    """How many seeds would show a difference of ``band`` nats, by the spread between the best setting and the next."""
+def needed(levels: pd.DataFrame, tried: ValuesBySeed, band: float) -> str:
+    """Return how many seeds would show a difference of ``band`` nats, by the spread of the second best to the best."""
     usable = levels[levels["n"] > 1]
     if len(usable) < 2 or band <= 0:
         return ""
@@ -185,7 +205,7 @@ def needed(levels: pd.DataFrame, tried: Tried, band: float) -> str:
     n = st.sample_size(spread, band)
     return (
         f"Seeds: the paired differences of the second best, {_where(other, usable)}, to the best have a standard "
-        f"deviation of {number(spread)} nats, so a difference of {number(band)} nats would be found four times out of "
+        f"deviation of {fixed(spread)} nats, so a difference of {fixed(band)} nats would be found four times out of "
         f"five with {n} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same command: what is "
         f"finished stays.{'' if len(finite) >= 6 else _FEW}"
     )
@@ -195,11 +215,11 @@ _FEW = " From so few seeds that spread is itself uncertain, and Wilcoxon’s tes
 
 
 _PROBLEMS = {
-    "of different data": ("data.name", "data.binarization", "data.train_size"),
-    "of different models": ("model.n_latents", "model.n_categories", "model.hidden"),
-    "with different budgets": ("training.epochs", "training.batch_size"),
+    "of different data": (PARAM_DATA, PARAM_BINARIZATION, PARAM_TRAIN_SIZE),
+    "of different models": (PARAM_LATENTS, PARAM_CATEGORIES, PARAM_HIDDEN),
+    "with different budgets": (PARAM_EPOCHS, PARAM_BATCH_SIZE),
 }
-"""What makes runs answers to different questions, although a report ranks them together."""
+"""Differences that make runs incomparable, although a report ranks them together."""
 
 
 def _swept(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -215,11 +235,11 @@ def _mixed(runs: pd.DataFrame, words: str, names: Sequence[str]) -> str:
 
 
 def warnings(runs: pd.DataFrame) -> list[str]:
-    """What a reader must know before quoting a number."""
+    """Return what a reader must know before quoting a number."""
     found = []
-    finished = runs[runs["status"] == "finished"]
+    finished = runs[runs["status"] == FINISHED]
     tempered = runs[runs["schedule_label"].notna()]
-    lr = "training.lr"
+    lr = PARAM_LR
     if tempered["schedule_label"].nunique() > 1 and (lr not in runs or runs[lr].dropna().nunique() < 2):
         found.append(
             "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that "

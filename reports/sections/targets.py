@@ -13,11 +13,13 @@ from matplotlib.lines import Line2D
 
 from reports import statistics as st
 from reports.contract.settings import distinct, in_quotes, joined
-from reports.page import figures, palette, tables
+from reports.contract.stored_run import FINISHED
+from reports.page import numbers, palette
+from reports.page.axes import SIZE, finish, legend
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, best_settings
 from reports.page.svg import Panel, inline, style
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 from reports.store.frame import IDENTITY, WORST
 
 MAX_LINES = 8
@@ -38,7 +40,7 @@ class Times(NamedTuple):
 
 
 def section(context: Context) -> Section:
-    """For two targets: curves of the share that has reached them, and the median times as a table."""
+    """Show for two targets the curves of the share that has reached them, and the median times as a table."""
     metric = context.curve_metric
     ends = _final_medians(context)
     if metric is None or ends.empty:
@@ -46,7 +48,7 @@ def section(context: Context) -> Section:
     blocks: list[Block] = []
     for name, target in targets(ends).items():
         runs = _watched(context)
-        blocks.append(Heading(f"Target {tables.number(target)}", f"{name}; {metric}, nats per example"))
+        blocks.append(Heading(f"Target {numbers.fixed(target)}", f"{name}; {metric}, nats per example"))
         shown = _shown(context, ends)
         panels = [_panel(context, {key: runs[key] for key in shown if key in runs}, x, target) for x in UNITS]
         blocks.append(Pictures(f"targets-{name}", panels, legend=name == "easy"))
@@ -56,31 +58,35 @@ def section(context: Context) -> Section:
 
 
 def targets(ends: pd.Series) -> dict[str, float]:
-    """What nine of ten settings reach, and what half of them reach; one target where they are the same."""
+    """Return what nine of ten settings reach, and what half of them reach; one target if they are the same."""
     found = {"easy": float(ends.quantile(0.9, "higher")), "middle": float(ends.quantile(0.5, "higher"))}
     return found if found["middle"] < found["easy"] else {"easy": found["easy"]}
 
 
 def _watched(context: Context) -> dict[tuple[str, str], pd.DataFrame]:
-    """The epochs of every run, by setting and device; one that failed before its first epoch has a row too."""
+    """Return the epochs of every run, by setting and device.
+
+    A run that failed before its first epoch has a row too.
+    """
     history = context.curve_history
     failed = context.frame[context.frame["status"].isin(WORST)]
     without = failed[~failed["run_key"].isin(history["run_key"])]
     both = pd.concat([history, without[list(IDENTITY)]], ignore_index=True) if len(without) else history
-    return dict(iter(both.groupby(["setting", "device"], sort=True)))
+    groups = both.groupby(["setting", "device"], sort=True)
+    return {(str(key[0]), str(key[1])): group for key, group in groups}
 
 
 def _final_medians(context: Context) -> pd.Series:
-    """The median over seeds of the last loss of each setting and device."""
-    finished = context.curve_history[context.curve_history["status"] == "finished"]
+    """Return the median over seeds of the last loss of each setting and device."""
+    finished = context.curve_history[context.curve_history["status"] == FINISHED]
     if finished.empty:
         return pd.Series(dtype=float)
-    last = finished.sort_values("epoch").groupby(["setting", "device", "run_key"])[context.curve_metric].last()
+    last = finished.sort_values("epoch").groupby(["setting", "device", "run_key"])[str(context.curve_metric)].last()
     return last.groupby(level=[0, 1]).median()
 
 
 def _shown(context: Context, ends: pd.Series) -> Sequence[tuple[str, str]]:
-    """The settings that get a line: few enough to be told apart."""
+    """Return the settings that get a line: few enough to be told apart."""
     label = context.frame.drop_duplicates(["setting", "device"]).set_index(["setting", "device"])["estimator_label"]
     order = ends.sort_values(kind="stable").rename("end").to_frame()
     order["estimator_label"] = label.reindex(order.index)
@@ -88,7 +94,7 @@ def _shown(context: Context, ends: pd.Series) -> Sequence[tuple[str, str]]:
 
 
 def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
-    """First time at the target of every run of a setting."""
+    """Return the first time at the target of every run of a setting."""
     ordered = runs.sort_values(["run_key", "epoch"], kind="stable")
     keys, status = ordered["run_key"].to_numpy(), ordered["status"].to_numpy()
     at, value = ordered[x].to_numpy(dtype=float), ordered[metric].to_numpy(dtype=float)
@@ -96,13 +102,13 @@ def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
     for place in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
         known = place[np.isfinite(at[place]) & np.isfinite(value[place])]
         reached.append(st.time_to_target(at[known], value[known], target) if len(known) else math.inf)
-        is_cut_short = status[place[0]] not in (*WORST, "finished")  # one that finished has spent its budget
+        is_cut_short = status[place[0]] not in (*WORST, FINISHED)  # a finished run has spent its budget
         watched.append(at[known[-1]] if is_cut_short and len(known) else math.inf)
     return Times(np.array(reached), np.array(watched))
 
 
 def _median(found: Times) -> float:
-    """The median over runs, ``inf`` for those that are not there; by Kaplan and Meier where some were cut short."""
+    """Return the median over runs, ``inf`` for those that never reach; by Kaplan and Meier if some were cut short."""
     is_cut_short = np.isinf(found.reached) & np.isfinite(found.watched)
     return st.median_time(*found) if is_cut_short.any() else st.median(found.reached)
 
@@ -110,23 +116,23 @@ def _median(found: Times) -> float:
 def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: str, target: float) -> Panel:
     metric = str(context.curve_metric)
     with style(f"target-{x}-{target}"):
-        figure = Figure(figures.SIZE, layout="constrained")
+        figure = Figure(SIZE, layout="constrained")
         axes = figure.add_subplot()
         spoken, last = [], max(float(group[x].max()) for group in runs.values())
         there = {_kind(group) for group in runs.values()} - {(None, "")}
         kinds = sorted(there, key=lambda kind: joined(*kind))
         for (setting, _), group in runs.items():
             label, kind = str(group["estimator_label"].iloc[0]), _kind(group)
-            how, found = context.look[label], times(group, metric, x, target)
+            how, found = context.styles[label], times(group, metric, x, target)
             dash = kinds.index(kind) if kind in there else how.dash
             at, share = st.reached_share(found.reached, found.watched)
             at, share = np.append(at, last), np.append(share, share[-1])
             axes.step(at, share, where="post", color=how.hex, linewidth=1.9, linestyle=palette.line(dash))
             spoken.append(f"{setting}: {100 * share[-1]:.0f} %")
-        figures.finish(axes, f"{metric} ≤ {tables.number(target)}", UNITS[x], "share of runs")
+        finish(axes, f"{metric} ≤ {numbers.fixed(target)}", UNITS[x], "share of runs")
         if len(kinds) > 1:
             lines = [Line2D([], [], color=palette.INK, linestyle=palette.line(i)) for i in range(len(kinds))]
-            figures.legend(axes, lines, _names(kinds), 40, fontsize=7.5)
+            legend(axes, lines, _names(kinds), 40, fontsize=7.5)
         axes.set_ylim(-0.02, 1.03)
         axes.set_xlim(0, 1.03 * last)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -134,7 +140,7 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
 
 
 def _kind(group: pd.DataFrame) -> tuple[str | None, str]:
-    """What a dash stands for: the schedule and the other axes of a setting."""
+    """Return what a dash stands for: the schedule and the other axes of a setting."""
     schedule, axes = group["schedule_label"].iloc[0], str(group["axes"].iloc[0])
     return None if pd.isna(schedule) else str(schedule), axes
 
@@ -146,7 +152,7 @@ def _names(kinds: Sequence[tuple[str | None, str]]) -> list[str]:
 def _table(
     context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], target: float, name: str
 ) -> tuple[Table, pd.DataFrame]:
-    metric, rows, numbers = str(context.curve_metric), [], []
+    metric, rows, results = str(context.curve_metric), [], []
     columns = [
         Column("Setting", numeric=False, term="setting"),
         Column("Device", numeric=False),
@@ -158,7 +164,7 @@ def _table(
         found = {x: times(group, metric, x, target) for x in UNITS}
         n, reached = len(found["step"].reached), int(np.isfinite(found["step"].reached).sum())
         medians = {x: _median(each) for x, each in found.items()}
-        numbers.append({"target": target, "kind": name, "setting": setting, "device": device, "n": n,
+        results.append({"target": target, "kind": name, "setting": setting, "device": device, "n": n,
                         "reached": reached, "median_steps": medians["step"],
                         "median_seconds": medians["elapsed_s"]})  # fmt: skip
         texts = {x: f"{value:,.{digits}f}" if math.isfinite(value) else "not reached"
@@ -169,5 +175,5 @@ def _table(
             *(Cell(texts[x], medians[x] if math.isfinite(medians[x]) else 1e300) for x in UNITS),
         ])  # fmt: skip
     rows.sort(key=lambda row: float(row[3].sort or 0))
-    caption = f"Median time until {metric} ≤ {tables.number(target)} ({name} target)"
-    return Table(caption, columns, rows), pd.DataFrame(numbers)
+    caption = f"Median time until {metric} ≤ {numbers.fixed(target)} ({name} target)"
+    return Table(caption, columns, rows), pd.DataFrame(results)

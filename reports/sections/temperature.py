@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 
 from reports import statistics as st
 from reports.comparison import Metric
-from reports.page import figures, tables
+from reports.contract.stored_run import FAILED, FINISHED, PARAM_LR, PARAM_TAU
+from reports.page import numbers
+from reports.page.axes import annotate, finish
 from reports.page.blocks import Block, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, style
-from reports.page.tables import Cell, Column, Table
+from reports.page.svg import Panel, inline, short, style
+from reports.page.table import Cell, Column, Table
 from reports.store.frame import WORST
 
-LR = "training.lr"
 HOW = (
     "Median {metric} of each estimator and schedule, and in brackets n; darker is better, from the best cell to what "
     "is {span} nats worse or more. Where other fields are swept too, a cell shows the best of them and names it: a "
@@ -31,7 +32,7 @@ MIN_SPAN = 1.0
 
 
 def section(context: Context) -> Section:
-    """Heat map of estimators × schedules, and curves over constant temperatures."""
+    """Show a heat map of estimators × schedules, and curves over constant temperatures."""
     metric = context.primary
     cells = best_cells(context.frame, metric.name) if metric else pd.DataFrame()
     if metric is None or cells.empty:
@@ -41,7 +42,7 @@ def section(context: Context) -> Section:
     span = max(MIN_SPAN, float(finite.quantile(0.9) - finite.min())) if len(finite) else MIN_SPAN
     blocks: list[Block] = [
         Tabular(_table(cells, metric, span), "sensitivity", cells, style="matrix heat"),
-        How(HOW.format(metric=metric.name, span=tables.number(span, 1))),
+        How(HOW.format(metric=metric.name, span=numbers.fixed(span, 1))),
     ]
     if panel := _curves(context, cells, metric):
         blocks += [Pictures("sensitivity", [panel], legend=True), How(HOW_CURVE)]
@@ -49,16 +50,16 @@ def section(context: Context) -> Section:
 
 
 def best_cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row per estimator, schedule and device: median over seeds at the best of the other axes, and which it was."""
-    tried = runs[runs["schedule_label"].notna() & runs["status"].isin((*WORST, "finished"))]
+    """Return the median over seeds of each estimator, schedule and device, at the best of the other axes."""
+    tried = runs[runs["schedule_label"].notna() & runs["status"].isin((*WORST, FINISHED))]
     if tried.empty:
         return pd.DataFrame()
-    values = tried[metric].where(tried["status"] == "finished", math.inf).astype(float)
+    values = tried[metric].where(tried["status"] == FINISHED, math.inf).astype(float)
     tried = tried.assign(value=values).dropna(subset=["value"])
     keys = ["estimator", "estimator_label", "schedule_label", "device", "axes"]
     by = tried.groupby(keys, sort=True)
     cells = by["value"].agg(median=lambda found: st.median(found.to_numpy()), n="size").reset_index()
-    for name in (LR, "schedule.tau"):
+    for name in (PARAM_LR, PARAM_TAU):
         if name in tried:
             cells[name] = by[name].first().to_numpy()
     cells = cells.sort_values(["median", "axes"], kind="stable").drop_duplicates(keys[:-1])
@@ -86,18 +87,18 @@ def _table(cells: pd.DataFrame, metric: Metric, span: float) -> Table:
 
 def _cell(row: pd.Series, best: float, span: float) -> Cell:
     value = float(row["median"])
-    text = f"{tables.number(value)} ({row['n']})" + (f" {row['axes']}" if row["axes"] else "")
+    text = f"{numbers.fixed(value)} ({row['n']})" + (f" {row['axes']}" if row["axes"] else "")
     if not math.isfinite(value):
-        return Cell(text, 1e300, tone="failed")
+        return Cell(text, 1e300, tone=FAILED)
     return Cell(text, value, shade=max(0.0, 1 - (value - best) / span))
 
 
 def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | None:
-    """Median against τ for constant schedules, a line per estimator with two temperatures or more."""
-    if "schedule.tau" not in cells:
+    """Plot the median against τ for constant schedules, a line per estimator with two temperatures or more."""
+    if PARAM_TAU not in cells:
         return None
-    constant = cells[cells["median"].map(math.isfinite)]  # no other schedule has a tau
-    constant = constant.assign(tau=pd.to_numeric(constant["schedule.tau"], errors="coerce")).dropna(subset=["tau"])
+    constant = cells[cells["median"].map(math.isfinite)]  # only constant schedules have a tau
+    constant = constant.assign(tau=pd.to_numeric(constant[PARAM_TAU], errors="coerce")).dropna(subset=["tau"])
     lines = {key: group for key, group in constant.groupby(["estimator_label", "device"]) if group["tau"].nunique() > 1}
     if not lines:
         return None
@@ -106,17 +107,17 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
         axes = figure.add_subplot()
         spoken = []
         for (label, _), group in lines.items():
-            how, line = context.look[label], group.sort_values("tau")
+            how, line = context.styles[str(label)], group.sort_values("tau")
             axes.plot(line["tau"], line["median"], marker=how.marker, color=how.hex, linewidth=1.8, markersize=6)
-            best = line.loc[line["median"].idxmin()]
+            best = line.iloc[int(line["median"].to_numpy().argmin())]
             spoken.append(f"{label} is best at τ = {best['tau']:g} with {best['median']:.1f}")
         axes.set_xscale("log")
         ticks = sorted(set(constant["tau"]))
-        figures.finish(axes, "Sensitivity to a constant temperature", "τ", metric.axis)
+        finish(axes, "Sensitivity to a constant temperature", "τ", metric.axis)
         axes.set_xticks(ticks, [f"{tau:g}" for tau in ticks])
         axes.minorticks_off()
         for (_, _), group in lines.items():
             if group["axes"].nunique() > 1:
                 for _, row in group.iterrows():
-                    figures.annotate(axes, figures.short(row["axes"], 20), row["tau"], row["median"])
+                    annotate(axes, short(row["axes"], 20), row["tau"], row["median"])
         return inline(figure, f"{metric.title} against a constant temperature. {'; '.join(spoken)}.", wide=True)

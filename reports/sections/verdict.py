@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports import comparison
 from reports.comparison import Metric
-from reports.page import figures, made_with
+from reports.page import forest, stored_provenance
 from reports.page.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
 from reports.page.context import Context
 from reports.sections import sentences
@@ -19,7 +19,7 @@ BY_DEFAULT = " (chosen by default: straight_through if there is one, else the fi
 
 
 def section(context: Context) -> Section:
-    """A sentence per metric, the counts, the warnings, and how to do it again."""
+    """Show a sentence per metric, the counts, the warnings, and how to do it again."""
     blocks: list[Block] = [*_findings(context)]
     power = next((sentences.power(each) for each in map(context.differences, context.metrics) if len(each)), "")
     blocks += [Words(power, "remark")] if power else []
@@ -56,11 +56,11 @@ def _needed(context: Context, metric: Metric) -> str:
 
 
 def _picture(context: Context) -> list[Block]:
-    """The one figure to look at: paired differences, or where nothing can be paired the levels."""
+    """Show the one figure to look at: paired differences, or the levels if nothing can be paired."""
     if context.primary is None:
         return []
-    panel = figures.difference_plot_of(context, context.primary) or figures.level_plot(
-        context.compared, context.levels(context.primary), context.primary, context.look
+    panel = forest.difference_plot_of(context, context.primary) or forest.level_plot(
+        context.compared, context.levels(context.primary), context.primary, context.styles
     )
     return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name))] if panel else []
 
@@ -68,11 +68,11 @@ def _picture(context: Context) -> list[Block]:
 def _facts(context: Context) -> Facts:
     runs = context.runs
     stored = runs.sweeps[-1].provenance if runs.sweeps else {}
-    facts = [("Code", made_with.code(stored)), ("Hardware", made_with.summary(stored))]
-    if packages := made_with.packages(stored):
+    facts = [("Code", stored_provenance.code(stored)), ("Hardware", stored_provenance.summary(stored))]
+    if packages := stored_provenance.packages(stored):
         facts.append(("Packages", packages))
-    facts.append(("Newest run", made_with.newest_end(context.frame)))
+    facts.append(("Newest run", stored_provenance.newest_end(context.frame)))
     stated = context.options.baseline is not None
     facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
     facts.append(("k of the bound", comparison.bound_samples(context.frame)))
-    return Facts(facts, command=made_with.command(runs))
+    return Facts(facts, command=stored_provenance.command(runs))

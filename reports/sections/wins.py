@@ -9,10 +9,10 @@ import pandas as pd
 
 from reports import comparison
 from reports import statistics as st
-from reports.page import tables
+from reports.page import numbers
 from reports.page.blocks import Block, How, Section, Tabular, Words
 from reports.page.context import Context, best_settings
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 
 MAX_SETTINGS = 16
 Keys = Sequence[tuple[str, str]]
@@ -24,7 +24,7 @@ HOW = (
 
 
 def section(context: Context) -> Section:
-    """The pairwise win matrix of the settings, or of the best of each estimator where there are many."""
+    """Show the pairwise win matrix of the settings, or of the best of each estimator if there are many."""
     metric = context.primary
     levels = context.levels(metric) if metric else pd.DataFrame()
     if metric is None or (levels["n"] > 0).sum() < 2:
@@ -64,10 +64,10 @@ def _cell(matrix: st.WinMatrix, i: int, j: int) -> Cell:
     low, high = float(matrix.low[i, j]), float(matrix.high[i, j])
     certain = " ●" if low > 0 or high < 0 else ""
     mean = float(matrix.mean[i, j])
-    difference = "" if math.isnan(mean) else f" ({tables.number(mean, 1, signed=True)}{certain})"
+    difference = "" if math.isnan(mean) else f" ({numbers.fixed(mean, 1, signed=True)}{certain})"
     p = float(matrix.p_holm[i, j])
     title = (
-        f"{n} pairs; Holm p {'–' if math.isnan(p) else tables.p_value(p)}; {tables.interval(low, high, signed=True)}"
+        f"{n} pairs; Holm p {'–' if math.isnan(p) else numbers.p_value(p)}; {numbers.interval(low, high, signed=True)}"
     )
     return Cell(f"{share:.2f}{difference}", share, title=title, shade=share)
 

@@ -40,17 +40,17 @@ UNKNOWN = Interval(math.nan, math.nan)
 
 
 def mean(values: Values) -> float:
-    """Arithmetic mean; NaN of nothing."""
+    """Return the arithmetic mean; NaN of nothing."""
     return float(np.mean(values)) if len(values) else math.nan
 
 
 def median(values: Values) -> float:
-    """Median; ``inf`` entries are worst, so it is ``inf`` once half of the runs or more have failed."""
+    """Return the median; ``inf`` entries are worst, so it is ``inf`` once half of the runs or more have failed."""
     return float(np.median(values)) if len(values) else math.nan
 
 
 def iqm(values: Values) -> float:
-    """Interquartile mean: the mean of the middle half, with fractional weights at its ends (4 need not divide n).
+    """Return the interquartile mean: the mean of the middle half, with fractional weights at its ends.
 
     Where 4 divides n it is the 25 % trimmed mean of Agarwal et al. (2021), arXiv:2108.13264, §4.3.
     """
@@ -58,17 +58,20 @@ def iqm(values: Values) -> float:
 
 
 def _iqm_along(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The IQM along an axis. A value of weight 0 is left out, so that an ``inf`` in the outer quarter does no harm."""
+    """Return the IQM along an axis.
+
+    A value of weight 0 is left out, so that an ``inf`` in the outer quarter does no harm.
+    """
     ordered = np.sort(np.moveaxis(values, axis, -1), axis=-1)
     n = ordered.shape[-1]
     edges = np.arange(n + 1) / n
     weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
     used = weights > 1e-12
-    return ordered[..., used] @ (weights[used] / weights[used].sum())
+    return np.asarray(ordered[..., used] @ (weights[used] / weights[used].sum()))
 
 
 def t_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the mean; of the mean difference, where ``values`` are paired differences.
+    """Return Student's t interval of the mean, or of the mean difference if ``values`` are paired differences.
 
     x̄ ± t(n−1) s/√n. It covers 95 % at every n for normal values. Source: Student (1908), Biometrika 6:1.
     """
@@ -90,7 +93,7 @@ def _t_quantile(p: float, freedom: int) -> float:
 
 
 def iqm_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the IQM, with the error of a trimmed mean: IQM ± t(n−2⌊n/4⌋−1) s_w / (½√n).
+    """Return Student's t interval of the IQM, with the error of a trimmed mean: IQM ± t(n−2⌊n/4⌋−1) s_w / (½√n).
 
     s_w is the standard deviation of the values clipped at their quartiles. At n = 3 to 20 it covers better than any
     bootstrap. Source: Tukey and McLaughlin (1963), Sankhyā A 25:331. Departure: quartiles by linear interpolation
@@ -106,7 +109,7 @@ def iqm_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
 
 
 def median_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of the median between two order statistics, from the sign test: x₍ₖ₎ to x₍ₙ₊₁₋ₖ₎.
+    """Return the interval of the median between two order statistics, from the sign test: x₍ₖ₎ to x₍ₙ₊₁₋ₖ₎.
 
     k is the largest with 2 P(Binomial(n, ½) < k) ≤ 1 − confidence. It covers at least the nominal rate for every
     distribution, failed runs (``inf``) included; below n = 6 no such k exists and the ends are infinite.
@@ -135,7 +138,7 @@ _BOOTSTRAPPED: dict[str, tuple[Statistic, str]] = {
 def bootstrap_interval(
     values: Values, confidence: float = CONFIDENCE, *, statistic: str = "mean", seed: int = BOOTSTRAP_SEED
 ) -> Interval:
-    """Bootstrap interval over seeds with its own generator; ``statistic`` is mean (BCa), median or iqm (percentile).
+    """Return the bootstrap interval over seeds; ``statistic`` is mean (BCa), median or iqm (percentile).
 
     Whole values are drawn: fed differences, it is a paired bootstrap. Below about 20 values it covers too little, and
     ``t_interval``, ``median_interval`` and ``iqm_interval`` cover better. Source: Efron and Tibshirani (1993), ch. 13
@@ -157,7 +160,7 @@ def bootstrap_ends(
     method: str | None = None,
     n_resamples: int = BOOTSTRAP_RESAMPLES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the bootstrap intervals of many samples at once, each along the last axis."""
+    """Return the ends of the bootstrap intervals of many samples at once, each along the last axis."""
     function, default = _BOOTSTRAPPED[statistic]
     equal = np.ptp(samples, axis=-1) == 0
     if np.all(equal):
@@ -176,7 +179,7 @@ def bootstrap_ends(
 
 
 def wilson(successes: Values, n: int, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's score interval of a share: its mean coverage is nominal, its coverage at single shares is not.
+    """Return Wilson's score interval of a share: its mean coverage is nominal, its coverage at single shares is not.
 
     Source: Wilson (1927), JASA 22:209; Brown, Cai and DasGupta (2001), Statistical Science 16:101, eq. (4).
     """
@@ -187,8 +190,8 @@ def wilson(successes: Values, n: int, confidence: float = CONFIDENCE) -> tuple[n
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
-def clopper_pearson(successes: Values, n: int, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
-    """The exact interval of a share, by quantiles of the beta distribution; it covers at least the nominal rate.
+def clopper_pearson(successes: Values | float, n: int, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+    """Return the exact interval of a share, by quantiles of the beta distribution; its coverage is at least nominal.
 
     ``successes`` may be half a number (ties). Source: Clopper and Pearson (1934), Biometrika 26:404.
     """

@@ -18,7 +18,7 @@ EXACT_PAIRS = 60  # up to here signed-rank distributions are enumerated, beyond 
 
 
 def paired_differences(method: Values, baseline: Values) -> np.ndarray:
-    """``method − baseline`` per pair. A failed run is ``inf``; two failed runs of one pair are equal: 0."""
+    """Return ``method − baseline`` per pair. A failed run is ``inf``; two failed runs of one pair are equal: 0."""
     method, baseline = np.asarray(method, dtype=float), np.asarray(baseline, dtype=float)
     both = np.isposinf(method) & np.isposinf(baseline)
     with np.errstate(invalid="ignore"):
@@ -26,16 +26,16 @@ def paired_differences(method: Values, baseline: Values) -> np.ndarray:
 
 
 def probability_of_improvement(differences: Values) -> float:
-    """Share of pairs in which the method is better, ties counted half: P(method < baseline) at the same seed."""
+    """Return the share of pairs in which the method is better, ties counted half."""
     signs = np.sign(np.asarray(differences, dtype=float))
     return float(np.mean(signs == -1) + 0.5 * np.mean(signs == 0)) if len(signs) else math.nan
 
 
 def improvement_interval(differences: Values, confidence: float = CONFIDENCE) -> Interval:
-    """Clopper-Pearson interval of the probability of improvement, a tie being half a success. NaN of nothing.
+    """Return the Clopper-Pearson interval of the probability of improvement, a tie being half a success.
 
-    The exact interval and not Wilson's: the latter leaves out ½ at four wins of four, where the sign test gives .125;
-    this one excludes ½ exactly where the two-sided sign test rejects it, from six pairs on. It covers 96 % or more.
+    It is exact, unlike Wilson's, which leaves out ½ at four wins of four, where the sign test gives .125. It excludes ½
+    exactly where the two-sided sign test rejects it, from six pairs on, and covers 96 % or more. NaN of nothing.
     """
     differences = np.asarray(differences, dtype=float)
     n = len(differences)
@@ -46,42 +46,46 @@ def improvement_interval(differences: Values, confidence: float = CONFIDENCE) ->
 
 
 def power_floor(n_pairs: int) -> float:
-    """The smallest two-sided p that Wilcoxon's signed-rank test can give at ``n_pairs``: 2 / 2ⁿ."""
+    """Return the smallest two-sided p that Wilcoxon's signed-rank test can give at ``n_pairs``: 2 / 2ⁿ."""
     return min(1.0, 2.0 ** (1 - n_pairs))
 
 
 def _rank_sums(doubled_ranks: np.ndarray) -> np.ndarray:
-    """P(W = w/2), w = 0, 1, …: the null distribution of the sum of the positive ranks, in half ranks, enumerated."""
+    """Return P(W = w/2), w = 0, 1, …: the enumerated null distribution of the sum of positive ranks, in half ranks."""
     counts = np.zeros(int(doubled_ranks.sum()) + 1)
     counts[0] = 1.0
     for rank in doubled_ranks:
         counts[rank:] += counts[: len(counts) - rank].copy()
-    return counts / counts.sum()
+    return np.asarray(counts / counts.sum())
 
 
 def wilcoxon(differences: Values) -> float:
-    """Exact two-sided p of Wilcoxon's signed-rank test; zeros are dropped, ties get mid-ranks, ``±inf`` ranks last.
+    """Return the exact two-sided p of Wilcoxon's signed-rank test.
 
-    The null distribution of the rank sum is enumerated (in half ranks, so that ties stay exact) up to 60 pairs; beyond,
-    scipy's normal approximation is used. Source: Wilcoxon (1945); Pratt and Gibbons (1981), ch. 3.
+    Zeros are dropped, ties get mid-ranks, ``±inf`` ranks last. The null distribution of the rank sum is enumerated (in
+    half ranks, so that ties stay exact) up to 60 pairs; beyond, scipy's normal approximation is used.
+    Source: Wilcoxon (1945); Pratt and Gibbons (1981), ch. 3.
     """
-    differences = np.asarray(differences, dtype=float)
-    differences = differences[differences != 0]
-    n = len(differences)
+    found = np.asarray(differences, dtype=float)
+    found = found[found != 0]
+    n = len(found)
     if n == 0:
         return 1.0
-    ranks = scipy.stats.rankdata(np.abs(differences))
+    ranks = scipy.stats.rankdata(np.abs(found))
     if n > EXACT_PAIRS:
-        return float(scipy.stats.wilcoxon(np.sign(differences) * ranks, method="approx").pvalue)
+        return float(scipy.stats.wilcoxon(np.sign(found) * ranks, method="approx").pvalue)
     doubled = np.rint(2 * ranks).astype(int)
     share = np.cumsum(_rank_sums(doubled))
-    positive = int(doubled[differences > 0].sum())
+    positive = int(doubled[found > 0].sum())
     smaller = min(positive, int(doubled.sum()) - positive)
     return min(1.0, 2 * float(share[smaller]))
 
 
 def holm(p_values: Values) -> np.ndarray:
-    """Holm's step-down adjusted p-values, in the given order; NaN stays NaN and is not counted. Source: Holm (1979)."""
+    """Return Holm's step-down adjusted p-values, in the given order. Source: Holm (1979).
+
+    NaN stays NaN and is not counted.
+    """
     p_values = np.asarray(p_values, dtype=float)
     adjusted = np.full(len(p_values), math.nan)
     known = np.flatnonzero(~np.isnan(p_values))
@@ -94,22 +98,22 @@ def holm(p_values: Values) -> np.ndarray:
 
 
 def _walsh_averages(differences: Values) -> np.ndarray:
-    """(dᵢ + dⱼ)/2 for i ≤ j, sorted."""
+    """Return (dᵢ + dⱼ)/2 for i ≤ j, sorted."""
     d = np.asarray(differences, dtype=float)
     i, j = np.triu_indices(len(d))
     return np.sort(_midpoint(d[i], d[j]))
 
 
 def _midpoint(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(a + b)/2; ``inf`` and ``−inf`` are equally far from 0, as they are in the ranks: their midpoint is 0."""
+    """Return (a + b)/2; ``inf`` and ``−inf`` are equally far from 0, as they are in the ranks: their midpoint is 0."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(a) & (a == -b), 0.0, 0.5 * a + 0.5 * b)
 
 
 def hodges_lehmann(differences: Values) -> float:
-    """Hodges-Lehmann estimate of the median difference: the median of the n(n+1)/2 Walsh averages (dᵢ + dⱼ)/2, i ≤ j.
+    """Return the Hodges-Lehmann estimate of the median difference: the median of the Walsh averages (dᵢ + dⱼ)/2, i ≤ j.
 
-    It estimates the pseudomedian, which is the median where differences are symmetric. NaN of nothing.
+    It estimates the pseudomedian, which is the median if differences are symmetric. NaN of nothing.
     Source: Hodges and Lehmann (1963), Annals of Mathematical Statistics 34:598.
     """
     averages = _walsh_averages(differences)
@@ -119,7 +123,7 @@ def hodges_lehmann(differences: Values) -> float:
 
 
 def signed_rank_interval(differences: Values, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of the (pseudo)median difference: the values that Wilcoxon's signed-rank test would not reject.
+    """Return the interval of the (pseudo)median difference: values that the signed-rank test does not reject.
 
     From the k-th smallest to the k-th largest Walsh average, k the largest with 2 P(W < k) ≤ 1 − confidence. Infinite
     ends where no k is: below six pairs at 95 %. Assumes symmetric differences; a skew costs coverage of the median, see
@@ -142,18 +146,18 @@ def _walsh_depth(n: int, confidence: float) -> int:
 
 
 def equivalence(differences: Values, band: float, confidence: float = CONFIDENCE, *, both_failed: int = 0) -> str:
-    """The verdict about a band of practical equivalence of ±``band`` nats, which is to be set before looking.
+    """Return the verdict about a band of practical equivalence of ±``band`` nats, which is to be set before looking.
 
     - "equivalent": two one-sided t tests at level 1 − confidence both reject, that is, the interval of the mean at
-      2·confidence − 1 (90 %) lies inside (−band, band). This comes first: a difference that is real but inside the band
-      is "equivalent", for the band is what matters.
+      2·confidence − 1 (90 %) lies inside (−band, band). This comes first: a real difference inside the band is
+      "equivalent", since the band is what matters.
     - "better", "worse": otherwise, the t interval of the mean at ``confidence`` lies below, above 0. It may reach into
       the band: it says that there is a difference, not that it exceeds the band.
     - "undecided": otherwise, and below two pairs.
 
-    With a failed run there is no mean: never "equivalent"; "better" or "worse" where Wilcoxon's signed-rank test, which
+    With a failed run there is no mean, so never "equivalent"; "better" or "worse" if Wilcoxon's signed-rank test, which
     ranks failures last, rejects at 1 − confidence. ``both_failed`` of the differences are ties of two failed runs.
-    Source: Schuirmann (1987), J. Pharmacokin. Biopharm. 15:657.
+    Raises ValueError for a negative band. Source: Schuirmann (1987), J. Pharmacokin. Biopharm. 15:657.
     """
     if not band >= 0:
         raise ValueError(
@@ -177,7 +181,7 @@ def _side(low: float, high: float) -> str:
 
 
 def sample_size(differences_sd: float, effect: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Pairs (seeds) that a two-sided paired t test at ``alpha`` needs to find a mean difference of ``effect`` nats.
+    """Return the pairs (seeds) that a two-sided paired t test needs to find a mean difference of ``effect`` nats.
 
     The smallest n ≥ 2 with P(|T| > t(n−1)) ≥ power, T noncentral t with n−1 degrees of freedom and noncentrality
     √n·effect/sd. A spread from few seeds is itself uncertain: from five, its 95 % interval is .6 to 2.9 times itself.
@@ -193,7 +197,7 @@ def sample_size(differences_sd: float, effect: float, power: float = 0.8, alpha:
     enough = 2
     while paired_t_power(enough, size, alpha) < power:
         enough *= 2
-    low, high = enough // 2, enough  # low is too few, or 1
+    low, high = enough // 2, enough  # low is too few pairs, or 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if paired_t_power(middle, size, alpha) >= power else (middle, high)
@@ -201,7 +205,10 @@ def sample_size(differences_sd: float, effect: float, power: float = 0.8, alpha:
 
 
 def paired_t_power(n: int, size: float, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test at n pairs, ``size`` the mean difference in standard deviations."""
+    """Return the power of the two-sided paired t test at n pairs.
+
+    ``size`` is the mean difference in standard deviations.
+    """
     limit = float(scipy.stats.t.ppf(1 - alpha / 2, n - 1))
     shift = math.sqrt(n) * size
     if shift > 30 + 30 * limit:

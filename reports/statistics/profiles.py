@@ -10,7 +10,7 @@ from reports.statistics.intervals import CONFIDENCE, Values, wilson
 
 
 def performance_profile(values: Values, thresholds: np.ndarray) -> np.ndarray:
-    """Share of runs with value ≤ threshold, for each threshold; ``inf`` never. NaN of no runs.
+    """Return the share of runs with value ≤ threshold, for each threshold; ``inf`` never. NaN of no runs.
 
     Source: Dolan and Moré (2002), arXiv:cs/0102001; Agarwal et al. (2021), arXiv:2108.13264, §4.2.
     """
@@ -25,7 +25,7 @@ def _reaching(values: Values, thresholds: np.ndarray) -> np.ndarray:
 def profile_band(
     values: Values, thresholds: np.ndarray, confidence: float = CONFIDENCE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise band of the performance profile: Wilson's score interval at each threshold. NaN of no runs.
+    """Return the pointwise band of the performance profile: Wilson's score interval at each threshold. NaN of no runs.
 
     Each point holds the truth with ``confidence`` on average over thresholds, the whole curve with
     less. A simultaneous band (Dvoretzky-Kiefer-Wolfowitz, ±√(ln 40 / 2n)) is ±.61 at five runs and says nothing there.
@@ -36,20 +36,21 @@ def profile_band(
 
 
 def time_to_target(x: Values, y: Values, target: float) -> float:
-    """The first x at which y ≤ target, ``inf`` if never; y is read where it was measured, nothing is interpolated."""
+    """Return the first x at which y ≤ target, ``inf`` if never. y is read where it was measured, never interpolated."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     there = x[y <= target]
     return float(there.min()) if len(there) else math.inf
 
 
 def reached_share(times: Values, censored_at: Values) -> tuple[np.ndarray, np.ndarray]:
-    """Share of runs that have reached the target by x, as a step curve (x, share): one minus Kaplan-Meier's estimate.
+    """Return the share of runs that have reached the target by x, as a step curve (x, share): one minus Kaplan-Meier's.
 
     1 − Π over times t ≤ x of (1 − reached at t / at risk at t). ``times`` is ``inf`` for a run that did not reach, and
     ``censored_at`` says until when it was watched (it is not read for the others): the last x for a run that was cut
     short or had a smaller budget; ``inf`` for a failed run, which stays at risk for ever. A run watched until t is at
     risk at t. The curve begins at (0, 0), has a point at each time of reaching, and ends where watching ended; each
     share holds until the next x. Without censoring it is the empirical distribution. No runs: two empty arrays.
+    Raises ValueError for lists of different lengths.
     Source: Kaplan and Meier (1958), JASA 53:457; failures at risk for ever: Fine and Gray (1999), JASA 94:496.
     """
     times, censored_at = np.asarray(times, dtype=float), np.asarray(censored_at, dtype=float)
@@ -68,14 +69,14 @@ def reached_share(times: Values, censored_at: Values) -> tuple[np.ndarray, np.nd
 
 
 def _one_minus_products(n_reached: np.ndarray, at_risk: np.ndarray) -> np.ndarray:
-    """1 − Π (1 − d/r), rounded to 12 digits: 1 − 2/3 · 3/4 is a half, and a median depends on it."""
+    """Return 1 − Π (1 − d/r), rounded to 12 digits: 1 − 2/3 · 3/4 is a half, and a median depends on it."""
     return np.round(1 - np.cumprod((at_risk - n_reached) / at_risk), 12)
 
 
 def median_time(times: Values, censored_at: Values) -> float:
-    """The first x at which half of the runs have reached the target, by ``reached_share``; ``inf`` if it never does.
+    """Return the first x at which half of the runs have reached the target, by ``reached_share``.
 
-    NaN of no runs.
+    It is ``inf`` if the share never does, NaN of no runs.
     """
     x, share = reached_share(times, censored_at)
     if len(x) == 0:

@@ -1,12 +1,12 @@
-"""The files of a stored run: where they are read from, and what makes one believed. SECURITY.md says why.
+"""The files of a stored run: where they are read from, and when one is trusted. SECURITY.md says why.
 
-A run says itself where its files lie, so a server that others write to could name any place. A path on this machine is
-believed only where the store is a file on this machine too; a server's files come from that server or from an object
-store. A file lies within its run's folder, is a regular file of at most MAX_BYTES, and has the checksum that the run's
-tag `harness.sha256` states, unless the run is older than that tag.
+A run itself says where its files lie, so a server that others write to could name any place. A path on this machine is
+read only if the store is a file on this machine too. A server's files come from that server or from an object store. A
+file must lie within its run's folder, be a regular file of at most MAX_BYTES, and have the checksum that the run's tag
+`harness.sha256` states, unless the run is older than that tag.
 
-A file that is refused counts as absent and is told in `notes`. A server that does not answer for one file is not asked
-for another: that is told once.
+A refused file counts as absent and is named in `notes`. A server that does not answer for one file is not asked for
+another; `notes` says so once.
 """
 
 from __future__ import annotations
@@ -20,33 +20,32 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from reports.contract.places import ARTIFACTS, local_path, present_place
+from reports.contract.places import ARTIFACTS_FOLDER, current_place, local_path
 from reports.contract.sqlite_uri import DATABASE
+from reports.contract.stored_run import CHARTS_FOLDER, PICTURES, PICTURES_FOLDER, TAG_CHECKSUMS
 from reports.contract.text import NAME, visible, visible_json, without_passwords
 
-CHECKSUMS = "harness.sha256"
-IMAGES = ("originals", "reconstructions", "prior_samples", "traversals")
-_FOLDERS = ("pictures", "images")
-"""Where a run has them; older runs in the second."""
+_FOLDERS = (PICTURES_FOLDER, CHARTS_FOLDER)
+"""The folders of a run's pictures; older runs have the second."""
 MAX_BYTES = 64_000_000
 MAX_NOTES = 20
 _SERVERS = ("http", "https")
-_OBJECT_STORES = ("s3", "gs", "wasbs", "abfss")  # they ask for the reader's own right to read
+_OBJECT_STORES = ("s3", "gs", "wasbs", "abfss")  # they check the reader's own credentials
 _NO_ANSWER = re.compile(r"too many (429|502|503|504) error|Caused by (?!ResponseError)|Connection broken|timed out")
-"""How MLflow's exceptions say so. A file that is absent is a 404, or a 500 of MLflow's own server."""
+"""What MLflow's exceptions say if a server does not answer. An absent file is a 404, or a 500 of MLflow's server."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class _RefusedError(Exception):
-    """Why a file that may be there is not used."""
+    """Why an existing file is not used."""
 
 
 class _SilentError(Exception):
-    """The server of a file does not answer, or the folder of its run is not there, and it was told."""
+    """The server of a file does not answer, or the folder of its run is missing, and a note says so."""
 
 
 class Artifacts:
-    """Reads the files of runs, each verified; `folder` takes what has to be downloaded.
+    """A reader of the files of runs, which verifies each; `folder` takes what has to be downloaded.
 
     `results` are folders in which the files of runs may lie now, wherever the store says they were.
     """
@@ -54,12 +53,12 @@ class Artifacts:
     def __init__(self, tracking_uri: str, folder: Path, results: Sequence[Path] = ()) -> None:
         self._uri, self._folder, self._results = tracking_uri, folder, tuple(results)
         self._refused: list[str] = []
-        self._absent: dict[str, str] = {}  # by run: the place of its files, which is not there
-        self._silent: dict[str, str] = {}  # by server: the note that it does not answer
+        self._absent: dict[str, str] = {}  # run id -> the missing folder of its files
+        self._silent: dict[str, str] = {}  # server -> the note that it does not answer
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A line for each server that is silent and each file that was refused; after MAX_NOTES, how many more."""
+        """Return a line for each silent server and each refused file; after MAX_NOTES, how many more there are."""
         more = len(self._refused) - MAX_NOTES
         last = (f"{more} more stored files are not used for reasons like these.",) if more > 0 else ()
         return (*self._silent.values(), *self._absent_note(), *self._refused[:MAX_NOTES], *last)
@@ -71,11 +70,11 @@ class Artifacts:
         return (
             f"The files of {n} stored {'run' if n == 1 else 'runs'} are not there: expected for example the folder "
             f"{place}. Curves, pictures and plans are missing. If the results folder was moved or copied, the folder "
-            f"{ARTIFACTS} belongs beside its {DATABASE}.",
+            f"{ARTIFACTS_FOLDER} belongs beside its {DATABASE}.",
         )
 
     def content(self, run: Any, name: str) -> bytes:
-        """The file's bytes; none where it is absent or refused."""
+        """Return the file's bytes; empty if it is absent or refused."""
         try:
             content = self._read(run, name)
             _verify(name, content, run.data.tags)
@@ -88,20 +87,21 @@ class Artifacts:
         return content or b""
 
     def text(self, run: Any, name: str) -> str:
+        """Return the file as text."""
         return self.content(run, name).decode("utf-8", errors="replace")
 
     def json(self, run: Any, name: str, kind: type) -> Any:
-        """The parsed file, or an empty ``kind`` where it is absent, damaged or something else."""
+        """Return the parsed file, or an empty ``kind`` if it is absent, damaged or something else."""
         try:
             value = visible_json(json.loads(self.content(run, name)))
-        except (ValueError, RecursionError):  # one that is not JSON, or nested too deeply to be ours
+        except (ValueError, RecursionError):  # not JSON, or nested too deeply
             return kind()
         if kind is list and isinstance(value, list):
             return [entry for entry in value if isinstance(entry, dict)]
         return value if isinstance(value, kind) else kind()
 
     def records(self, run: Any, name: str) -> list[dict[str, Any]]:
-        """The objects of a JSON list as they are: for numbers, whose names the reader makes visible."""
+        """Return the objects of a JSON list as they are, for numbers, whose names the caller makes visible."""
         try:
             value = json.loads(self.content(run, name))
         except (ValueError, RecursionError):
@@ -109,14 +109,15 @@ class Artifacts:
         return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
     def images(self, run: Any) -> dict[str, bytes]:
-        found = {kind: self._image(run, kind) for kind in IMAGES}
+        """Return the final pictures of a run by their names."""
+        found = {kind: self._image(run, kind) for kind in PICTURES}
         return {kind: png for kind, png in found.items() if png.startswith(_PNG)}
 
     def _image(self, run: Any, kind: str) -> bytes:
         return next(filter(None, (self.content(run, f"{folder}/{kind}.png") for folder in _FOLDERS)), b"")
 
     def _read(self, run: Any, name: str) -> bytes | None:
-        """The bytes of a file, None where there is none."""
+        """Return the bytes of a file, or None if there is none."""
         root = run.info.artifact_uri
         try:
             parts = urlsplit(root)
@@ -132,14 +133,14 @@ class Artifacts:
             )
         stored = local_path(root)
         assert stored is not None  # noqa: S101 other places were downloaded above
-        path = present_place(stored, self._results)
-        if not path.is_dir() and CHECKSUMS in run.data.tags:
+        path = current_place(stored, self._results)
+        if not path.is_dir() and TAG_CHECKSUMS in run.data.tags:
             self._absent[run.info.run_id] = str(path)
             raise _SilentError
         return _within(path, path / name)
 
     def _downloaded(self, root: str, scheme: str, host: str, name: str) -> tuple[Path, Path]:
-        """Where the file was put, and its path, which leads to nothing where there is none."""
+        """Download a file. Return its folder and its path, at which nothing lies if there is no such file."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
         from requests.exceptions import RequestException
@@ -158,7 +159,7 @@ class Artifacts:
             if _NO_ANSWER.search(str(error)):
                 raise self._silenced(server, name, error) from error
             return target, target / "absent"
-        except Exception as error:  # boto3, google-cloud and azure have their own, for all but an absent file
+        except Exception as error:  # boto3, google-cloud and azure have their own exceptions
             raise self._silenced(server, name, error) from error
         return target, Path(got)
 
@@ -173,7 +174,7 @@ class Artifacts:
 
 
 def _within(root: Path, path: Path) -> bytes | None:
-    """The bytes of a regular file below `root`; None where there is no such file."""
+    """Return the bytes of a regular file below `root`, or None if there is no such file."""
     try:
         found = path.resolve()
         if not found.is_file():
@@ -182,7 +183,7 @@ def _within(root: Path, path: Path) -> bytes | None:
             raise _RefusedError("a link leads out of the run's folder")
         with found.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError, RuntimeError):  # a path that no file can have; links in a circle
+    except (OSError, ValueError, RuntimeError):  # an impossible path, or a loop of links
         return None
     if len(content) > MAX_BYTES:
         raise _RefusedError(f"it has more than {MAX_BYTES:,} bytes")
@@ -191,14 +192,14 @@ def _within(root: Path, path: Path) -> bytes | None:
 
 def _verify(name: str, content: bytes | None, tags: Mapping[str, str]) -> None:
     """Raise _RefusedError unless the file has the checksum that its run states; older runs state none."""
-    if CHECKSUMS not in tags:
+    if TAG_CHECKSUMS not in tags:
         return
     try:
-        stated = json.loads(tags[CHECKSUMS])
+        stated = json.loads(tags[TAG_CHECKSUMS])
     except (ValueError, RecursionError):
         stated = None
     if not isinstance(stated, dict):
-        raise _RefusedError(f"the tag {CHECKSUMS} of its run cannot be read")
+        raise _RefusedError(f"the tag {TAG_CHECKSUMS} of its run cannot be read")
     if content is None and name in stated:
         raise _RefusedError("it is missing, although its checksum is there")
     if content is not None and name not in stated:

@@ -19,7 +19,7 @@ status              finished, failed, diverged, skipped, interrupted, running, w
 error               first line of the error, empty where there is none
 sweep               run id of the parent run
 experiment          name of its experiment; experiment_id is MLflow's number of it
-former              True where the newest plan of the sweep has this run no more: grid or plugin was edited since
+former              True if the run is no longer in the grid: grid or plugin was edited since
 start, end          UTC; NaT where unknown
 shared_machine      True where other runs used the machine at the same time, so that timings are contended
 <dotted name>       a parameter of the resolved configuration, typed: ``training.lr``, ``model.n_latents``
@@ -46,18 +46,31 @@ import pandas as pd
 
 from reports.contract.files import write_bytes_atomically
 from reports.contract.settings import from_stored
+from reports.contract.stored_run import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PARAM_BASKET,
+    PARAM_SOURCE,
+    RUNNING,
+    SKIPPED,
+    TEST_GAP,
+    TEST_NEG_ELBO,
+    TEST_RELAXED_LOSS,
+)
 from reports.store.naming import is_absent, name_settings
 
-STATUSES = ("finished", "failed", "diverged", "interrupted", "running", "waiting", "skipped", "missing")
-ABSENT = ("missing", "waiting")  # they left no trace: nothing but their plan is known of them
-WORST = ("failed", "diverged")  # these rank last; the others have not been tried to the end
+STATUSES = (FINISHED, FAILED, DIVERGED, INTERRUPTED, RUNNING, "waiting", SKIPPED, "missing")
+ABSENT = ("missing", "waiting")  # only their plan is known
+WORST = (FAILED, DIVERGED)  # these rank last; the others have not been tried to the end
 IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
 CORE = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
     *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
     *("start", "end", "shared_machine"),
 )
-UNTYPED = ("diagnostics.basket", "estimator.source")  # labels and a hash are texts, whatever they look like
+UNTYPED = (PARAM_BASKET, PARAM_SOURCE)  # labels and a hash are texts, whatever they look like
 _LAST_SEED = 2**32 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
 _TEXTS = (
@@ -81,7 +94,7 @@ class Sweep:
     is_running: bool = False  # as far as the store knows
 
     def __repr__(self) -> str:
-        state = "running" if self.is_running else "over"
+        state = RUNNING if self.is_running else "over"
         return f"Sweep({self.run_id[:32]!r}: {len(self.plan)} planned runs, {state}, began {self.start})"
 
 
@@ -105,17 +118,17 @@ class Runs:
         return f"Runs({self.experiment[:64]!r}: {what} in .runs,\n     {more})"
 
     def parquet_files(self) -> dict[str, bytes]:
-        """runs.parquet and history.parquet: name -> content."""
+        """Return the content of runs.parquet and history.parquet by name."""
         return {"runs.parquet": parquet(self.runs), "history.parquet": parquet(self.history)}
 
     def to_parquet(self, folder: Path) -> None:
-        """Write them into ``folder``, each whole or not at all."""
+        """Write both files into ``folder``, each atomically."""
         for name, content in self.parquet_files().items():
             write_bytes_atomically(folder / name, content)
 
 
 def typed(text: Any) -> Any:
-    """Give a parameter, which MLflow keeps as text, its type: ``"3"`` -> 3, ``"True"`` -> True, ``"None"`` -> None."""
+    """Return a parameter, which MLflow keeps as text, with its type: ``"3"`` -> 3, ``"True"`` -> True."""
     if not isinstance(text, str):
         return text
     plain = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
@@ -132,7 +145,7 @@ def typed(text: Any) -> Any:
 
 
 def newest(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record per run key: the newest finished attempt, else the newest attempt."""
+    """Return one record per run key: the newest finished attempt, else the newest attempt."""
     best: dict[str, dict[str, Any]] = {}
     for record in records:
         key = str(record["run_key"])
@@ -142,7 +155,7 @@ def newest(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[bool, float, str]:
-    return record["status"] == "finished", _started(record), str(record["run_id"])
+    return record["status"] == FINISHED, _started(record), str(record["run_id"])
 
 
 def _started(record: Mapping[str, Any]) -> float:
@@ -150,11 +163,11 @@ def _started(record: Mapping[str, Any]) -> float:
     return start.timestamp() if start is not None and not pd.isna(start) else 0.0
 
 
-def mark_former(records: Sequence[dict[str, Any]], sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """The records with ``former``: whether no plan has the run any more. Where plans have no run at all, none is.
+def mark_outdated(records: Sequence[dict[str, Any]], sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """Return the records with ``former``: whether the run is in no plan, so no longer in the grid.
 
-    Runs of an estimator whose file was edited since get the ``version`` that they are of, so that they are settings of
-    their own: all but those of the version that was planned and started last.
+    If the plans have none of the runs, none is marked. Runs of an estimator whose file was edited since get its
+    ``version``, so that they are settings of their own: all but those of the version that was planned and started last.
     """
     planned = {str(entry.get("run_key", "")) for sweep in sweeps for entry in sweep.plan}
     known = all(sweep.plan for sweep in sweeps) and any(str(record["run_key"]) in planned for record in records)
@@ -172,7 +185,7 @@ def mark_former(records: Sequence[dict[str, Any]], sweeps: Sequence[Sweep]) -> l
 def planned_but_missing(
     plan: Iterable[Mapping[str, Any]], known: set[str], status: str = "missing"
 ) -> list[dict[str, Any]]:
-    """Records of planned runs that left no trace in the store: ``missing``, or ``waiting`` while their sweep runs."""
+    """Return records of planned runs that are not in the store, as ``missing``, or ``waiting`` while they may come."""
     missing: dict[str, dict[str, Any]] = {}
     for entry in plan:
         key = str(entry.get("run_key", ""))
@@ -185,7 +198,7 @@ def planned_but_missing(
 
 
 def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per record, core columns first, sorted by setting, device, seed and key.
+    """Return one row per record, core columns first, sorted by setting, device, seed and key.
 
     A record may have ``parts``, its setting, and ``version``, that of its estimator; without parts its label is read.
     """
@@ -202,8 +215,8 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame["end"] = pd.to_datetime(frame["end"], utc=True)
     for name in ("shared_machine", "former"):
         frame[name] = frame[name].eq(True)
-    if {"test/neg_elbo", "test/relaxed_loss"} <= set(frame.columns):
-        frame["test/soft_hard_gap"] = frame["test/neg_elbo"] - frame["test/relaxed_loss"]
+    if {TEST_NEG_ELBO, TEST_RELAXED_LOSS} <= set(frame.columns):
+        frame[TEST_GAP] = frame[TEST_NEG_ELBO] - frame[TEST_RELAXED_LOSS]
     parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
     frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
     parts, versions = ([record.get(name) for record in records] for name in own)
@@ -214,7 +227,7 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
-    """One row per run and epoch; ``histories`` maps a run key to the list stored as ``history.json``."""
+    """Return one row per run and epoch; ``histories`` maps a run key to the list stored as ``history.json``."""
     epochs = [list(histories.get(key, ())) for key in runs["run_key"]]
     numbers = pd.DataFrame.from_records([dict(epoch) for run in epochs for epoch in run])
     identity = runs[list(IDENTITY)].loc[runs.index.repeat([len(run) for run in epochs])].reset_index(drop=True)
@@ -223,16 +236,16 @@ def history_frame(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[s
         if name not in frame:
             frame[name] = pd.Series(dtype="float64" if name in ("epoch", "step", "elapsed_s") else "object")
     first = [*IDENTITY, "epoch", "step", "elapsed_s"]
-    numbers = [name for name in frame.columns if name not in IDENTITY]
-    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+    columns = [name for name in frame.columns if name not in IDENTITY]
+    frame[columns] = frame[columns].apply(pd.to_numeric, errors="coerce")
     return frame[[*first, *sorted(name for name in frame.columns if name not in first)]].copy()
 
 
 def parquet(frame: pd.DataFrame) -> bytes:
-    """The frame as Parquet; a column of mixed types as text. The same frame gives the same bytes."""
+    """Return the frame as Parquet; a column of mixed types as text. The same frame gives the same bytes."""
     mixed = [name for name in frame if frame[name].dtype == object and not frame[name].map(_is_text).all()]
     content = io.BytesIO()
-    frame.assign(**{name: frame[name].map(_as_text) for name in mixed}).to_parquet(content, index=False)
+    frame.assign(**{str(name): frame[name].map(_as_text) for name in mixed}).to_parquet(content, index=False)
     return content.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""What settings are called in a report: texts for readers, made so that what differs has different ones."""
+"""Names of settings in a report: texts for readers, made so that different settings have different ones."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reports.contract.settings import Setting, axes_text, distinct, former, in_quotes, joined, quote
+from reports.contract.settings import Setting, axes_text, distinct, in_quotes, joined, quote, setting_from_label
+from reports.contract.stored_run import PARAM_SOURCE
 from reports.contract.text import NAME, visible
 
-SOURCE = "estimator.source"
-"""The hash of a plugin's file: a version of an estimator, and nothing that a grid sweeps."""
 SHOWN = 24
-"""Characters of a parameter that the label does not name."""
+"""Characters of a parameter that are shown if the label does not name it."""
 Axes = tuple[tuple[str, str | None], ...]
 
 
 class _Estimator(NamedTuple):
-    """What a colour and a row of a table stand for. Two estimators may have one label, in two grids."""
+    """What a colour and a row of a table stand for. Two estimators of two grids may have the same label."""
 
     name: str
     label: str
-    version: str | None  # of a plugin that was edited since; empty where it is not known
+    version: str | None  # of a plugin that was edited since; empty if unknown
 
 
 class _Fields(NamedTuple):
@@ -39,16 +38,16 @@ def name_settings(
     parameters: pd.DataFrame,
     is_known: pd.Series,
 ) -> pd.DataFrame:
-    """Add estimator_label, schedule_label, axes and setting; where ``parts`` has none, the stored label is read.
+    """Add estimator_label, schedule_label, axes and setting. Where ``parts`` has none, the stored label is read.
 
-    ``parameters`` are the runs' own; ``is_known`` is False for a run of which there is only the plan.
+    ``parameters`` are the runs' own; ``is_known`` is False for a run of which only the plan is known.
     """
     stored = frame[["label", "estimator", "schedule", "estimator_label"]].itertuples(index=False, name=None)
-    known = [part or former(*texts) for part, texts in zip(parts, stored, strict=True)]
+    known = [part or setting_from_label(*texts) for part, texts in zip(parts, stored, strict=True)]
     names = zip(frame["estimator"], known, versions, strict=True)
     estimators = [_Estimator(str(name), part.estimator, version) for name, part, version in names]
     groups = list(zip(estimators, known, frame["device"], strict=True))
-    unnamed = _unnamed(parameters.drop(columns=SOURCE, errors="ignore"), is_known, groups)
+    unnamed = _unnamed(parameters.drop(columns=PARAM_SOURCE, errors="ignore"), is_known, groups)
     fields = [_Fields(part.axes, pairs) for part, pairs in zip(known, unnamed, strict=True)]
     estimator = distinct(estimators, _plain, _with_name, _in_quotes)
     schedule = distinct((part.schedule for part in known if part.schedule is not None), _visible, quote)
@@ -68,12 +67,12 @@ def name_settings(
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a value of a frame is missing."""
+    """Return whether a value of a frame is missing."""
     return value is None or value is pd.NA or (isinstance(value, float) and value != value)
 
 
 def _unnamed(parameters: pd.DataFrame, known: pd.Series, groups: Sequence[Any]) -> list[tuple[tuple[str, str], ...]]:
-    """The parameters of each run that differ between runs of one setting and device, and are not named by its label."""
+    """Return the parameters of each run that differ within its setting and device and that its label does not name."""
     text = parameters.astype(object).map(lambda value: None if is_absent(value) else str(value))
     number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     of_run = pd.Series([number[group] for group in groups], index=parameters.index)

@@ -1,4 +1,4 @@
-"""The names of settings where several sweeps are shown together."""
+"""Names of settings in a report of several sweeps."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +11,7 @@ from reports.store.frame import Runs
 
 
 def named_together(*every: Runs) -> list[Runs]:
-    """The runs of several sweeps, with one text for a setting that they share and different ones for all others."""
+    """Return the runs of several sweeps with one text for each setting, shared where the setting is shared."""
     columns = ["setting", "estimator_label", "schedule_label", "axes"]
     parts = [dict(_setting_of(row) for row in runs.runs[columns].itertuples(index=False, name=None)) for runs in every]
     keys = [key for found in parts for key in found.values()]

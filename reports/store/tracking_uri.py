@@ -1,4 +1,4 @@
-"""Tracking URIs, looked at before MLflow opens them: it would retry for minutes, or make a new store."""
+"""Tracking URIs, checked before MLflow opens them: MLflow would retry for minutes, or make a new store."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from urllib.parse import urlsplit
 
 from reports.contract.errors import ReportError
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri, unambiguous
-from reports.contract.text import visible, without_passwords
-from reports.contract.web_server import WEB, ask_server
+from reports.contract.text import first_line, without_passwords
+from reports.contract.web_server import WEB_SCHEMES, ask_server
+
+LONGEST_REASON = 200
+"""How many characters of a store's message an error repeats."""
 
 
 def checked_uri(tracking_uri: str) -> str:
-    """Return the URI of a store that is there, in the form to open it by. Raises ReportError, within seconds."""
+    """Return the URI of an existing store, in the form to open it by. Raises ReportError, within seconds."""
     shown = without_passwords(tracking_uri)
     try:
         parts = urlsplit(tracking_uri)
-        if parts.scheme in WEB:
+        if parts.scheme in WEB_SCHEMES:
             parts.port  # noqa: B018 it raises ValueError
-    except ValueError:  # whose text may have a part of the password
+    except ValueError:  # its text may contain a part of the password
         raise ReportError(
             f"tracking URI: expected scheme://host:port, with a port up to 65535, got '{shown}'. "
             "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
         ) from None
-    if parts.scheme in WEB:
+    if parts.scheme in WEB_SCHEMES:
         try:
             ask_server(tracking_uri)
         except OSError as error:
             raise ReportError(
-                f"tracking URI: expected a tracking server that answers, got '{shown}' ({reason(error)}). "
-                "Start it, or give --tracking-uri."
+                f"tracking URI: expected a tracking server that answers, got '{shown}' "
+                f"({first_line(error, LONGEST_REASON)}). Start it, or give --tracking-uri."
             ) from error
     elif not parts.scheme and (path := _database_at(Path(tracking_uri))) is not None:
         return checked_uri(sqlite_uri(path))
@@ -40,13 +43,8 @@ def checked_uri(tracking_uri: str) -> str:
     return unambiguous(tracking_uri)
 
 
-def reason(error: Exception) -> str:
-    """Return what the store or its library says, in a line: MLflow repeats the whole address."""
-    return visible(without_passwords((str(error).strip().splitlines() or [type(error).__name__])[0]), 200)
-
-
 def _database_at(path: Path) -> Path | None:
-    """Return the database that a path means: the file, or that of a results folder. None for MLflow's store of files.
+    """Return the database that a path means: the file, or that of a results folder. None for MLflow's file store.
 
     Raises ReportError for another folder.
     """

@@ -15,7 +15,7 @@ from harness.cli import cli, main
 from harness.commands import report as report_command
 from reports import load
 from reports.contract.errors import ReportError
-from reports.store.frame import mark_former, tidy
+from reports.store.frame import mark_outdated, tidy
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def uri(folder: Path) -> str:
 
 def test_runs_that_the_grid_has_no_more_are_left_out_and_told(folder, tmp_path):
     page = page_of(report("--experiment", "edited", "--from", folder, "--out", tmp_path))
-    assert "1 stored run is left out: the grid has them no more" in page.text
+    assert "1 stored run is left out: no longer in the grid" in page.text
     assert "reinforce" not in page.text
     assert "6 planned" in page.text
     page = page_of(report("--experiment", "edited", "--from", folder, "--out", tmp_path, "--all"))
@@ -83,7 +83,7 @@ class Plan:
 
 def test_an_edited_plugin_is_no_axis_and_its_former_version_a_setting_of_its_own():
     records = [record("new", "b" * 64), record("old", "a" * 64), record("st", "", estimator="straight_through")]
-    found = tidy(mark_former(records, [Plan("new", "st")])).set_index("run_key")
+    found = tidy(mark_outdated(records, [Plan("new", "st")])).set_index("run_key")
     assert list(found["former"]) == [key == "old" for key in found.index]
     assert set(found["axes"]) == {""}
     assert found.loc["new", "setting"] == "mine · constant(1)"
@@ -91,9 +91,9 @@ def test_an_edited_plugin_is_no_axis_and_its_former_version_a_setting_of_its_own
     assert found.loc["old", "estimator"] == "mine"  # the same colour
 
 
-def test_without_a_plan_that_knows_any_run_nothing_is_former():
+def test_without_a_plan_that_knows_any_run_nothing_is_outdated():
     for plans in ([], [Plan()], [Plan("other")], [Plan("new"), Plan()]):
-        assert not any(each["former"] for each in mark_former([record("new", ""), record("old", "")], plans))
+        assert not any(each["former"] for each in mark_outdated([record("new", ""), record("old", "")], plans))
 
 
 def test_without_an_address_the_store_is_that_of_results_here(folder, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from harness.plugins.registry import PluginError, load_registry, source_of
 from harness.schedules import NoSchedule
 from harness.storage import last_command
 from harness.train import train
-from reports.page.made_with import facts
+from reports.page.stored_provenance import facts
 
 WRONG, RIGHT = load_registry([SUPPORT / "wrong_plugins.py"]), load_registry([SUPPORT / "right_plugins.py"])
 Make = Callable[..., RunConfig]

@@ -12,7 +12,7 @@ PACKAGES = ("estimators", "harness", "reports")
 
 BOTTOM = "atomic_file config devices environment errors events names options process_state provenance schedules"
 BOTTOM += " terminal units"
-REPORTS = "reports reports.compare reports.report reports.page reports.store reports.ambient reports.contract"
+REPORTS = "reports reports.compare reports.report reports.page reports.store reports.process_settings reports.contract"
 MAY_IMPORT = {
     "cli": f"commands {BOTTOM} reports.contract",
     "commands": f"sweep tracking status storage execution gradients grid plugins datasets {BOTTOM} {REPORTS}",
@@ -34,13 +34,13 @@ MAY_IMPORT = {
     "process_state": "devices",
     "units": "options",
     "reports": "reports.page reports.store",
-    "reports.compare": "reports.report reports.sections reports.page reports.comparison reports.statistics"
-    " reports.store reports.ambient reports.contract",
-    "reports.report": "reports.sections reports.page reports.store reports.ambient reports.contract",
+    "reports.compare": "reports.report reports.sections reports.page reports.comparison"
+    " reports.store reports.process_settings reports.contract",
+    "reports.report": "reports.sections reports.page reports.store reports.process_settings reports.contract",
     "reports.sections": "reports.page reports.comparison reports.statistics reports.store reports.contract",
-    "reports.page": "reports.comparison reports.store reports.ambient reports.contract",
+    "reports.page": "reports.comparison reports.store reports.process_settings reports.contract",
     "reports.comparison": "reports.statistics reports.store reports.contract",
-    "reports.store": "reports.ambient reports.contract",
+    "reports.store": "reports.process_settings reports.contract",
 }
 """Folder, or file of the top level -> what it may import of this project, in the order of the data flow: each imports
 only what stands further down. What is not here imports none of it. Names without a package are of `harness`."""

@@ -24,7 +24,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:4]
-from reports.ambient import import_matplotlib
+from reports.process_settings import import_matplotlib
 import_matplotlib()
 from reports_store import Planned, in_memory
 from reports.report import build_report

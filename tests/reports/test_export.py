@@ -6,7 +6,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from reports.page import export, latex
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 
 
 def test_a_csv_opens_in_a_spreadsheet_and_hides_no_formula():

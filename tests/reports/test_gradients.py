@@ -13,7 +13,7 @@ from harness.cli import cli
 from reports.page import gradients
 from reports.page.gradients import Section
 from reports.page.palette import styles
-from reports.page.tables import Column
+from reports.page.table import Column
 from reports.report import build_report
 from reports.sections import gradient_history
 

@@ -29,7 +29,7 @@ from reports.contract import mlflow_environment
 from reports.contract.text import visible, visible_json, visible_lines
 from reports.page import export
 from reports.page.latex import latex
-from reports.page.tables import Cell, Column, Table
+from reports.page.table import Cell, Column, Table
 from reports.report import build_report
 from reports.store import artifacts
 from reports.store.artifacts import Artifacts
@@ -436,7 +436,7 @@ def test_a_server_without_an_answer_is_asked_for_one_file(tmp_path, monkeypatch,
     monkeypatch.setattr(Unwell, "asked", [], raising=False)
     with served(Unwell) as uri:
         read = Artifacts(uri, tmp_path)
-        run = stored("mlflow-artifacts:/1/r/artifacts", **{artifacts.CHECKSUMS: '{"a": "0", "b": "0"}'})
+        run = stored("mlflow-artifacts:/1/r/artifacts", **{artifacts.TAG_CHECKSUMS: '{"a": "0", "b": "0"}'})
         begun = time.monotonic()
         assert [read.content(run, name) for name in "ab"] == [b"", b""]
         assert time.monotonic() - begun < 10
@@ -538,7 +538,7 @@ def test_an_address_that_is_none_is_one_line(tmp_path, uri):
 
 
 def test_a_slash_in_the_password_of_a_database_is_taken():
-    assert errors.address("postgresql+psycopg2://me:pa/ss@h:1/d") == "postgresql"
+    assert errors.scheme_of("postgresql+psycopg2://me:pa/ss@h:1/d") == "postgresql"
 
 
 def test_what_a_server_says_of_an_outage_does_not_move_the_cursor():

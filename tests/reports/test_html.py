@@ -12,7 +12,7 @@ from reports_store import PROVENANCE, Planned, in_memory, main_grid, neg_elbo, p
 
 from reports import comparison
 from reports.contract.errors import ReportError
-from reports.page import figures, tables
+from reports.page import curves, figures, numbers, tables
 from reports.page.context import Options
 from reports.page.palette import styles
 from reports.report import build_report
@@ -264,7 +264,7 @@ def test_colours_belong_to_estimators_whatever_the_order():
     ("value", "text"), [(-0.001, "0.00"), (-1.5, "−1.50"), (math.inf, "∞"), (-math.inf, "−∞"), (math.nan, "–")]
 )
 def test_numbers_are_written_for_readers(value, text):
-    assert tables.number(value) == text
+    assert numbers.fixed(value) == text
 
 
 def test_many_runs_become_panels_with_bands(tmp_path, monkeypatch):
@@ -272,7 +272,7 @@ def test_many_runs_become_panels_with_bands(tmp_path, monkeypatch):
     runs = in_memory([Planned(f"estimator_{i}", "constant", seed) for i in range(7) for seed in range(4)])
     look = styles(zip(runs.runs["estimator"], runs.runs["estimator_label"], strict=True))
     lines = figures.curves(runs.history, "val/loss", "step", look)
-    monkeypatch.setattr(figures, "MAX_THIN_LINES", 3)
+    monkeypatch.setattr(curves, "MAX_THIN_LINES", 3)
     bands = figures.curves(runs.history, "val/loss", "step", look)
     assert len(lines) == len(bands) == 7
     assert all(

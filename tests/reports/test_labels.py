@@ -218,8 +218,11 @@ def test_an_older_store_has_the_same_settings_where_labels_are_ordinary(tmp_path
         f"schedules: [{{kind: constant, tau: [0.5, 1]}}, {{kind: linear, final: 0.1, label: slow}}]\nseeds: [0]\n{more}"
     )
     for run in load_grid(path, REGISTRY).runs:
-        assert settings.former(run.label, run.estimator.name, run.schedule.label, run.estimator.label) == run.setting
-        assert settings.former(run.label, run.estimator.name, run.schedule.label, "") == run.setting
+        assert (
+            settings.setting_from_label(run.label, run.estimator.name, run.schedule.label, run.estimator.label)
+            == run.setting
+        )
+        assert settings.setting_from_label(run.label, run.estimator.name, run.schedule.label, "") == run.setting
 
 
 def test_texts_are_distinct() -> None:

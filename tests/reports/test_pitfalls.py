@@ -16,7 +16,8 @@ from reports import compare, comparison
 from reports import report as html
 from reports import statistics as st
 from reports.comparison import grouping
-from reports.page import export, figures, tables
+from reports.comparison.changes import changes, shared_runs
+from reports.page import curves, export, numbers, tables
 from reports.page.blocks import Tabular, Words
 from reports.page.context import Context, Options
 from reports.sections import SECTIONS, budgets, published, sentences, targets
@@ -62,7 +63,7 @@ def test_the_second_best_is_judged_by_the_pairs_that_both_finished():
     runs = in_memory(with_status(planned("straight_through", "rloo", seeds=range(4)), "diverged", 3)).runs
     pairs = [neg_elbo(Planned("rloo", "none", s)) - neg_elbo(Planned("straight_through", "constant", s))
              for s in range(3)]  # fmt: skip
-    assert f"is at {tables.number(float(np.mean(pairs)), signed=True)} nats" in sentence(runs)
+    assert f"is at {numbers.fixed(float(np.mean(pairs)), signed=True)} nats" in sentence(runs)
 
 
 def test_a_lower_mean_behind_a_failure_is_named():
@@ -204,6 +205,11 @@ def sides(one, other):
     return compare.Sides(("one", "other"), (Context(one), Context(other)))
 
 
+def changed(first, second):
+    both = sides(first, second)
+    return changes([each.frame for each in both.contexts], compare.shared_metric(both), 0.5)
+
+
 def test_a_comparison_sees_that_settings_were_exchanged_and_other_metrics_changed():
     first = in_memory(lr_grid())
     exchanged = first.runs.assign(**{"training.grad_clip": np.where(first.runs["estimator"] == "gumbel_softmax", 1, 2)})
@@ -211,13 +217,13 @@ def test_a_comparison_sees_that_settings_were_exchanged_and_other_metrics_change
     both = sides(dataclasses.replace(first, runs=exchanged), dataclasses.replace(first, runs=other))
     assert ("training.grad_clip", "1 → 2, 2 → 1 (in 8 of 8 runs)") in compare._differing(both)
     moved = first.runs.assign(**{"test/neg_bound": first.runs["test/neg_bound"] + 1})
-    assert compare.changes(sides(first, first), 0.5)["same"].all()
-    assert not compare.changes(sides(first, dataclasses.replace(first, runs=moved)), 0.5)["same"].any()
+    assert changed(first, first)["same"].all()
+    assert not changed(first, dataclasses.replace(first, runs=moved))["same"].any()
 
 
 def test_a_comparison_of_settings_that_failed_in_both_is_no_equality():
     runs = in_memory(with_status(two(3), "diverged", 0, 1, 2, estimator="gumbel_softmax"))
-    found = compare.changes(sides(runs, runs), 0.5).set_index("estimator")
+    found = changed(runs, runs).set_index("estimator")
     assert bool(found.loc["straight_through", "same"])
     assert not bool(found.loc["gumbel_softmax", "same"])
     assert found.loc["gumbel_softmax", "equivalence"] == "undecided"
@@ -226,7 +232,7 @@ def test_a_comparison_of_settings_that_failed_in_both_is_no_equality():
 def test_runs_without_a_seed_are_not_paired_with_each_other():
     runs = in_memory(planned("rloo", seeds=(0, 1, 2)))
     without = runs.runs.assign(seed=pd.array([pd.NA] * 3, dtype="Int64"))
-    assert compare._shared((without, without)).empty
+    assert shared_runs((without, without)).empty
 
 
 def test_different_data_and_budgets_are_said():
@@ -263,13 +269,13 @@ def test_an_address_that_is_none_tells_no_password_and_makes_no_link(uri):
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_history_that_does_not_say_when_is_not_drawn(value):
-    from reports.store.load import _history, _sane
+    from reports.store.records import _sane, history_of
 
     class Read:
         def records(self, run, name):
             return [{"epoch": 1, "step": 3, "elapsed_s": value, "val/loss": 1.0}]
 
-    assert _history(None, Read()) == []
+    assert history_of(None, Read()) == []
     assert math.isnan(_sane(1.8e308))
     assert _sane(-3.5) == -3.5
 
@@ -278,7 +284,7 @@ def test_many_axes_become_one_panel():
     history = in_memory(main_grid(2)).history
     copies = [history.assign(axes=f"lr={i}", run_key=history["run_key"] + str(i)) for i in range(25)]
     runs = dataclasses.replace(in_memory(main_grid(2)), history=pd.concat(copies, ignore_index=True))
-    assert figures.n_panels(runs.history, "val/loss") == 50
+    assert curves.n_panels(runs.history, "val/loss") == 50
     (section,) = [make(Context(runs)) for make in SECTIONS if make.__module__.endswith("learning")]
     assert [len(block.panels) for block in section.blocks if hasattr(block, "panels")][:2] == [1, 1]
     assert not any(isinstance(block, Words) for block in section.blocks)

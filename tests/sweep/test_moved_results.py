@@ -23,7 +23,7 @@ from harness.storage.lease import Lease
 from harness.storage.sweep_state import read_sweep
 from harness.tracking import Tracker, TrackingError, attach, default_uri, follow_moved_files
 from reports import load
-from reports.contract.places import present_place
+from reports.contract.places import current_place
 
 N_RUNS = 4
 
@@ -188,10 +188,10 @@ def test_a_plan_that_cannot_be_read_is_told_first(one: Path) -> None:
 def test_a_stored_place_of_another_shape_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "artifacts" / "x" / "1" / "artifacts").mkdir(parents=True)
     for path in (Path("/mlruns/1/2/artifacts"), Path("/a/artifacts/../x/1/artifacts"), Path("/"), Path("artifacts")):
-        assert present_place(path, [tmp_path]) == path
+        assert current_place(path, [tmp_path]) == path
     there = Path("/gone/artifacts/x/1/artifacts")
-    assert present_place(there, [tmp_path]) == tmp_path / "artifacts/x/1/artifacts"
-    assert present_place(there, []) == there
+    assert current_place(there, [tmp_path]) == tmp_path / "artifacts/x/1/artifacts"
+    assert current_place(there, []) == there
 
 
 def test_the_next_commands_name_the_new_place(
@@ -237,7 +237,7 @@ def test_a_sweep_that_is_driven_keeps_its_places(one: Path, monkeypatch: pytest.
     known = places(there)
     with Lease(there / "away"):
         assert follow_moved_files(default_uri(there), there) == 0
-        with pytest.raises(TrackingError, match=r"got no such folder\. If the sweep runs, and sees"):
+        with pytest.raises(TrackingError, match=r"got no such folder\. If the sweep is running and sees"):
             attach(default_uri(there), "away", page_in(there))
         monkeypatch.setattr("os.execv", lambda *_: None)
         assert main_code("ui", "--out", there, "--port", 5997) == 0

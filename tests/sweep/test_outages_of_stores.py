@@ -227,10 +227,10 @@ def test_postgres_that_is_silent_is_an_outage_after_seconds(out: Path, monkeypat
 
 def test_connections_to_a_database_server_have_a_limit() -> None:
     limited = "postgresql+psycopg2://u:p%2Fa@h/d?connect_timeout=10"
-    assert databases.with_limit("postgresql+psycopg2://u:p/a@h/d") == limited
-    assert databases.with_limit("postgresql://h/d?connect_timeout=3") == "postgresql://h/d?connect_timeout=3"
-    assert databases.with_limit("postgresql+pg8000://h/d") == "postgresql+pg8000://h/d"  # it takes no such setting
-    assert databases.with_limit("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert databases.with_timeout("postgresql+psycopg2://u:p/a@h/d") == limited
+    assert databases.with_timeout("postgresql://h/d?connect_timeout=3") == "postgresql://h/d?connect_timeout=3"
+    assert databases.with_timeout("postgresql+pg8000://h/d") == "postgresql+pg8000://h/d"  # it takes no such setting
+    assert databases.with_timeout("sqlite:////a/b.db") == "sqlite:////a/b.db"
 
 
 @pytest.mark.parametrize("code", [302, 401, 403, 404, 503])

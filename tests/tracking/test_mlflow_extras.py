@@ -21,9 +21,10 @@ from harness.datasets.catalogue import DATASETS
 from harness.status.store_summary import StoreSummary
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best import tag_best
-from harness.tracking.identity import parts
-from harness.tracking.notes import NOTE, REPORT, note_tags, report_tags
-from harness.tracking.system import SHARE, SystemMetrics
+from harness.tracking.inputs import dataset_parts
+from harness.tracking.notes import note_tags, report_tags
+from harness.tracking.system_metrics import SHARE, SystemMetrics
+from reports.contract.stored_run import TAG_NOTE, TAG_REPORT
 
 
 def as_tags(tags: list[RunTag]) -> dict[str, str]:
@@ -36,20 +37,20 @@ def as_tags(tags: list[RunTag]) -> dict[str, str]:
 def test_a_note_is_replaced_unless_somebody_edited_it() -> None:
     first = as_tags(note_tags({}, "one"))
     second = as_tags(note_tags(first, "two"))
-    assert (first[NOTE], second[NOTE]) == ("one", "two")
-    assert note_tags({**second, NOTE: "mine"}, "three") == []
-    assert note_tags({NOTE: "mine, without a checksum"}, "three") == []
+    assert (first[TAG_NOTE], second[TAG_NOTE]) == ("one", "two")
+    assert note_tags({**second, TAG_NOTE: "mine"}, "three") == []
+    assert note_tags({TAG_NOTE: "mine, without a checksum"}, "three") == []
 
 
 def test_a_note_says_once_that_a_report_is_attached() -> None:
     tags = as_tags(note_tags({}, "one"))
     for when in ("2030-01-01 10:00 UTC", "2031-01-01 10:00 UTC"):
         tags |= as_tags(report_tags(tags, when))
-        assert tags[NOTE].startswith(f"one\n\nThe report of {when} is the artifact `report/report.html`")
-        assert tags[NOTE].count("report/report.html") == 1
-    assert as_tags(note_tags(tags, "two"))[NOTE].count("report/report.html") == 1
-    edited = {**tags, NOTE: "mine"}
-    assert as_tags(report_tags(edited, "now")) == {REPORT: "now"}
+        assert tags[TAG_NOTE].startswith(f"one\n\nThe report of {when} is the artifact `report/report.html`")
+        assert tags[TAG_NOTE].count("report/report.html") == 1
+    assert as_tags(note_tags(tags, "two"))[TAG_NOTE].count("report/report.html") == 1
+    edited = {**tags, TAG_NOTE: "mine"}
+    assert as_tags(report_tags(edited, "now")) == {TAG_REPORT: "now"}
 
 
 def parent(tracker: Tracker):
@@ -58,9 +59,9 @@ def parent(tracker: Tracker):
 
 def test_a_sweep_has_its_note_when_it_opens_and_closes(tracker, grid) -> None:
     tracker.open_sweep(name=grid.name, sweep_id="s1", runs=grid.runs, tags={}, files={}, note="under way")
-    assert parent(tracker).data.tags[NOTE] == "under way"
+    assert parent(tracker).data.tags[TAG_NOTE] == "under way"
     tracker.close_sweep("FINISHED", {}, {}, StoreSummary("done"))
-    assert parent(tracker).data.tags[NOTE] == "done"
+    assert parent(tracker).data.tags[TAG_NOTE] == "done"
 
 
 # --- the attached report --------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def test_a_report_is_attached_with_its_checksum_and_replaced(out: Path) -> None:
             *("grid.yaml", "plan.json", "provenance.json"),
             *("report/report.html", "report/tables/quality.csv"),
         }
-        assert "report/report.html" in run.data.tags[NOTE]
+        assert "report/report.html" in run.data.tags[TAG_NOTE]
 
 
 def test_a_report_without_a_sweep_is_one_line(out: Path) -> None:
@@ -101,8 +102,8 @@ def test_a_server_cannot_choose_where_on_this_machine_a_report_goes(out: Path, m
     uri, there = uri_of(out), out / "artifacts"
     before = sorted(there.rglob("*"))
     client = MlflowClient(tracking_uri=uri)
-    monkeypatch.setattr("harness.tracking.report.check_server", lambda uri: None)
-    monkeypatch.setattr("harness.tracking.report.MlflowClient", lambda tracking_uri: client)
+    monkeypatch.setattr("harness.tracking.attached_report.check_server", lambda uri: None)
+    monkeypatch.setattr("harness.tracking.attached_report.MlflowClient", lambda tracking_uri: client)
     with pytest.raises(TrackingError, match=r"^tracking: expected a server that keeps files itself, got [^\n]*$"):
         tracking.attach("http://127.0.0.1:1", "away", written_report(out / "page"))
     assert sorted(there.rglob("*")) == before
@@ -159,7 +160,7 @@ def test_a_run_names_its_data_with_digest_context_and_source(tracker, grid) -> N
     given = {entry.tags[0].value: entry.dataset for entry in child.inputs.dataset_inputs}
     assert set(given) == {"training", "test"}
     assert len(child.inputs.dataset_inputs) == 2
-    for part in parts(grid.runs[0].data):
+    for part in dataset_parts(grid.runs[0].data):
         dataset = given[part.context]
         assert (dataset.name, dataset.digest) == ("mnist-mini", part.digest[:8])
         assert json.loads(dataset.source)["tags"]["harness.digest"] == part.digest
@@ -171,7 +172,7 @@ def test_a_run_names_its_data_with_digest_context_and_source(tracker, grid) -> N
 @pytest.mark.parametrize("name", DATASETS)
 def test_digests_differ_where_the_images_do(name: str) -> None:
     def digests(**settings: object) -> list[str]:
-        return [part.digest for part in parts(DataConfig.model_validate({"name": name, **settings}))]
+        return [part.digest for part in dataset_parts(DataConfig.model_validate({"name": name, **settings}))]
 
     train, test = digests()
     assert train != test
@@ -236,8 +237,8 @@ def test_the_machine_is_not_written_before_the_sweep_is_open(monkeypatch: pytest
     assert machine.asked == 0
 
 
-def test_the_parent_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.tracking.system.WRITE_EVERY_S", 0.0)
+def test_the_parent_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr("harness.tracking.system_metrics.WRITE_EVERY_S", 0.0)
     tracker.write_system()
     assert parent(tracker).data.metrics["system/system_memory_usage_percentage"] > 0
 

@@ -25,8 +25,8 @@ from harness.grid.load import GridError, load_grid
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import read_sweep
 from harness.tracking import Tracker, default_uri, hint
-from harness.tracking.records import fitting
-from harness.tracking.refusals import NAMED, Refusals, is_for_good
+from harness.tracking.records import truncated
+from harness.tracking.refusals import MAX_NAMED, Refusals, is_permanent
 
 INVALID = "INVALID_PARAMETER_VALUE"
 
@@ -60,7 +60,7 @@ def rest(code: str, message: str) -> RestException:
     ],
 )
 def test_a_refusal_for_good(error: Exception) -> None:
-    assert is_for_good(error)
+    assert is_permanent(error)
     assert hint(error).startswith("Trying again does not help")
 
 
@@ -82,8 +82,8 @@ def test_a_refusal_for_good(error: Exception) -> None:
     ],
 )
 def test_an_outage(error: Exception) -> None:
-    assert not is_for_good(error)
-    assert hint(error) == "The same command goes on."
+    assert not is_permanent(error)
+    assert hint(error) == "The same command continues."
 
 
 def test_a_call_is_halved_until_what_is_refused_stands_alone() -> None:
@@ -117,10 +117,10 @@ def test_an_outage_within_a_call_is_raised() -> None:
 def test_only_the_first_refusals_are_named() -> None:
     refusals = Refusals()
     for i in range(50):
-        with refusals.costing(f"metric {i}\x1b[2J"):
+        with refusals.tolerated(f"metric {i}\x1b[2J"):
             raise rest(INVALID, "no")
     lines = refusals.new_lines()
-    assert len(lines) == NAMED + 1
+    assert len(lines) == MAX_NAMED + 1
     assert "\x1b" not in "".join(lines)
     assert refusals.count == 50
 
@@ -196,7 +196,7 @@ def test_long_texts_are_cut_in_plain_sight(out: Path, monkeypatch: pytest.Monkey
     assert len(parent.data.tags["harness.question"]) == 8000
     assert parent.data.tags["harness.question"].endswith("q… (9000 characters)")
     assert tracker.refusals.count == 0
-    assert fitting("a\0b\ud800", 100) == "a\\x00b\\ud800"
+    assert truncated("a\0b\ud800", 100) == "a\\x00b\\ud800"
 
 
 # --- names that a store takes ---------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_postgresql_takes_long_names_and_refuses_single_values(tmp_path: Path, m
         assert replay(grid, tmp_path / "moved", uri) == 0
         check(grid, tmp_path / "moved", uri)
         monkeypatch.setattr("harness.names.MAX_RUN_NAME", 10_000)
-        monkeypatch.setattr("harness.tracking.children.fitting", lambda text, limit: text)
+        monkeypatch.setattr("harness.tracking.children.truncated", lambda text, limit: text)
         again = play(grid, tmp_path / "again", lambda: Tracker(uri, out=tmp_path / "again"))
         assert again.outages() == 0, again.lines
         assert any("refused the run" in line and "too long" in line for line in again.lines)

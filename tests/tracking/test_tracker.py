@@ -171,7 +171,7 @@ def test_an_address_without_its_scheme_is_one_line(out: Path, uri: str) -> None:
 
 def test_a_database_without_its_driver_is_one_line(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
-    monkeypatch.setattr("harness.tracking.tracker.check_server", lambda uri: None)
+    monkeypatch.setattr("harness.tracking.connection.check_server", lambda uri: None)
     with pytest.raises(TrackingError, match=r"^tracking: expected the driver of .*a:\*+@h.*psycopg2[^\n]*$"):
         Tracker("postgresql+psycopg2://a:secret@h/d", out=out)
 
@@ -363,7 +363,7 @@ def test_a_database_is_not_put_over_another(tmp_path: Path, monkeypatch: pytest.
         for content in (b"first", b"second"):
             if refuses:
                 monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError))
-            databases._put(content, path)
+            databases._move_into_place(content, path)
         assert path.read_bytes() == b"first"
     assert not list(tmp_path.glob(".*"))
 
@@ -373,5 +373,5 @@ def test_a_database_that_is_half_made_is_no_outage(out: Path, tmp_path: Path) ->
     shutil.copy(out / "mlflow.db", path)
     with closing(sqlite3.connect(path)) as database:
         database.executescript("DROP TABLE metrics; UPDATE alembic_version SET version_num = '451aebb31d03'")
-    with pytest.raises(TrackingError, match=r"half made: move its file away and let `harness sync` fill[^\n]*$"):
+    with pytest.raises(TrackingError, match=r"incomplete: move its file away and let `harness sync` fill[^\n]*$"):
         Tracker(f"sqlite:///{path}", out=out)

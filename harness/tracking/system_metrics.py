@@ -1,7 +1,7 @@
-"""What the driver's machine does meanwhile, under the names that MLflow's tab "System metrics" looks for.
+"""Metrics of the driver's machine, under the names that MLflow's tab "System metrics" expects.
 
-MLflow's own monitors are asked, so names and units are its own; GPUs are among them where `nvidia-ml-py` is installed.
-They are read often, and their means are written less and less often: a week takes 3,000 points, not 60,000.
+MLflow's own monitors are used, so names and units are its own; GPUs are among them if `nvidia-ml-py` is installed. They
+are read often, and their means are written less and less often: a week takes 3,000 points, not 60,000.
 """
 
 import logging
@@ -12,30 +12,32 @@ from typing import Any, final
 
 from mlflow.entities import Metric
 
+from reports.contract.stored_run import SYSTEM_PREFIX
+
 READ_EVERY_S = 5.0
 WRITE_EVERY_S = 10.0
 SHARE = 1 / 500
-"""At most so much of the time that has passed lies between two points: 1,150 more of them for ten times the time."""
+"""The longest gap between two points, as a share of the elapsed time: ten times the time takes 1,150 more points."""
 
-logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)  # a GPU that says nothing is no news
+logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)  # it warns of every GPU that does not answer
 
 
 @final
 class SystemMetrics:
-    """Means of what the machine did since the last point. Not in the journal: a replay has none."""
+    """Means over the time since the last point. They are not in the journal, so a replay has none."""
 
     def __init__(self, begun_ms: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`begun_ms` is when the parent run began: the step of a point is its time since then, in seconds."""
+        """`begun_ms` is when the parent run began. The step of a point is the time since then, in seconds."""
         self._begun_ms, self._clock = begun_ms, clock
         self._started = self._written = clock()
         self._read = -READ_EVERY_S
         self._monitors = monitors()
-        for monitor in self._monitors:  # what comes first tells of the time before
+        for monitor in self._monitors:  # the first reading covers the time before
             monitor.collect_metrics()
             monitor.clear_metrics()
 
     def due(self) -> list[Metric]:
-        """Return the next point of each curve if it is time for it; else nothing."""
+        """Return the next point of each curve if it is due, else nothing."""
         now = self._clock()
         if now - self._read < READ_EVERY_S:
             return []
@@ -51,7 +53,7 @@ class SystemMetrics:
             monitor.clear_metrics()
         time_ms = time.time_ns() // 1_000_000
         step = max(0, time_ms - self._begun_ms) // 1000
-        return [Metric(f"system/{name}", float(value), time_ms, step) for name, value in values.items()]
+        return [Metric(f"{SYSTEM_PREFIX}{name}", float(value), time_ms, step) for name, value in values.items()]
 
 
 def monitors() -> list[Any]:
@@ -61,7 +63,7 @@ def monitors() -> list[Any]:
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]  # they have no types
+    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]  # untyped
     found = [kind() for kind in kinds]
     gpu: Any = GPUMonitor
     with suppress(ImportError, RuntimeError):  # no nvidia-ml-py, or no GPU

@@ -1,4 +1,4 @@
-"""What a process has set and a report must not depend on: it is put aside while a report is made, and back afterwards.
+"""Settings of the process that a report must not depend on: put aside while it is made, and restored afterwards.
 
 matplotlib's settings are in ``reports.page.svg``: every figure is drawn from its defaults and ours.
 """
@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,9 +36,9 @@ _PANDAS = {
 
 
 @contextmanager
-def put_aside() -> Iterator[None]:
-    """The caller's settings of warnings, numpy and pandas are the usual ones within; also a decorator."""
-    options = [part for pair in _PANDAS.items() for part in pair]
+def default_settings() -> Iterator[None]:
+    """Use the default settings of warnings, numpy and pandas within this context, which is also a decorator."""
+    options: list[Any] = [part for pair in _PANDAS.items() for part in pair]
     with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"), pd.option_context(*options):
         if any(each[0] == "error" for each in warnings.filters):
             warnings.simplefilter("default")  # a warning of a library does not end a report
@@ -45,9 +46,9 @@ def put_aside() -> Iterator[None]:
 
 
 def import_matplotlib() -> None:
-    """Import matplotlib as if nobody had configured it; only a command does that, whose process is its own.
+    """Import matplotlib without the user's configuration. Only for commands, which own their process.
 
-    It would stop at a backend or at settings that it does not know, and tell of a folder that it cannot write to.
+    Otherwise it stops at an unknown backend or setting, and prints a message about a folder that it cannot write to.
     """
     if "matplotlib" in sys.modules:
         return
@@ -58,7 +59,7 @@ def import_matplotlib() -> None:
     log.setLevel(logging.ERROR)
     try:
         with _away_from("matplotlibrc"):
-            importlib.import_module("matplotlib.font_manager")  # which asks for a folder to write to
+            importlib.import_module("matplotlib.font_manager")  # it looks for a folder to write to
     finally:
         log.setLevel(level)
         del os.environ["MATPLOTLIBRC"]
@@ -67,7 +68,7 @@ def import_matplotlib() -> None:
 
 @contextmanager
 def _away_from(name: str) -> Iterator[None]:
-    """Be in an empty folder where the current one has such a file: matplotlib looks there first."""
+    """Change to an empty folder if the current one has such a file: matplotlib looks there first."""
     if not Path(name).exists():
         yield
         return

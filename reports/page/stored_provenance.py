@@ -1,4 +1,4 @@
-"""Where the numbers come from, as label and text pairs. Reads the stored provenance; knows nothing of this machine."""
+"""Where the numbers come from, as label and text pairs, read from the stored provenance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ELSEWHERE = ("git_commit", "git_dirty", "packages")
 
 
 def newest_end(runs: pd.DataFrame) -> str:
-    """When the last run ended; the report's date, so that the same runs always give the same report."""
+    """Return when the last run ended: the report's date, so that the same runs always give the same report."""
     ends = runs["end"].dropna()
     starts = runs["start"].dropna()
     when = ends.max() if len(ends) else starts.max() if len(starts) else None
@@ -35,13 +35,13 @@ def newest_end(runs: pd.DataFrame) -> str:
 
 
 def command(runs: Runs) -> str:
-    """The command of the newest sweep that kept one."""
+    """Return the command of the newest sweep that has one stored."""
     commands = [sweep.command for sweep in runs.sweeps if sweep.command]
     return commands[-1] if commands else f"harness run --grid {shlex.quote(runs.experiment + '.yaml')}"
 
 
 def code(provenance: Mapping[str, Any]) -> str:
-    """``0123456789 with uncommitted changes``."""
+    """Return the commit and the state of the files: ``0123456789ab (uncommitted changes)``."""
     commit = provenance.get("git_commit")
     if not commit:
         return "not from a git checkout"
@@ -51,6 +51,7 @@ def code(provenance: Mapping[str, Any]) -> str:
 
 
 def packages(provenance: Mapping[str, Any]) -> str:
+    """Return the names and versions of the packages."""
     found = provenance.get("packages")
     if not isinstance(found, Mapping):
         return ""
@@ -58,7 +59,7 @@ def packages(provenance: Mapping[str, Any]) -> str:
 
 
 def facts(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every stored fact, the known ones first and by their names, nested ones with dots."""
+    """Yield every stored fact, the known ones first and by their names, nested ones with dots."""
     yield "Code", code(provenance)
     if packages(provenance):
         yield "Packages", packages(provenance)
@@ -78,7 +79,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def summary(provenance: Mapping[str, Any]) -> str:
-    """Hardware and threads in a line."""
+    """Return hardware and threads in a line."""
     parts = [str(provenance[name]) for name in ("cpu", "gpu") if provenance.get(name)]
     threads = provenance.get("threads")
     if threads:
@@ -90,7 +91,7 @@ def summary(provenance: Mapping[str, Any]) -> str:
 
 
 def settings(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """Parameters of the runs: the common value, or all values of a swept one."""
+    """Return the parameters of the runs: the common value, or all values of a swept one."""
     names = [name for name in frame.columns if "." in name and "/" not in name]
     rows = []
     for name in sorted(names):

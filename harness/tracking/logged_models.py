@@ -1,6 +1,6 @@
-"""A run's trained model as MLflow's "logged model": found among the experiment's models, with settings and results.
+"""The trained model of a run as MLflow's "logged model", with settings and results.
 
-The weights themselves are an artifact of the run; the model says which.
+The weights are an artifact of the run; the model says which.
 """
 
 import json
@@ -18,22 +18,22 @@ from mlflow.tracking import MlflowClient
 from harness.config import RunConfig
 from harness.events import Finished, Weights
 from harness.storage.attempt import Attempt
-from harness.tracking.files import any_failure_is_an_outage
-from harness.tracking.records import WEIGHTS
+from harness.tracking.files import failures_as_outages
+from reports.contract.stored_run import CONFIG_FILE, TAG_LABEL, TAG_RUN_KEY, WEIGHTS_FILE
 
-_LONGEST = 500  # a parameter of a model; longer ones are refused
+_LONGEST_PARAM = 500  # MLflow refuses longer params of a model
 _ABSENT = re.compile(r"failed with error code (404|501) |ENDPOINT_NOT_FOUND")
 
 
 def log_model(client: MlflowClient, run_id: str, run: RunConfig, attempt: Attempt) -> None:
-    """Make the model of a finished run, or whatever was left to do of that. A server that knows no models has none."""
+    """Create the model of a finished run, or complete it. A server that knows no models gets none."""
     weights = next((r.event for r in attempt.records if isinstance(r.event, Weights)), None)
     end = attempt.records[-1]
     if weights is None or not isinstance(end.event, Finished):
         return
-    with _unless_unknown():
+    with _models_may_be_unknown():
         stored = client.get_run(run_id)
-        model_id = _found_or_made(client, stored, run)
+        model_id = _find_or_create(client, stored, run)
         metrics = [Metric(name, value, end.time_ms, 0, model_id=model_id) for name, value in end.event.metrics.items()]
         client.log_batch(run_id, metrics=metrics, synchronous=True)
         _describe(client, model_id, run_id, weights)
@@ -43,20 +43,23 @@ def log_model(client: MlflowClient, run_id: str, run: RunConfig, attempt: Attemp
 
 
 def delete_models(client: MlflowClient, run_id: str) -> None:
-    """Delete the models of a run that is going to be deleted."""
+    """Delete the models of a run that will be deleted."""
     for model_id in models_of(client.get_run(run_id)):
-        with _unless_unknown():
+        with _models_may_be_unknown():
             client.delete_logged_model(model_id)
 
 
 def models_of(run: Any) -> list[str]:
-    """Return the ids of the models that a run made."""
+    """Return the ids of a run's models."""
     outputs = getattr(run, "outputs", None)
     return [model.model_id for model in outputs.model_outputs] if outputs is not None else []
 
 
-def _found_or_made(client: MlflowClient, stored: Any, run: RunConfig) -> str:
-    """Return the id of the run's model. Where the answers to creations were lost, there are more: they are deleted."""
+def _find_or_create(client: MlflowClient, stored: Any, run: RunConfig) -> str:
+    """Return the id of the run's model.
+
+    If answers to creations were lost there are more: they are deleted.
+    """
     experiment_id = stored.info.experiment_id
     found = client.search_logged_models([experiment_id], f"source_run_id = '{stored.info.run_id}'")
     first, *others = [model.model_id for model in found] or [""]
@@ -68,8 +71,8 @@ def _found_or_made(client: MlflowClient, stored: Any, run: RunConfig) -> str:
         experiment_id,
         name=re.sub(r"[/:%\"']", "-", run.name.replace(".", ","))[:200],
         source_run_id=stored.info.run_id,
-        tags={"run_key": run.key, "harness.label": run.label[:_LONGEST]},
-        params={name: str(value)[:_LONGEST] for name, value in run.flat().items()},
+        tags={TAG_RUN_KEY: run.key, TAG_LABEL: run.label[:_LONGEST_PARAM]},
+        params={name: str(value)[:_LONGEST_PARAM] for name, value in run.flat().items()},
         model_type="CategoricalVAE",
     )
     return str(model.model_id)
@@ -77,20 +80,20 @@ def _found_or_made(client: MlflowClient, stored: Any, run: RunConfig) -> str:
 
 def _describe(client: MlflowClient, model_id: str, run_id: str, weights: Weights) -> None:
     facts = {
-        "weights": f"runs:/{run_id}/{WEIGHTS}",
+        "weights": f"runs:/{run_id}/{WEIGHTS_FILE}",
         "sha256": weights.sha256,
-        "config": f"runs:/{run_id}/config.json",
+        "config": f"runs:/{run_id}/{CONFIG_FILE}",
         "load": "harness.models.load_model(path of the weights, RunConfig.from_json(text of the config))",
     }
     with TemporaryDirectory(prefix="harness-") as folder:
         Path(folder, "model.json").write_text(json.dumps(facts, indent=1))
-        with any_failure_is_an_outage():
+        with failures_as_outages():
             client.log_model_artifacts(model_id, folder)
 
 
 @contextmanager
-def _unless_unknown() -> Iterator[None]:
-    """Let pass that a server older than MLflow 3 knows no models, or that one is gone already."""
+def _models_may_be_unknown() -> Iterator[None]:
+    """Ignore that a server older than MLflow 3 knows no models, or that one is already gone."""
     try:
         yield
     except MlflowException as error:

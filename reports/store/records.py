@@ -1,0 +1,136 @@
+"""A stored child run as a flat record, and its files as numbers. Every text is made visible here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+
+from reports.contract.settings import from_json
+from reports.contract.stored_run import (
+    ELAPSED_S,
+    EPOCH,
+    FAILED,
+    FINISHED,
+    HISTORY_FILE,
+    INTERRUPTED,
+    LATENTS_FILE,
+    PARAM_SOURCE,
+    RUNNING,
+    SHARED_MACHINE,
+    STEP,
+    TAG_CHECKSUMS,
+    TAG_DEVICE,
+    TAG_ERROR,
+    TAG_ESTIMATOR,
+    TAG_ESTIMATOR_LABEL,
+    TAG_LABEL,
+    TAG_PARENT,
+    TAG_RUN_KEY,
+    TAG_SCHEDULE,
+    TAG_SEED,
+    TAG_SETTING,
+    TAG_STATUS,
+    TAG_SWEEP,
+)
+from reports.contract.text import NAME, visible
+from reports.store.artifacts import Artifacts
+from reports.store.frame import CORE, IDENTITY, UNTYPED, typed
+
+_FROM_MLFLOW = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED}
+_HUGE = 1e100
+_WHEN = (EPOCH, STEP, ELAPSED_S)
+
+
+def run_id_of(run: Any) -> str:
+    """Return the id of a stored run, made visible."""
+    return visible(run.info.run_id, NAME)
+
+
+def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, str]) -> dict[str, Any]:
+    """Return one flat record of a child run: tags, typed params, last metrics.
+
+    `contended` says by the id of a sweep whether its runs shared a machine; `experiments` has names by id.
+    """
+    tags = {name: visible(value) for name, value in run.data.tags.items()}
+    params = {visible(name, NAME): visible(value) for name, value in run.data.params.items()}
+    metrics = {visible(name, NAME): _sane(float(value)) for name, value in run.data.metrics.items()}
+    named = (TAG_RUN_KEY, TAG_ESTIMATOR, TAG_SCHEDULE, TAG_DEVICE, TAG_SEED)
+    identity = {name: tags.get(name, params.get(name)) for name in named}
+    shared = typed(tags.get(SHARED_MACHINE, params.get(SHARED_MACHINE)))
+    shared = metrics.pop(SHARED_MACHINE, None) if shared is None else shared
+    sweep = tags.get(TAG_SWEEP, tags.get(TAG_PARENT, ""))
+    record = {name: _typed(name, value) for name, value in params.items() if "/" not in name}  # as metrics have
+    record = {name: value for name, value in (record | metrics).items() if name not in (*CORE, *IDENTITY)}
+    return record | {
+        **identity,
+        "run_key": identity[TAG_RUN_KEY] or run_id_of(run),
+        "estimator": visible(identity[TAG_ESTIMATOR] or "unknown", NAME),
+        "run_id": run_id_of(run),
+        "name": visible(run.info.run_name or "", NAME),
+        "label": visible(tags.get(TAG_LABEL, ""), NAME),
+        "estimator_label": visible(tags.get(TAG_ESTIMATOR_LABEL, ""), NAME),
+        "status": tags.get(TAG_STATUS) or _FROM_MLFLOW.get(run.info.status, RUNNING),
+        "error": visible(run.data.tags.get(TAG_ERROR, "").partition("\n")[0]),
+        "sweep": sweep,
+        "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME),
+        "experiment_id": visible(str(run.info.experiment_id), NAME),
+        "parts": from_json(run.data.tags.get(TAG_SETTING, "")),
+        "source": str(record.get(PARAM_SOURCE) or ""),
+        "start": utc(run.info.start_time),
+        "end": utc(run.info.end_time),
+        "shared_machine": bool(shared) if shared is not None else contended.get(sweep, False),
+    }
+
+
+def history_of(run: Any, files: Artifacts) -> list[dict[str, float]]:
+    """Return the numbers of every epoch; nothing if an epoch does not say when it was."""
+    rows = [_numbers(row) for row in files.records(run, HISTORY_FILE)]
+    return rows if all(all(math.isfinite(row.get(name, math.nan)) for name in _WHEN) for row in rows) else []
+
+
+def latents_of(run: Any, files: Artifacts) -> dict[str, Any]:
+    """Return what latents.json says of each variable, as far as it has lists of numbers."""
+    if LATENTS_FILE not in run.data.tags.get(TAG_CHECKSUMS, ""):  # older runs have none
+        return {}
+    found = files.json(run, LATENTS_FILE, dict)
+    lists = {name: values for name, values in found.items() if isinstance(values, list) and values}
+    return {name: values for name, values in lists.items() if all(_is_numeric(value) for value in values)}
+
+
+def utc(milliseconds: int | None) -> pd.Timestamp | None:
+    """Return the time, or None if there is none or no clock can show it."""
+    try:
+        return pd.Timestamp(milliseconds, unit="ms", tz="UTC") if milliseconds else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _typed(name: str, value: str) -> Any:
+    return typed(value) if name not in UNTYPED else None if value == "None" else value
+
+
+def _sane(value: float) -> float:
+    """Return the value of a final metric, NaN if it is no measurement: MLflow keeps an infinity as 1.8e308."""
+    return value if abs(value) < _HUGE else math.nan
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_numeric(inner) for inner in value)
+    return isinstance(value, int | float) and abs(value) < _HUGE
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers that can be drawn and are no part of the run's identity; a loss may be nan or infinite."""
+    shown = ((_shown(name), value) for name, value in row.items() if isinstance(value, int | float))
+    return {name: value for name, value in shown if name not in IDENTITY and not _HUGE < abs(value) < math.inf}
+
+
+@lru_cache(maxsize=4096)
+def _shown(name: str) -> str:
+    """Return the name of a metric, made visible once for all epochs."""
+    return visible(name, NAME)
