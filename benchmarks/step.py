@@ -29,7 +29,7 @@ from harness.datasets.load import load
 from harness.devices import flushed_denormals, keep_freed_memory
 from harness.schedules import Constant, NoSchedule
 from harness.train import batch_losses, train_epoch
-from harness.training.compiled import compile_losses_if_wanted
+from harness.training.compiled import compile_if_wanted
 from harness.training.linear import ONEDNN_IS_FASTER
 from harness.training.state import start
 
@@ -54,12 +54,12 @@ def harness_loop(
     images = load(run.data)
     keep_freed_memory()  # as a sweep's worker does
     state = start(run, REGISTRY, images.n_pixels, torch.device("cpu"))
-    compile_losses_if_wanted(run, state, batch_losses, images)
+    compile_if_wanted(run, state, batch_losses, images)
 
     def loop(steps: int) -> float:
         begun = time.perf_counter()
         with flushed_denormals():
-            done = len(train_epoch(run, state, images, 1).updates)
+            done = len(train_epoch(run, state, images, 1).steps)
         assert done == steps, (done, steps)  # noqa: S101 a benchmark that counts wrongly must stop
         return time.perf_counter() - begun
 

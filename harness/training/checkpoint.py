@@ -40,7 +40,7 @@ def save(run: RunConfig, state: State) -> Checkpoint:
         "peak_mb": max(state.peak_mb, peak_memory_mb(device)),
         "vae": state.vae.state_dict(),
         "estimator": state.estimator.state_dict(),
-        "temperatures": {key: float(getattr(state.estimator, key)) for key in state.estimator.temperatures},
+        "temperatures": state.temperatures(),
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         "log_tau": state.learned_tau.log_tau.detach() if state.learned_tau else None,
         "generators": seeding.noise_state(device),

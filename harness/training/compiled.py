@@ -37,7 +37,7 @@ class CompileError(ValueError):
     """The step cannot be compiled, or its numbers differ; the message is one line."""
 
 
-def compile_losses_if_wanted(
+def compile_if_wanted(
     run: RunConfig, state: State, batch_losses: Callable[[CategoricalVAE, Estimator, Tensor], Losses], dataset: Dataset
 ) -> None:
     """Compile the losses if the run asks for it, or is long enough to gain by it and gets the same numbers so.

@@ -21,7 +21,7 @@ def save(run: RunConfig, state: State) -> Weights:
         "run_key": run.key,
         "vae": state.vae.state_dict(),
         "estimator": state.estimator.state_dict(),
-        "temperatures": {key: float(getattr(state.estimator, key)) for key in state.estimator.temperatures},
+        "temperatures": state.temperatures(),
     }
     buffer = io.BytesIO()
     torch.save(saved, buffer)
