@@ -104,8 +104,9 @@ def test_mnist_mini_is_packed_the_same_to_the_last_byte():
 
 def test_the_wheel_takes_the_data_and_its_notice_along():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert "harness.datasets" in settings["packages"]
+    assert "harness*" in settings["packages"]["find"]["include"]
     assert {"*.npz", "NOTICE.md"} <= set(settings["package-data"]["harness.datasets"])
+    assert settings["package-data"]["harness.plugins"] == ["estimator_facts.json"]
 
 
 def test_the_splits_share_no_image(gray):

@@ -36,7 +36,7 @@ TOKEN = Path("~/.ray/auth_token")
 """Where Ray keeps the token of this user's clusters."""
 MESSAGES_AHEAD = 16
 """A run waits once so many of its messages have not been read by the driver."""
-CARRIED, OWN = "HARNESS_", frozenset({"HARNESS_CACHE_DIR", "HARNESS_DATA_DIR", "HARNESS_OUT"})
+CARRIED, OWN = "HARNESS_", frozenset({"HARNESS_DATA_DIR", "HARNESS_OUT"})
 """Environment variables that begin so reach every worker, but for those that name folders: each node has its own."""
 
 
