@@ -24,7 +24,7 @@ from test_estimators_bias import MUTANTS, failures  # noqa: E402
 from test_estimators_means import COST, LOGITS_LK, draws  # noqa: E402
 
 from estimators import REGISTRY, build  # noqa: E402
-from estimators.yardstick import MAX_Z, N_REPLICAS, bias_scores, z_scores  # noqa: E402
+from estimators.reference_problem import MAX_Z, N_REPLICAS, bias_scores, z_scores  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 HEADINGS = ("estimator", "unbiased", "settings", *(rf"\|z\| {what}" for what in ("cost", "gradient", "own definition")))

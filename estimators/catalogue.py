@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from estimators import REGISTRY, Estimator, parameters
-from estimators.yardstick import shapes
+from estimators.reference_problem import shapes
 
 FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
     "1": lambda n, L, K: 1,

@@ -14,7 +14,7 @@ import torch
 
 from estimators import REGISTRY, Estimator
 from harness.config import RunConfig
-from harness.datasets.catalogue import lookup
+from harness.datasets.descriptions import lookup
 from harness.errors import UserError, first_line
 from harness.training.state import start
 from harness.training.vae import CategoricalVAE

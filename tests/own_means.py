@@ -13,7 +13,7 @@ import torch
 from scipy import special, stats
 
 from estimators.igr import moments
-from estimators.yardstick import exact_gradient
+from estimators.reference_problem import exact_gradient
 
 SIGNS_K = torch.tensor([1.0, -1.0], dtype=torch.float64)
 NODES = 40

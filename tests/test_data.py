@@ -12,7 +12,7 @@ import torch
 
 from harness.datasets import build_mnist_mini
 from harness.datasets import load as data_module
-from harness.datasets.catalogue import MNIST_MINI_SHA256
+from harness.datasets.descriptions import MNIST_MINI_SHA256
 from harness.datasets.files import default_data_dir
 from harness.datasets.load import DATASETS, DataError, Dataset, binarize_batch, load
 

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from estimators import REGISTRY, Pathwise, build
+from estimators.reference_problem import all_codes, cubic_cost, exact_gradient, example_logits, example_weights, run
 from estimators.score_function import RLOO
-from estimators.yardstick import all_codes, cubic_cost, exact_gradient, example_logits, example_weights, run
 from harness.diagnose import diagnose, label_of, plot, summary
 from harness.gradients import draws
 from harness.gradients.comparison import COLUMNS, measure

@@ -12,7 +12,7 @@ from estimator_families import MUTANTS, NAIVE
 
 from estimators import REGISTRY, build
 from estimators.conformance import CHECKS
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,

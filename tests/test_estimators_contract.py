@@ -14,7 +14,7 @@ from estimator_families import REFUSED as FAMILY_REFUSED
 from estimators import REGISTRY, Estimate, Estimator, Pathwise, build, parameters, replace_gradient
 from estimators.conformance import CHECKS
 from estimators.conformance.checks import check_state
-from estimators.yardstick import cost_for, cubic_cost, example_logits, example_weights, logits_for, run, shapes
+from estimators.reference_problem import cost_for, cubic_cost, example_logits, example_weights, logits_for, run, shapes
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

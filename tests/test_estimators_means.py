@@ -11,7 +11,7 @@ from own_means import OWN_MEANS
 from scipy import integrate, stats
 
 from estimators import REGISTRY, build
-from estimators.yardstick import MAX_Z, N_REPLICAS, cubic_cost, exact_gradient, example_weights, run, z_scores
+from estimators.reference_problem import MAX_Z, N_REPLICAS, cubic_cost, exact_gradient, example_weights, run, z_scores
 
 LOGITS_LK = torch.tensor([[0.6, -0.3], [-0.4, 0.9]], dtype=torch.float64)
 COST = cubic_cost(example_weights(2, 2))

@@ -9,7 +9,7 @@ from test_estimators_bias import failures
 
 from estimators import build
 from estimators.base import CODES_PER_CALL
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,

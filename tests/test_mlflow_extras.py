@@ -17,7 +17,7 @@ from test_tracking import finished_attempt, grid, open_sweep, tracker  # noqa: F
 import harness.sweep.store_thread
 from harness import tracking
 from harness.config import DataConfig
-from harness.datasets.catalogue import DATASETS
+from harness.datasets.descriptions import DATASETS
 from harness.status.note import Outcome
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best import tag_best

@@ -12,7 +12,7 @@ from estimator_cases import CASES, IDS, make
 from estimators import Pathwise, build
 from estimators.conformance import CHECKS, QUICK, check_all
 from estimators.conformance.independence import check_examples, check_independence
-from estimators.yardstick import cubic_cost, example_logits, example_shape, example_weights
+from estimators.reference_problem import cubic_cost, example_logits, example_shape, example_weights
 from harness.cli import main
 from harness.config import RunConfig
 from harness.plugins import quick_check

@@ -16,7 +16,7 @@ from estimators.conformance.independence import (
     check_independence,
     check_logits_unchanged,
 )
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     Shape,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Estimator, Pathwise
-from estimators.yardstick import Shape, Spy, cost_for, logits_for, prepared, require
+from estimators.reference_problem import Shape, Spy, cost_for, logits_for, prepared, require
 
 N_EXAMPLES = 8
 TOLERANCE = 1e-5

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.catalogue import DATASETS, Split
+from harness.datasets.descriptions import DATASETS, Split
 from harness.datasets.idx import read_verified
 
 SEED = 20_260_101

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets import files
-from harness.datasets.catalogue import DataError, DataFile, DatasetInfo, lookup
+from harness.datasets.descriptions import DataError, DataFile, DatasetInfo, lookup
 from harness.datasets.idx import format_idx, gunzip, read_bytes, sha256, verified_array
 
 CONNECT_TIMEOUT_S = 5.0

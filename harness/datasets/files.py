@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.catalogue import DataError, DataFile, DatasetInfo
+from harness.datasets.descriptions import DataError, DataFile, DatasetInfo
 from harness.datasets.idx import read_bytes, read_verified, sha256
 from harness.environment import path_variable, user_folder
 

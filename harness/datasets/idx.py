@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.catalogue import DataError, DataFile
+from harness.datasets.descriptions import DataError, DataFile
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _TYPES: dict[int, np.dtype[np.integer]] = {0x08: np.dtype("u1"), 0x0B: np.dtype(">i2")}

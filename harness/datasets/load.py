@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.datasets import files
-from harness.datasets.catalogue import DATASETS, MNIST_MINI_SHA256, DataError, DatasetInfo, Split, lookup, split_sizes
+from harness.datasets.descriptions import (
+    DATASETS,
+    MNIST_MINI_SHA256,
+    DataError,
+    DatasetInfo,
+    Split,
+    lookup,
+    split_sizes,
+)
 from harness.datasets.idx import check_sha256
 
 __all__ = ["DATASETS", "DataError", "Dataset", "binarize_batch", "load"]

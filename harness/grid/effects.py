@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.datasets.catalogue import DATASETS, split_sizes
+from harness.datasets.descriptions import DATASETS, split_sizes
 from harness.schedules import Constant, Decoupled, Learned, Schedule, SingleTau, short
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import math
 from typing import Any, NamedTuple
 
 from harness.config import DataConfig
-from harness.datasets.catalogue import MNIST_MINI_SHA256, DatasetInfo, Split, lookup
+from harness.datasets.descriptions import MNIST_MINI_SHA256, DatasetInfo, Split, lookup
 
 
 class Part(NamedTuple):

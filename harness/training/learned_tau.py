@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from estimators import Estimator
-from estimators.yardstick import cost_for, logits_for
+from estimators.reference_problem import cost_for, logits_for
 from harness.schedules import Learned
 
 
