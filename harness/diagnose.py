@@ -19,7 +19,7 @@ from estimators import REGISTRY, Estimator, build, parameters
 from estimators.base import Cost, check_costs, check_count
 from harness.config import estimator_label
 from harness.gradients.comparison import COLUMNS, MAX_CODES, measure
-from harness.gradients.draws import Problem
+from harness.gradients.draws import GradientProblem
 from harness.gradients.quality import N_BLOCKS
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def diagnose(
     max_codes = check_count("diagnose", "max_codes", max_codes)
     seed = check_count("diagnose", "seed", seed, at_least=0)
     given = logits.shape[-1] if n_categories is None else check_count("diagnose", "n_categories", n_categories)
-    problem = Problem(logits, checked(cost), given, _checked_context(context, logits))
+    problem = GradientProblem(logits, checked(cost), given, _checked_context(context, logits))
     rows, about = measure(problem, named(estimators), resamples, max_codes, seed)
     for note in about.notes:
         warnings.warn(f"diagnose: {note}", stacklevel=2)

@@ -15,7 +15,7 @@ from estimators.score_function import RLOO
 from harness.diagnose import diagnose, label_of, plot, summary
 from harness.gradients import draws
 from harness.gradients.comparison import COLUMNS, measure
-from harness.gradients.draws import Problem, Reference
+from harness.gradients.draws import GradientProblem, Reference
 from harness.gradients.quality import METRICS
 from harness.gradients.toy_problems import TOYS
 
@@ -103,8 +103,8 @@ def test_costs_of_all_codes_may_come_from_elsewhere():
         asked.append(len(z_NLK))
         return COST(z_NLK[:, None]).expand(-1, len(LOGITS))
 
-    given = Problem(LOGITS, COST, 3, code_costs=code_costs)
-    own = Problem(LOGITS, COST, 3)
+    given = GradientProblem(LOGITS, COST, 3, code_costs=code_costs)
+    own = GradientProblem(LOGITS, COST, 3)
     found = [draws.truth(p, lambda logits: logits, 9, Reference()) for p in (given, own)]
     torch.testing.assert_close(*found)
     assert asked == [9]

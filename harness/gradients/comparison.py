@@ -13,7 +13,7 @@ from torch import Tensor
 from estimators import Estimator
 from harness import process_state
 from harness.gradients import draws
-from harness.gradients.draws import Draws, NotFiniteError, Problem, Reference
+from harness.gradients.draws import Draws, GradientProblem, NotFiniteError, Reference
 from harness.gradients.quality import METRICS, N_BLOCKS, quality, relative_standard_error
 from harness.training import seeding
 
@@ -29,7 +29,7 @@ Projection = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class About:
+class TruthInfo:
     """What the truth is, in words, and its own standard error relative to its norm: 0 where it is exact."""
 
     text: str
@@ -39,7 +39,7 @@ class About:
 
 
 def measure(
-    problem: Problem,
+    problem: GradientProblem,
     labelled: Mapping[str, Estimator],
     resamples: int,
     max_codes: int,
@@ -47,7 +47,7 @@ def measure(
     projections: Mapping[str, Projection] | None = None,
     reference: Reference | None = None,
     trained: Collection[str] = (),
-) -> tuple[dict[str, Row], About]:
+) -> tuple[dict[str, Row], TruthInfo]:
     """Return a row for each label, and what the truth is. Estimators are copied before they are used.
 
     `projections` map block means (J, B, L, H) to (J, P), such as the parameters of an encoder; their metrics have the
@@ -105,7 +105,7 @@ def _error_at_equal_cost(row: Row, truth_JBLH: Tensor) -> float:
     return math.sqrt(bias2 + row["variance"] * row["evaluations"] / BUDGET) / draws.norm(truth_JBLH)
 
 
-def not_applicable(estimator: Estimator, problem: Problem, differentiable: bool) -> str:
+def not_applicable(estimator: Estimator, problem: GradientProblem, differentiable: bool) -> str:
     """Return why an estimator cannot be measured on a problem; empty if it can."""
     n_latents, n_categories, width = problem.n_latents, problem.n_categories, problem.logits_BLH.shape[-1]
     try:
@@ -124,7 +124,7 @@ def not_applicable(estimator: Estimator, problem: Problem, differentiable: bool)
 class _Truths:
     """The truth for each law of the codes that comes up, computed once."""
 
-    def __init__(self, problem: Problem, max_codes: int, reference: Reference) -> None:
+    def __init__(self, problem: GradientProblem, max_codes: int, reference: Reference) -> None:
         self._problem, self._max_codes, self._reference = problem, max_codes, reference
         self._found: list[tuple[Tensor, Tensor]] = []
 
@@ -137,16 +137,16 @@ class _Truths:
         self._found.append((law_BLK, found))
         return found
 
-    def about(self) -> About:
+    def about(self) -> TruthInfo:
         if self._problem.expectation is not None:
-            return About("exact, in closed form", 0.0)
+            return TruthInfo("exact, in closed form", 0.0)
         count = f"{self._problem.n_categories}^{self._problem.n_latents}"
         if self._problem.n_codes <= self._max_codes:
-            return About(f"exact, by enumeration of {count} = {self._problem.n_codes} codes", 0.0)
+            return TruthInfo(f"exact, by enumeration of {count} = {self._problem.n_codes} codes", 0.0)
         blocks = [draws.scaled(blocks_JBLH) for _, blocks_JBLH in self._found]
         error = max((relative_standard_error((each @ each.T).numpy()) for each in blocks), default=math.nan)
         reference = self._reference
-        return About(
+        return TruthInfo(
             f"the mean of {reference.draws_per_block * N_BLOCKS} draws of {reference.name}(n_samples="
             f"{reference.n_samples}), as {count} codes are more than {self._max_codes}; its own standard error is "
             f"{error:.2g} of its norm",

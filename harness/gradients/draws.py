@@ -33,7 +33,7 @@ class NotFiniteError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class GradientProblem:
     """Fixed logits and a cost: what the gradient is taken of.
 
     context_BX   the data behind the logits, for estimators that look at it
@@ -80,7 +80,7 @@ class Problem:
         return self.cost(z_NLK.unsqueeze(1).expand(-1, len(self.logits_BLH), -1, -1))
 
 
-def is_differentiable(problem: Problem) -> bool:
+def is_differentiable(problem: GradientProblem) -> bool:
     """Return whether the cost has a derivative in the code, as far as autograd can tell.
 
     A cost that cannot even take a code with a gradient, such as one that leaves torch, has none.
@@ -98,7 +98,7 @@ def is_differentiable(problem: Problem) -> bool:
     return cost_SB.requires_grad and torch.autograd.grad(cost_SB.sum(), z_SBLK, allow_unused=True)[0] is not None
 
 
-def ready(estimator: Estimator, problem: Problem, *, warm_up: bool = True) -> Estimator:
+def ready(estimator: Estimator, problem: GradientProblem, *, warm_up: bool = True) -> Estimator:
     """Return a copy to be measured; its own parameters and running state, if it has some, warmed up at this point."""
     estimator = copy.deepcopy(estimator)
     if not warm_up:
@@ -111,7 +111,7 @@ def ready(estimator: Estimator, problem: Problem, *, warm_up: bool = True) -> Es
     return estimator
 
 
-def _warm_up(estimator: Estimator, problem: Problem) -> None:
+def _warm_up(estimator: Estimator, problem: GradientProblem) -> None:
     estimator.train()
     optimizer = estimator.control_optimizer()
     for step in range(WARM_UP):
@@ -125,7 +125,7 @@ def _warm_up(estimator: Estimator, problem: Problem) -> None:
             optimizer.step()
 
 
-def draws_per_call(estimator: Estimator, problem: Problem) -> int:
+def draws_per_call(estimator: Estimator, problem: GradientProblem) -> int:
     """Return how many draws are made at once, so that the cost sees CODES_PER_CALL codes or so."""
     codes_each = len(problem.logits_BLH) * estimator.n_cost_evals(problem.n_latents, problem.n_categories)
     return max(1, CODES_PER_CALL // max(1, codes_each))
@@ -144,7 +144,7 @@ class Sums:
     eps: tuple[float, float] = (0.0, 0.0)
 
 
-def draw(estimator: Estimator, problem: Problem, n_draws: int) -> Sums:
+def draw(estimator: Estimator, problem: GradientProblem, n_draws: int) -> Sums:
     """Return the sums over `n_draws` independent draws.
 
     Replicas are more examples: (R·B, L, H). Raises ValueError where the cost is not finite or has a wrong shape,
@@ -200,7 +200,7 @@ class Draws:
     seconds: float
 
 
-def block_means(estimator: Estimator, problem: Problem, draws_per_block: int) -> Draws:
+def block_means(estimator: Estimator, problem: GradientProblem, draws_per_block: int) -> Draws:
     """Return N_BLOCKS block means of independent draws; an estimator that draws no noise is asked only once.
 
     Two equal draws alone do not tell: codes are discrete, and often the same. Nor does the generator alone: a plugin
@@ -238,7 +238,9 @@ class Reference:
     draws_per_block: int = 64
 
 
-def truth(problem: Problem, class_logits: Callable[[Tensor], Tensor], max_codes: int, reference: Reference) -> Tensor:
+def truth(
+    problem: GradientProblem, class_logits: Callable[[Tensor], Tensor], max_codes: int, reference: Reference
+) -> Tensor:
     """Return block means (J, B, L, H) of the true gradient of E[cost], codes being drawn from `class_logits`' law.
 
     All blocks are the same where it is exact: in closed form or by enumeration of at most `max_codes` codes. Otherwise
@@ -257,7 +259,7 @@ def truth(problem: Problem, class_logits: Callable[[Tensor], Tensor], max_codes:
     return found.expand(N_BLOCKS, -1, -1, -1)
 
 
-def _exact(problem: Problem, class_BLK: Tensor) -> Tensor:
+def _exact(problem: GradientProblem, class_BLK: Tensor) -> Tensor:
     leaf = class_BLK.clone().requires_grad_()
     if problem.expectation is not None:
         return torch.autograd.grad(problem.expectation(leaf).sum(), leaf)[0]
@@ -270,9 +272,9 @@ def _exact(problem: Problem, class_BLK: Tensor) -> Tensor:
     return total
 
 
-def _average(problem: Problem, class_BLK: Tensor, reference: Reference) -> Tensor:
+def _average(problem: GradientProblem, class_BLK: Tensor, reference: Reference) -> Tensor:
     estimator = build(reference.name, n_samples=reference.n_samples)
-    at = Problem(class_BLK.to(problem.logits_BLH), problem.cost, problem.n_categories)
+    at = GradientProblem(class_BLK.to(problem.logits_BLH), problem.cost, problem.n_categories)
     sums = [draw(estimator, at, reference.draws_per_block).gradient_BLH for _ in range(N_BLOCKS)]
     return torch.stack(sums) / reference.draws_per_block
 

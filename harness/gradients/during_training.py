@@ -19,7 +19,7 @@ from harness.config import DiagnosticsConfig, RunConfig
 from harness.datasets.load import Dataset
 from harness.gradients import draws
 from harness.gradients.comparison import measure
-from harness.gradients.draws import Problem
+from harness.gradients.draws import GradientProblem
 from harness.names import OWN
 from harness.training import seeding
 from harness.training.vae import CategoricalVAE, bernoulli_nll
@@ -45,7 +45,7 @@ class Diagnostics:
         """
         x_BD = self._probe(dataset)
         leaf = vae.encode(x_BD)
-        problem = Problem(
+        problem = GradientProblem(
             logits_BLH=leaf.detach(),
             cost=vae.reconstruction_cost(x_BD),
             n_categories=vae.n_categories,

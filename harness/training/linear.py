@@ -1,7 +1,7 @@
 """The backbone's matrix products, by the faster of torch's two CPU libraries.
 
 torch multiplies float32 matrices on the CPU with MKL, which uses only the 256-bit instructions of an AMD processor;
-oneDNN, which torch carries too, uses the 512-bit ones and takes half the time (docs/decisions/008). `Linear` asks
+oneDNN, which torch carries too, uses the 512-bit ones and takes half the time (docs/decisions/008). `LinearLayer` asks
 oneDNN for all three products of a layer where that was measured to pay, and is `nn.Linear` everywhere else.
 
 Letters: B rows, I inputs, O outputs.
@@ -71,7 +71,7 @@ class _Product(torch.autograd.Function):
 
 
 @final
-class Linear(nn.Linear):
+class LinearLayer(nn.Linear):
     """`nn.Linear`, with the same parameters and the same initial values; followed by a ReLU if so asked.
 
     With precision "bfloat16" the three products are of operands rounded to bfloat16, which processors with AVX512-BF16

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from harness.training.linear import Linear, Precision
+from harness.training.linear import LinearLayer, Precision
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
@@ -27,7 +27,7 @@ def _mlp(sizes: Sequence[int], activation: str, last_activation: str, precision:
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         name = activation if i < len(sizes) - 2 else last_activation
-        layers.append(Linear(n_in, n_out, relu=name == "relu", precision=precision))
+        layers.append(LinearLayer(n_in, n_out, relu=name == "relu", precision=precision))
         if name in _ACTIVATIONS:
             layers.append(_ACTIVATIONS[name]())
     return nn.Sequential(*layers)
