@@ -1,4 +1,7 @@
-"""Errors whose message is meant for the user."""
+"""Errors whose message is meant for the user, and what such messages share."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -13,3 +16,12 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class where there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.65) -> str:
+    """Return `Did you mean 'NAME'?` with the known name that is most alike, or an empty text if none is."""
+    if not isinstance(word, str) or len(word) >= 100:
+        return ""
+    small = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(small), n=1, cutoff=cutoff)
+    return f"Did you mean {small[close[0]]!r}?" if close else ""

@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli import main
 from harness.commands.shared import default_out
-from harness.datasets.files import default_data_dir, write_whole
+from harness.datasets.files import default_data_dir, write_file
 from harness.environment import EnvironmentProblem, expanded, home, path_variable, user_folder, variable
 from reports.contract.files import write_atomically
 
@@ -99,8 +99,8 @@ def test_a_current_folder_that_was_deleted_is_one_line(
 def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, mode: int) -> None:
     code = (
         f"import os; os.umask({umask}); from pathlib import Path; from harness import sealed; "
-        "from harness.datasets.files import write_whole; from reports.contract.files import write_atomically; "
-        "sealed.write(Path('a'), b''); write_whole(Path('b'), b''); write_atomically(Path('c'), ''); Path('d').mkdir()"
+        "from harness.datasets.files import write_file; from reports.contract.files import write_atomically; "
+        "sealed.write(Path('a'), b''); write_file(Path('b'), b''); write_atomically(Path('c'), ''); Path('d').mkdir()"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment)
@@ -111,5 +111,5 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, 
 def test_a_file_that_is_written_again_keeps_no_partial(tmp_path: Path) -> None:
     for text in ("one", "two"):
         write_atomically(tmp_path / "x", text)
-        write_whole(tmp_path / "y", text.encode())
+        write_file(tmp_path / "y", text.encode())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "y"]

@@ -283,9 +283,9 @@ def test_a_killed_writer_leaves_no_half_file_behind(tmp_path, mnist, instant):
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from harness.datasets.files import write_whole
+from harness.datasets.files import write_file
 os.{instant} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-write_whole(Path(sys.argv[1]), bytes(1000))
+write_file(Path(sys.argv[1]), bytes(1000))
 """
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)

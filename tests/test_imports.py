@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "training": f"datasets estimators {BOTTOM}",
     "plugins": f"estimators {BOTTOM}",
     "config": "datasets estimators names schedules reports.contract",
-    "datasets": "environment errors",
+    "datasets": "environment errors reports.contract",
     "environment": "errors",
     "process_state": "devices",
     "units": "options",

@@ -13,7 +13,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from harness.grid.problems import did_you_mean
+from harness.errors import did_you_mean
 from harness.plugins import estimator_facts
 from harness.provenance import PACKAGE, provenance
 

@@ -227,7 +227,7 @@ def attached(place: _Place, experiment: str, path: Path) -> str:
 
 def folder_name(experiment: str) -> str:
     """Return the experiment's name if it may be that of a folder. Raises Refused: the store is not ours alone."""
-    from harness.grid.load import NAME, NAME_RULE
+    from harness.grid.naming import NAME, NAME_RULE
 
     if not NAME.fullmatch(experiment):
         raise Refused(

@@ -99,7 +99,7 @@ def last_plugins(folder: Path) -> tuple[str, ...]:
 
 def folder_of(out: Path, grid_path: Path, text: str) -> Path | None:
     """Return the folder of the sweep of a grid file, without building the grid; None where the name is not clear."""
-    from harness.grid.load import NAME, default_name
+    from harness.grid.naming import NAME, default_name
 
     try:
         entries = parse(text).value
