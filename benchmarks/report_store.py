@@ -111,7 +111,7 @@ def sync(path: Path, folder: Path) -> None:
 
 
 def _tiny(run: RunConfig) -> RunConfig:
-    """The run at a fraction of its size."""
+    """Return the run at a fraction of its size."""
     sections: dict[str, Any] = {
         "data": DataConfig(train_size=100),
         "model": ModelConfig(hidden=(16,)),
@@ -122,7 +122,7 @@ def _tiny(run: RunConfig) -> RunConfig:
 
 
 def _records(run: RunConfig, template: Sequence[Event], begun_ms: int) -> Iterator[Record]:
-    """What a run of EPOCHS epochs would have said."""
+    """Yield the records of a run of EPOCHS epochs, made up from a template."""
     step_s = 0.004 + 0.0005 * (len(run.estimator.name) % 7) + 1e-5 * run.seed
     epoch = next(event for event in template if isinstance(event, EpochDone))
     for event in template:
@@ -164,7 +164,7 @@ def _metrics(run: RunConfig, template: dict[str, float], epoch: int, step_s: flo
 
 
 def _share(text: str) -> float:
-    """A number in [0, 1) that belongs to a text."""
+    """Return a number in [0, 1) that depends on a text alone."""
     return sha256(text.encode()).digest()[0] / 256
 
 

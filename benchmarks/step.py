@@ -118,7 +118,7 @@ def apart(shape: tuple[int, int], threads: int, rounds: int, n_steps: int) -> di
 
 
 def serve(connection: Connection, n_steps: int) -> None:
-    """A sweep's worker: an epoch each time it is asked, on one thread."""
+    """Train an epoch at each request, on one thread, as a worker of a sweep does."""
     torch.set_num_threads(1)
     loop = harness_loop(n_steps, SHAPES[0])
     loop(n_steps)

@@ -40,7 +40,7 @@ class Timed:
 
     @property
     def growth_kb(self) -> float:
-        """kB of the driver's memory per run, from the first tenth of the runs to the last."""
+        """Kilobytes of the driver's memory per run, from the first tenth of the runs to the last."""
         tenth = len(self.starts_s) // 10
         samples = [mb for when, mb in self._while_running() if when >= self.starts_s[tenth]]
         return (samples[-1] - samples[0]) * 1024 / (len(self.starts_s) - tenth) if samples else 0.0

@@ -36,7 +36,7 @@ def largest(scores: list[torch.Tensor]) -> float:
 
 
 def row(name: str) -> dict[str, object]:
-    """The figures of one estimator."""
+    """Return the figures of one estimator."""
     built = [build(name, **params) for params in settings(name)]
     cost_z, gradient_z = zip(*(bias_scores(each) for each in built), strict=True)
     mutants = [cls for cls in MUTANTS if cls.name == name]

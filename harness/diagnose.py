@@ -1,4 +1,4 @@
-"""Which gradient estimators are right, and how noisy are they, at given logits and for a given cost?
+"""Bias and noise of gradient estimators at given logits and for a given cost.
 
 frame = diagnose(logits, cost, estimators=["straight_through", "reinmax", build("rloo", n_samples=4)])
 print(summary(frame))
@@ -76,7 +76,7 @@ def diagnose(
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """Return the frame as a table for a terminal of 80 columns or so, and below it what is not applicable and why."""
+    """Return the frame as a table for a terminal, and below it which estimators are not applicable, and why."""
     import pandas as pd
 
     from reports.page.gradients import refused, table
@@ -101,7 +101,10 @@ def plot(frame: pd.DataFrame, path: Path | str | None = None) -> Figure:
 
 
 def named(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | None) -> dict[str, Estimator]:
-    """Return estimators by label: the given one, or the name with each parameter that is not a default."""
+    """Return estimators by label: the given one, or the name with each parameter that is not a default.
+
+    Raises ValueError for what is no estimator, for none, and for a repeated label.
+    """
     if estimators is None:
         estimators = list(REGISTRY)
     if isinstance(estimators, (str, Estimator)) or not isinstance(estimators, Iterable):
@@ -129,9 +132,9 @@ def label_of(estimator: Estimator) -> str:
 
 
 def checked(cost: Cost) -> Cost:
-    """Return the cost, with a ValueError in one line for whatever else than numbers (S, B) it returns.
+    """Return the cost with checks. Raises ValueError if it returns anything but numbers (S, B).
 
-    It is asked twice about the first codes: what is random in a cost would be taken for a bias.
+    It is called twice for the first codes: a random cost would look like a bias.
     """
     if not callable(cost):
         raise ValueError(f"diagnose: expected a cost, a function of codes (S, B, L, K), got {cost!r}.")

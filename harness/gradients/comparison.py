@@ -1,4 +1,4 @@
-"""Estimators held against the true gradient of one problem: a row of numbers for each, or why it has none."""
+"""Estimators compared with the true gradient of one problem: a row of numbers for each, or why there is none."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Projection = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TruthInfo:
-    """What the truth is, in words, and its own standard error relative to its norm: 0 where it is exact."""
+    """What the true gradient is, in words, and its standard error relative to its norm: 0 if it is exact."""
 
     text: str
     error: float
     notes: tuple[str, ...] = ()
-    """A line for each estimator that changed the state of the whole process, which was put back."""
+    """A line for each estimator that changed the state of the process. The change was put back."""
 
 
 def measure(
@@ -48,7 +48,7 @@ def measure(
     reference: Reference | None = None,
     trained: Collection[str] = (),
 ) -> tuple[dict[str, Row], TruthInfo]:
-    """Return a row for each label, and what the truth is. Estimators are copied before they are used.
+    """Return a row for each label, and what the true gradient is. Estimators are copied before they are used.
 
     `projections` map block means (J, B, L, H) to (J, P), such as the parameters of an encoder; their metrics have the
     projection's name and a slash before their own. By default there is one without a name: per example, on the logits.
@@ -69,7 +69,7 @@ def measure(
             truth_JBLH = truths.of(estimator)
             with process_state.kept() as changed, seeding.seeded(seed, "diagnostics", DRAWS, device=device):
                 changes[estimator.name] = changed
-                copied = draws.ready(estimator, problem, warm_up=label not in trained)
+                copied = draws.prepared_copy(estimator, problem, warm_up=label not in trained)
                 try:
                     found = draws.block_means(copied, problem, -(-resamples // N_BLOCKS))
                 except NotFiniteError as error:
@@ -85,7 +85,7 @@ def measure(
 
 
 def _scores(found: Draws, truth_JBLH: Tensor, projections: Mapping[str, Projection], n_examples: int) -> Row:
-    """The metrics of each projection, by its name."""
+    """Return the metrics of each projection, by its name."""
     norm = draws.norm(truth_JBLH)
     rounding = found.rounding / norm if norm > 0 else math.inf
     row: Row = {}
@@ -98,7 +98,7 @@ def _scores(found: Draws, truth_JBLH: Tensor, projections: Mapping[str, Projecti
 
 
 def _error_at_equal_cost(row: Row, truth_JBLH: Tensor) -> float:
-    """√(bias² + variance · evaluations/100) / ‖∇‖; NaN where there is no gradient."""
+    """Return √(bias² + variance · evaluations/100) / ‖∇‖; NaN if there is no gradient."""
     if math.isnan(row["relative_bias"]):
         return math.nan
     bias2 = max(0.0, row["mse"] - row["variance"])
@@ -122,7 +122,7 @@ def not_applicable(estimator: Estimator, problem: GradientProblem, differentiabl
 
 
 class _Truths:
-    """The truth for each law of the codes that comes up, computed once."""
+    """The true gradient for each law of the codes, computed once."""
 
     def __init__(self, problem: GradientProblem, max_codes: int, reference: Reference) -> None:
         self._problem, self._max_codes, self._reference = problem, max_codes, reference

@@ -21,7 +21,7 @@ N_POINTS = 8
 
 @dataclass(frozen=True)
 class Toy:
-    """A cost (S, B, L, K) -> (S, B), its mean for class probabilities (B, L, K) -> (B,), and where it is from."""
+    """A cost (S, B, L, K) -> (S, B), its mean for class probabilities (B, L, K) -> (B,), and its source."""
 
     heading: str  # of a narrow column
     meaning: str
@@ -31,7 +31,7 @@ class Toy:
     mean: Callable[[Tensor], Tensor]
 
     def problem(self, n_outputs: int) -> GradientProblem:
-        """Return it at N_POINTS fixed logits (float64), for estimators that take `n_outputs` numbers per variable."""
+        """Return the problem at N_POINTS fixed logits (float64), for estimators that take `n_outputs` per variable."""
         generator = torch.Generator().manual_seed(0)
         logits_BLH = torch.randn(N_POINTS, self.n_latents, n_outputs, generator=generator, dtype=torch.float64)
         return GradientProblem(

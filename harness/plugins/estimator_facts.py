@@ -1,4 +1,4 @@
-"""What estimators say about themselves, as plain data, so that it can be listed without importing torch.
+"""Facts that estimators declare, as plain data: they can be listed without importing torch.
 
 The facts of the built-in estimators are in estimator_facts.json; a test compares it with the classes, and
 `python -m harness.plugins.estimator_facts` writes it. With plug-ins or entry points every class is loaded, each time.

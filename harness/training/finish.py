@@ -1,4 +1,4 @@
-"""The end of a run: its final metrics, pictures, the use of its latents, and its weights if they are kept."""
+"""The end of a run: final metrics, pictures, use of the latents, and the weights if they are kept."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
-"""Pictures of a model: what it makes of the first test images, of the prior, and of one latent after the other.
+"""Pictures of a model: reconstructions of the first test images, samples of the prior, and traversals of latents.
 
-Their noise is the same at every step, so that pictures of one run over training differ by the model alone.
+Their noise is the same at every step, so that pictures of one run differ by the model alone.
 """
 
 import io
@@ -19,15 +19,15 @@ from harness.training.latents import LatentUse
 from harness.training.vae import CategoricalVAE, one_hot_samples
 
 PICTURE_NOISE = -4
-"""Its stream of the run's evaluation noise; those of the final metrics are in `harness.training.evaluate`."""
+"""The stream of evaluation noise for pictures; those of the final metrics are in `harness.training.evaluate`."""
 MAX_ROWS, MAX_COLUMNS = 8, 16
-"""How many latents, and how many classes of each, a traversal shows at most."""
+"""The most latents, and classes of each, that a traversal shows."""
 GAP = 2
 """Pixels between two images."""
 
 
 def is_pictured(epoch: int, last: int) -> bool:
-    """Return whether a run shows pictures after this epoch: 1, 2, 4, 8, … before the last, which has its own."""
+    """Return whether a run makes pictures after this epoch: 1, 2, 4, 8, … before the last, which has its own."""
     return epoch < last and epoch.bit_count() == 1
 
 

@@ -1,4 +1,4 @@
-"""What changes while a run trains, and how it begins: backbone, estimator, optimisers."""
+"""The state of a run: backbone, estimator, optimisers, and how they are built."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,15 +27,15 @@ class Losses(NamedTuple):
 
 @dataclass
 class State:
-    """All that changes during training, besides torch's generators."""
+    """All that changes during training, except torch's generators."""
 
     vae: CategoricalVAE
     estimator: Estimator
-    optimizers: list[torch.optim.Optimizer]  # of the backbone, of the estimator's own parameters, of a learned tau
+    optimizers: list[torch.optim.Optimizer]  # of the backbone, the estimator's own parameters, a learned tau
     trained_by_loss: list[torch.nn.Parameter]
     trained_by_control: list[torch.nn.Parameter]  # by the estimator's control_loss
     learned_tau: LearnedTau | None = None
-    compiled: Callable[[Tensor], Losses] | None = None  # the compiled losses, where compiling pays
+    compiled: Callable[[Tensor], Losses] | None = None  # `batch_losses`, if it was compiled
     compile_s: float = 0.0
     tau_tensors: dict[str, Tensor] = field(default_factory=dict)  # the temperatures that the compiled losses read
     process_changes: list[str] = field(default_factory=list)  # made by building the estimator, and put back
@@ -74,7 +74,7 @@ def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int
 
 
 def set_temperatures(run: RunConfig, state: State, steps_per_epoch: int, n_steps: int) -> None:
-    """Give the estimator the temperatures of the next update: the schedule's, or the one that is being learned."""
+    """Set the temperatures of the next update: those of the schedule, or the learned one."""
     if state.learned_tau is not None:
         state.estimator.tau = state.learned_tau.tau()
         return
@@ -84,7 +84,7 @@ def set_temperatures(run: RunConfig, state: State, steps_per_epoch: int, n_steps
 
 
 def temperatures_as_numbers(state: State) -> None:
-    """Replace temperatures that are tensors by their values: evaluation needs no tensors."""
+    """Replace temperatures that are tensors by their values, for evaluation."""
     temperatures = {"tau": state.learned_tau.value} if state.learned_tau else state.tau_tensors
     for key, tau in temperatures.items():
         setattr(state.estimator, key, float(tau))

@@ -133,7 +133,7 @@ class _KLToUniform(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_B: Tensor) -> Tensor:
         logits_BLK, shifted_BLK, probs_BLK, mean_BL1 = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: what forward has kept is no function of the logits
+        if torch.is_grad_enabled():  # for a second derivative: what forward kept is no function of the logits
             shifted_BLK, _, probs_BLK, mean_BL1 = _KLToUniform.parts(logits_BLK)
         return cast(Tensor, (shifted_BLK - mean_BL1) * probs_BLK * grad_B[..., None, None])
 

@@ -1,6 +1,6 @@
 """The trained weights of a finished run, as a message from the worker to the driver.
 
-They are what torch saves of tensors and numbers, without pickle.
+Torch saves tensors and numbers only, so they are read without pickle.
 """
 
 import io
