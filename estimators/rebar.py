@@ -180,7 +180,7 @@ class Relax(RelaxedControl):
         return self.eta * cost_TB + self.residual(z_TBLK)
 
     def residual(self, z_TBLK: Tensor) -> Tensor:
-        """Return r(z) (T, B), computed in the dtype of z."""
+        """Return r(z) (T, B), computed in the dtype of z. Raises RuntimeError before `prepare`."""
         if self.first is None or self.last is None:
             raise RuntimeError(f"{self.name}: expected prepare(n_latents, n_categories) to have been called.")
         hidden_TBH = _linear(self.first, z_TBLK.clamp(-WIDEST, WIDEST).flatten(-2)).tanh()

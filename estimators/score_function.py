@@ -10,7 +10,7 @@ from estimators.gumbel import log_prob, one_hot, sample_classes
 
 
 class ScoreFunction(Estimator):
-    """An estimator of the form advantage · ∇ log q(z): it writes `advantage` and nothing else."""
+    """An estimator of the form advantage · ∇ log q(z). A subclass defines `advantage` and nothing else."""
 
     relaxes = False
     black_box = True

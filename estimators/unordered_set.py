@@ -42,6 +42,7 @@ class UnorderedSet(Estimator):
     min_samples = 2
 
     def __init__(self, *, n_samples: int = 4) -> None:
+        """Raise ValueError for an impossible argument."""
         super().__init__()
         self.n_samples = check_count(self.name, "n_samples", n_samples, at_least=self.min_samples)
         if self.n_samples > MAX_SAMPLES:
