@@ -1,8 +1,8 @@
 """REBAR and RELAX: the score function with a reparameterised relaxation as its control variate.
 
 Two soft codes share the law of the sample: σ_τ(z), whose argmax is the sample D, and σ_τ(z̃), where z̃ is drawn from
-the law of z given D. The first has a pathwise gradient, the second a score-function and a pathwise one. For every
-function of them, the difference has mean zero.
+the law of z given D. The first has a pathwise gradient, the second a score-function and a pathwise one. Their
+difference has mean zero, whatever function is evaluated on them.
 """
 
 from abc import abstractmethod

@@ -66,8 +66,8 @@ def diagnose(
     max_codes = check_count("diagnose", "max_codes", max_codes)
     seed = check_count("diagnose", "seed", seed, at_least=0)
     given = logits.shape[-1] if n_categories is None else check_count("diagnose", "n_categories", n_categories)
-    problem = GradientProblem(logits, checked(cost), given, _checked_context(context, logits))
-    rows, about = measure(problem, named(estimators), resamples, max_codes, seed)
+    problem = GradientProblem(logits, checked_cost(cost), given, _checked_context(context, logits))
+    rows, about = measure(problem, labelled(estimators), resamples, max_codes, seed)
     for note in about.notes:
         warnings.warn(f"diagnose: {note}", stacklevel=2)
     frame = pd.DataFrame([{"estimator": label, **row} for label, row in rows.items()], columns=("estimator", *COLUMNS))
@@ -100,7 +100,7 @@ def plot(frame: pd.DataFrame, path: Path | str | None = None) -> Figure:
     return drawn
 
 
-def named(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | None) -> dict[str, Estimator]:
+def labelled(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | None) -> dict[str, Estimator]:
     """Return estimators by label: the given one, or the name with each parameter that is not a default.
 
     Raises ValueError for what is no estimator, for none, and for a repeated label.
@@ -131,7 +131,7 @@ def label_of(estimator: Estimator) -> str:
     return estimator_label(estimator.name, {key: value for key, value in plain.items() if value != defaults[key]})
 
 
-def checked(cost: Cost) -> Cost:
+def checked_cost(cost: Cost) -> Cost:
     """Return the cost with checks. Raises ValueError if it returns anything but numbers (S, B).
 
     It is called twice for the first codes: a random cost would look like a bias.

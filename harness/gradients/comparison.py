@@ -58,7 +58,7 @@ def measure(
     reference, device = reference or Reference(), problem.logits_BLH.device
     with torch.enable_grad(), seeding.seeded(seed, "diagnostics", AVERAGE, device=device):
         differentiable = draws.is_differentiable(problem)
-        truths = _Truths(problem, max_codes, reference)
+        truths = _TrueGradients(problem, max_codes, reference)
         rows: dict[str, Row] = {}
         changes: dict[str, list[str]] = {}
         for label, estimator in labelled.items():
@@ -81,7 +81,7 @@ def measure(
             if "relative_bias" in rows[label]:
                 rows[label]["relative_error_100"] = _error_at_equal_cost(rows[label], truth_JBLH)
     notes = (process_state.note(name, changed) for name, changed in changes.items() if changed)
-    return rows, replace(truths.about(), notes=tuple(notes))
+    return rows, replace(truths.info(), notes=tuple(notes))
 
 
 def _scores(found: Draws, truth_JBLH: Tensor, projections: Mapping[str, Projection], n_examples: int) -> Row:
@@ -121,7 +121,7 @@ def not_applicable(estimator: Estimator, problem: GradientProblem, differentiabl
     return ""
 
 
-class _Truths:
+class _TrueGradients:
     """The true gradient for each law of the codes, computed once."""
 
     def __init__(self, problem: GradientProblem, max_codes: int, reference: Reference) -> None:
@@ -137,7 +137,7 @@ class _Truths:
         self._found.append((law_BLK, found))
         return found
 
-    def about(self) -> TruthInfo:
+    def info(self) -> TruthInfo:
         if self._problem.expectation is not None:
             return TruthInfo("exact, in closed form", 0.0)
         count = f"{self._problem.n_categories}^{self._problem.n_latents}"

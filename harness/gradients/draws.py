@@ -135,7 +135,7 @@ def draws_per_call(estimator: Estimator, problem: GradientProblem) -> int:
 
 
 @dataclass
-class Sums:
+class DrawSums:
     """Sums over independent draws, float64 on the CPU: of gradients (B, L, H), their squares, and the squares of costs.
 
     `eps` are the units in the last place of gradient and cost.
@@ -147,14 +147,14 @@ class Sums:
     eps: tuple[float, float] = (0.0, 0.0)
 
 
-def sum_of_draws(estimator: Estimator, problem: GradientProblem, n_draws: int) -> Sums:
+def sum_of_draws(estimator: Estimator, problem: GradientProblem, n_draws: int) -> DrawSums:
     """Return the sums over `n_draws` independent draws.
 
     Replicas are further examples: (R·B, L, H). Raises ValueError if the cost is not finite or has a wrong shape, and
     NotFiniteError if the gradient is not finite.
     """
     zero = torch.zeros((), dtype=torch.float64)
-    sums = Sums(torch.zeros(problem.logits_BLH.shape, dtype=torch.float64), zero.clone(), zero.clone())
+    sums = DrawSums(torch.zeros(problem.logits_BLH.shape, dtype=torch.float64), zero.clone(), zero.clone())
     done = 0
     while done < n_draws:
         n = min(n_draws - done, draws_per_call(estimator, problem))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import BasketConfig, DiagnosticsConfig
 from harness.grid import choices
 from harness.grid.choices import Placed
-from harness.grid.estimators import Built, Candidate, build_one, check_shapes, read_estimators
+from harness.grid.estimators import BuiltEstimators, Candidate, build_one, check_shapes, read_estimators
 from harness.grid.problems import Problems
 from harness.grid.yaml_nodes import Node
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 EVERY = re.compile(r"([1-9][0-9]{0,8}) epochs?")
 
 
-def read_diagnostics(node: Node, registry: Registry, problems: Problems) -> tuple[DiagnosticsConfig | None, Built]:
+def read_diagnostics(
+    node: Node, registry: Registry, problems: Problems
+) -> tuple[DiagnosticsConfig | None, BuiltEstimators]:
     """Return the section, and the estimators of its basket for `check_basket`. With a problem there is no section."""
     before = len(problems)
     entries = choices.read_mapping(node, "diagnostics", problems)
@@ -50,7 +52,7 @@ def _in_epochs(node: Node) -> Node:
     return Node(int(found[1]), node.position, node.keys) if found else node
 
 
-def check_basket(built: Built, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
+def check_basket(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
     """Add a problem for each estimator of the basket that has no gradient of E[cost] on a model."""
     shapes = list(shapes)
     check_shapes(built, shapes, problems)

@@ -150,7 +150,7 @@ def _is_list(default: object) -> bool:
     return isinstance(default, list | tuple)
 
 
-Built = list[tuple[Candidate, "Estimator"]]
+BuiltEstimators = list[tuple[Candidate, "Estimator"]]
 
 
 def schedules_for(cls: type[Estimator], schedules: Iterable[Placed]) -> list[Placed]:
@@ -160,12 +160,12 @@ def schedules_for(cls: type[Estimator], schedules: Iterable[Placed]) -> list[Pla
 
 def build_all(
     candidates: Iterable[Candidate], schedules: Iterable[Placed], registry: Registry, problems: Problems
-) -> Built:
+) -> BuiltEstimators:
     """Build every estimator at every first temperature, and leave torch's random state as it was."""
     import torch
 
     schedules = list(schedules)
-    built: Built = []
+    built: BuiltEstimators = []
     with torch.random.fork_rng(devices=[]):
         for candidate in candidates:
             cls = registry[candidate.value.name]
@@ -196,7 +196,7 @@ def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, pr
     return estimator
 
 
-def check_shapes(built: Built, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
+def check_shapes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
     """Add a problem for each estimator that refuses the (n_latents, n_categories) of a model."""
     shapes = list(shapes)
     for candidate, estimator in built:
@@ -207,7 +207,9 @@ def check_shapes(built: Built, shapes: Iterable[tuple[int, int]], problems: Prob
                 _refuse(candidate, error, problems)
 
 
-def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, int], problems: Problems) -> None:
+def check_compiles(
+    built: BuiltEstimators, schedules: Iterable[Placed], shape: tuple[int, int], problems: Problems
+) -> None:
     """Add a problem for what cannot be compiled: an estimator with parameters of its own, a learned temperature."""
     for candidate, estimator in built:
         prepared = copy.deepcopy(estimator)

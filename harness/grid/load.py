@@ -18,7 +18,7 @@ from harness.grid.axes import read_devices, read_schedules, read_seeds
 from harness.grid.choices import MAX_RUNS, Placed
 from harness.grid.diagnostics import check_basket, read_diagnostics
 from harness.grid.estimators import (
-    Built,
+    BuiltEstimators,
     Candidate,
     build_all,
     check_compiles,
@@ -68,7 +68,7 @@ class _Entries:
     devices: list[Placed]
     seeds: list[Placed]
     diagnostics: DiagnosticsConfig | None
-    basket: Built
+    basket: BuiltEstimators
 
 
 def load_grid(path: Path | str, registry: Registry, text: str | None = None) -> Grid:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.datasets.descriptions import DATASETS, split_sizes
 from harness.grid.choices import Placed
-from harness.grid.estimators import Built, Candidate, schedules_for
+from harness.grid.estimators import BuiltEstimators, Candidate, schedules_for
 from harness.grid.sections import SectionValues
 from harness.schedules import Constant, Decoupled, Learned, Schedule, SingleTau, short
 
@@ -31,7 +31,7 @@ def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], reg
             yield f"{name} {has}: {count} schedule{'s' * (count > 1)} instead of {len(schedules)}"
 
 
-def expensive_notes(built: Built, shapes: Iterable[tuple[int, int]]) -> Iterator[str]:
+def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]]) -> Iterator[str]:
     """Yield a note for each estimator that evaluates the decoder EXPENSIVE times a step or more."""
     shapes = list(shapes)
     counts = {
