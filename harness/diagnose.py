@@ -67,7 +67,7 @@ def diagnose(
     seed = check_count("diagnose", "seed", seed, at_least=0)
     given = logits.shape[-1] if n_categories is None else check_count("diagnose", "n_categories", n_categories)
     problem = GradientProblem(logits, checked_cost(cost), given, _checked_context(context, logits))
-    rows, about = measure(problem, labelled(estimators), resamples, max_codes, seed)
+    rows, about = measure(problem, by_label(estimators), resamples, max_codes, seed)
     for note in about.notes:
         warnings.warn(f"diagnose: {note}", stacklevel=2)
     frame = pd.DataFrame([{"estimator": label, **row} for label, row in rows.items()], columns=("estimator", *COLUMNS))
@@ -100,7 +100,7 @@ def plot(frame: pd.DataFrame, path: Path | str | None = None) -> Figure:
     return drawn
 
 
-def labelled(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | None) -> dict[str, Estimator]:
+def by_label(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | None) -> dict[str, Estimator]:
     """Return estimators by label: the given one, or the name with each parameter that is not a default.
 
     Raises ValueError for what is no estimator, for none, and for a repeated label.
