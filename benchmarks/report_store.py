@@ -145,7 +145,7 @@ def _records(run: RunConfig, template: Sequence[Event], begun_ms: int) -> Iterat
 
 
 def _metrics(run: RunConfig, template: dict[str, float], epoch: int, step_s: float) -> dict[str, float]:
-    """Plausible numbers under the names of the template."""
+    """Return plausible numbers under the names of the template."""
     name, lr = run.estimator.name, run.training.lr
     quality = 96 + 14 * _share(name) + 3 * _share(run.schedule.label) + (2 if lr < 5e-4 else 0)
     quality += 0.8 * math.sin(2.3 * run.seed + 1) + 0.4 * math.sin(7.1 * run.seed + 50 * _share(run.label))

@@ -43,7 +43,7 @@ def harness_loop(
     n_steps: int, shape: tuple[int, int], *, estimator: str = "gumbel_softmax", params: dict[str, int] | None = None,
     compiled: bool = False, precision: str = "float32", hidden: tuple[int, ...] = (512, 256), batch: int = BATCH,
 ) -> Loop:  # fmt: skip
-    """Epochs of `n_steps` steps; the number of steps that the loop is called with must be that one."""
+    """Return a loop over epochs of `n_steps` steps, which must be called with that number of steps."""
     run = RunConfig(
         estimator=EstimatorConfig(name=estimator, params=params or {}),
         schedule=Constant() if REGISTRY[estimator].uses_tau else NoSchedule(),
@@ -67,7 +67,7 @@ def harness_loop(
 
 
 def floor_loop(shape: tuple[int, int], *, fastest: bool) -> Loop:
-    """Only the matrix products of a step: six forward, six weight gradients, five input gradients."""
+    """Return a loop over the matrix products of a step: six forward, six weight gradients, five input gradients."""
     code = shape[0] * shape[1]
     sizes = [784, 512, 256, code, 256, 512, 784]
     layers = [(torch.randn(BATCH, a), torch.randn(b, a), torch.randn(BATCH, b)) for a, b in pairwise(sizes)]
@@ -152,7 +152,7 @@ def two_cores(rounds: int, n_steps: int) -> dict[str, list[float]]:
 
 
 def rows(speed: dict[str, list[float]]) -> list[list[str]]:
-    """Images/s, over the notebook, and time over each floor, of every contender."""
+    """Return images/s, speed over the notebook, and time over each floor, of every contender."""
     return [
         [
             name,

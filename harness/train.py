@@ -14,7 +14,7 @@ from harness import process_state
 from harness.config import RunConfig
 from harness.datasets.load import Dataset, load_cached
 from harness.devices import flushed_denormals, reset_peak_memory
-from harness.events import EpochDone, Event, Image, Interrupted, Note, Started
+from harness.events import EpochDone, Event, Interrupted, Note, Started
 from harness.gradients.during_training import Diagnostics
 from harness.provenance import provenance
 from harness.training import checkpoint as checkpoints
@@ -24,7 +24,7 @@ from harness.training.epoch import EpochResult, StepResult, epoch_metrics, gradi
 from harness.training.evaluate import kl_divergence
 from harness.training.finish import finish
 from harness.training.optimizers import set_learning_rate
-from harness.training.pictures import is_pictured, present_pictures
+from harness.training.pictures import training_pictures
 from harness.training.run_controls import RunControls
 from harness.training.state import Losses, State, set_temperatures, start, temperatures_as_numbers
 from harness.training.vae import CategoricalVAE
@@ -66,9 +66,7 @@ def train(
             return
         if diagnostics and diagnostics.due(epoch):
             metrics |= diagnostics.metrics(state.vae, state.estimator, dataset)
-        if is_pictured(epoch, run.training.epochs):
-            for name, png in present_pictures(run, state.vae, state.estimator, dataset):
-                yield Image(name, state.step, png, final=False)
+        yield from training_pictures(run, state, dataset)
         yield EpochDone(epoch, state.step, state.elapsed_s, metrics)
         is_stopping = controls.is_stopping()
         if controls.is_due(epoch) or is_stopping:

@@ -44,7 +44,7 @@ class DataFile:
     name: str  # of the plain file
     shape: tuple[int, ...]
     sha256: str | None = None  # of the plain content
-    sha256_gz: str | None = None  # of the published .gz, where nobody states that of the plain content
+    sha256_gz: str | None = None  # of the published .gz, if no checksum of the plain content is published
 
     @property
     def n_bytes(self) -> int:
@@ -73,7 +73,7 @@ class DatasetInfo:
     licence: str
     files: tuple[DataFile, ...] = ()  # train images, train labels, test images, test labels; empty where embedded
     archives: tuple[Archive, ...] = ()
-    torchvision_class: str = ""  # whose mirrors have it
+    torchvision_class: str = ""  # the class whose mirrors have the data set
     image_shape: tuple[int, int] = (28, 28)
     transposed: bool = False  # stored with rows and columns exchanged
     first_label: int = 0

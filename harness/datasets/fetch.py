@@ -38,7 +38,7 @@ _MIRROR_CALLS: Mapping[str, tuple[Mapping[str, Any], ...]] = {  # arguments of t
     "emnist-letters": ({"split": "letters"},),
     "omniglot": ({"background": True}, {"background": False}),
 }
-_DOWNLOAD_ERRORS = (  # what torchvision and urllib raise for a network or a file that is not as it should be
+_DOWNLOAD_ERRORS = (  # what torchvision and urllib raise for a faulty network or file
     OSError,
     RuntimeError,
     ValueError,

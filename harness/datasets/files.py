@@ -10,7 +10,7 @@ from harness.datasets.descriptions import DataError, DataFile, DatasetInfo
 from harness.datasets.idx import read_bytes, read_verified, sha256
 from harness.environment import path_variable, user_folder
 
-CHECKSUMS = "SHA256SUMS"  # beside files that were made on this machine; `sha256sum -c` reads it
+CHECKSUMS = "SHA256SUMS"  # next to files that were made on this machine; `sha256sum -c` reads it
 
 
 def default_data_dir() -> Path:
@@ -81,7 +81,7 @@ def install(folder: Path, contents: Mapping[str, bytes], *, record: bool) -> Non
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also if this process is killed. Raises DataError if that fails."""
-    from reports.contract.files import write_bytes_atomically  # here: workers have no reports
+    from reports.contract.files import write_bytes_atomically  # not at the top: reports are not sent to workers
 
     try:
         write_bytes_atomically(path, content)

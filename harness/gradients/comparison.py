@@ -75,13 +75,25 @@ def measure(
                 except NotFiniteError as error:
                     rows[label]["reason"] = str(error)
                     continue
-            rows[label] |= _scores(found, truth_JBLH, projections, len(problem.logits_BLH))
-            evaluations = estimator.n_cost_evals(problem.n_latents, problem.n_categories)
-            rows[label] |= {"evaluations": evaluations, "seconds": found.seconds}
-            if "relative_bias" in rows[label]:
-                rows[label]["relative_error_100"] = _error_at_equal_cost(rows[label], truth_JBLH)
+            rows[label] |= _measured(found, estimator, problem, truth_JBLH, projections)
     notes = (process_state.note(name, changed) for name, changed in changes.items() if changed)
     return rows, replace(truths.info(), notes=tuple(notes))
+
+
+def _measured(
+    found: Draws,
+    estimator: Estimator,
+    problem: GradientProblem,
+    truth_JBLH: Tensor,
+    projections: Mapping[str, Projection],
+) -> Row:
+    """Return all numbers of a row."""
+    row = _scores(found, truth_JBLH, projections, len(problem.logits_BLH))
+    row["evaluations"] = estimator.n_cost_evals(problem.n_latents, problem.n_categories)
+    row["seconds"] = found.seconds
+    if "relative_bias" in row:
+        row["relative_error_100"] = _error_at_equal_cost(row, truth_JBLH)
+    return row
 
 
 def _scores(found: Draws, truth_JBLH: Tensor, projections: Mapping[str, Projection], n_examples: int) -> Row:

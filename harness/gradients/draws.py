@@ -96,7 +96,7 @@ def is_differentiable(problem: GradientProblem) -> bool:
         try:
             cost_SB = problem.cost(z_SBLK)
         except RuntimeError:
-            problem.cost(z_SBLK.detach())  # raises if the gradient was not the reason
+            problem.cost(z_SBLK.detach())  # raises if there is another reason
             return False
     return cost_SB.requires_grad and torch.autograd.grad(cost_SB.sum(), z_SBLK, allow_unused=True)[0] is not None
 
@@ -215,7 +215,9 @@ def block_means(estimator: Estimator, problem: GradientProblem, draws_per_block:
     first, second = (sum_of_draws(estimator, problem, 1) for _ in range(2))
     untouched = all(torch.equal(one, other) for one, other in zip(before, seeding.noise_state(device), strict=True))
     noisy = not (untouched and torch.equal(first.gradient_BLH, second.gradient_BLH))
-    size = draws_per_block if noisy else min(draws_per_block, draws_per_call(estimator, problem))  # timed alike
+    size = (
+        draws_per_block if noisy else min(draws_per_block, draws_per_call(estimator, problem))
+    )  # the same calls are timed
     start = time.perf_counter()
     blocks = [sum_of_draws(estimator, problem, size) for _ in range(N_BLOCKS if noisy else 1)]
     seconds = (time.perf_counter() - start) / (len(blocks) * size)  # a draw ends on the CPU: nothing is pending

@@ -85,7 +85,7 @@ def load_grid(path: Path | str, registry: Registry, text: str | None = None) -> 
         raise _unreadable(path, error) from error
     from harness.process_state import kept
 
-    with kept():  # plug-ins are built, and asked about shapes
+    with kept():  # building plug-ins and checking shapes may change the process
         return _read(tree, path if text is None else None, source, registry, Problems(str(path)))
 
 

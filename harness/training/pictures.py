@@ -14,8 +14,10 @@ from torch.nn.functional import one_hot, pad
 from estimators import Estimator
 from harness.config import RunConfig
 from harness.datasets.load import Dataset
+from harness.events import Image
 from harness.training import seeding
 from harness.training.latents import LatentUse
+from harness.training.state import State
 from harness.training.vae import CategoricalVAE, one_hot_samples
 
 PICTURE_NOISE = -4
@@ -29,6 +31,13 @@ GAP = 2
 def is_pictured(epoch: int, last: int) -> bool:
     """Return whether a run makes pictures after this epoch: 1, 2, 4, 8, … before the last, which has its own."""
     return epoch < last and epoch.bit_count() == 1
+
+
+def training_pictures(run: RunConfig, state: State, dataset: Dataset) -> Iterator[Image]:
+    """Yield the pictures after an epoch, if it is one that has any."""
+    if is_pictured(state.epoch, run.training.epochs):
+        for name, png in present_pictures(run, state.vae, state.estimator, dataset):
+            yield Image(name, state.step, png, final=False)
 
 
 @torch.no_grad()
