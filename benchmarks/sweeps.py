@@ -56,7 +56,7 @@ class Timed:
 
 
 def timed_sweep(grid: str, workers: int, plugins: Sequence[Path] = ()) -> Timed:
-    """Run a grid, given as text, with MLflow on SQLite in a new folder. Raises CalledProcessError unless all runs finish."""
+    """Run a grid with MLflow on SQLite in a new folder. Raises CalledProcessError unless all runs finish."""
     with TemporaryDirectory(prefix="benchmark-") as folder:
         path = Path(folder, "grid.yaml")
         path.write_text("name: timed\n" + grid)
