@@ -13,8 +13,10 @@ from torch import Tensor
 from estimators import Estimator
 from harness import process_state
 from harness.gradients import draws
-from harness.gradients.draws import Draws, GradientProblem, NotFiniteError, Reference
+from harness.gradients.draws import Draws, NotFiniteError
+from harness.gradients.problem import GradientProblem, is_differentiable
 from harness.gradients.quality import METRICS, N_BLOCKS, quality, relative_standard_error
+from harness.gradients.truth import Reference, true_gradient
 from harness.training import seeding
 
 MAX_CODES = 16_384
@@ -57,7 +59,7 @@ def measure(
     projections = projections or {"": draws.scaled}
     reference, device = reference or Reference(), problem.logits_BLH.device
     with torch.enable_grad(), seeding.seeded(seed, "diagnostics", AVERAGE, device=device):
-        differentiable = draws.is_differentiable(problem)
+        differentiable = is_differentiable(problem)
         truths = _TrueGradients(problem, max_codes, reference)
         rows: dict[str, Row] = {}
         changes: dict[str, list[str]] = {}
@@ -145,7 +147,7 @@ class _TrueGradients:
         for known_BLK, blocks_JBLH in self._found:
             if torch.equal(known_BLK, law_BLK):
                 return blocks_JBLH
-        found = draws.truth(self._problem, estimator.class_logits, self._max_codes, self._reference)
+        found = true_gradient(self._problem, estimator.class_logits, self._max_codes, self._reference)
         self._found.append((law_BLK, found))
         return found
 

@@ -1,4 +1,4 @@
-"""Draws of an estimator at fixed logits, and the true gradient that they are compared with.
+"""Draws of an estimator at fixed logits, in blocks.
 
 Letters: R replicas, J blocks, S samples, B examples, L latents, K classes, H numbers that an estimator asks for each
 latent (K for most), N codes. Gradients are of the sum over examples of E[cost], with respect to the logits.
@@ -9,15 +9,14 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from estimators import Estimator, build
+from estimators import Estimator
 from estimators.base import CODES_PER_CALL, Cost, check_costs
-from estimators.gumbel import log_prob, one_hot
+from harness.gradients.problem import GradientProblem
 from harness.gradients.quality import N_BLOCKS
 from harness.training import seeding
 
@@ -30,75 +29,6 @@ ROUNDING = 16
 
 class NotFiniteError(ValueError):
     """A gradient that is NaN or ∞. Only this estimator is at fault: the others can still be measured."""
-
-
-@dataclass(frozen=True, eq=False)
-class GradientProblem:
-    """Fixed logits and a cost, whose mean is differentiated.
-
-    context_BX   the data behind the logits, for estimators that use it
-    code_costs   codes (N, L, K) -> their costs for every example (N, B), where that is cheaper than calling `cost`
-    expectation  class logits (B, L, K) -> E[cost] (B,), differentiable, where it is known in closed form
-    """
-
-    logits_BLH: Tensor
-    cost: Cost
-    n_categories: int
-    context_BX: Tensor | None = None
-    code_costs: Callable[[Tensor], Tensor] | None = None
-    expectation: Callable[[Tensor], Tensor] | None = None
-    _enumerated: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def n_latents(self) -> int:
-        return self.logits_BLH.shape[1]
-
-    @property
-    def n_codes(self) -> int:
-        return int(self.n_categories**self.n_latents)
-
-    def all_costs(self) -> Tensor:
-        """Return the costs (N, B) of all codes, on the CPU, evaluated once; values only.
-
-        Raises ValueError if one is not finite.
-        """
-        if "costs" not in self._enumerated:
-            ask = self.code_costs or self._ask_cost
-            like = self.logits_BLH.new_empty(self.n_categories)
-            size = CODES_PER_CALL if self.code_costs else max(1, CODES_PER_CALL // max(1, len(self.logits_BLH)))
-            with torch.no_grad():
-                classes = torch.split(self.all_classes().to(self.logits_BLH.device), size)
-                found = torch.cat([ask(one_hot(class_NL, like)).cpu() for class_NL in classes])
-            if not found.isfinite().all():
-                raise ValueError("diagnose: expected a finite cost of every code, got NaN or ∞.")
-            self._enumerated["costs"] = found
-        return self._enumerated["costs"]
-
-    def all_classes(self) -> Tensor:
-        """Return all codes as class numbers (N, L), the first latent slowest."""
-        place_L = self.n_categories ** torch.arange(self.n_latents - 1, -1, -1)
-        return torch.arange(self.n_codes).unsqueeze(-1) // place_L % self.n_categories
-
-    def _ask_cost(self, z_NLK: Tensor) -> Tensor:
-        return self.cost(z_NLK.unsqueeze(1).expand(-1, len(self.logits_BLH), -1, -1))
-
-
-def is_differentiable(problem: GradientProblem) -> bool:
-    """Return whether the cost has a derivative in the code, as far as autograd can tell.
-
-    A cost that cannot even take a code with a gradient, such as one that leaves torch, has none.
-    """
-    n_examples, n_latents = problem.logits_BLH.shape[:2]
-    z_SBLK = problem.logits_BLH.new_zeros(1, n_examples, n_latents, problem.n_categories)
-    z_SBLK[..., 0] = 1
-    z_SBLK.requires_grad_()
-    with torch.enable_grad():
-        try:
-            cost_SB = problem.cost(z_SBLK)
-        except RuntimeError:
-            problem.cost(z_SBLK.detach())  # raises if there is another reason
-            return False
-    return cost_SB.requires_grad and torch.autograd.grad(cost_SB.sum(), z_SBLK, allow_unused=True)[0] is not None
 
 
 def prepared_copy(estimator: Estimator, problem: GradientProblem, *, warm_up: bool = True) -> Estimator:
@@ -232,56 +162,6 @@ def block_means(estimator: Estimator, problem: GradientProblem, draws_per_block:
     per_example = math.sqrt(max(1, len(problem.logits_BLH)))
     rounding = ROUNDING * (eps_gradient * math.sqrt(gradient_square) + eps_cost * math.sqrt(cost_square)) / per_example
     return Draws(means_JBLH.expand(N_BLOCKS, -1, -1, -1), gradient_square, draws_per_block, noisy, rounding, seconds)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The unbiased estimator whose long average is the truth where there are too many codes to enumerate."""
-
-    name: str = "rloo"
-    n_samples: int = 32
-    draws_per_block: int = 64
-
-
-def truth(
-    problem: GradientProblem, class_logits: Callable[[Tensor], Tensor], max_codes: int, reference: Reference
-) -> Tensor:
-    """Return block means (J, B, L, H) of the true gradient of E[cost] under the law of `class_logits`.
-
-    All blocks are equal if it is exact: in closed form, or by enumeration of at most `max_codes` codes. Otherwise they
-    are averages of the reference estimator.
-    """
-    leaf = problem.logits_BLH.detach().cpu().double().requires_grad_()
-    with torch.enable_grad():
-        class_BLK = class_logits(leaf)
-    at = class_BLK.detach()
-    if problem.expectation is not None or problem.n_codes <= max_codes:
-        found = _exact(problem, at).unsqueeze(0)
-    else:
-        found = _average(problem, at, reference)
-    if class_BLK is not leaf:
-        found = torch.stack([torch.autograd.grad(class_BLK, leaf, g, retain_graph=True)[0] for g in found])
-    return found.expand(N_BLOCKS, -1, -1, -1)
-
-
-def _exact(problem: GradientProblem, class_BLK: Tensor) -> Tensor:
-    leaf = class_BLK.clone().requires_grad_()
-    if problem.expectation is not None:
-        return torch.autograd.grad(problem.expectation(leaf).sum(), leaf)[0]
-    cost_NB, class_NL = problem.all_costs().to(leaf), problem.all_classes()
-    total = torch.zeros_like(leaf)
-    size = max(1, CODES_PER_CALL // max(1, len(leaf)))
-    for cost_nB, class_nL in zip(torch.split(cost_NB, size), torch.split(class_NL, size), strict=True):
-        class_nBL = class_nL.unsqueeze(1).expand(-1, len(leaf), -1)
-        total += torch.autograd.grad((log_prob(leaf, class_nBL).exp() * cost_nB).sum(), leaf)[0]
-    return total
-
-
-def _average(problem: GradientProblem, class_BLK: Tensor, reference: Reference) -> Tensor:
-    estimator = build(reference.name, n_samples=reference.n_samples)
-    at = GradientProblem(class_BLK.to(problem.logits_BLH), problem.cost, problem.n_categories)
-    sums = [sum_of_draws(estimator, at, reference.draws_per_block).gradient_BLH for _ in range(N_BLOCKS)]
-    return torch.stack(sums) / reference.draws_per_block
 
 
 def gram(blocks_JP: Tensor, truth_JP: Tensor) -> Tensor:
