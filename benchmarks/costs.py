@@ -20,7 +20,7 @@ MORE = (("gumbel_rao", {"n_draws": 100}), ("reinmax_rao", {"n_draws": 100}), ("r
 
 
 def cases() -> list[tuple[str, dict[str, int]]]:
-    """Every estimator that can work with the shape, in its default setting, and MORE."""
+    """Return every estimator that can work with the shape, in its default setting, and MORE."""
     defaults = [(name, dict[str, int]()) for name in REGISTRY if _accepts(name)]
     return [*defaults, *MORE]
 

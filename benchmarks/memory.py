@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> float:
-    """Return megabytes, in this process. ValueError where the estimator cannot work with the shape."""
+    """Return megabytes, in this process. Raises ValueError if the estimator cannot work with the shape."""
     import torch
 
     from estimators import REGISTRY

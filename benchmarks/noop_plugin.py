@@ -1,4 +1,4 @@
-"""A plugin that makes training nothing: in every process that loads it, a run starts, ends one epoch and finishes.
+"""A plug-in that skips training: in every process that loads it, a run starts, ends one epoch and finishes.
 
 What is left of a sweep is the orchestration: workers, pipes, journal, MLflow, terminal.
 """
@@ -30,7 +30,7 @@ class Noop(Pathwise):
 
 
 def train(run: RunConfig, registry: Mapping[str, Any], checkpoint: Any = None, pace: Any = None) -> Iterator[Event]:
-    """Yield the events of a run whose training takes no time: there is nothing to save, and nothing to go on from."""
+    """Yield the events of a run whose training takes no time: nothing is saved or restored."""
     yield Started(provenance())
     yield EpochDone(1, 1, 0.0, dict.fromkeys(METRICS, float(run.seed)))
     yield Finished(1, dict.fromkeys(FINAL, float(run.seed)))

@@ -49,7 +49,7 @@ class NotebookVAE(nn.Module):
 
 
 def notebook_loop(images_ND: Tensor, n_latents: int, n_categories: int) -> Loop:
-    """Gumbel-Softmax at tau 1, one sample."""
+    """Return a Gumbel-Softmax code at tau 1, one sample."""
     model = NotebookVAE(n_latents, n_categories)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loader = DataLoader(NotebookImages(images_ND), batch_size=BATCH, shuffle=True, drop_last=True)

@@ -111,7 +111,7 @@ def sync(path: Path, folder: Path) -> None:
 
 
 def _tiny(run: RunConfig) -> RunConfig:
-    """The run at a fraction of its size."""
+    """Return the run at a fraction of its size."""
     sections: dict[str, Any] = {
         "data": DataConfig(train_size=100),
         "model": ModelConfig(hidden=(16,)),
@@ -122,7 +122,7 @@ def _tiny(run: RunConfig) -> RunConfig:
 
 
 def _records(run: RunConfig, template: Sequence[Event], begun_ms: int) -> Iterator[Record]:
-    """What a run of EPOCHS epochs would have said."""
+    """Yield the records of a run of EPOCHS epochs, made up from a template."""
     step_s = 0.004 + 0.0005 * (len(run.estimator.name) % 7) + 1e-5 * run.seed
     epoch = next(event for event in template if isinstance(event, EpochDone))
     for event in template:
@@ -145,7 +145,7 @@ def _records(run: RunConfig, template: Sequence[Event], begun_ms: int) -> Iterat
 
 
 def _metrics(run: RunConfig, template: dict[str, float], epoch: int, step_s: float) -> dict[str, float]:
-    """Plausible numbers under the names of the template."""
+    """Return plausible numbers under the names of the template."""
     name, lr = run.estimator.name, run.training.lr
     quality = 96 + 14 * _share(name) + 3 * _share(run.schedule.label) + (2 if lr < 5e-4 else 0)
     quality += 0.8 * math.sin(2.3 * run.seed + 1) + 0.4 * math.sin(7.1 * run.seed + 50 * _share(run.label))
@@ -164,7 +164,7 @@ def _metrics(run: RunConfig, template: dict[str, float], epoch: int, step_s: flo
 
 
 def _share(text: str) -> float:
-    """A number in [0, 1) that belongs to a text."""
+    """Return a number in [0, 1) that depends on a text alone."""
     return sha256(text.encode()).digest()[0] / 256
 
 

@@ -29,7 +29,7 @@ from harness.datasets.load import load
 from harness.devices import flushed_denormals, keep_freed_memory
 from harness.schedules import Constant, NoSchedule
 from harness.train import batch_losses, train_epoch
-from harness.training.compiled import compile_losses_if_wanted
+from harness.training.compiled import compile_if_wanted
 from harness.training.linear import ONEDNN_IS_FASTER
 from harness.training.state import start
 
@@ -43,7 +43,7 @@ def harness_loop(
     n_steps: int, shape: tuple[int, int], *, estimator: str = "gumbel_softmax", params: dict[str, int] | None = None,
     compiled: bool = False, precision: str = "float32", hidden: tuple[int, ...] = (512, 256), batch: int = BATCH,
 ) -> Loop:  # fmt: skip
-    """Epochs of `n_steps` steps; the number of steps that the loop is called with must be that one."""
+    """Return a loop over epochs of `n_steps` steps, which must be called with that number of steps."""
     run = RunConfig(
         estimator=EstimatorConfig(name=estimator, params=params or {}),
         schedule=Constant() if REGISTRY[estimator].uses_tau else NoSchedule(),
@@ -54,12 +54,12 @@ def harness_loop(
     images = load(run.data)
     keep_freed_memory()  # as a sweep's worker does
     state = start(run, REGISTRY, images.n_pixels, torch.device("cpu"))
-    compile_losses_if_wanted(run, state, batch_losses, images)
+    compile_if_wanted(run, state, batch_losses, images)
 
     def loop(steps: int) -> float:
         begun = time.perf_counter()
         with flushed_denormals():
-            done = len(train_epoch(run, state, images, 1).updates)
+            done = len(train_epoch(run, state, images, 1).steps)
         assert done == steps, (done, steps)  # noqa: S101 a benchmark that counts wrongly must stop
         return time.perf_counter() - begun
 
@@ -67,7 +67,7 @@ def harness_loop(
 
 
 def floor_loop(shape: tuple[int, int], *, fastest: bool) -> Loop:
-    """Only the matrix products of a step: six forward, six weight gradients, five input gradients."""
+    """Return a loop over the matrix products of a step: six forward, six weight gradients, five input gradients."""
     code = shape[0] * shape[1]
     sizes = [784, 512, 256, code, 256, 512, 784]
     layers = [(torch.randn(BATCH, a), torch.randn(b, a), torch.randn(BATCH, b)) for a, b in pairwise(sizes)]
@@ -118,7 +118,7 @@ def apart(shape: tuple[int, int], threads: int, rounds: int, n_steps: int) -> di
 
 
 def serve(connection: Connection, n_steps: int) -> None:
-    """A sweep's worker: an epoch each time it is asked, on one thread."""
+    """Train an epoch at each request, on one thread, as a worker of a sweep does."""
     torch.set_num_threads(1)
     loop = harness_loop(n_steps, SHAPES[0])
     loop(n_steps)
@@ -152,7 +152,7 @@ def two_cores(rounds: int, n_steps: int) -> dict[str, list[float]]:
 
 
 def rows(speed: dict[str, list[float]]) -> list[list[str]]:
-    """Images/s, over the notebook, and time over each floor, of every contender."""
+    """Return images/s, speed over the notebook, and time over each floor, of every contender."""
     return [
         [
             name,

@@ -40,7 +40,7 @@ class Timed:
 
     @property
     def growth_kb(self) -> float:
-        """kB of the driver's memory per run, from the first tenth of the runs to the last."""
+        """Kilobytes of the driver's memory per run, from the first tenth of the runs to the last."""
         tenth = len(self.starts_s) // 10
         samples = [mb for when, mb in self._while_running() if when >= self.starts_s[tenth]]
         return (samples[-1] - samples[0]) * 1024 / (len(self.starts_s) - tenth) if samples else 0.0
@@ -56,7 +56,7 @@ class Timed:
 
 
 def timed_sweep(grid: str, workers: int, plugins: Sequence[Path] = ()) -> Timed:
-    """Run a grid, given as text, with MLflow on SQLite in a new folder. CalledProcessError unless all runs finish."""
+    """Run a grid with MLflow on SQLite in a new folder. Raises CalledProcessError unless all runs finish."""
     with TemporaryDirectory(prefix="benchmark-") as folder:
         path = Path(folder, "grid.yaml")
         path.write_text("name: timed\n" + grid)

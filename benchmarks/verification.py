@@ -23,7 +23,7 @@ from families import MUTANTS
 from own_means import COST, LOGITS_LK, OWN_MEANS, draws
 
 from estimators import REGISTRY, build
-from estimators.yardstick import MAX_Z, N_REPLICAS, bias_scores, z_scores
+from estimators.reference_problem import MAX_Z, N_REPLICAS, bias_scores, z_scores
 
 RESULTS = Path(__file__).parent / "results"
 HEADINGS = ("estimator", "unbiased", "settings", *(rf"\|z\| {what}" for what in ("cost", "gradient", "own definition")))
@@ -35,7 +35,7 @@ def largest(scores: list[torch.Tensor]) -> float:
 
 
 def row(name: str) -> dict[str, object]:
-    """The figures of one estimator."""
+    """Return the figures of one estimator."""
     built = [build(name, **params) for params in settings(name)]
     cost_z, gradient_z = zip(*(bias_scores(each) for each in built), strict=True)
     mutants = [cls for cls in MUTANTS if cls.name == name]

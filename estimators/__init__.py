@@ -77,7 +77,10 @@ REGISTRY: Mapping[str, type[Estimator]] = MappingProxyType({cls.name: cls for cl
 
 
 def build(name: str, registry: Mapping[str, type[Estimator]] = REGISTRY, /, **params: Any) -> Estimator:
-    """Return an estimator by name; ValueError, in one line, for an unknown name or parameter or an impossible value."""
+    """Return an estimator by name.
+
+    Raises ValueError, in one line, for an unknown name or parameter or an impossible value.
+    """
     if name not in registry:
         hint = _suggestion(name, registry) or f" Known: {', '.join(registry)}."
         raise ValueError(f"estimator: expected one of {len(registry)} names, got {name!r}.{hint}")

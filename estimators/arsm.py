@@ -11,7 +11,7 @@ from estimators.base import Cost, Estimate, Estimator, check_count, replace_grad
 from estimators.gumbel import one_hot, perturb
 
 MAX_EVALUATIONS = 10_000
-"""More than so many for each example are refused: 141 classes are possible with one sample."""
+"""The most evaluations for each example: enough for 141 classes with one sample."""
 
 
 @final

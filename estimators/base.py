@@ -6,23 +6,49 @@ Letters: S samples, B examples, L latents, K classes. Costs are nats per example
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from estimators.arguments import (
+    check_costs,
+    check_count,
+    check_number,
+    learned_weight,
+    more_codes,
+    samples_per_call,
+    temperature,
+)
 from estimators.gumbel import one_hot
 
+__all__ = [
+    "CODES_IN_GRAPH",
+    "CODES_PER_CALL",
+    "TEMPERATURES",
+    "Cost",
+    "Estimate",
+    "Estimator",
+    "Pathwise",
+    "check_costs",
+    "check_count",
+    "check_number",
+    "learned_weight",
+    "more_codes",
+    "parameters",
+    "replace_gradient",
+    "samples_per_call",
+    "temperature",
+]
+
 CODES_PER_CALL = 16_384
-"""A cost that is asked for values only sees at most that many codes (samples × examples) at once: bounded memory."""
+"""Without a gradient, a cost sees at most so many codes (samples × examples) at once, which bounds the memory."""
 CODES_IN_GRAPH = 65_536
-"""Of a cost whose gradient is wanted, autograd keeps the activations of that many codes; beyond, it asks once more."""
+"""With a gradient, autograd keeps the activations of at most so many codes, and evaluates the others a second time."""
 TEMPERATURES = ("tau", "tau_forward", "tau_backward")
 """Constructor arguments with these names are state that a schedule sets each step."""
 
@@ -70,75 +96,13 @@ def parameters(cls: type[Estimator]) -> dict[str, Any]:
     return {argument.name: argument.default for argument in arguments}
 
 
-def check_number(name: str, key: str, value: object, *, above: float) -> float:
-    """Return a finite number greater than `above`; ValueError otherwise (a bool or a string is no number)."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < math.inf:
-        raise ValueError(f"{name}: expected {key} > {above:g}, got {value!r}.")
-    return float(value)
-
-
-def more_codes(than: int, n_latents: int, n_categories: int) -> bool:
-    """Whether n_categories^n_latents > `than`, without a power of millions of digits."""
-    if n_categories > 1 and n_latents > than.bit_length():
-        return True
-    return bool(n_categories**n_latents > than)
-
-
-def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int:
-    """Return a whole number of at least `at_least`; ValueError otherwise (a bool or 2.0 is no whole number)."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ValueError(f"{name}: expected a whole number {key} >= {at_least}, got {value!r}.")
-    return int(value)
-
-
-def check_costs(name: str, cost_SB: object, shape: tuple[int, ...]) -> Tensor:
-    """Return what a cost returned, if it is a floating-point tensor of that shape; ValueError otherwise."""
-    if not isinstance(cost_SB, Tensor) or not cost_SB.is_floating_point():
-        got = cost_SB.dtype if isinstance(cost_SB, Tensor) else type(cost_SB).__name__
-        raise ValueError(f"{name}: expected a cost that returns a floating-point tensor (S, B), got {got}.")
-    if cost_SB.shape != shape:
-        raise ValueError(f"{name}: expected cost of shape (S, B) = {tuple(shape)}, got {tuple(cost_SB.shape)}.")
-    return cost_SB
-
-
-def learned_weight(name: str, key: str, value: object) -> nn.Parameter:
-    """Return a finite number >= 0, the weight of a control variate, as a parameter; ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-        raise ValueError(f"{name}: expected {key} >= 0, got {value!r}.")
-    return nn.Parameter(torch.tensor(float(value)))
-
-
-def samples_per_call(n_codes: int, n_examples: int) -> int:
-    """Return how many samples of each example are at most `n_codes` codes together; at least one."""
-    return max(1, n_codes // max(1, n_examples))
-
-
-def temperature(key: str) -> property:
-    """Return a property that checks a temperature wherever it is set.
-
-    A number must be > 0 and finite. A tensor of no dimensions, which a learned schedule sets, is taken as it is: it is
-    positive by construction, and looking at it would stall a GPU.
-    """
-
-    def get(self: Estimator) -> float | Tensor | None:
-        return cast(float | Tensor | None, getattr(self, f"_{key}", None))
-
-    def put(self: Estimator, value: float | Tensor) -> None:
-        if key not in self.temperatures:
-            raise ValueError(f"{self.name}: expected no {key}, got {value!r}. It has no temperature.")
-        is_learned = isinstance(value, Tensor) and value.ndim == 0
-        setattr(self, f"_{key}", value if is_learned else check_number(self.name, key, value, above=0.0))
-
-    return property(get, put, doc="The temperature: state that a schedule sets each step. None if there is none.")
-
-
 def _version(tensor: Tensor) -> int:
     """Return how often a tensor was changed in place; 0 where torch does not count, as in a compiled step."""
     return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
 def _is_abstract(cls: type) -> bool:
-    # ABCMeta fills in __abstractmethods__ only after __init_subclass__ has run, hence the look at the members.
+    # The members are read, since ABCMeta sets __abstractmethods__ only after __init_subclass__ has run.
     return any(getattr(getattr(cls, key, None), "__isabstractmethod__", False) for key in dir(cls))
 
 
@@ -183,13 +147,13 @@ class Estimator(nn.Module, ABC):
     black_box: ClassVar[bool] = False
     """True if values of the cost are enough, so that it need not be differentiable in the code."""
     evaluates_soft: ClassVar[bool] = False
-    """True if the cost is also asked about soft codes, for a control variate; the reported cost remains discrete."""
+    """True if the cost also sees soft codes, for a control variate; the reported cost remains discrete."""
     shift_invariant: ClassVar[bool] = True
     """True if adding a constant to all logits of a latent changes nothing: the gradient then sums to 0 over classes."""
     min_samples: ClassVar[int] = 1
     """The smallest `n_samples` at which the estimator is defined."""
     temperatures: ClassVar[tuple[str, ...]] = ()
-    """Those of TEMPERATURES that are among the constructor's arguments. Filled in; never written by hand."""
+    """Those of TEMPERATURES that are among the constructor's arguments. Filled in, never written by hand."""
     uses_tau: ClassVar[bool] = False
     """True exactly if `tau` is among them. Filled in."""
     uses_context: ClassVar[bool] = False
@@ -201,7 +165,7 @@ class Estimator(nn.Module, ABC):
     tau = temperature("tau")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse an incomplete class where it is written, and fill in what its author need not know."""
+        """Raise TypeError for an incomplete class, and fill in what its author need not write."""
         super().__init_subclass__(**kwargs)
         if not _is_abstract(cls):
             _check_declaration(cls)
@@ -213,7 +177,7 @@ class Estimator(nn.Module, ABC):
         super().__init__()
 
     def __call__(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
-        """Run `forward`. The context, the data behind the logits, reaches only those estimators that ask for it."""
+        """Run `forward`. The context, the data behind the logits, goes only to estimators whose `forward` takes it."""
         if logits_BLK.ndim != 3 or not logits_BLK.is_floating_point():
             got = f"{logits_BLK.dtype} {tuple(logits_BLK.shape)}"
             raise ValueError(f"{self.name}: expected floating-point logits of shape (B, L, K), got {got}.")
@@ -231,23 +195,23 @@ class Estimator(nn.Module, ABC):
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Evaluate the cost on codes of these logits; noise comes from torch's default generator of their device.
 
-        A third argument, `context_BX: Tensor | None = None`, is optional: whoever names it gets the data.
+        A third argument, `context_BX: Tensor | None = None`, is optional: it receives the data behind the logits.
         """
 
     def prepare(self, n_latents: int, n_categories: int, n_context: int = 0) -> None:
-        """Make the parameters whose shape depends on the model; called once, before an optimiser is made.
+        """Make the parameters whose shape depends on the model. Call it once, before the optimiser is made.
 
         `n_context` is the width X of the context, 0 if there will be none. Estimators without such parameters do
-        nothing; the others also do it on their first call, so that nobody has to know.
+        nothing; the others also prepare on their first call.
         """
 
     def control_optimizer(self) -> torch.optim.Optimizer | None:
-        """Return the optimiser that `control_loss` is minimised with: Adam at `control_lr`; None without parameters."""
+        """Return the optimiser of `control_loss`: Adam at `control_lr`, or None without parameters."""
         own = list(self.parameters())
         return torch.optim.Adam(own, lr=self.control_lr) if own else None
 
     def n_outputs(self, n_categories: int) -> int:
-        """Return how many numbers an encoder has to give for each latent: H = K, unless the law has another form."""
+        """Return how many numbers an encoder must return for each latent: H = K, unless the law has another form."""
         return n_categories
 
     def class_logits(self, logits_BLK: Tensor) -> Tensor:
@@ -267,9 +231,9 @@ class Estimator(nn.Module, ABC):
 
     @final
     def evaluate(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
-        """Return cost_SB; ValueError if the cost does not return one number per sample and example.
+        """Return cost_SB. Raises ValueError if the cost does not return one number per sample and example.
 
-        More than CODES_IN_GRAPH codes are evaluated in parts, whose activations are computed anew in the backward pass.
+        More than CODES_IN_GRAPH codes are evaluated in parts, whose activations are recomputed in the backward pass.
         """
         most = samples_per_call(CODES_IN_GRAPH, z_SBLK.shape[1])
         if len(z_SBLK) <= most:
@@ -278,7 +242,7 @@ class Estimator(nn.Module, ABC):
 
     @final
     def evaluate_again(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
-        """Return cost_SB, of which autograd keeps no activation: the cost is evaluated again in the backward pass."""
+        """Return cost_SB without keeping activations: the cost is evaluated again in the backward pass."""
         if not torch.is_grad_enabled():
             return self._evaluate(cost, z_SBLK)
         return checkpoint(self._evaluate, cost, z_SBLK, use_reentrant=False)
@@ -300,7 +264,7 @@ class Estimator(nn.Module, ABC):
             return torch.cat([self.evaluate(cost, one_hot(part_SBL, like)) for part_SBL in parts])
 
     def extra_repr(self) -> str:
-        """Show the constructor's arguments with their present values, learned ones as numbers."""
+        """Return the constructor's arguments with their present values, learned ones as numbers."""
         values = {key: getattr(self, key) for key in parameters(type(self)) if hasattr(self, key)}
         return ", ".join(
             f"{key}={value.item():g}" if isinstance(value, Tensor) else f"{key}={value!r}"
@@ -309,7 +273,7 @@ class Estimator(nn.Module, ABC):
 
 
 class Pathwise(Estimator):
-    """An estimator whose gradient flows through the code itself: it writes `sample` and nothing else."""
+    """An estimator whose gradient flows through the code itself. A subclass defines `sample` and nothing else."""
 
     @abstractmethod
     def sample(self, logits_BLK: Tensor) -> Tensor:
@@ -317,7 +281,10 @@ class Pathwise(Estimator):
 
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over the samples; backpropagation through them is the estimator."""
+        """Average the cost over the samples; backpropagation through them is the estimator.
+
+        Raises ValueError if `sample` returns a wrong shape or a code without a gradient.
+        """
         z_SBLK = self.sample(logits_BLK)
         expected = (self.n_samples, *logits_BLK.shape[:2], z_SBLK.shape[-1])
         if z_SBLK.shape != expected:

@@ -1,4 +1,4 @@
-"""The score function with baselines that learn from what came before: a running mean, and a network on the data."""
+"""Score functions with baselines learned from previous batches: a running mean, and a network on the data."""
 
 from numbers import Real
 from typing import cast, final
@@ -24,7 +24,7 @@ class RunningMean(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     def value(self) -> Tensor:
-        """Return the average of what was added, 0 if that was nothing. A new tensor: later updates leave it alone."""
+        """Return the average of what was added, 0 if nothing was. Later updates do not change the tensor."""
         return self.total / self.weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
 
     @torch.no_grad()
@@ -45,8 +45,8 @@ def _check_decay(name: str, value: object) -> float:
 class ReinforceEMA(ScoreFunction):
     """REINFORCE with a moving-average baseline.
 
-    The cost is judged against what it has been of late. The average holds past batches only, so it is independent of
-    the samples that it is subtracted from; the present batch is added to it afterwards.
+    The cost is compared with its recent average. That average holds past batches only, so it is independent of
+    the samples that it is subtracted from; the present batch is added afterwards.
 
     Approximates  ∇ E[f(D)]  with  mean over n of  (f(D_i) − b) ∇ log q(D_i),  D_i ~ Cat(softmax(θ)), iid,
                   b ← decay · b + (1 − decay) · mean f  after it was used.
@@ -69,7 +69,7 @@ class ReinforceEMA(ScoreFunction):
         self.mean = RunningMean(self.decay)
 
     def advantage(self, cost_SB: Tensor) -> Tensor:
-        """Return the cost less the average of former ones."""
+        """Return the cost less the average of previous ones."""
         baseline = self.mean.value().to(cost_SB.dtype)
         if self.training:
             self.mean.add(cost_SB)
@@ -109,6 +109,7 @@ class NVIL(Estimator):
         n_samples: int = 1,
         control_lr: float = 1e-3,
     ) -> None:
+        """Raise ValueError for an impossible argument."""
         super().__init__()
         self.hidden = check_count(self.name, "hidden", hidden)
         self.decay = _check_decay(self.name, decay)
@@ -158,7 +159,7 @@ class NVIL(Estimator):
         return cast(Tensor, network(context_BX.detach().to(self.mean.total.dtype))).squeeze(-1)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """Return the running mean and max(1, running standard deviation) of the signal; 1 without normalisation."""
+        """Return the running mean of the signal and max(1, its running standard deviation); 1 without normalisation."""
         mean = self.mean.value()
         deviation = (self.square.value() - mean.square()).clamp(min=0).sqrt()
         return mean, deviation.clamp(min=1) if self.normalize else torch.ones_like(deviation)

@@ -15,9 +15,9 @@ from estimators.simplex import log_softmax
 class CARMS(Estimator):
     """CARMS: REINFORCE with n mutually antithetic codes.
 
-    Independent codes repeat each other, and an equal pair says nothing of a gradient. Here the n codes are coupled by a
-    Dirichlet copula so that they differ more often, each still a sample of the law; every pair is weighed by how much
-    rarer it would be among independent codes.
+    Independent codes often repeat each other, and an equal pair says nothing about the gradient. Here the n codes are
+    coupled by a Dirichlet copula so that they differ more often, each still a sample of the law. Every pair is weighted
+    by how much rarer it is among independent codes.
 
     Approximates  ∇ E[f(D)]  with  1/(2n(n−1)) Σ_{i≠j} (f(D_i) − f(D_j)) w_l(D_i, D_j) (D_il − D_jl)  for latent l,
                   w_l(c, c') = π_c π_c' / P(D_il = c, D_jl = c').  Each class is found by asking, from the least to the
@@ -81,7 +81,7 @@ def _places(log_yes_BLI: Tensor, n_samples: int) -> Tensor:
 
 
 def _pair_weights(log_yes_BLI: Tensor, place_SBL: Tensor, n_samples: int) -> Tensor:
-    """Return w (S, S, B, L) of every pair of codes; 0 where they have the same class, and nothing is to be weighed.
+    """Return w (S, S, B, L) of every pair of codes; 0 where they have the same class.
 
     The two answer alike, "no", up to the question at which the first of them ends, and differ there; what the other
     one answers afterwards does not depend on it. So w is a product of π(no)²/P(no, no) and one π(yes) π(no)/P(yes, no).

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from estimators import REGISTRY, Estimator, parameters
-from estimators.yardstick import shapes
+from estimators.reference_problem import shapes
 
 FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
     "1": lambda n, L, K: 1,
@@ -41,8 +41,8 @@ def _row(cls: type[Estimator]) -> tuple[str, ...]:
 def evaluations(cls: type[Estimator]) -> str:
     """Return the number of codes on which the cost is evaluated, per example and step, as a formula of n_samples, L, K.
 
-    The first of FORMULAS that agrees with `n_cost_evals` at every shape and number of samples that are tried. A user's
-    estimator may have another formula: then the number at the example shape.
+    It is the first of FORMULAS that agrees with `n_cost_evals` at every tried shape and number of samples. For a user's
+    estimator with another formula it is the number at the example shape.
     """
     construct: Callable[..., Estimator] = cls
     counts = range(cls.min_samples, cls.min_samples + 3) if "n_samples" in parameters(cls) else ()

@@ -13,8 +13,8 @@ from estimators.gumbel import LOWEST, exponential, one_hot, wide_dtype
 class DisARM(Estimator):
     """DisARM for binary variables, also known as U2G.
 
-    Two codes from the uniforms u and 1 − u, each a sample of the law, are as different as they can be; where a variable
-    differs between them, the difference of their costs tells its gradient.
+    Two codes from the uniforms u and 1 − u, each a sample of the law, differ as much as possible. Where a variable
+    differs between them, the difference of their costs estimates its gradient.
 
     Approximates  ∇ E[f(D)]  with  mean over n pairs of  ½ (f(b) − f(b̃)) 1[b ≠ b̃] (−1)^b̃ σ(|φ|)  for each variable,
                   φ = θ_1 − θ_0,  b = 1[1 − u < σ(φ)],  b̃ = 1[u < σ(φ)];  it is ∂/∂θ_1 = −∂/∂θ_0.
@@ -65,7 +65,7 @@ class DisARM(Estimator):
 class DisARMStickBreaking(Estimator):
     """Categorical DisARM by stick-breaking.
 
-    A class is found by asking, one class after the other, whether it is this one; each question is a binary variable
+    A class is found by asking of one class after the other whether it is this one. Each question is a binary variable
     with an antithetic twin. Only answers that a code depends on enter the gradient.
 
     Approximates  ∇ E[f(D)]  with  mean over n pairs of  ½ (f(z) − f(z̃)) Σ_i δ_i ∇φ_i  for each latent,

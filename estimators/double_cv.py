@@ -63,7 +63,7 @@ class DoubleCV(Estimator):
 
 
 def _terms(cost_SB: Tensor, slope_SBLK: Tensor, z_SBLK: Tensor, probs_BLK: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient (B, L, K) of leave-one-out REINFORCE and the control variate of mean 0 that eta weighs."""
+    """Return the gradient (B, L, K) of leave-one-out REINFORCE, and the control variate of mean 0 of weight eta."""
     n = len(cost_SB)
     deviation_SBLK = z_SBLK - probs_BLK
     mean_slope_BLK = slope_SBLK.mean(0)

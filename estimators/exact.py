@@ -68,9 +68,8 @@ def check_n_codes(name: str, max_codes: int, n_latents: int, n_categories: int) 
 def each_code(estimator: Estimator, logits_BLK: Tensor, cost: Cost) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield all codes as class numbers (S, B, L), the first latent slowest, and their costs (S, B).
 
-    They come CODES_IN_GRAPH at a time, all examples counted. If that is more than once, autograd keeps no activation of
-    the cost and evaluates it a second time in the backward pass, provided that anything in it, say a decoder, is to
-    have a gradient.
+    They come in chunks of CODES_IN_GRAPH, counted over all examples. With more than one chunk, autograd keeps no
+    activations: if something in the cost, such as a decoder, needs a gradient, the backward pass evaluates it again.
     """
     chunks = list(_all_codes(logits_BLK))
     evaluate = estimator.evaluate if len(chunks) == 1 else estimator.evaluate_again

@@ -36,6 +36,7 @@ class GappedST(Pathwise):
     gap: float | str
 
     def __init__(self, *, tau: float = 1.0, gap: float | str = 1.0, n_samples: int = 1) -> None:
+        """Raise ValueError for an impossible argument."""
         super().__init__()
         self.tau = tau
         if isinstance(gap, str) and gap != "p":

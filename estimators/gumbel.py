@@ -12,7 +12,7 @@ from torch import Tensor
 from estimators.simplex import log_softmax
 
 LOWEST = -1e30
-"""Log-probabilities and logits of -inf end here, where differences and products of them are to be numbers."""
+"""The value that replaces log-probabilities and logits of -inf where their differences and products must be numbers."""
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
@@ -29,7 +29,7 @@ def exponential(shape: Sequence[int], like: Tensor, generator: torch.Generator |
     """Return E ~ Exp(1) of that shape, positive and finite, in float32 or wider, on the device of `like`.
 
     On the CPU it is −log u, a fifth of the time of `exponential_`. In float32, u is a multiple of 2⁻²⁴ in [0, 1), and 0
-    is taken as 2⁻²⁵: the probability of whatever happens is off by at most 2⁻²⁴, as with every float32 generator that
+    is taken as 2⁻²⁵: every probability is off by at most 2⁻²⁴, as with every float32 generator that
     transforms uniform numbers.
     """
     dtype = wide_dtype(like)
@@ -60,7 +60,7 @@ def argmax(x_xK: Tensor) -> Tensor:
 def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor:
     """Return x_MSBLK = log softmax(logits) + G, M = n_draws, G drawn given that its argmax is `class_SBL`.
 
-    Normalised logits, so that the largest entry is Gumbel(0, 1); a softmax or an argmax of x sees no difference. Logits
+    The logits are normalised, so that the largest entry is Gumbel(0, 1); a softmax or argmax of x is the same. Logits
     may have a sample dimension of their own, (S, B, L, K). Float32 or wider; differentiable in the logits.
     Reference: Paulus, Maddison, Krause (2021), arXiv:2010.04838, section 3.
     """
@@ -81,7 +81,7 @@ def one_hot(class_SBL: Tensor, like: Tensor) -> Tensor:
 def log_prob(logits_BLK: Tensor, class_SBL: Tensor) -> Tensor:
     """Return the log-probability (S, B) of every code, in float32 or wider; differentiable in the logits.
 
-    Gathered rather than multiplied by one-hot codes, so that a class of probability 0 gives no 0 · -inf.
+    It gathers instead of multiplying by one-hot codes, so that a class of probability 0 gives no 0 · -inf.
     """
     log_probs_BLK = log_softmax(wide(logits_BLK))
     log_probs_SBLK = log_probs_BLK.expand(*class_SBL.shape, -1)

@@ -96,17 +96,17 @@ class GumbelRao(Pathwise):
     Approximates  ∇ E[f(D)]  with  mean over m of  (1/τ) J(softmax(xᵐ/τ)) ∇f(D),  D ~ Cat(softmax(θ)),
                   xᵐ = θ + Gᵐ given argmax(θ + Gᵐ) = D,  J(p) = diag(p) − p pᵀ.
     Requires      f differentiable at one-hot codes; n_samples >= 1; n_draws >= 1; tau > 0.
-    Bias          exactly that of st_gumbel_softmax at the same tau, with no more variance, and less for n_draws > 1.
+    Bias          that of st_gumbel_softmax at the same tau, with at most its variance, and less for n_draws > 1.
     Reference     Paulus, Maddison, Krause (2021), "Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient
                   Estimator", arXiv:2010.04838, section 3.
-    Departures    the paper also differentiates the conditional draws with respect to θ. Here they are constants: the
-                  mean equals that of st_gumbel_softmax only so (K=3, τ=.7: .210, −.320, .110; with the total derivative
-                  .070, −.114, .044).
+    Departures    the paper also differentiates the conditional draws with respect to θ. Here they are constants: only
+                  then does the mean equal that of st_gumbel_softmax (K=3, τ=.7: .210, −.320, .110; with the total
+                  derivative .070, −.114, .044).
     """
 
     name = "gumbel_rao"
     reference = "Paulus, Maddison, Krause (2021), arXiv:2010.04838"
-    use_when = "st_gumbel_softmax at a low tau is too noisy, and the cost is dearer than n_draws softmaxes"
+    use_when = "st_gumbel_softmax at a low tau is too noisy, and the cost is more expensive than n_draws softmaxes"
     relaxes = False
     tau: float
 

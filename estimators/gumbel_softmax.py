@@ -14,7 +14,7 @@ from estimators.simplex import softmax
 class GumbelSoftmax(Pathwise):
     """Gumbel-Softmax relaxation (Concrete distribution).
 
-    The argmax of logits + Gumbel noise is a categorical sample; a softmax at temperature tau stands in for that argmax.
+    The argmax of logits + Gumbel noise is a categorical sample; a softmax at temperature tau replaces that argmax.
 
     Approximates  ∇ E[f(D)]  with  (1/τ) J(S) ∇f(S),  S = softmax((θ + G)/τ),  J(p) = diag(p) − p pᵀ.
     Requires      f differentiable and meaningful on soft codes; n_samples >= 1; tau > 0.

@@ -26,7 +26,7 @@ GAUSS_LEGENDRE = (
 
 
 def threshold(mean_BLJ: Tensor) -> Tensor:
-    """Return c, without dimensions, with Φ(c)^(K−1) = 1/K: no N(0, 1) variable of K − 1 exceeds it in one case of K."""
+    """Return c, without dimensions, with Φ(c)^(K−1) = 1/K: with probability 1/K none of K − 1 N(0, 1) exceeds it."""
     n_gaussians = mean_BLJ.shape[-1]
     c: Tensor = torch.special.ndtri(mean_BLJ.new_full((), (n_gaussians + 1) ** (-1 / n_gaussians)))
     return c
@@ -36,7 +36,7 @@ def moments(outputs_BLH: Tensor) -> tuple[Tensor, Tensor]:
     """Return means and standard deviations (B, L, K − 1) of an encoder's 2(K − 1) numbers, in float32 or wider.
 
     The scale is SMALLEST_SCALE more than a softplus that is nearly 1 at 0: an encoder that returns zeros is at the
-    prior, no output overflows, and none has a vanishing logarithm.
+    prior, no output overflows, and none has a vanishing logarithm. Raises ValueError for an odd number of outputs.
     """
     if outputs_BLH.shape[-1] % 2:
         raise ValueError(f"igr: expected 2(K − 1) numbers for each latent, got {outputs_BLH.shape[-1]}.")

@@ -13,8 +13,8 @@ class _TargetDifference(torch.autograd.Function):
     """x_SBLK → (D, 0_SB), D = onehot(argmax x). Backward: (D − onehot(argmax(x − λ ∇f)))/λ.
 
     The zeros are added to the cost, so that their gradient is the weight w of each sample's cost in what is being
-    minimised. What arrives for D is w ∇f: divided by w, it does not depend on the size of the batch, on n_samples, nor
-    on a loss scale.
+    minimised. The gradient that arrives for D is w ∇f. Divided by w, it depends neither on the batch size, nor on
+    n_samples, nor on a loss scale.
     """
 
     @staticmethod
@@ -39,7 +39,7 @@ class IMLE(Estimator):
     """Implicit maximum likelihood estimation (I-MLE).
 
     A step of length lam against ∇f(D) gives logits under which a cheaper code is more probable; with the same noise,
-    the code there is the target that the logits are drawn to, as in maximum likelihood.
+    the code there is the target of the logits, as in maximum likelihood.
 
     Approximates  ∇ E[f(D)]  with  (D − D')/λ,  D = onehot(argmax(θ + G)),  D' = onehot(argmax(θ − λ ∇f(D) + G)).
     Requires      f differentiable at one-hot codes; n_samples >= 1; lam > 0.

@@ -1,4 +1,4 @@
-"""Per-variable Rao-Blackwellisation: each latent is enumerated while the others stay as they were sampled."""
+"""Per-variable Rao-Blackwellisation: each latent is enumerated while the others keep their samples."""
 
 from typing import final
 
@@ -24,7 +24,7 @@ class IndeCateR(Estimator):
     Reference     De Smet, Sansone, Zuidberg Dos Martires (2023), "Differentiable Sampling of Categorical Distributions
                   Using the CatLog-Derivative Trick", arXiv:2311.12569, section on IndeCateR; Titsias, Lázaro-Gredilla
                   (2015), "Local Expectation Gradients for Black Box Variational Inference", arXiv:1503.01494.
-    Departures    the code that was sampled serves all L sums, so that one evaluation in K is saved.
+    Departures    the sampled code is shared by all L sums, which saves one evaluation in K.
     """
 
     name = "indecater"
@@ -39,7 +39,7 @@ class IndeCateR(Estimator):
         self.n_samples = check_count(self.name, "n_samples", n_samples)
 
     def n_cost_evals(self, n_latents: int, n_categories: int) -> int:
-        """Return the sampled codes and all that differ from one of them in one latent."""
+        """Return the number of sampled codes and of all that differ from one of them in one latent."""
         return self.n_samples * (n_latents * (n_categories - 1) + 1)
 
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:

@@ -14,8 +14,8 @@ from estimators.gumbel import one_hot, sample_classes, wide_dtype
 class MuProp(Estimator):
     """MuProp.
 
-    The first-order Taylor expansion of the cost around the mean field π predicts the cost of each sample; the score
-    function weighs what it failed to predict, and the mean of the prediction, known in closed form, is added back.
+    The first-order Taylor expansion of the cost around the mean field π predicts the cost of each sample. The score
+    function weights the error of the prediction, and the mean of the prediction, known in closed form, is added back.
 
     Approximates  ∇ E[f(D)]  with  mean over n of  [f(D) − f(π) − f'(π)·(D − π)] ∇ log q(D)  +  J(π) f'(π),
                   D ~ Cat(π),  J(p) = diag(p) − p pᵀ for each latent.
@@ -23,7 +23,7 @@ class MuProp(Estimator):
     Bias          none: E[f'(π)·(D − π) ∇ log q(D)] = J(π) f'(π), and E[f(π) ∇ log q(D)] = 0.
     Reference     Gu, Levine, Sutskever, Mnih (2016), "MuProp: Unbiased Backpropagation for Stochastic Neural Networks",
                   arXiv:1511.05176, section 3.
-    Departures    one stochastic layer, so that no mean field has to be passed through others; the learned baselines and
+    Departures    one stochastic layer, so no mean field passes through others; the learned baselines and
                   the variance normalisation that the paper adds in its experiments are left out.
     """
 
@@ -43,7 +43,7 @@ class MuProp(Estimator):
         return self.n_samples + 1
 
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over the samples; the gradient is put together from values and one slope."""
+        """Average the cost over the samples; the gradient is composed of values and one slope."""
         z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK)
         cost_SB = self.evaluate(cost, z_SBLK)
         cost_B = cost_SB.mean(0)

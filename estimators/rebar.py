@@ -1,8 +1,8 @@
 """REBAR and RELAX: the score function with a reparameterised relaxation as its control variate.
 
-Two soft codes share the law of the sample: σ_τ(z), whose argmax is the sample D, and σ_τ(z̃), drawn anew from what z
-can be given D. The first has a pathwise gradient, the second a score-function and a pathwise one; their difference has
-mean zero whatever the function that is evaluated on them.
+Two soft codes share the law of the sample: σ_τ(z), whose argmax is the sample D, and σ_τ(z̃), where z̃ is drawn from
+the law of z given D. The first has a pathwise gradient, the second a score-function and a pathwise one. Their
+difference has mean zero, whatever function is evaluated on them.
 """
 
 from abc import abstractmethod
@@ -17,7 +17,7 @@ from estimators.gumbel import LOWEST, argmax, one_hot, perturb, perturb_given, w
 from estimators.simplex import log_softmax, softmax
 
 WIDEST = 20.0
-"""The network of RELAX sees z clipped to ±WIDEST: of a class that improbable it need not know how improbable."""
+"""The network of RELAX sees z clipped to ±WIDEST: beyond that, it does not matter how improbable a class is."""
 
 
 def relaxation_given(log_probs_BLK: Tensor, class_SBL: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def relaxation_given(log_probs_BLK: Tensor, class_SBL: Tensor) -> tuple[Tensor, 
 
 
 class RelaxedControl(Estimator):
-    """The score function with a control variate c(z) of the relaxed sample: a class writes `control` and nothing else.
+    """The score function with a control variate c(z) of the relaxed sample. A subclass defines `control` alone.
 
     Its own parameters, and a temperature that requires grad, are trained through `control_loss`: the mean over examples
     of ‖ĝ‖². The mean of ĝ does not depend on them, hence E‖ĝ‖² falls exactly as the variance does.
@@ -93,13 +93,13 @@ class RelaxedControl(Estimator):
         return Estimate(replace_gradient(cost_B, cost_B + linear_B), control_loss)
 
     def _learned(self) -> list[Tensor]:
-        """Return what `control_loss` is to train: own parameters and a learned temperature; nothing when evaluating."""
+        """Return what `control_loss` trains: own parameters and a learned temperature, in training mode only."""
         candidates = [*self.parameters(), self.tau] if self.training else []
         return [each for each in candidates if isinstance(each, Tensor) and each.requires_grad]
 
 
 def _trains_only(learned: list[Tensor], loss: Tensor) -> Tensor:
-    """Return the loss with its gradient w.r.t. `learned` and no other: the graph of the cost's slopes ends here."""
+    """Return the loss with its gradient w.r.t. `learned` alone: the graph of the cost's slopes ends here."""
     slopes = torch.autograd.grad(loss, learned, materialize_grads=True)
     linear = torch.stack([(each * slope).sum().to(loss.dtype) for each, slope in zip(learned, slopes, strict=True)])
     return replace_gradient(loss.detach(), linear.sum())
@@ -180,7 +180,7 @@ class Relax(RelaxedControl):
         return self.eta * cost_TB + self.residual(z_TBLK)
 
     def residual(self, z_TBLK: Tensor) -> Tensor:
-        """Return r(z) (T, B), computed in the dtype of z."""
+        """Return r(z) (T, B), computed in the dtype of z. Raises RuntimeError before `prepare`."""
         if self.first is None or self.last is None:
             raise RuntimeError(f"{self.name}: expected prepare(n_latents, n_categories) to have been called.")
         hidden_TBH = _linear(self.first, z_TBLK.clamp(-WIDEST, WIDEST).flatten(-2)).tanh()

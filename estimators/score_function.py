@@ -10,7 +10,7 @@ from estimators.gumbel import log_prob, one_hot, sample_classes
 
 
 class ScoreFunction(Estimator):
-    """An estimator of the form advantage · ∇ log q(z): it writes `advantage` and nothing else."""
+    """An estimator of the form advantage · ∇ log q(z). A subclass defines `advantage` and nothing else."""
 
     relaxes = False
     black_box = True
@@ -32,7 +32,7 @@ class ScoreFunction(Estimator):
 class Reinforce(ScoreFunction):
     """REINFORCE, the plain score function.
 
-    Codes that cost much become less probable, in proportion to their cost.
+    Expensive codes become less probable, in proportion to their cost.
 
     Approximates  ∇ E[f(D)]  with  mean over n of  f(D_i) ∇ log q(D_i),  D_i ~ Cat(softmax(θ)), iid.
     Requires      nothing of f but its value; n_samples >= 1.
@@ -60,7 +60,7 @@ class Reinforce(ScoreFunction):
 class RLOO(ScoreFunction):
     """REINFORCE with the leave-one-out baseline (RLOO).
 
-    Each sample is judged against the mean cost of the others, which is independent of it: the bias stays 0.
+    Each sample is compared with the mean cost of the others, which is independent of it, so the bias stays 0.
 
     Approximates  ∇ E[f(D)]  with  1/(n−1) Σ (f(D_i) − f̄) ∇ log q(D_i),  D_i ~ Cat(softmax(θ)), iid,  f̄ = mean f(D_i).
     Requires      nothing of f but its value; n_samples >= 2.

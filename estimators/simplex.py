@@ -1,4 +1,4 @@
-"""The map from logits to the simplex that every family shares."""
+"""Softmax, its logarithm and its derivative, as all families use them."""
 
 from typing import Any, cast
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 LONGEST_ROW = 64
-"""Rows of more classes go to torch's own kernels."""
+"""Rows of more classes take torch's own kernels."""
 
 
 def softmax(logits_xK: Tensor) -> Tensor:
     """Return softmax over the last dimension, K classes.
 
     On the CPU torch's own kernel works row by row, and the rows of this field are short: over the first dimension of
-    the transposed logits it takes a fifth of the time at K = 10. Elsewhere and in half precision it is the better one.
+    the transposed logits it takes a fifth of the time at K = 10. Elsewhere and in half precision torch's is faster.
     """
     if not _has_short_rows(logits_xK):
         return logits_xK.softmax(-1)
@@ -36,7 +36,7 @@ class _ShortSoftmax(torch.autograd.Function):
 
 
 def log_softmax(logits_xK: Tensor) -> Tensor:
-    """Return the log of the softmax over the last dimension; spelled out where torch's kernel works row by row."""
+    """Return the log of the softmax over the last dimension, written out where torch's kernel works row by row."""
     if not _has_short_rows(logits_xK):
         return logits_xK.log_softmax(-1)
     shifted_xK = logits_xK - logits_xK.detach().amax(-1, keepdim=True)
@@ -44,7 +44,7 @@ def log_softmax(logits_xK: Tensor) -> Tensor:
 
 
 def _has_short_rows(logits_xK: Tensor) -> bool:
-    if torch.compiler.is_compiling():  # the compiler makes its own kernels, from torch's softmax the best ones
+    if torch.compiler.is_compiling():  # the compiler makes the best kernels from torch's softmax
         return False
     is_plain = logits_xK.device.type == "cpu" and logits_xK.dtype in (torch.float32, torch.float64)
     return is_plain and logits_xK.numel() > 0 and logits_xK.shape[-1] <= LONGEST_ROW
@@ -54,7 +54,7 @@ def softmax_slope(probs_xK: Tensor, logits_xK: Tensor) -> Tensor:
     """Return J(p) · logits, J(p) = diag(p) − p pᵀ: linear in the logits, whose gradient is J(p) times what comes in.
 
     As the surrogate of `replace_gradient` it applies softmax's Jacobian at any point p of the simplex, without a K×K
-    matrix and without logits that have p as their softmax. `probs_xK` is taken as a constant.
+    matrix and without logits whose softmax is p. `probs_xK` is a constant.
     """
     probs_xK = probs_xK.detach()
     return probs_xK * (logits_xK - (probs_xK * logits_xK).sum(-1, keepdim=True))

@@ -1,4 +1,4 @@
-"""Straight-through estimators: one-hot code forward, a smooth stand-in's gradient backward."""
+"""Straight-through estimators: a one-hot code forward, the gradient of a smooth surrogate backward."""
 
 from typing import final
 
@@ -64,7 +64,7 @@ class ArgmaxSTE(Pathwise):
         self.tau = tau
 
     def sample(self, logits_BLK: Tensor) -> Tensor:
-        """Return the one most probable code, with the gradient of the softmax; of tied classes it takes one."""
+        """Return the one most probable code, with the gradient of the softmax; of tied classes, one."""
         probs_SBLK = softmax(wide(logits_BLK) / self.tau).to(logits_BLK.dtype).unsqueeze(0)
         return replace_gradient(one_hot(logits_BLK.argmax(-1).unsqueeze(0), like=logits_BLK), probs_SBLK)
 

@@ -17,8 +17,8 @@ MAX_SAMPLES = 12
 class UnorderedSet(Estimator):
     """Unordered-set estimator: REINFORCE on codes drawn without replacement, with a built-in baseline.
 
-    The k codes of a set S differ, so that none is evaluated twice; each is weighed by the probability that it would
-    have come first, given that the set is S, and judged against an estimate of the mean cost from the others.
+    The k codes of a set S differ, so that none is evaluated twice. Each is weighted by the probability that it came
+    first, given the set S, and compared with an estimate of the mean cost from the others.
 
     Approximates  ∇ E[f(D)]  with  Σ_{s∈S} q(s) R(S, s) [f(s) − Σ_{t∈S} q(t) R_s(S, t) f(t)] ∇ log q(s),
                   R(S, s) = P_s(S∖s) / P(S),  R_s(S, t) = P_st(S∖{s,t}) / P_s(S∖s),  R_s(S, s) = 1,
@@ -42,6 +42,7 @@ class UnorderedSet(Estimator):
     min_samples = 2
 
     def __init__(self, *, n_samples: int = 4) -> None:
+        """Raise ValueError for an impossible argument."""
         super().__init__()
         self.n_samples = check_count(self.name, "n_samples", n_samples, at_least=self.min_samples)
         if self.n_samples > MAX_SAMPLES:

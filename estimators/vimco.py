@@ -1,4 +1,4 @@
-"""VIMCO: the score function of a bound over several codes, each judged by what it adds to the others."""
+"""VIMCO: the score function of a bound over several codes, each compared with the bound of the others."""
 
 import math
 from typing import final
@@ -28,7 +28,7 @@ class VIMCO(Estimator):
 
     name = "vimco"
     reference = "Mnih, Rezende (2016), arXiv:1602.06725"
-    use_when = "the importance-weighted bound is the objective; it is another one than the other estimators train"
+    use_when = "the importance-weighted bound is the objective; the other estimators train the ELBO"
     unbiased = True
     relaxes = False
     black_box = True

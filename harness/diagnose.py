@@ -1,4 +1,4 @@
-"""Which gradient estimators are right, and how noisy are they, at given logits and for a given cost?
+"""Bias and noise of gradient estimators at given logits and for a given cost.
 
 frame = diagnose(logits, cost, estimators=["straight_through", "reinmax", build("rloo", n_samples=4)])
 print(summary(frame))
@@ -19,7 +19,7 @@ from estimators import REGISTRY, Estimator, build, parameters
 from estimators.base import Cost, check_costs, check_count
 from harness.config import estimator_label
 from harness.gradients.comparison import COLUMNS, MAX_CODES, measure
-from harness.gradients.draws import Problem
+from harness.gradients.problem import GradientProblem
 from harness.gradients.quality import N_BLOCKS
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def diagnose(
     max_codes = check_count("diagnose", "max_codes", max_codes)
     seed = check_count("diagnose", "seed", seed, at_least=0)
     given = logits.shape[-1] if n_categories is None else check_count("diagnose", "n_categories", n_categories)
-    problem = Problem(logits, checked(cost), given, _checked_context(context, logits))
-    rows, about = measure(problem, named(estimators), resamples, max_codes, seed)
+    problem = GradientProblem(logits, checked_cost(cost), given, _checked_context(context, logits))
+    rows, about = measure(problem, by_label(estimators), resamples, max_codes, seed)
     for note in about.notes:
         warnings.warn(f"diagnose: {note}", stacklevel=2)
     frame = pd.DataFrame([{"estimator": label, **row} for label, row in rows.items()], columns=("estimator", *COLUMNS))
@@ -76,7 +76,7 @@ def diagnose(
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """Return the frame as a table for a terminal of 80 columns or so, and below it what is not applicable and why."""
+    """Return the frame as a table for a terminal, and below it which estimators are not applicable, and why."""
     import pandas as pd
 
     from reports.page.gradients import refused, table
@@ -100,8 +100,11 @@ def plot(frame: pd.DataFrame, path: Path | str | None = None) -> Figure:
     return drawn
 
 
-def named(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | None) -> dict[str, Estimator]:
-    """Return estimators by label: the given one, or the name with each parameter that is not a default."""
+def by_label(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | None) -> dict[str, Estimator]:
+    """Return estimators by label: the given one, or the name with each parameter that is not a default.
+
+    Raises ValueError for what is no estimator, for none, and for a repeated label.
+    """
     if estimators is None:
         estimators = list(REGISTRY)
     if isinstance(estimators, (str, Estimator)) or not isinstance(estimators, Iterable):
@@ -128,10 +131,10 @@ def label_of(estimator: Estimator) -> str:
     return estimator_label(estimator.name, {key: value for key, value in plain.items() if value != defaults[key]})
 
 
-def checked(cost: Cost) -> Cost:
-    """Return the cost, with a ValueError in one line for whatever else than numbers (S, B) it returns.
+def checked_cost(cost: Cost) -> Cost:
+    """Return the cost with checks. Raises ValueError if it returns anything but numbers (S, B).
 
-    It is asked twice about the first codes: what is random in a cost would be taken for a bias.
+    It is called twice for the first codes: a random cost would look like a bias.
     """
     if not callable(cost):
         raise ValueError(f"diagnose: expected a cost, a function of codes (S, B, L, K), got {cost!r}.")

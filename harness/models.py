@@ -1,4 +1,4 @@
-"""Trained models, from the weights that `harness run --save-models` keeps. Read with `weights_only`, without pickle.
+"""Trained models, loaded without pickle from the weights that `harness run --save-models` keeps.
 
 run = RunConfig.from_json(Path("config.json").read_text())
 vae, estimator = load_model(Path("weights.pt"), run)
@@ -14,7 +14,7 @@ import torch
 
 from estimators import REGISTRY, Estimator
 from harness.config import RunConfig
-from harness.datasets.catalogue import lookup
+from harness.datasets.descriptions import lookup
 from harness.errors import UserError, first_line
 from harness.training.state import start
 from harness.training.vae import CategoricalVAE
@@ -22,15 +22,15 @@ from harness.training.weights import FORMAT
 
 
 class ModelError(UserError):
-    """A file has no weights of this run."""
+    """A file without the weights of this run."""
 
 
 def load_model(
     path: Path, run: RunConfig, registry: Mapping[str, type[Estimator]] = REGISTRY, *, device: str = "cpu"
 ) -> tuple[CategoricalVAE, Estimator]:
-    """Return backbone and estimator of a run with the weights in a file, ready to be evaluated.
+    """Return backbone and estimator of a run with the weights in a file, ready for evaluation.
 
-    Raises ModelError where the file has weights of another run or none, and OSError where it cannot be read.
+    Raises ModelError if the file has the weights of another run or none, and OSError if it cannot be read.
     """
     saved = _read(path, run)
     state = start(run, registry, math.prod(lookup(run.data.name).image_shape), torch.device(device))
@@ -49,7 +49,7 @@ def _read(path: Path, run: RunConfig) -> dict[str, Any]:
         saved: Any = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch raises what it pleases for what is no such file
+    except Exception as error:  # torch raises many kinds of errors for other files
         raise ModelError(f"{path}: expected weights that torch saved, got: {type(error).__name__}.") from error
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise ModelError(f"{path}: expected the weights of run {run.key}, got another file.")

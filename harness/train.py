@@ -4,7 +4,6 @@
 one line, marked below; everything else is the same for all of them.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -15,17 +14,17 @@ from harness import process_state
 from harness.config import RunConfig
 from harness.datasets.load import Dataset, load_cached
 from harness.devices import flushed_denormals, reset_peak_memory
-from harness.events import Diverged, EpochDone, Event, Image, Interrupted, Note, Started
+from harness.events import EpochDone, Event, Interrupted, Note, Started
 from harness.gradients.during_training import Diagnostics
 from harness.provenance import provenance
 from harness.training import checkpoint as checkpoints
 from harness.training import seeding, timing
-from harness.training.compiled import compile_losses_if_wanted
-from harness.training.epoch import Epoch, Update, gradient_sum, non_finite_name
-from harness.training.evaluate import kl_divergence, validation_metrics
+from harness.training.compiled import compile_if_wanted
+from harness.training.epoch import EpochResult, StepResult, epoch_metrics, gradient_sum, non_finite
+from harness.training.evaluate import kl_divergence
 from harness.training.finish import finish
 from harness.training.optimizers import set_learning_rate
-from harness.training.pictures import is_pictured, present_pictures
+from harness.training.pictures import training_pictures
 from harness.training.run_controls import RunControls
 from harness.training.state import Losses, State, set_temperatures, start, temperatures_as_numbers
 from harness.training.vae import CategoricalVAE
@@ -46,35 +45,28 @@ def train(
     device = torch.device(run.device)
     dataset = load_cached(run.data).to(device)
     state = start(run, registry, dataset.n_pixels, device)
-    compile_losses_if_wanted(run, state, batch_losses, dataset)
-    in_force = process_state.snapshot()
+    compile_if_wanted(run, state, batch_losses, dataset)
+    process = process_state.snapshot()
     diagnostics = Diagnostics(run, run.diagnostics, registry) if run.diagnostics else None
     reset_peak_memory(device)
     if checkpoint is None or not checkpoints.restore(run, state, checkpoint):
         torch.manual_seed(seeding.stream_seed(run.seed, "noise"))
 
     for epoch in range(state.epoch + 1, run.training.epochs + 1):
-        done = train_epoch(run, state, dataset, epoch)
-        if changed := [*state.changed, *process_state.restore(in_force)]:
-            yield Note(process_state.change_note(state.estimator.name, changed))
-            state.changed.clear()
-        if (divergence := done.divergence()) is not None:
-            index, what = divergence
-            step = state.step - len(done.updates) + index + 1
-            yield Diverged(step, f"{state.estimator.name}: {what} at step {step} (epoch {epoch})")
+        result = train_epoch(run, state, dataset, epoch)
+        if changes := [*state.process_changes, *process_state.restore(process)]:
+            yield Note(process_state.change_note(state.estimator.name, changes))
+            state.process_changes.clear()
+        if diverged := result.divergence(state):
+            yield diverged
             return
-        metrics = done.metrics(min(run.training.batch_size, len(dataset.train_ND)))
-        metrics |= {key: float(getattr(state.estimator, key)) for key in state.estimator.temperatures}
-        if epoch % run.evaluation.validation_every == 0 or epoch == run.training.epochs:
-            metrics |= validation_metrics(run, state.vae, state.estimator, dataset, epoch)
-        if (name := non_finite_name(metrics)) is not None:
-            yield Diverged(state.step, f"{name} is {metrics[name]} after epoch {epoch}")
+        metrics = epoch_metrics(run, state, dataset, result)
+        if diverged := non_finite(metrics, state.step, f"after epoch {epoch}"):
+            yield diverged
             return
         if diagnostics and diagnostics.due(epoch):
             metrics |= diagnostics.metrics(state.vae, state.estimator, dataset)
-        if is_pictured(epoch, run.training.epochs):
-            for name, png in present_pictures(run, state.vae, state.estimator, dataset):
-                yield Image(name, state.step, png, final=False)
+        yield from training_pictures(run, state, dataset)
         yield EpochDone(epoch, state.step, state.elapsed_s, metrics)
         is_stopping = controls.is_stopping()
         if controls.is_due(epoch) or is_stopping:
@@ -87,51 +79,52 @@ def train(
 
 
 @flushed_denormals()
-def train_epoch(run: RunConfig, state: State, dataset: Dataset, epoch: int) -> Epoch:
-    """Pass once over the training images, in an order that seed and epoch decide."""
-    device, batch_size, n_images = dataset.train_ND.device, run.training.batch_size, len(dataset.train_ND)
-    steps_per_epoch = math.ceil(n_images / batch_size)
-    n_steps = steps_per_epoch * run.training.epochs
-    order_N = torch.randperm(n_images, generator=seeding.generator(run.seed, "data", epoch)).to(device)
+def train_epoch(run: RunConfig, state: State, dataset: Dataset, epoch: int) -> EpochResult:
+    """Pass once over the training images, in an order that seed and epoch decide.
+
+    Raises ValueError for what an estimator or its cost refuses, with the step and the epoch.
+    """
+    training, device = run.training, dataset.train_ND.device
+    order_N = torch.randperm(len(dataset.train_ND), generator=seeding.generator(run.seed, "data", epoch)).to(device)
     binarize = seeding.generator(run.seed, "binarization", epoch, device)
+    batches = torch.split(order_N, training.batch_size)
+    n_steps = len(batches) * training.epochs
     state.vae.train()
     state.estimator.train()
-    batches = torch.split(order_N, batch_size)
-    updates: list[Update] = []
+    steps: list[StepResult] = []
     timer = timing.StepTimer(device)
     for index_B in batches:
-        set_temperatures(run, state, steps_per_epoch, n_steps)
-        set_learning_rate(state.optimizers, run.training, state.step, n_steps)
+        set_temperatures(run, state, len(batches), n_steps)
+        set_learning_rate(state.optimizers, training, state.step, n_steps)
         try:
-            updates.append(train_step(state, dataset.train_batch(index_B, binarize), run.training.grad_clip))
+            steps.append(train_step(state, dataset.train_batch(index_B, binarize), training.grad_clip))
         except ValueError as error:
             raise ValueError(f"{error} (step {state.step + 1}, epoch {epoch})") from error
         state.step += 1
         timer.lap()
-    done = Epoch.of(updates, [len(index_B) for index_B in batches], timer)
+    result = EpochResult.of(steps, [len(index_B) for index_B in batches], timer)
     temperatures_as_numbers(state)
     state.epoch = epoch
-    state.elapsed_s += done.seconds
-    state.step_s += done.step_s
-    return done
+    state.elapsed_s += result.seconds
+    state.step_s += result.step_s
+    return result
 
 
-def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> Update:
-    """Make one update and return its losses."""
-    losses = state.compiled(x_BD) if state.compiled else batch_losses(state.vae, state.estimator, x_BD)
-    bce, kl, control = losses
+def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> StepResult:
+    """Make one update of all that is trained, and return the losses before it."""
+    bce, kl, control = state.compiled(x_BD) if state.compiled else batch_losses(state.vae, state.estimator, x_BD)
+    control = control if state.trained_by_control else None
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    control = control if state.by_control else None
-    torch.autograd.backward(bce + kl, inputs=state.by_loss, retain_graph=control is not None)
+    torch.autograd.backward(bce + kl, inputs=state.trained_by_loss, retain_graph=control is not None)
     if control is not None:
-        torch.autograd.backward(control, inputs=state.by_control)
+        torch.autograd.backward(control, inputs=state.trained_by_control)
     gradient = gradient_sum(state)
     if grad_clip is not None:
         torch.nn.utils.clip_grad_norm_(state.vae.parameters(), grad_clip)
     for optimizer in state.optimizers:
         optimizer.step()
-    return Update(bce.detach().clone(), kl.detach().clone(), gradient)  # CUDA graphs reuse the memory of the losses
+    return StepResult(bce.detach().clone(), kl.detach().clone(), gradient)  # CUDA graphs reuse the losses' memory
 
 
 def batch_losses(vae: CategoricalVAE, estimator: Estimator, x_BD: Tensor) -> Losses:

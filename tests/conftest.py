@@ -18,16 +18,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _cache: Path) -> None:
-    """No test sees the store, the output folder or the cache of the person who runs it."""
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the store or the output folder of the person who runs it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("HARNESS_CACHE_DIR", str(_cache))
     monkeypatch.setenv("HARNESS_OUT", str(tmp_path / "results"))
 
 

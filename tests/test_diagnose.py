@@ -10,14 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from estimators import REGISTRY, Pathwise, build
+from estimators.reference_problem import all_codes, cubic_cost, exact_gradient, example_logits, example_weights, run
 from estimators.score_function import RLOO
-from estimators.yardstick import all_codes, cubic_cost, exact_gradient, example_logits, example_weights, run
 from harness.diagnose import diagnose, label_of, plot, summary
-from harness.gradients import draws
 from harness.gradients.comparison import COLUMNS, measure
-from harness.gradients.draws import Problem, Reference
+from harness.gradients.problem import GradientProblem
 from harness.gradients.quality import METRICS
 from harness.gradients.toy_problems import TOYS
+from harness.gradients.truth import Reference, true_gradient
 
 WEIGHTS = example_weights()
 LOGITS, COST = example_logits(), cubic_cost(WEIGHTS)
@@ -103,9 +103,9 @@ def test_costs_of_all_codes_may_come_from_elsewhere():
         asked.append(len(z_NLK))
         return COST(z_NLK[:, None]).expand(-1, len(LOGITS))
 
-    given = Problem(LOGITS, COST, 3, code_costs=code_costs)
-    own = Problem(LOGITS, COST, 3)
-    found = [draws.truth(p, lambda logits: logits, 9, Reference()) for p in (given, own)]
+    given = GradientProblem(LOGITS, COST, 3, code_costs=code_costs)
+    own = GradientProblem(LOGITS, COST, 3)
+    found = [true_gradient(p, lambda logits: logits, 9, Reference()) for p in (given, own)]
     torch.testing.assert_close(*found)
     assert asked == [9]
 

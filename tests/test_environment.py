@@ -11,9 +11,8 @@ from paths import ROOT
 
 from harness.cli import main
 from harness.commands.shared import default_out
-from harness.datasets.files import default_data_dir, write_whole
+from harness.datasets.files import default_data_dir, write_file
 from harness.environment import EnvironmentProblem, expanded, home, path_variable, user_folder, variable
-from harness.plugins import estimator_facts
 from reports.contract.files import write_atomically
 
 
@@ -25,12 +24,11 @@ def refused(*arguments: str) -> int:
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("HARNESS_OUT", "HARNESS_DATA_DIR", "HARNESS_CACHE_DIR", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+    for name in ("HARNESS_OUT", "HARNESS_DATA_DIR", "XDG_DATA_HOME"):
         monkeypatch.setenv(name, "")
         assert (variable(name), path_variable(name)) == (None, None)
     assert default_out() == Path("results")
     assert default_data_dir() == tmp_path / ".local/share/argmax-harness/data"
-    assert estimator_facts.cache_file().parent == tmp_path / ".cache/argmax-harness"
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -42,10 +40,8 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert expanded("a/~/b") == Path("a/~/b")
     monkeypatch.setenv("HARNESS_OUT", "~/out")
     monkeypatch.setenv("HARNESS_DATA_DIR", "~/data")
-    monkeypatch.setenv("HARNESS_CACHE_DIR", "~/cache")
     assert default_out() == tmp_path / "out"
     assert default_data_dir() == tmp_path / "data"
-    assert estimator_facts.cache_file().parent == tmp_path / "cache"
 
 
 def test_an_xdg_folder_counts_if_it_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -66,11 +62,11 @@ def test_without_any_home_one_line_says_so(monkeypatch: pytest.MonkeyPatch, caps
         raise KeyError(uid)
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    for name in ("HOME", "HARNESS_DATA_DIR", "HARNESS_CACHE_DIR"):
+    for name in ("HOME", "HARNESS_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(EnvironmentProblem, match="HOME: expected the home folder, got none"):
         home()
-    assert refused("list", "estimators") == 0  # what is remembered between lists is no need
+    assert refused("list", "estimators") == 0  # a list needs no home
     assert "straight_through" in capsys.readouterr().out
     assert refused("data", "fetch", "mnist") == 2
     assert capsys.readouterr().err.startswith("HOME: expected the home folder, got none, and user ")
@@ -102,9 +98,9 @@ def test_a_current_folder_that_was_deleted_is_one_line(
 def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, mode: int) -> None:
     code = (
         f"import os; os.umask({umask}); from pathlib import Path; "
-        "from harness.storage import checksummed_file; from harness.datasets.files import write_whole; "
+        "from harness.storage import checksummed_file; from harness.datasets.files import write_file; "
         "from reports.contract.files import write_atomically; "
-        "checksummed_file.write(Path('a'), b''); write_whole(Path('b'), b''); write_atomically(Path('c'), ''); "
+        "checksummed_file.write(Path('a'), b''); write_file(Path('b'), b''); write_atomically(Path('c'), ''); "
         "Path('d').mkdir()"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -116,5 +112,5 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, 
 def test_a_file_that_is_written_again_keeps_no_partial(tmp_path: Path) -> None:
     for text in ("one", "two"):
         write_atomically(tmp_path / "x", text)
-        write_whole(tmp_path / "y", text.encode())
+        write_file(tmp_path / "y", text.encode())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "y"]

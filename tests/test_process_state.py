@@ -219,7 +219,7 @@ def test_a_plugin_that_sets_a_variable_for_itself_at_import_is_right(tmp_path: P
     )
     registry, run = load_registry([path]), named(tiny_run, "mine")
     assert import_notes(registry) == []
-    assert quick_check.check([run], registry) == quick_check.Found("passed")
+    assert quick_check.check([run], registry) == quick_check.CheckResult("passed")
     found = [record.event for record in records_of(Job(run), registry)]
     assert isinstance(found[-1], Finished)
     assert notes(found) == []

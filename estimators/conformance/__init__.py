@@ -1,7 +1,7 @@
-"""What every estimator must satisfy, built in or a user's own.
+r"""Checks that every estimator must pass, built in or a user's own.
 
     from estimators.conformance import check_all
-    print("\\n".join(check_all(MyRelaxation())))
+    print("\n".join(check_all(MyRelaxation())))
 
 For the estimators of a file: `python -m estimators.conformance my_relaxation.py`.
 """

@@ -15,8 +15,8 @@ USAGE = "usage: python -m estimators.conformance FILE"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check every estimator that a file defines; print what was found and return 1 if anything failed, 2 if nothing."""
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that lacks a letter of an error is no fault of the estimator
+    """Check every estimator of a file and print the results. Return 1 if a check failed, 2 if nothing was checked."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal may lack a letter of an error
         sys.stdout.reconfigure(errors="backslashreplace")
     if arguments in (["-h"], ["--help"]):
         print(f"{USAGE}\n\nRun every check on the estimators that a Python file defines.")
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     for cls, check in product(classes, CHECKS):
         try:
             print(f"{cls.name}: {check.__name__}: {check(cls())}")
-        except Exception as error:  # noqa: BLE001  # whatever a user's class raises is its result
+        except Exception as error:  # noqa: BLE001  # a user's class may raise anything
             n_failed += 1
             print(f"{cls.name}: {check.__name__}: FAILED: {error}")
     print(f"{len(classes) * len(CHECKS) - n_failed} checks passed, {n_failed} failed.")

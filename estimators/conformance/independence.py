@@ -1,6 +1,6 @@
-"""Checks that a code depends on its own logits, on nothing else, and leaves them as they are.
+"""Checks that a code depends on its own logits alone, and does not change them.
 
-Letters: S samples, B examples, L latents, K classes. Every second row is looked at, and the others are changed.
+Letters: S samples, B examples, L latents, K classes. Every second row is compared, and the others are changed.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from estimators.base import Estimator, Pathwise
-from estimators.yardstick import Shape, Spy, cost_for, logits_for, prepared, require
+from estimators.reference_problem import Shape, Spy, cost_for, logits_for, prepared, require
 
 N_EXAMPLES = 8
 TOLERANCE = 1e-5
-"""Largest share of its largest entry by which a gradient, or a code, may miss what it should be: rounding."""
+"""Largest error of a gradient or a code, as a share of its largest entry, that counts as rounding."""
 
 
 def check_logits_unchanged(estimator: Estimator, dtype: torch.dtype = torch.float64, model: Shape | None = None) -> str:
-    """The logits are the same numbers after a call, in training and in evaluation: the KL is computed from them too."""
+    """Check that a call does not change the logits, in training and in evaluation: the KL is computed from them too."""
     for is_training in (True, False):
-        logits_BLK = logits_for(estimator, model=model).to(dtype).requires_grad_() * 1.0  # as an encoder's: no leaf
+        logits_BLK = logits_for(estimator, model=model).to(dtype).requires_grad_() * 1.0  # no leaf, as from an encoder
         before_BLK = logits_BLK.detach().clone()
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(is_training):
             torch.manual_seed(0)
@@ -30,7 +30,7 @@ def check_logits_unchanged(estimator: Estimator, dtype: torch.dtype = torch.floa
 
 
 def check_independence(estimator: Estimator) -> str:
-    """No example changes the code, or gets the gradient, of another; of a pathwise estimator no latent does either."""
+    """Check that no example changes the code or gradient of another, and no latent if the estimator is pathwise."""
     check_examples(estimator)
     if isinstance(estimator, Pathwise):
         _check_rows(estimator, "latent", 1, torch.float64)
@@ -38,7 +38,7 @@ def check_independence(estimator: Estimator) -> str:
 
 
 def check_examples(estimator: Estimator, dtype: torch.dtype = torch.float64, model: Shape | None = None) -> str:
-    """No example changes the code, or gets the gradient, of another; no pathwise gradient is normalised over latents.
+    """Check that no example changes the code or gradient of another, and that no pathwise softmax is over latents.
 
     Weaker than `check_independence`: a temperature may be computed from all latents of an example.
     """
@@ -66,7 +66,7 @@ def _check_rows(estimator: Estimator, what: str, dim: int, dtype: torch.dtype, m
         only = not _reaches(output, own_BLK, odd)
         require(estimator, only, f"a gradient of each {what} by its own logits alone", f"one by another {what}'s")
     _, _, changed_SBLK, other_noise = _call(estimator, dtype, model, flipped=odd)
-    if noise == other_noise and z_SBLK.shape == changed_SBLK.shape:  # else it draws until something is accepted
+    if noise == other_noise and z_SBLK.shape == changed_SBLK.shape:  # else it draws until a sample is accepted
         off = (z_SBLK[:, *even] - changed_SBLK[:, *even]).abs().max().item()
         expected = f"the code of each {what} from its own logits"
         require(estimator, off <= TOLERANCE, f"{expected} alone", f"one that another {what} changes by {off:.2g}")
@@ -75,7 +75,7 @@ def _check_rows(estimator: Estimator, what: str, dim: int, dtype: torch.dtype, m
 def check_code_follows_logits(
     estimator: Estimator, dtype: torch.dtype = torch.float64, model: Shape | None = None
 ) -> str:
-    """The codes of a pathwise estimator are others where the logits are."""
+    """Check that a pathwise estimator gives different codes for different logits."""
     if not isinstance(estimator, Pathwise):
         return "does not apply: the gradient does not flow through the code"
     every = [slice(None)] * 3
@@ -94,7 +94,7 @@ def _call(
 ) -> tuple[Tensor, Tensor, Tensor, bytes]:
     """Return logits, cost, the first codes that the cost saw, and the state of the generator after the call.
 
-    `flipped` are the rows whose logits have the other sign.
+    `flipped` are the rows whose logits get the opposite sign.
     """
     logits_BLK = scale * logits_for(estimator, N_EXAMPLES, model).to(dtype)
     if flipped:

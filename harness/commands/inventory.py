@@ -125,7 +125,7 @@ def _schedules() -> list[Row]:
 
 
 def _datasets() -> list[Row]:
-    from harness.datasets.catalogue import DATASETS
+    from harness.datasets.descriptions import DATASETS
 
     return [
         {"name": name, "train": info.n_train, "test": info.n_test, "what": info.description, "how": info.how}
@@ -147,7 +147,7 @@ def doctor() -> Iterator[str]:
     """Yield lines about this machine: versions, devices, data sets."""
     import torch
 
-    from harness.datasets.catalogue import DATASETS
+    from harness.datasets.descriptions import DATASETS
     from harness.datasets.files import default_data_dir, is_complete
     from harness.devices import missing_reason
 

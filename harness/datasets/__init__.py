@@ -1,1 +1,1 @@
-"""The image data sets: which there are, how they are fetched, checked, stored and cut."""
+"""The image data sets: descriptions, fetching, checking, storage and splits."""

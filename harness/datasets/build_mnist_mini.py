@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.catalogue import DATASETS, Split
+from harness.datasets.descriptions import DATASETS, Split
 from harness.datasets.idx import read_verified
 
 SEED = 20_260_101
@@ -24,13 +24,13 @@ PER_DIGIT = {"train": 400, "test": 100}
 
 
 def choose(labels_N: NDArray[np.integer], per_digit: int, random: np.random.RandomState) -> NDArray[np.int32]:
-    """Indices of `per_digit` images of each digit, ascending."""
+    """Return the indices of `per_digit` images of each digit, ascending."""
     chosen = [random.permutation(np.flatnonzero(labels_N == digit))[:per_digit] for digit in range(10)]
     return np.sort(np.concatenate(chosen)).astype(np.int32)
 
 
 def subset(raw_dir: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of the archive, by name."""
+    """Return the arrays of the archive, by name."""
     random = np.random.RandomState(SEED)
     arrays: dict[str, NDArray[np.generic]] = {}
     for split in SPLITS:
@@ -44,7 +44,7 @@ def subset(raw_dir: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def pack(arrays: dict[str, NDArray[np.generic]]) -> bytes:
-    """An .npz archive without time stamps of its own."""
+    """Return an .npz archive with a fixed time stamp."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as members:
         for name, array in arrays.items():

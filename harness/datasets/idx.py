@@ -15,19 +15,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.catalogue import DataError, DataFile
+from harness.datasets.descriptions import DataError, DataFile
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _TYPES: dict[int, np.dtype[np.integer]] = {0x08: np.dtype("u1"), 0x0B: np.dtype(">i2")}
 
 
 def sha256(content: bytes) -> str:
-    """The hexadecimal SHA-256 of `content`."""
+    """Return the hexadecimal SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()
 
 
 def parse_idx(content: bytes, label: str) -> NDArray[np.integer]:
-    """The array that an IDX file holds; DataError, naming `label`, where the content is not exactly one such array."""
+    """Return the array of an IDX file. Raises DataError, with `label`, for any other content."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES or not content[3]:
         raise DataError(f"{label}: expected an IDX file, got one that begins with {content[:4].hex() or 'nothing'}.")
     dtype, n_dims = _TYPES[content[2]], content[3]
@@ -44,19 +44,17 @@ def parse_idx(content: bytes, label: str) -> NDArray[np.integer]:
 
 
 def format_idx(array: NDArray[np.integer]) -> bytes:
-    """An IDX file that holds `array`."""
+    """Return an IDX file that holds `array`."""
     (code,) = (code for code, dtype in _TYPES.items() if dtype == array.dtype.newbyteorder(">"))
     header = bytes((0, 0, code, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
     return header + array.astype(_TYPES[code]).tobytes()
 
 
 def gunzip(content: bytes, label: str, limit: int) -> bytes:
-    """The plain content of a .gz file; DataError where it is damaged or larger than `limit` bytes."""
+    """Return the plain content of a .gz file. Raises DataError if it is damaged or larger than `limit` bytes."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            plain = stream.read(
-                limit + 1
-            )  # a shorter answer has reached the end, where length and checksum are compared
+            plain = stream.read(limit + 1)  # a shorter answer reached the end, where gzip compares its checksum
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{label}: expected a whole .gz file, got a damaged one ({error}).") from error
     if len(plain) > limit:
@@ -65,17 +63,17 @@ def gunzip(content: bytes, label: str, limit: int) -> bytes:
 
 
 def check_sha256(content: bytes, expected: str, label: str) -> None:
-    """DataError unless `content` has that SHA-256."""
+    """Raise DataError unless `content` has that SHA-256."""
     found = sha256(content)
     if found != expected:
         raise DataError(f"{label}: expected sha256 {expected}, got {found} ({len(content):,} bytes).")
 
 
 def verified_array(content: bytes, file: DataFile, label: str, recorded: str | None = None) -> NDArray[np.integer]:
-    """The array in a file's content, plain or .gz, after its checksum has been compared.
+    """Return the array in the content of a file, plain or .gz, after its checksum has been compared.
 
     The checksum is the published one, of the plain content or of the .gz; for a file made on this machine it is
-    `recorded`, of the bytes on disk. Without any of them the file is refused.
+    `recorded`, of the bytes on disk. Raises DataError without any of them, or if one does not fit.
     """
     packed = content[:2] == _GZIP_MAGIC
     published = file.sha256_gz if packed else None
@@ -94,7 +92,7 @@ def verified_array(content: bytes, file: DataFile, label: str, recorded: str | N
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file; DataError where it cannot be read."""
+    """Return the content of a file. Raises DataError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -102,5 +100,5 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_verified(path: Path, file: DataFile, recorded: str | None = None) -> NDArray[np.integer]:
-    """The array in the file at `path`, verified."""
+    """Return the array in the file at `path`, verified."""
     return verified_array(read_bytes(path), file, str(path), recorded)

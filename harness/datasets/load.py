@@ -1,4 +1,4 @@
-"""Images in memory: one float32 tensor a split, in [0, 1], cut and binarised the same way for every run.
+"""Images in memory: one float32 tensor a split, in [0, 1], split and binarised the same way for every run.
 
 Letters: **N** images of a split, **B** images of a batch, **D** pixels.
 
@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.datasets import files
-from harness.datasets.catalogue import DATASETS, MNIST_MINI_SHA256, DataError, DatasetInfo, Split, lookup, split_sizes
+from harness.datasets.descriptions import (
+    DATASETS,
+    MNIST_MINI_SHA256,
+    DataError,
+    DatasetInfo,
+    Split,
+    lookup,
+    split_sizes,
+)
 from harness.datasets.idx import check_sha256
 
 __all__ = ["DATASETS", "DataError", "Dataset", "binarize_batch", "load"]
@@ -67,18 +75,18 @@ class Dataset:
         return self.train_ND.shape[1]
 
     def split(self, name: Literal["train", "validation", "test"]) -> Tensor:
-        """The images of one split; training images as they lie in memory, gray if they are resampled."""
+        """Return the images of one split; training images as they are in memory, gray if they are resampled."""
         return {"train": self.train_ND, "validation": self.validation_ND, "test": self.test_ND}[name]
 
     def train_batch(self, index_B: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The training images at `index_B`, (B, D): one gather and, if resampled, one draw from `generator`.
+        """Return the training images at `index_B`, (B, D): one gather and, if resampled, one draw from `generator`.
 
         Index and generator live on the device of the data.
         """
         return binarize_batch(self.train_ND.index_select(0, index_B), self.binarization, generator)
 
     def to(self, device: torch.device | str) -> "Dataset":
-        """The same data on a device."""
+        """Return the same data on a device."""
         return replace(
             self,
             train_ND=self.train_ND.to(device),
@@ -91,16 +99,16 @@ class Dataset:
 
 
 def binarize_batch(x_BD: Tensor, kind: Binarization, generator: torch.Generator | None = None) -> Tensor:
-    """What is left to do when a batch is taken: a Bernoulli draw for "resampled", nothing for what `load` has done."""
+    """Return a batch as it is trained on: a Bernoulli draw if "resampled"; the rest was binarised by `load`."""
     return torch.bernoulli(x_BD, generator=generator) if kind == "resampled" else x_BD
 
 
 def load(config: DataSettings, *, data_dir: Path | None = None) -> Dataset:
-    """The data set that `config` names, cut and binarised.
+    """Return the data set that `config` names, split and binarised.
 
-    The validation images are cut from the training images by a permutation seeded with `split_seed` alone. `fixed`
+    The validation images are taken from the training images by a permutation seeded with `split_seed` alone. `fixed`
     draws belong to the stored image: another validation fraction or training size moves images, it does not redraw
-    them. DataError if the data set is unknown, missing or damaged, or too small for the cut.
+    them. Raises DataError if the data set is unknown, missing or damaged, or too small for the split.
     """
     info = lookup(config.name)
     n_validation, n_train = split_sizes(info, config.validation_fraction, config.train_size)
@@ -137,7 +145,7 @@ class _Raw(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def _raw(info: DatasetInfo, data_dir: Path | None) -> _Raw:
-    """The stored arrays; kept, so that a worker process reads and verifies a data set once."""
+    """Return the stored arrays. They are cached, so that a worker process reads and verifies a data set once."""
     if data_dir is None:
         return _embedded()
     splits: tuple[Split, Split] = ("train", "test")
@@ -151,7 +159,7 @@ def _raw(info: DatasetInfo, data_dir: Path | None) -> _Raw:
 
 
 def _embedded() -> _Raw:
-    """mnist-mini, from this package."""
+    """Return mnist-mini, from this package."""
     content = (resources.files("harness.datasets") / "mnist_mini.npz").read_bytes()
     check_sha256(content, MNIST_MINI_SHA256, "mnist_mini.npz")
     with np.load(BytesIO(content), allow_pickle=False) as archive:
@@ -160,7 +168,7 @@ def _embedded() -> _Raw:
 
 
 def _evaluation_images(image_ND: NDArray[np.uint8], config: DataSettings, split: str) -> NDArray[np.uint8]:
-    """Bytes as evaluation sees them: 0 or 255 unless gray is asked for."""
+    """Return images as evaluation sees them: 0 or 255 unless gray is asked for."""
     if config.binarization == "none":
         return image_ND
     if config.binarization == "threshold":
@@ -171,7 +179,7 @@ def _evaluation_images(image_ND: NDArray[np.uint8], config: DataSettings, split:
 
 
 def _random_state(seed: int, purpose: str) -> np.random.RandomState:
-    """A stream of its own for each purpose; RandomState, because its streams are the same in every version of numpy."""
+    """Return a random stream for one purpose. RandomState has the same streams in every version of numpy."""
     digest = hashlib.sha256(f"harness.data/{seed}/{purpose}".encode()).digest()
     return np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))
 

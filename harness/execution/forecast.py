@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from estimators import Estimator, build
 from harness.config import RunConfig
-from harness.datasets.catalogue import lookup, split_sizes
+from harness.datasets.descriptions import lookup, split_sizes
 from harness.gradients.during_training import Diagnostics
 
 RUN_S = 0.03

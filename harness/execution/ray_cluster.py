@@ -26,7 +26,7 @@ SILENT_S = 20.0
 """If the head does not list its nodes for that long, the cluster is taken for lost. Ray itself waits a minute."""
 TOKEN = Path("~/.ray/auth_token")
 """Where Ray keeps the token of this user's clusters."""
-CARRIED, OWN = "HARNESS_", frozenset({"HARNESS_CACHE_DIR", "HARNESS_DATA_DIR", "HARNESS_OUT"})
+CARRIED, OWN = "HARNESS_", frozenset({"HARNESS_DATA_DIR", "HARNESS_OUT"})
 """Variables with this prefix reach every worker, except those that name folders, which differ by node."""
 
 

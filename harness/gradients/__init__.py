@@ -1,1 +1,1 @@
-"""How good a gradient is: draws of it, the truth, and the statistics of their distance."""
+"""The quality of gradients: draws, the true gradient, and the statistics of their distance."""

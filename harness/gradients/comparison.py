@@ -1,4 +1,4 @@
-"""Estimators held against the true gradient of one problem: a row of numbers for each, or why it has none."""
+"""Estimators compared with the true gradient of one problem: a row of numbers for each, or why there is none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from estimators import Estimator
 from harness import process_state
 from harness.gradients import draws
-from harness.gradients.draws import Draws, NotFiniteError, Problem, Reference
+from harness.gradients.draws import Draws, NotFiniteError
+from harness.gradients.problem import GradientProblem, is_differentiable
 from harness.gradients.quality import METRICS, N_BLOCKS, quality, relative_standard_error
+from harness.gradients.truth import Reference, true_gradient
 from harness.training import seeding
 
 MAX_CODES = 16_384
@@ -29,17 +31,17 @@ Projection = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class About:
-    """What the truth is, in words, and its own standard error relative to its norm: 0 where it is exact."""
+class TruthInfo:
+    """What the true gradient is, in words, and its standard error relative to its norm: 0 if it is exact."""
 
     text: str
     error: float
     notes: tuple[str, ...] = ()
-    """A line for each estimator that changed the state of the whole process, which was put back."""
+    """A line for each estimator that changed the state of the process. The change was put back."""
 
 
 def measure(
-    problem: Problem,
+    problem: GradientProblem,
     labelled: Mapping[str, Estimator],
     resamples: int,
     max_codes: int,
@@ -47,8 +49,8 @@ def measure(
     projections: Mapping[str, Projection] | None = None,
     reference: Reference | None = None,
     trained: Collection[str] = (),
-) -> tuple[dict[str, Row], About]:
-    """Return a row for each label, and what the truth is. Estimators are copied before they are used.
+) -> tuple[dict[str, Row], TruthInfo]:
+    """Return a row for each label, and what the true gradient is. Estimators are copied before they are used.
 
     `projections` map block means (J, B, L, H) to (J, P), such as the parameters of an encoder; their metrics have the
     projection's name and a slash before their own. By default there is one without a name: per example, on the logits.
@@ -57,8 +59,8 @@ def measure(
     projections = projections or {"": draws.scaled}
     reference, device = reference or Reference(), problem.logits_BLH.device
     with torch.enable_grad(), seeding.seeded(seed, "diagnostics", AVERAGE, device=device):
-        differentiable = draws.is_differentiable(problem)
-        truths = _Truths(problem, max_codes, reference)
+        differentiable = is_differentiable(problem)
+        truths = _TrueGradients(problem, max_codes, reference)
         rows: dict[str, Row] = {}
         changes: dict[str, list[str]] = {}
         for label, estimator in labelled.items():
@@ -69,23 +71,35 @@ def measure(
             truth_JBLH = truths.of(estimator)
             with process_state.preserved() as changed, seeding.seeded(seed, "diagnostics", DRAWS, device=device):
                 changes[estimator.name] = changed
-                copied = draws.ready(estimator, problem, warm_up=label not in trained)
+                copied = draws.prepared_copy(estimator, problem, warm_up=label not in trained)
                 try:
                     found = draws.block_means(copied, problem, -(-resamples // N_BLOCKS))
                 except NotFiniteError as error:
                     rows[label]["reason"] = str(error)
                     continue
-            rows[label] |= _scores(found, truth_JBLH, projections, len(problem.logits_BLH))
-            evaluations = estimator.n_cost_evals(problem.n_latents, problem.n_categories)
-            rows[label] |= {"evaluations": evaluations, "seconds": found.seconds}
-            if "relative_bias" in rows[label]:
-                rows[label]["relative_error_100"] = _error_at_equal_cost(rows[label], truth_JBLH)
+            rows[label] |= _measured(found, estimator, problem, truth_JBLH, projections)
     notes = (process_state.change_note(name, changed) for name, changed in changes.items() if changed)
-    return rows, replace(truths.about(), notes=tuple(notes))
+    return rows, replace(truths.info(), notes=tuple(notes))
+
+
+def _measured(
+    found: Draws,
+    estimator: Estimator,
+    problem: GradientProblem,
+    truth_JBLH: Tensor,
+    projections: Mapping[str, Projection],
+) -> Row:
+    """Return all numbers of a row."""
+    row = _scores(found, truth_JBLH, projections, len(problem.logits_BLH))
+    row["evaluations"] = estimator.n_cost_evals(problem.n_latents, problem.n_categories)
+    row["seconds"] = found.seconds
+    if "relative_bias" in row:
+        row["relative_error_100"] = _error_at_equal_cost(row, truth_JBLH)
+    return row
 
 
 def _scores(found: Draws, truth_JBLH: Tensor, projections: Mapping[str, Projection], n_examples: int) -> Row:
-    """The metrics of each projection, by its name."""
+    """Return the metrics of each projection, by its name."""
     norm = draws.norm(truth_JBLH)
     rounding = found.rounding / norm if norm > 0 else math.inf
     row: Row = {}
@@ -98,14 +112,14 @@ def _scores(found: Draws, truth_JBLH: Tensor, projections: Mapping[str, Projecti
 
 
 def _error_at_equal_cost(row: Row, truth_JBLH: Tensor) -> float:
-    """√(bias² + variance · evaluations/100) / ‖∇‖; NaN where there is no gradient."""
+    """Return √(bias² + variance · evaluations/100) / ‖∇‖; NaN if there is no gradient."""
     if math.isnan(row["relative_bias"]):
         return math.nan
     bias2 = max(0.0, row["mse"] - row["variance"])
     return math.sqrt(bias2 + row["variance"] * row["evaluations"] / BUDGET) / draws.norm(truth_JBLH)
 
 
-def not_applicable(estimator: Estimator, problem: Problem, differentiable: bool) -> str:
+def not_applicable(estimator: Estimator, problem: GradientProblem, differentiable: bool) -> str:
     """Return why an estimator cannot be measured on a problem; empty if it can."""
     n_latents, n_categories, width = problem.n_latents, problem.n_categories, problem.logits_BLH.shape[-1]
     try:
@@ -121,10 +135,10 @@ def not_applicable(estimator: Estimator, problem: Problem, differentiable: bool)
     return ""
 
 
-class _Truths:
-    """The truth for each law of the codes that comes up, computed once."""
+class _TrueGradients:
+    """The true gradient for each law of the codes, computed once."""
 
-    def __init__(self, problem: Problem, max_codes: int, reference: Reference) -> None:
+    def __init__(self, problem: GradientProblem, max_codes: int, reference: Reference) -> None:
         self._problem, self._max_codes, self._reference = problem, max_codes, reference
         self._found: list[tuple[Tensor, Tensor]] = []
 
@@ -133,20 +147,20 @@ class _Truths:
         for known_BLK, blocks_JBLH in self._found:
             if torch.equal(known_BLK, law_BLK):
                 return blocks_JBLH
-        found = draws.truth(self._problem, estimator.class_logits, self._max_codes, self._reference)
+        found = true_gradient(self._problem, estimator.class_logits, self._max_codes, self._reference)
         self._found.append((law_BLK, found))
         return found
 
-    def about(self) -> About:
+    def info(self) -> TruthInfo:
         if self._problem.expectation is not None:
-            return About("exact, in closed form", 0.0)
+            return TruthInfo("exact, in closed form", 0.0)
         count = f"{self._problem.n_categories}^{self._problem.n_latents}"
         if self._problem.n_codes <= self._max_codes:
-            return About(f"exact, by enumeration of {count} = {self._problem.n_codes} codes", 0.0)
+            return TruthInfo(f"exact, by enumeration of {count} = {self._problem.n_codes} codes", 0.0)
         blocks = [draws.scaled(blocks_JBLH) for _, blocks_JBLH in self._found]
         error = max((relative_standard_error((each @ each.T).numpy()) for each in blocks), default=math.nan)
         reference = self._reference
-        return About(
+        return TruthInfo(
             f"the mean of {reference.draws_per_block * N_BLOCKS} draws of {reference.name}(n_samples="
             f"{reference.n_samples}), as {count} codes are more than {self._max_codes}; its own standard error is "
             f"{error:.2g} of its norm",

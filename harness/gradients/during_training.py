@@ -1,7 +1,7 @@
-"""Gradient quality during training: a basket of estimators at the run's own parameters, on a frozen probe batch.
+"""Gradient quality during training: a basket of estimators at the run's own parameters, on a fixed probe batch.
 
-Everything random comes from a stream of its own, and estimators are copied before they are used: training is the same
-to the bit with and without.
+All noise comes from a stream of its own, and estimators are copied before they are used: training gives the same bits
+with and without diagnostics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.config import DiagnosticsConfig, RunConfig
 from harness.datasets.load import Dataset
 from harness.gradients import draws
 from harness.gradients.comparison import measure
-from harness.gradients.draws import Problem
+from harness.gradients.problem import GradientProblem
 from harness.names import OWN
 from harness.training import seeding
 from harness.training.vae import CategoricalVAE, bernoulli_nll
@@ -34,18 +34,18 @@ class Diagnostics:
         self._run, self._settings, self._registry = run, settings, registry
 
     def due(self, epoch: int) -> bool:
-        """Return whether the epoch is one to measure after: each `every`-th, the first and the last."""
+        """Return whether to measure after this epoch: every `every`-th, the first and the last."""
         return epoch % self._settings.every == 0 or epoch in (1, self._run.training.epochs)
 
     def metrics(self, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset) -> dict[str, float]:
         """Return `gradient/<estimator>/<metric>` on the logits, and `…/encoder/<metric>` on the encoder's parameters.
 
-        `gradient/truth_error` is 0 where the truth is exact, else its standard error relative to its norm. What is not
-        defined, such as the cosine of nothing but noise, is left out.
+        `gradient/truth_error` is 0 where the truth is exact, else its standard error relative to its norm. Undefined
+        values, such as the cosine of pure noise, are left out.
         """
         x_BD = self._probe(dataset)
         leaf = vae.encode(x_BD)
-        problem = Problem(
+        problem = GradientProblem(
             logits_BLH=leaf.detach(),
             cost=vae.reconstruction_cost(x_BD),
             n_categories=vae.n_categories,
@@ -67,14 +67,14 @@ class Diagnostics:
         return {f"gradient/{name}": value for name, value in numbers.items() if math.isfinite(value)}
 
     def _probe(self, dataset: Dataset) -> Tensor:
-        """The first training images, binarised once and for all if the data are binarised anew in every epoch."""
+        """Return the first training images, binarised once even if the data are binarised anew in every epoch."""
         index_B = torch.arange(min(self._settings.probe, len(dataset.train_ND)), device=dataset.train_ND.device)
         return dataset.train_batch(
             index_B, seeding.generator(self._run.seed, "diagnostics", PROBE, dataset.train_ND.device)
         )
 
     def _basket(self, estimator: Estimator, device: torch.device) -> dict[str, Estimator]:
-        """The run's own estimator as it is, and new ones, at the run's present temperatures unless told otherwise."""
+        """Return the run's own estimator, and the basket at the run's present temperatures unless it sets others."""
         found = {OWN: copy.deepcopy(estimator)}
         for entry, name in zip(self._settings.basket, self._settings.metric_names, strict=True):
             known = self._registry[entry.name].temperatures

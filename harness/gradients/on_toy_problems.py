@@ -1,4 +1,4 @@
-"""Behind `harness gradients`: the estimators of a grid on the toy problems, and the summary for the terminal."""
+"""The estimators of a grid on the toy problems, and their tables for the terminal: what `harness gradients` does."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def frame(toy: Toy, labelled: Mapping[str, Estimator], resamples: int, seed: int
         by_width.setdefault(estimator.n_outputs(toy.n_categories), {})[label] = estimator
     rows: dict[str, dict[str, Any]] = {}
     for width, group in by_width.items():
-        # a width of 0: an estimator that does not take so few classes, which measure says
+        # a width of 0 is an estimator that needs more classes, as measure then says
         found, about = measure(toy.problem(max(1, width)), group, resamples, MAX_CODES, seed)
         rows |= found
     result = pd.DataFrame([{"estimator": label, **rows[label]} for label in labelled], columns=("estimator", *COLUMNS))

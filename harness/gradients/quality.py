@@ -1,4 +1,4 @@
-"""How far the mean of a gradient estimator is from the truth, and how noisy one draw is: all from block means.
+"""Bias and noise of a gradient estimator, computed from block means.
 
 The draws of an estimator are averaged in N_BLOCKS blocks; the truth is as many blocks, all the same where it is exact.
 Everything below is a function of the inner products between blocks. A product of two *different* blocks has no noise
@@ -17,11 +17,11 @@ N_BLOCKS = 32
 CONFIDENCE = 0.95
 N_FLIPS = 9_999
 EQUAL = 1e-12
-"""Blocks that differ by less than that part of their squared length are equal."""
+"""Blocks that differ by less than this share of their squared length are equal."""
 RESOLUTION = 1e-7
-"""Inner products in float64 do not resolve relative errors below that."""
+"""Inner products in float64 do not resolve smaller relative errors."""
 MOST_EQUAL = 0.75
-"""Where a larger share of the blocks is one and the same, draws that differ are too rare for an interval or a test."""
+"""If a larger share of the blocks is equal, differing draws are too rare for an interval or a test."""
 
 METRICS: Mapping[str, str] = {
     "relative_bias": "‖E ĝ − ∇‖ / ‖∇‖, the Monte Carlo noise floor subtracted; 0 where that leaves nothing",
@@ -48,7 +48,7 @@ def quality(
     rounding: float = 0.0,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Return every one of METRICS; NaN or ∞ where one is not defined (no noise, no gradient, nothing but noise).
+    """Return all METRICS; NaN or ∞ where one is undefined (no noise, no gradient, or only noise).
 
     `gram` (2J, 2J) holds the inner products of the J block means of the estimator and then the J of the truth.
     Squared norms, hence the variance and the MSE, are in the units of `gram`. `mean_square` is that of single draws, if
@@ -80,7 +80,10 @@ def quality(
 
 
 def _bias(gram: Array, bias2: float, norm2: float, rounding: float) -> dict[str, float]:
-    """The upper end starts from a square of at least 0: noise may make its estimate, and both ends, negative."""
+    """Return the relative bias and its interval.
+
+    The upper end starts from a square of at least 0: noise may make its estimate, and both ends, negative.
+    """
     low, high = _interval(gram, _relative_squared_bias)
     return {
         "relative_bias": float(np.sqrt(max(0.0, bias2) / norm2)),
@@ -112,14 +115,14 @@ def relative_standard_error(truth_gram: Array) -> float:
 
 
 def _errors(gram: Array) -> Array:
-    """Inner products of the errors, block mean of the estimator minus block mean of the truth."""
+    """Return inner products of the errors: block mean of the estimator minus block mean of the truth."""
     n_blocks = len(gram) // 2
     mean, truth, cross = gram[:n_blocks, :n_blocks], gram[n_blocks:, n_blocks:], gram[:n_blocks, n_blocks:]
     return mean - cross - cross.T + truth
 
 
 def _moments(gram: Array) -> tuple[float, float, float, float]:
-    """Unbiased ‖E ĝ − ∇‖², ‖∇‖², ‖E ĝ‖² and (E ĝ)·∇."""
+    """Return unbiased estimates of ‖E ĝ − ∇‖², ‖∇‖², ‖E ĝ‖² and (E ĝ)·∇."""
     n_blocks = len(gram) // 2
     mean, truth, cross = gram[:n_blocks, :n_blocks], gram[n_blocks:, n_blocks:], gram[:n_blocks, n_blocks:]
     return _off_diagonal(_errors(gram)), _off_diagonal(truth), _off_diagonal(mean), _off_diagonal(cross)
@@ -141,7 +144,7 @@ def _cosine(gram: Array) -> float:
 
 
 def _interval(gram: Array, statistic: Callable[[Array], float]) -> tuple[float, float]:
-    from scipy.special import stdtrit  # a third of a worker's start, if it were imported above
+    from scipy.special import stdtrit  # not at the top: a third of a worker's start
 
     n_blocks = len(gram) // 2
     kept = (np.delete(np.arange(2 * n_blocks), [i, n_blocks + i]) for i in range(n_blocks))
@@ -153,7 +156,7 @@ def _interval(gram: Array, statistic: Callable[[Array], float]) -> tuple[float, 
 
 
 def _p_value(errors: Array, seed: int) -> float:
-    """How often random signs of the errors make their mean at least as long; 1 where there is no error at all.
+    """Return how often random signs of the errors make their mean at least as long; 1 if there is no error at all.
 
     With no bias the errors of blocks are symmetric about 0, or nearly so: each is the mean of many draws.
     """

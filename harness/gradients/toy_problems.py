@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from harness.gradients.draws import Problem
+from harness.gradients.problem import GradientProblem
 
 N_POINTS = 8
 """Logits at which each toy is measured: independent draws from N(0, 1), the same ones each time."""
@@ -21,7 +21,7 @@ N_POINTS = 8
 
 @dataclass(frozen=True)
 class Toy:
-    """A cost (S, B, L, K) -> (S, B), its mean for class probabilities (B, L, K) -> (B,), and where it is from."""
+    """A cost (S, B, L, K) -> (S, B), its mean for class probabilities (B, L, K) -> (B,), and its source."""
 
     heading: str  # of a narrow column
     meaning: str
@@ -30,11 +30,11 @@ class Toy:
     cost: Callable[[Tensor], Tensor]
     mean: Callable[[Tensor], Tensor]
 
-    def problem(self, n_outputs: int) -> Problem:
-        """Return it at N_POINTS fixed logits (float64), for estimators that take `n_outputs` numbers per variable."""
+    def problem(self, n_outputs: int) -> GradientProblem:
+        """Return the problem at N_POINTS fixed logits (float64), for estimators that take `n_outputs` per variable."""
         generator = torch.Generator().manual_seed(0)
         logits_BLH = torch.randn(N_POINTS, self.n_latents, n_outputs, generator=generator, dtype=torch.float64)
-        return Problem(
+        return GradientProblem(
             logits_BLH,
             self.cost,
             self.n_categories,

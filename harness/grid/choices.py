@@ -1,4 +1,4 @@
-"""From the nodes of a grid file to lists of checked choices: a list where one value belongs means a sweep."""
+"""Nodes of a grid file → lists of checked choices: a list where one value belongs means a sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from harness.errors import did_you_mean
 from harness.grid.problems import Problems, rule
 from harness.grid.yaml_nodes import Node, Position, short_repr
-from harness.schedules import KINDS, Schedule, Settings
+from harness.schedules import Settings
 
 MAX_RUNS = 100_000
 T = TypeVar("T", bound=Settings)
@@ -29,6 +29,7 @@ class Placed:
 
     @property
     def line(self) -> str:
+        """The setting and its line, as a message names them."""
         return f"{self.path} on line {self.position.line}"
 
 
@@ -36,39 +37,41 @@ Fields = dict[str, list[Placed]]
 Combination = Mapping[str, Placed]
 
 
-def at(node: Node, path: str) -> Placed:
+def placed(node: Node, path: str) -> Placed:
+    """Return the plain value of a node with its place."""
     return Placed(node.plain(), node.position, path)
 
 
-def choices(node: Node, path: str, *, is_list: bool = False) -> list[Placed]:
-    """The values to sweep. Where the setting is a list itself (`is_list`), a list of lists sweeps."""
+def values_of(node: Node, path: str, *, is_list: bool = False) -> list[Placed]:
+    """Return the values to sweep. Where the setting is a list itself (`is_list`), a list of lists sweeps."""
     items = node.value if isinstance(node.value, list) else []
     if is_list:
         if not items or not any(isinstance(item.value, list) for item in items):
-            return [_as_tuple(at(node, path))]
-        return [_as_tuple(at(item, f"{path}[{i}]")) for i, item in enumerate(items)]
+            return [_as_tuple(placed(node, path))]
+        return [_as_tuple(placed(item, f"{path}[{i}]")) for i, item in enumerate(items)]
     if isinstance(node.value, list):
-        return [at(item, f"{path}[{i}]") for i, item in enumerate(items)]
-    return [at(node, path)]
+        return [placed(item, f"{path}[{i}]") for i, item in enumerate(items)]
+    return [placed(node, path)]
 
 
-def mapping(node: Node, path: str, problems: Problems) -> dict[str, Node]:
-    """The entries of a mapping; a problem and no entries for anything else."""
+def read_mapping(node: Node, path: str, problems: Problems) -> dict[str, Node]:
+    """Return the entries of a mapping. Anything else is a problem, and has none."""
     if isinstance(node.value, dict):
         return node.value
-    problems.expected(at(node, path), "a mapping", node.plain())
+    problems.expected(placed(node, path), "a mapping", node.plain())
     return {}
 
 
-def items(node: Node, path: str, what: str, problems: Problems) -> list[tuple[Node, str]]:
-    """The items of a list, with their paths; a problem and none for anything else or an empty list."""
+def read_items(node: Node, path: str, what: str, problems: Problems) -> list[tuple[Node, str]]:
+    """Return the items of a list, with their paths. An empty list or anything else is a problem, and has none."""
     if isinstance(node.value, list) and node.value:
         return [(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
-    problems.expected(at(node, path), f"a list of at least one {what}", node.plain())
+    problems.expected(placed(node, path), f"a list of at least one {what}", node.plain())
     return []
 
 
-def unknown_key(node: Node, key: str, path: str, known: Iterable[str], problems: Problems) -> None:
+def refuse_key(node: Node, key: str, path: str, known: Iterable[str], problems: Problems) -> None:
+    """Add the problem of a key that is unknown."""
     known = list(known)
     hint = did_you_mean(key, known) or f"Known: {', '.join(known)}."
     inside = path.rpartition(".")[0] or "the grid"
@@ -76,37 +79,39 @@ def unknown_key(node: Node, key: str, path: str, known: Iterable[str], problems:
 
 
 def read_fields(node: Node, path: str, model: type[Settings], problems: Problems) -> Fields:
-    """Every setting of a mapping with its choices, each checked by itself against the model."""
-    known = aliases(model)
+    """Return every setting of a mapping with its choices, each checked by itself against the model."""
+    known = fields_by_alias(model)
     fields: Fields = {}
-    for key, value in mapping(node, path, problems).items():
+    for key, value in read_mapping(node, path, problems).items():
         if key not in known:
-            unknown_key(node, key, f"{path}.{key}", known, problems)
+            refuse_key(node, key, f"{path}.{key}", known, problems)
         else:
             fields[key] = read_choices(value, f"{path}.{key}", model, key, problems)
     return fields
 
 
 def read_choices(node: Node, path: str, model: type[Settings], key: str, problems: Problems) -> list[Placed]:
-    """The choices of one setting, each checked against the model; an empty list is a problem."""
-    found = choices(node, path, is_list="tuple" in str(aliases(model)[key].annotation))
+    """Return the choices of one setting, each checked against the model. An empty list is a problem."""
+    found = values_of(node, path, is_list="tuple" in str(fields_by_alias(model)[key].annotation))
     if not found:
-        problems.expected(at(node, path), "a value or a list of at least one", [])
+        problems.expected(placed(node, path), "a value or a list of at least one", [])
     for choice in found:
         try:
             model.model_validate({key: choice.value})
         except ValidationError as error:
-            report([e for e in error.errors() if e["loc"][:1] == (key,)], choice, {key: choice}, problems)
+            add_validation_errors(
+                [e for e in error.errors() if e["loc"][:1] == (key,)], choice, {key: choice}, problems
+            )
     return found
 
 
-def aliases(model: type[Settings]) -> dict[str, Any]:
-    """The fields of a model by the names that they have in a file."""
+def fields_by_alias(model: type[Settings]) -> dict[str, Any]:
+    """Return the fields of a model by the names that they have in a file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def combinations(fields: Fields, where: Placed, problems: Problems) -> Iterator[Combination]:
-    """Every combination of the choices; a problem where there are far too many."""
+    """Yield every combination of the choices. More than MAX_RUNS are a problem, and none is yielded."""
     count = math.prod(map(len, fields.values()))
     if count > MAX_RUNS:
         problems.add(where.position, where.path, f"expected at most {MAX_RUNS} combinations, got {count}.")
@@ -116,16 +121,16 @@ def combinations(fields: Fields, where: Placed, problems: Problems) -> Iterator[
 
 
 def build(model: type[T], combination: Combination, where: Placed, problems: Problems) -> T | None:
-    """The model with these values; None and the problems where it refuses them together."""
+    """Return the model with these values. Values that it refuses together are problems, and None is returned."""
     try:
         return model.model_validate({key: choice.value for key, choice in combination.items()})
     except ValidationError as error:
-        report(error.errors(), where, combination, problems)
+        add_validation_errors(error.errors(), where, combination, problems)
         return None
 
 
-def report(errors: Iterable[Any], where: Placed, combination: Combination, problems: Problems) -> None:
-    """Put pydantic's errors in our words. A message of our own begins with the name of the field it is about."""
+def add_validation_errors(errors: Iterable[Any], where: Placed, combination: Combination, problems: Problems) -> None:
+    """Add pydantic's errors in our words. A message of our own begins with the name of the field it is about."""
     for error in errors:
         key = str(error["loc"][0]) if error["loc"] else ""
         if error["type"] == "missing":
@@ -142,36 +147,8 @@ def report(errors: Iterable[Any], where: Placed, combination: Combination, probl
             problems.expected(Placed(None, place.position, place.path + inner), expected, got, known)
 
 
-def read_schedules(node: Node, problems: Problems) -> list[Placed]:
-    """The schedules of a grid, in order, each with its place."""
-    found: list[Placed] = []
-    for item, path in items(node, "schedules", "schedule", problems):
-        entries = {"kind": item} if isinstance(item.value, str) else mapping(item, path, problems)
-        if isinstance(item.value, dict) and "kind" not in entries:
-            problems.add(item.position, f"{path}.kind", f"expected one of {', '.join(KINDS)}, got no kind.")
-        for kind in choices(entries["kind"], f"{path}.kind") if "kind" in entries else []:
-            if isinstance(kind.value, str) and kind.value in KINDS:
-                found += _schedules(item, path, KINDS[kind.value], kind, problems)
-            else:
-                problems.expected(kind, f"one of {', '.join(KINDS)}", kind.value, KINDS)
-    return found
-
-
-def _schedules(item: Node, path: str, model: type[Schedule], kind: Placed, problems: Problems) -> Iterator[Placed]:
-    before = len(problems)
-    rest = {key: value for key, value in item.value.items() if key != "kind"} if isinstance(item.value, dict) else {}
-    fields = read_fields(Node(rest, item.position, item.keys), path, model, problems)
-    if len(problems) > before:
-        return
-    where = Placed(None, item.position, path)
-    for combination in combinations({"kind": [kind], **fields}, where, problems):
-        schedule = build(model, combination, where, problems)
-        if schedule is not None:
-            yield Placed(schedule, item.position, path)
-
-
 def refuse_repeats(settings: Iterable[Placed], problems: Problems) -> None:
-    """A problem for each setting that is there twice, and for each label that two different settings would share."""
+    """Add a problem for each setting that is repeated, and for each label that two settings share."""
     by_text: dict[str, Placed] = {}
     by_label: dict[str, Placed] = {}
     for setting in settings:
@@ -187,7 +164,7 @@ def refuse_repeats(settings: Iterable[Placed], problems: Problems) -> None:
 
 
 def refuse_repeated_values(values: Iterable[Placed], problems: Problems) -> None:
-    """A problem for each value that is there twice."""
+    """Add a problem for each value that is repeated."""
     first: dict[str, Placed] = {}
     for value in values:
         before = first.setdefault(repr(value.value), value)

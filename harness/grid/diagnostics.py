@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import BasketConfig, DiagnosticsConfig
 from harness.grid import choices
 from harness.grid.choices import Placed
-from harness.grid.estimators import Built, Candidate, build_one, check_shapes, read_estimators
+from harness.grid.estimators import BuiltEstimators, Candidate, build_one, check_shapes, read_estimators
 from harness.grid.problems import Problems
 from harness.grid.yaml_nodes import Node
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 EVERY = re.compile(r"([1-9][0-9]{0,8}) epochs?")
 
 
-def read_diagnostics(node: Node, registry: Registry, problems: Problems) -> tuple[DiagnosticsConfig | None, Built]:
-    """The section, and the estimators of its basket for `check_basket`; None where there is a problem."""
+def read_diagnostics(
+    node: Node, registry: Registry, problems: Problems
+) -> tuple[DiagnosticsConfig | None, BuiltEstimators]:
+    """Return the section, and the estimators of its basket for `check_basket`. With a problem there is no section."""
     before = len(problems)
-    entries = choices.mapping(node, "diagnostics", problems)
+    entries = choices.read_mapping(node, "diagnostics", problems)
     basket: list[Candidate] = []
     if "basket" in entries:
         basket = read_estimators(entries["basket"], registry, problems, "diagnostics.basket", BasketConfig)
@@ -31,7 +33,9 @@ def read_diagnostics(node: Node, registry: Registry, problems: Problems) -> tupl
     fields = choices.read_fields(Node(rest, node.position, node.keys), "diagnostics", DiagnosticsConfig, problems)
     for key, found in fields.items():
         if isinstance(rest[key].value, list):
-            problems.expected(choices.at(rest[key], f"diagnostics.{key}"), "one value for all runs", rest[key].plain())
+            problems.expected(
+                choices.placed(rest[key], f"diagnostics.{key}"), "one value for all runs", rest[key].plain()
+            )
         fields[key] = found[:1]
     built = [(each, build_one(each, registry, {}, problems)) for each in basket]
     if len(problems) > before:
@@ -43,21 +47,21 @@ def read_diagnostics(node: Node, registry: Registry, problems: Problems) -> tupl
 
 
 def _in_epochs(node: Node) -> Node:
-    """`1 epoch` and `5 epochs` as the numbers 1 and 5; anything else as it is, to be refused."""
+    """Return `1 epoch` and `5 epochs` as the numbers 1 and 5, and anything else as it is, to be refused."""
     found = EVERY.fullmatch(node.value) if isinstance(node.value, str) else None
     return Node(int(found[1]), node.position, node.keys) if found else node
 
 
-def check_basket(built: Built, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
-    """A problem for each estimator of the basket that cannot be held against the gradient of E[cost] on a model."""
+def check_basket(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
+    """Add a problem for each estimator of the basket that has no gradient of E[cost] on a model."""
     shapes = list(shapes)
     check_shapes(built, shapes, problems)
     for candidate, estimator in built:
-        if reason := _cannot(estimator, shapes):
+        if reason := _mismatch(estimator, shapes):
             problems.add(candidate.position, candidate.path, f"{reason}, got {candidate.value.name}.")
 
 
-def _cannot(estimator: Any, shapes: Iterable[tuple[int, int]]) -> str:
+def _mismatch(estimator: Any, shapes: Iterable[tuple[int, int]]) -> str:
     if estimator.objective == "bound":
         return "expected an estimator of the gradient of E[cost]"
     if any(estimator.n_outputs(n_categories) != n_categories for _, n_categories in shapes):

@@ -1,4 +1,4 @@
-"""The estimators of a grid: read, built once for each setting and temperature, and asked about every model's shape."""
+"""The estimators of a grid: read, built at each first temperature, and asked about the shape of every model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.plugins.registry import Registry
 
 TYPO = 0.85
-"""A name that is so much like a known one is taken for a mistake in writing it."""
+"""A name at least this similar to a known one is taken for a misspelling of it."""
 TAU_HINT = "The temperature belongs to the schedule: write schedules: [{kind: constant, tau: 0.5}] instead."
 
 
@@ -45,14 +45,14 @@ def read_estimators(
     where: str = "estimators",
     model: type[EstimatorConfig] = EstimatorConfig,
 ) -> list[Candidate]:
-    """The estimators of a list in a grid, in order, every parameter resolved but τ."""
+    """Return the estimators of a list in a grid, in order, every parameter resolved but τ."""
     found: list[Candidate] = []
-    for item, path in choices.items(node, where, "estimator", problems):
-        entries = {"name": item} if isinstance(item.value, str) else choices.mapping(item, path, problems)
+    for item, path in choices.read_items(node, where, "estimator", problems):
+        entries = {"name": item} if isinstance(item.value, str) else choices.read_mapping(item, path, problems)
         if isinstance(item.value, dict) and "name" not in entries:
             problems.add(item.position, f"{path}.name", "expected the name of an estimator, got none.")
         name_path = f"{path}.name" if isinstance(item.value, dict) else path
-        for name in choices.choices(entries["name"], name_path) if "name" in entries else []:
+        for name in choices.values_of(entries["name"], name_path) if "name" in entries else []:
             if isinstance(name.value, str) and name.value in registry:
                 found += _candidates(item, path, registry[name.value], model, problems)
             else:
@@ -63,7 +63,7 @@ def read_estimators(
 
 
 def _hint(name: object, registry: Registry) -> str:
-    """Return what may have been meant: a name that is alike, or an estimator of the user's own, or both."""
+    """Return what may have been meant: a similar name, an estimator of the user's own, or both."""
     similar = did_you_mean(name, registry)
     if similar and (did_you_mean(name, registry, cutoff=TYPO) or any(map(source_of, registry.values()))):
         return similar
@@ -101,18 +101,18 @@ def _parameters(
         elif key == "name":
             continue
         elif key not in known:
-            choices.unknown_key(
+            choices.refuse_key(
                 item, key, where, ["name", "label", *(k for k in known if k not in model.reserved)], problems
             )
         else:
-            fields[key] = [_checked(c, problems) for c in choices.choices(node, where, is_list=_is_list(known[key]))]
+            fields[key] = [_checked(c, problems) for c in choices.values_of(node, where, is_list=_is_list(known[key]))]
             if not fields[key]:
-                problems.expected(choices.at(node, where), "a value or a list of at least one", [])
+                problems.expected(choices.placed(node, where), "a value or a list of at least one", [])
     return fields
 
 
 def _checked(choice: Placed, problems: Problems) -> Placed:
-    """Only plain finite values, and tuples of them, are parameters; what they may be is the constructor's to say."""
+    """Add a problem for what is no plain finite value or tuple of them. The constructor checks the rest."""
     values = choice.value if isinstance(choice.value, tuple) else (choice.value,)
     for value in values:
         if isinstance(value, dict | list):
@@ -139,7 +139,7 @@ def _config(cls: type[Estimator], model: type[EstimatorConfig], given: Combinati
 
 
 def _as_float(cls: type[Estimator], key: str, value: Any) -> Any:
-    """1 and 1.0 are the same setting where the parameter is a float, so they must give the same run key."""
+    """Return a whole number as a float where the parameter is one: 1 and 1.0 must give the same run key."""
     argument = inspect.signature(cls).parameters[key]
     kind = str(argument.annotation)
     is_float = isinstance(argument.default, float) or ("float" in kind and "int" not in kind)
@@ -150,31 +150,31 @@ def _is_list(default: object) -> bool:
     return isinstance(default, list | tuple)
 
 
-Built = list[tuple[Candidate, "Estimator"]]
+BuiltEstimators = list[tuple[Candidate, "Estimator"]]
 
 
 def schedules_for(cls: type[Estimator], schedules: Iterable[Placed]) -> list[Placed]:
-    """Those of the schedules that set the very temperatures which the estimator has."""
+    """Return the schedules that set exactly the temperatures of the estimator."""
     return [schedule for schedule in schedules if cls.temperatures and schedule.value.sets == cls.temperatures]
 
 
 def build_all(
     candidates: Iterable[Candidate], schedules: Iterable[Placed], registry: Registry, problems: Problems
-) -> Built:
-    """Construct every estimator at every first temperature, without touching torch's random state."""
+) -> BuiltEstimators:
+    """Build every estimator at every first temperature, and leave torch's random state as it was."""
     import torch
 
     schedules = list(schedules)
-    built: Built = []
+    built: BuiltEstimators = []
     with torch.random.fork_rng(devices=[]):
         for candidate in candidates:
             cls = registry[candidate.value.name]
             mine = schedules_for(cls, schedules)
             if cls.uses_tau and schedules and not mine:
                 problems.expected(candidate, "a schedule of tau", "none", hint="Add constant to schedules.")
-            elif mine and (twice := [key for key in mine[0].value.sets if key in candidate.given]):
-                place = candidate.given[twice[0]]
-                problems.expected(place, f"no {twice[0]} here", place.value, hint="A schedule of the grid sets it.")
+            elif mine and (also_set := [key for key in mine[0].value.sets if key in candidate.given]):
+                place = candidate.given[also_set[0]]
+                problems.expected(place, f"no {also_set[0]} here", place.value, hint="A schedule of the grid sets it.")
             starts: list[Placed | None] = [*mine] or [None]
             found = [_start(candidate, registry, schedule, problems) for schedule in starts]
             built += [(candidate, estimator) for estimator in found[-1:] if estimator is not None]
@@ -182,7 +182,7 @@ def build_all(
 
 
 def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, problems: Problems) -> Estimator | None:
-    """The estimator at the schedule's first temperatures; None and a problem where that cannot be, or cannot learn."""
+    """Return the estimator at a schedule's first temperatures. If that fails, or cannot learn, add a problem."""
     first = schedule.value.temperatures(0, steps_per_epoch=1, n_steps=1) if schedule else {}
     estimator: Estimator | None = build_one(candidate, registry, first, problems)
     if estimator is not None and schedule is not None and isinstance(schedule.value, Learned):
@@ -196,19 +196,21 @@ def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, pr
     return estimator
 
 
-def check_shapes(built: Built, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
-    """Ask every estimator about the (n_latents, n_categories) of every model."""
+def check_shapes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
+    """Add a problem for each estimator that refuses the (n_latents, n_categories) of a model."""
     shapes = list(shapes)
     for candidate, estimator in built:
         for shape in shapes:
             try:
                 estimator.check_shape(*shape)
-            except Exception as error:  # noqa: BLE001  # a plugin's method may raise anything
+            except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
                 _refuse(candidate, error, problems)
 
 
-def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, int], problems: Problems) -> None:
-    """Refuse what `training.compile: on` cannot have: parameters of an estimator's own, and a learned temperature."""
+def check_compiles(
+    built: BuiltEstimators, schedules: Iterable[Placed], shape: tuple[int, int], problems: Problems
+) -> None:
+    """Add a problem for what cannot be compiled: an estimator with parameters of its own, a learned temperature."""
     for candidate, estimator in built:
         prepared = copy.deepcopy(estimator)
         prepared.prepare(*shape, n_context=1)
@@ -221,7 +223,7 @@ def check_compiles(built: Built, schedules: Iterable[Placed], shape: tuple[int, 
 
 
 def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
-    """The estimator with these first temperatures; None and a problem where that cannot be."""
+    """Return the estimator with these first temperatures. If it cannot be built, add a problem and return None."""
     from estimators import build
     from harness.process_state import preserved
 
@@ -229,13 +231,13 @@ def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, floa
     try:
         with nullcontext() if source_of(registry[name]) is None else preserved():
             return build(name, registry, **{**candidate.value.params, **start})
-    except Exception as error:  # noqa: BLE001  # a plugin's constructor may raise anything
+    except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
         _refuse(candidate, error, problems)
         return None
 
 
 def _refuse(candidate: Candidate, error: Exception, problems: Problems) -> None:
-    """Point at the parameter that the message names, or else at the estimator."""
+    """Add a problem at the parameter that the message names, or else at the estimator."""
     message = str(error).removeprefix(f"{candidate.value.name}: ")
     if not isinstance(error, ValueError):
         message = f"expected parameters that {candidate.value.name} accepts, got {type(error).__name__}: {message}"

@@ -1,4 +1,4 @@
-"""What is wrong with a grid file: one line for each problem, with its position, in our words."""
+"""The problems of a grid file: one line for each, with its position."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RULES = {  # pydantic's kind of error → the rule that it states
 
 
 class GridError(UserError):
-    """A grid that was refused. `messages` has one line a problem: `file:line:column: path: expected …, got ….`"""
+    """A grid that was refused: a line for each problem, `file:line:column: path: expected …, got …`."""
 
     def __init__(self, messages: Iterable[str]) -> None:
         self.messages = tuple(messages)
@@ -40,7 +40,7 @@ class GridError(UserError):
 
 
 class Problems:
-    """Collects the problems of one file, each once, and raises them sorted by position."""
+    """The problems of one file: each once, sorted by position."""
 
     def __init__(self, file: str) -> None:
         self.file = _on_one_line(file)
@@ -50,20 +50,21 @@ class Problems:
         return len(self._found)
 
     def add(self, position: Position, path: str, message: str) -> None:
-        """Note a problem; `path` is the dotted name of the setting."""
+        """Add a problem; `path` is the dotted name of the setting."""
         self._found[position, _on_one_line(path), " ".join(message.split())] = None
 
     def expected(self, at: Any, rule: str, got: object, known: Iterable[str] = (), hint: str = "") -> None:
-        """Note that `at` (anything with position and path) has the value `got` in place of the rule."""
+        """Add that `at`, anything with position and path, breaks a rule with the value `got`."""
         hint = hint or did_you_mean(got, known)
         self.add(at.position, at.path, f"expected {rule}, got {short_repr(got)}.{' ' if hint else ''}{hint}")
 
     def stop_if_any(self) -> None:
+        """Raise GridError if there is a problem."""
         if self._found:
             raise GridError(self.lines())
 
     def lines(self) -> list[str]:
-        """The problems so far, each as one line."""
+        """Return the problems so far, each as one line."""
         found = sorted(self._found)
         lines = [self._line(*problem) for problem in found[:MAX_SHOWN]]
         if more := found[MAX_SHOWN:]:
@@ -79,7 +80,7 @@ def _on_one_line(text: str) -> str:
 
 
 def rule(error: ErrorDetails) -> tuple[str, list[str]]:
-    """The rule that a value broke, in our words, and the values that are known where the rule lists them."""
+    """Return the rule of an error of pydantic in our words, and the values that are known where the rule lists them."""
     limits: Mapping[str, Any] = error.get("ctx", {})
     if error["type"] not in _RULES:
         return f"something else ({error['msg']})", []

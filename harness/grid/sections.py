@@ -20,14 +20,14 @@ SECTIONS: Mapping[str, type[Settings]] = {
     "training": TrainingConfig,
     "evaluation": EvaluationConfig,
 }
-PATHS = [f"{section}.{name}" for section, model in SECTIONS.items() for name in choices.aliases(model)]
+PATHS = [f"{section}.{name}" for section, model in SECTIONS.items() for name in choices.fields_by_alias(model)]
 
 Factor = list[dict[str, Placed]]  # the rows of an axis; each gives one or more settings their values, by dotted path
-Setting = dict[str, Any]  # one model of SECTIONS for each section
+SectionValues = dict[str, Any]  # one model of SECTIONS by the name of its section
 
 
 def read_factors(entries: Mapping[str, Node], problems: Problems) -> list[Factor]:
-    """What is crossed: each setting of a section with its values, and each zipped group with its rows."""
+    """Return what is combined: each setting of a section with its values, and each zipped group with its rows."""
     places: dict[str, Placed] = {}
     factors: list[Factor] = []
     for section, model in SECTIONS.items():
@@ -36,15 +36,15 @@ def read_factors(entries: Mapping[str, Node], problems: Problems) -> list[Factor
             places[f"{section}.{key}"] = Placed(None, entries[section].keys[key], f"{section}.{key}")
             factors.append([{f"{section}.{key}": choice} for choice in found])
     if "zip" in entries:
-        for group, path in choices.items(entries["zip"], "zip", "group", problems):
+        for group, path in choices.read_items(entries["zip"], "zip", "group", problems):
             factors.append(_zipped(group, path, places, problems))
     return factors
 
 
 def _zipped(group: Node, path: str, places: dict[str, Placed], problems: Problems) -> Factor:
-    """The rows of one zipped group: the first values of all its settings, the second values, and so on."""
+    """Return the rows of one zipped group: the first values of all its settings, the second values, and so on."""
     columns: dict[str, list[Placed]] = {}
-    for key, node in choices.mapping(group, path, problems).items():
+    for key, node in choices.read_mapping(group, path, problems).items():
         where = Placed(None, group.keys[key], f"{path}.{key}")
         section, _, name = key.partition(".")
         if key not in PATHS:
@@ -54,7 +54,7 @@ def _zipped(group: Node, path: str, places: dict[str, Placed], problems: Problem
             message = f"expected each setting once, got it again (first: {places[key].line})."
             problems.add(where.position, where.path, message)
         elif not isinstance(node.value, list):
-            problems.expected(choices.at(node, where.path), "a list of values", node.plain())
+            problems.expected(choices.placed(node, where.path), "a list of values", node.plain())
         else:
             columns[key] = choices.read_choices(node, where.path, SECTIONS[section], name, problems)
         places.setdefault(key, where)
@@ -68,9 +68,9 @@ def _zipped(group: Node, path: str, places: dict[str, Placed], problems: Problem
     return [dict(zip(columns, row, strict=False)) for row in zip(*columns.values(), strict=False)]
 
 
-def expand(factors: list[Factor], where: Placed, problems: Problems) -> list[Setting]:
-    """Every combination of the sections' settings, each section built once; problems for those that cannot be."""
-    settings: list[Setting] = []
+def expand(factors: list[Factor], where: Placed, problems: Problems) -> list[SectionValues]:
+    """Return every combination of the sections' settings, each section built once; the others are problems."""
+    settings: list[SectionValues] = []
     cache: dict[Any, Any] = {}
     first: dict[Any, Mapping[str, Placed]] = {}
     for rows in product(*factors):
@@ -96,7 +96,7 @@ def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict
     return cache[key]
 
 
-def _check_together(setting: Setting, chosen: Mapping[str, Placed], where: Placed, problems: Problems) -> None:
+def _check_together(setting: SectionValues, chosen: Mapping[str, Placed], where: Placed, problems: Problems) -> None:
     try:
         check_images(setting["data"], setting["evaluation"])
     except ValueError as error:
@@ -109,8 +109,8 @@ def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], p
     problems.expected(place, "each run once", place.value, hint=f"The same setting: {before[path].line}.")
 
 
-def varying(settings: list[Setting]) -> list[str]:
-    """The dotted paths of the settings that are not the same in all runs."""
+def varying(settings: list[SectionValues]) -> list[str]:
+    """Return the dotted paths of the settings that are not the same in all runs."""
     paths = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
     return [
         f"{section}.{name}"

@@ -44,7 +44,7 @@ class Node:
     size: int = 1  # nodes in all, with those inside
 
     def plain(self) -> Any:
-        """The value without positions. Lists stay lists."""
+        """Return the value without positions. Lists stay lists."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
@@ -59,7 +59,10 @@ class SourceError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """The file's text; SourceError where there is none to be had."""
+    """Return the text of a file.
+
+    Raises SourceError for a file that cannot be read, is too large or is not UTF-8.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -79,7 +82,7 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str) -> Node:
-    """The tree of a text that holds one YAML document; SourceError otherwise."""
+    """Return the tree of a text that holds one YAML document. Raises SourceError for any other text."""
     try:
         tree = _Builder().build(yaml.parse(text, Loader=yaml.SafeLoader))
     except yaml.reader.ReaderError as error:
@@ -89,11 +92,7 @@ def parse(text: str) -> Node:
         position = _position_of(error.problem_mark or error.context_mark)
         problem = re.sub(r"\s+", " ", str(error.problem or error.context))
         raise SourceError(position, f"expected YAML, got a syntax error: {problem}.") from None
-    except (
-        ValueError,
-        OverflowError,
-        RecursionError,
-    ) as error:  # PyYAML's scanner converts escapes and versions unchecked
+    except (ValueError, OverflowError, RecursionError) as error:  # PyYAML converts escapes and versions unchecked
         raise SourceError(Position(), f"expected YAML, got text that cannot be read: {type(error).__name__}.") from None
     if tree is None:
         raise SourceError(Position(), "expected a mapping of sections, got an empty file.")
@@ -101,7 +100,7 @@ def parse(text: str) -> Node:
 
 
 @dataclass
-class _Open:
+class _OpenCollection:
     """A list or mapping whose end has not been read yet."""
 
     position: Position
@@ -112,10 +111,10 @@ class _Open:
 
 
 class _Builder:
-    """Events → tree, without recursion, counting nodes and depth on the way."""
+    """A tree made of YAML events without recursion; nodes and depth are counted on the way."""
 
     def __init__(self) -> None:
-        self.stack: list[_Open] = []
+        self.stack: list[_OpenCollection] = []
         self.anchors: dict[str, Node] = {}
         self.root: Node | None = None
         self.n_nodes = 0
@@ -144,7 +143,7 @@ class _Builder:
             return
         if len(self.stack) >= MAX_DEPTH:
             raise SourceError(position, f"expected at most {MAX_DEPTH} levels of nesting, got more.")
-        self.stack.append(_Open(position, event.anchor, isinstance(event, yaml.MappingStartEvent), []))
+        self.stack.append(_OpenCollection(position, event.anchor, isinstance(event, yaml.MappingStartEvent), []))
 
     def _end(self) -> None:
         done = self.stack.pop()
@@ -186,7 +185,7 @@ def _mapping(items: list[Node]) -> tuple[dict[str, Node], dict[str, Position]]:
 
 
 def scalar(text: str, *, plain: bool) -> Any:
-    """The value of a scalar by the core schema of YAML 1.2."""
+    """Return the value of a scalar by the core schema of YAML 1.2."""
     if not plain:
         return text
     if text in _WORDS:
@@ -200,7 +199,7 @@ def scalar(text: str, *, plain: bool) -> Any:
 
 
 def short_repr(value: Any) -> str:
-    """A value as an error shows it: on one line, and not long."""
+    """Return a value as an error shows it: on one line, and not long."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)

@@ -1,1 +1,1 @@
-"""A user's own estimators: loading them, checking them, and what their errors mean."""
+"""A user's own estimators: loading, checking, and explaining their errors."""

@@ -1,4 +1,4 @@
-"""What an exception of a plug-in means for its author: one line, with the innermost line of the plug-in's file."""
+"""Errors of plug-ins, explained to their authors in one line with the innermost line of their file."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _IN_PLACE = (
 
 
 def in_one_line(error: Exception, cls: type[Estimator] | None) -> str:
-    """Return what went wrong and where: in the plug-in's file where it comes from a plug-in, else where it was raised.
+    """Return what went wrong and where: in the file of the plug-in, or where it was raised if no plug-in did it.
 
-    `cls` is the class of the estimator that was at work, None where none is known.
+    `cls` is the class of the estimator that was running, None if none is known.
     """
     plugin = cls if cls is not None and source_of(cls) is not None else None
     place = None if plugin is None else line_of(error, plugin)
     if place is None:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"{words(error, plugin)} ({place})"
+    return f"{explained(error, plugin)} ({place})"
 
 
-def words(error: Exception, plugin: type[Estimator] | None) -> str:
-    """Return the first line of an error; of a plug-in's, what torch's texts about gradients mean for its author."""
+def explained(error: Exception, plugin: type[Estimator] | None) -> str:
+    """Return the first line of an error. Torch's texts about gradients are explained to the author of a plug-in."""
     text = str(error)
     if plugin is not None and any(part in text for part in _NO_GRADIENT):
         return (
@@ -55,9 +55,9 @@ def words(error: Exception, plugin: type[Estimator] | None) -> str:
 
 
 def line_of(error: BaseException, plugin: type[Estimator]) -> str | None:
-    """Return `file:line` of the innermost line of the plug-in's file that took part in an error.
+    """Return `file:line` of the innermost line of the plug-in's file that was involved in an error.
 
-    Where none did, as in a backward pass, it is the line on which the estimator's own method is defined.
+    If none was, as in a backward pass, it is the line that defines the estimator's own method.
     """
     path = file_of(plugin)
     frames = traceback.extract_tb(error.__traceback__)
@@ -68,7 +68,7 @@ def line_of(error: BaseException, plugin: type[Estimator]) -> str | None:
 
 
 def file_of(plugin: type[Estimator]) -> str | None:
-    """Return the file that defines a class; None where there is none."""
+    """Return the file that defines a class; None if there is none."""
     try:
         return inspect.getfile(plugin)
     except (OSError, TypeError):
@@ -76,7 +76,7 @@ def file_of(plugin: type[Estimator]) -> str | None:
 
 
 def defined_at(plugin: type[Estimator]) -> str | None:
-    """Return `file:line` of the method that a plug-in's class writes, or of the class; None where there is no file."""
+    """Return `file:line` of the method that a plug-in defines, or of its class; None if there is no file."""
     methods = (vars(plugin).get(name) for name in ("sample", "advantage", "forward"))
     for item in (*filter(None, methods), plugin):
         try:

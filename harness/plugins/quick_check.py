@@ -1,6 +1,6 @@
-"""The quick conformance of plug-ins: checked before the first run, since a wrong estimator also finishes and is ranked.
+"""The quick conformance checks of plug-ins before the first run: a wrong estimator also finishes and is ranked.
 
-Each plug-in is built as the grid asks for it, and tried by `estimators.conformance.QUICK` on small logits.
+Each plug-in is built as the grid asks for it, and checked by `estimators.conformance.QUICK` on small logits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.plugins.errors import defined_at, file_of, line_of, words
+from harness.plugins.errors import defined_at, explained, file_of, line_of
 from harness.plugins.registry import PluginError, import_notes, source_of
 from harness.process_state import change_note, preserved
 
@@ -20,64 +20,62 @@ if TYPE_CHECKING:
     from harness.plugins.registry import Registry
 
 BUDGET_S = 3.0
-"""Once so much time has gone, no further check of a setting begins, and no second setting of a plug-in. A check that
-has begun is finished, so that a plug-in whose calls take seconds takes longer."""
+"""After this time no further check of a setting begins, and no second setting of a plug-in. A check that has begun is
+finished, so slow plug-ins take longer."""
 PASSED, SKIPPED = "passed", "skipped by --no-check"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What `check` found: PASSED, with how much was checked if not all, or SKIPPED; None without plug-ins. And lines
-    for the user.
-    """
+class CheckResult:
+    """The result of `check`, and lines for the user."""
 
-    conformance: str | None
+    conformance: str | None  # PASSED, with how much was checked if not all; SKIPPED; None without plug-ins
     notes: tuple[str, ...] = ()
 
 
-def check(runs: Iterable[RunConfig], registry: Registry, *, skip: bool = False) -> Found:
-    """Check every plug-in of the runs, with the parameters and first temperatures that it has there.
+def check(runs: Iterable[RunConfig], registry: Registry, *, skip: bool = False) -> CheckResult:
+    """Check every plug-in of the runs, with its parameters and first temperatures; with `skip` check nothing.
 
-    Raises PluginError, one line, for the first that is wrong. `skip` checks nothing.
+    Raises PluginError, with one line, for the first that is wrong.
     """
-    asked = settings(runs, registry)
+    settings = plugin_settings(runs, registry)
     imported = import_notes(registry)
-    if not asked:
-        return Found(None, tuple(imported))
+    if not settings:
+        return CheckResult(None, tuple(imported))
     if skip:
-        return Found(SKIPPED, tuple(imported))
+        return CheckResult(SKIPPED, tuple(imported))
     begun, tried, notes = time.perf_counter(), set[str](), dict.fromkeys(imported)
-    done: list[int] = []
-    for name, params, model in asked:
+    n_checks: list[int] = []
+    for name, params, model in settings:
         if name in tried and time.perf_counter() - begun > BUDGET_S:
             continue
         tried.add(name)
-        n_made, found = _check_one(registry[name], registry, params, model)
-        done.append(n_made)
+        n_done, found = _check_one(registry[name], registry, params, model)
+        n_checks.append(n_done)
         notes |= dict.fromkeys(found)
-    if len(done) < len(asked):
+    if len(n_checks) < len(settings):
         taken = time.perf_counter() - begun
-        notes[f"{len(done)} of {len(asked)} settings of plug-ins were checked, in {taken:.1f} s"] = None
-    return Found(_passed(done, len(asked)), tuple(notes))
+        notes[f"{len(n_checks)} of {len(settings)} settings of plug-ins were checked, in {taken:.1f} s"] = None
+    return CheckResult(_passed(n_checks, len(settings)), tuple(notes))
 
 
-def _passed(done: list[int], n_settings: int) -> str:
-    """Return PASSED, with how much was checked where that is not all. `done` has the number of checks of a setting."""
+def _passed(n_checks: list[int], n_settings: int) -> str:
+    """Return PASSED, with how much was checked if not all. `n_checks` has the number of checks of each setting."""
     from estimators.conformance import QUICK
 
-    parts = [f"{len(done)} of {n_settings} settings"] if len(done) < n_settings else []
-    if min(done) < len(QUICK):
-        parts.append(f"{'at least ' if n_settings > 1 else ''}{min(done)} of {len(QUICK)} checks")
+    parts = [f"{len(n_checks)} of {n_settings} settings"] if len(n_checks) < n_settings else []
+    if min(n_checks) < len(QUICK):
+        parts.append(f"{'at least ' if n_settings > 1 else ''}{min(n_checks)} of {len(QUICK)} checks")
     return f"{PASSED} ({', '.join(parts)})" if parts else PASSED
 
 
-Setting = tuple[str, Mapping[str, Any], tuple[int, int]]
+PluginSetting = tuple[str, Mapping[str, Any], tuple[int, int]]
 """An estimator's name, its parameters, and the latents and classes of the first model that it is run with."""
 
 
-def settings(runs: Iterable[RunConfig], registry: Registry) -> list[Setting]:
-    """Return every different setting of a plug-in, also of one in a basket of diagnostics."""
-    found: dict[tuple[str, str], Setting] = {}
+def plugin_settings(runs: Iterable[RunConfig], registry: Registry) -> list[PluginSetting]:
+    """Return every different setting of a plug-in, those in a basket of diagnostics included."""
+    found: dict[tuple[str, str], PluginSetting] = {}
     for run in runs:
         first = run.schedule.temperatures(0, steps_per_epoch=1, n_steps=1)
         entries: list[tuple[str, Mapping[str, Any]]] = [(run.estimator.name, {**run.estimator.params, **first})]
@@ -92,7 +90,7 @@ def settings(runs: Iterable[RunConfig], registry: Registry) -> list[Setting]:
 def _check_one(
     cls: type[Estimator], registry: Registry, params: Mapping[str, Any], model: tuple[int, int]
 ) -> tuple[int, list[str]]:
-    """Return how many checks a plug-in passed, and what the user should know. Raises PluginError for a wrong one."""
+    """Return how many checks a plug-in passed, and lines for the user. Raises PluginError if one fails."""
     from estimators import build
     from estimators.conformance import QUICK
 
@@ -108,8 +106,8 @@ def _check_one(
                 n_done += 1
     except AssertionError as error:
         raise PluginError(_refusal(cls, " ".join(str(error).split()), defined_at(cls))) from error
-    except Exception as error:  # whatever a user's class raises is its result
-        raise PluginError(_refusal(cls, words(error, cls), line_of(error, cls))) from error
+    except Exception as error:  # a user's class may raise anything
+        raise PluginError(_refusal(cls, explained(error, cls), line_of(error, cls))) from error
     changed = list(dict.fromkeys([*by_building, *by_calling]))
     notes = [change_note(cls.name, changed)] if changed else []
     notes += _untrained(estimator)
@@ -120,7 +118,7 @@ def _check_one(
 
 
 def _untrained(estimator: Estimator) -> list[str]:
-    """Return a line about parameters that nothing trains: what is pathwise has no loss for them."""
+    """Return a line about parameters that nothing trains: Pathwise has no loss for them."""
     from estimators import Pathwise
 
     names = [name for name, one in estimator.named_parameters() if one.requires_grad]
@@ -128,7 +126,7 @@ def _untrained(estimator: Estimator) -> list[str]:
         return []
     return [
         f"{estimator.name} has parameters that are never trained: {', '.join(names)}. An estimator trains its own by"
-        " the control_loss of its Estimate, which Pathwise has not (docs/add-an-estimator.md)"
+        " the control_loss of its Estimate, which Pathwise does not have (docs/add-an-estimator.md)"
     ]
 
 
@@ -144,4 +142,4 @@ def _refusal(cls: type[Estimator], what: str, place: str | None) -> str:
 
 
 LONGEST = 400
-"""A refusal quotes what it got, which may be a whole tensor, up to so many characters."""
+"""A refusal quotes at most so many characters of what it got, which may be a whole tensor."""

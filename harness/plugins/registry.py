@@ -1,7 +1,7 @@
-"""The registry of a sweep: the built-in estimators, installed entry points, and classes in files that the user names.
+"""The registry of a sweep: built-in estimators, installed entry points, and classes in files that the user names.
 
-There is no global registry: each process builds its own from the same files (`--plugin FILE`), so a spawned worker
-knows what its parent knows.
+There is no global registry. Each process builds its own from the same files (`--plugin FILE`), so a spawned worker
+has the same estimators as its parent.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     Registry = Mapping[str, type[Estimator]]
 
 GROUP = "harness.estimators"
-_HASH = "__harness_sha256__"  # set on the module of a plugin: the hash of the text that was executed
-_CHANGES = "__harness_changes__"  # set on it too: what its import changed of the whole process, in words
-_RESERVED = frozenset({"name", "label", "source"})  # words of the grid, so no parameter can be called so
+_HASH = "__harness_sha256__"  # set on the module of a plug-in: the hash of the text that was executed
+_CHANGES = "__harness_changes__"  # also set on it: what its import changed in the process, in words
+_RESERVED = frozenset({"name", "label", "source"})  # words of the grid: no parameter can have such a name
 
 
 class PluginError(UserError):
-    """A plugin that was refused, in one line."""
+    """A plug-in that was refused."""
 
 
 def load_registry(plugin_files: Sequence[Path] = ()) -> Registry:
-    """Every estimator by its name: built-ins, entry points of the group `harness.estimators`, then the files' classes.
+    """Return every estimator by its name: built-ins, entry points of the group GROUP, then the classes of the files.
 
-    PluginError for a file that is missing, fails to import or defines no estimator, and for a name taken twice.
+    Raises PluginError for a file that is missing, fails to import or defines no estimator, and for a repeated name.
     """
     from estimators import REGISTRY
 
@@ -52,7 +52,7 @@ def load_registry(plugin_files: Sequence[Path] = ()) -> Registry:
 
 
 def source_of(cls: type[Estimator]) -> str | None:
-    """The SHA-256 of the file that defines a plugin's class, as it was imported; None for a built-in."""
+    """Return the SHA-256 of the file that defines a plug-in's class, as it was imported; None for a built-in."""
     if cls.__module__.partition(".")[0] == "estimators":
         return None
     executed = getattr(sys.modules.get(cls.__module__), _HASH, None)
@@ -65,7 +65,7 @@ def source_of(cls: type[Estimator]) -> str | None:
 
 
 def import_notes(registry: Registry) -> list[str]:
-    """Return one line for each plugin whose import changed the state of the whole process, which was put back."""
+    """Return a line for each plug-in whose import changed the state of the process. The change was put back."""
     from harness.process_state import change_note
 
     modules = dict.fromkeys(cls.__module__ for cls in registry.values())
@@ -98,7 +98,7 @@ def _load_entry_point(entry_point: EntryPoint) -> type[Estimator]:
     try:
         with preserved() as changed:
             loaded = entry_point.load()
-    except (Exception, SystemExit) as error:  # foreign code may raise anything
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything
         raise PluginError(f"{origin}: plugin failed to import: {_in_one_line(error)}") from error
     if not _is_estimator(loaded):
         raise PluginError(f"{origin}: expected a concrete subclass of estimators.Estimator, got {loaded!r}.")
@@ -108,13 +108,12 @@ def _load_entry_point(entry_point: EntryPoint) -> type[Estimator]:
 
 
 def _import(path: Path) -> ModuleType:
-    """Execute the file as a module named by its content: the same text in the same place is executed once a process."""
+    """Import a file as a module named by its content: the same text at the same place is executed once a process."""
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise PluginError(
-            f"{path}: expected a readable Python file, got '{(error.strerror or '').lower()}'."
-        ) from error
+        reason = (error.strerror or "").lower()
+        raise PluginError(f"{path}: expected a readable Python file, got '{reason}'.") from error
     from harness.process_state import preserved
 
     digest = hashlib.sha256(text).hexdigest()
@@ -130,8 +129,8 @@ def _import(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and inspect look the module up while it is executed
     try:
         with preserved() as changed:
-            exec(loader.source_to_code(text, str(path)), module.__dict__)  # noqa: S102  # running it is what a plugin is for
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
+            exec(loader.source_to_code(text, str(path)), module.__dict__)  # noqa: S102  # a plug-in is code to run
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything
         del sys.modules[name]
         line = _line_in(path, error)
         raise PluginError(f"{path.name}:{line}: plugin failed to import: {_in_one_line(error)}") from error
@@ -153,7 +152,7 @@ def _is_estimator(item: object) -> bool:
 
 
 def _line_in(path: Path, error: BaseException) -> int:
-    """The line of the plugin's own file that the error came from."""
+    """Return the line of the plug-in's own file that the error came from."""
     if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)

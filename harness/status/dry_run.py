@@ -11,7 +11,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from harness.config import RunConfig
-from harness.datasets.catalogue import lookup
+from harness.datasets.descriptions import lookup
 from harness.devices import missing_reason
 from harness.execution.forecast import Cost, makespan, run_seconds
 from harness.options import Options

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from harness.config import DataConfig
-from harness.datasets.catalogue import MNIST_MINI_SHA256, DatasetInfo, Split, lookup
+from harness.datasets.descriptions import MNIST_MINI_SHA256, DatasetInfo, Split, lookup
 from reports.contract.stored_run import DATA_DIGEST, DATA_HOW, DATA_NAME, TAG_DATA_CONTEXT
 
 SHOWN_DIGITS = 8

@@ -1,1 +1,1 @@
-"""What one training run is made of: backbone, state, evaluation, checkpoints."""
+"""The parts of one training run: backbone, state, evaluation, checkpoints."""

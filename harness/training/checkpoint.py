@@ -1,8 +1,8 @@
-"""Checkpoints: all that a run needs to go on after an epoch, and to end with the same bits as if nothing had happened.
+"""Checkpoints: all that a run needs to go on after an epoch and end with the same bits as without an interruption.
 
-A checkpoint is a message: what it belongs to, as one line of JSON, then the state as torch saves it. It travels from
-the worker to the driver, which keeps the newest one of each run in a sealed file; no disk need be shared. The curves
-are in the journal, which has every epoch before the checkpoint after it.
+A checkpoint is a message: its label as one line of JSON, then the state as torch saves it. The worker sends it to the
+driver, which keeps the newest one of each run in a checksummed file, so no disk needs to be shared. The curves are in
+the journal, which has each epoch before its checkpoint.
 """
 
 import io
@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 class Label(NamedTuple):
-    """What a checkpoint belongs to. `made_by` is the source code and torch: others may give other bits."""
+    """What a checkpoint belongs to. `made_by` names the source code and torch: others may give other bits."""
 
     format: int
     run_key: str
@@ -40,7 +40,7 @@ def save(run: RunConfig, state: State) -> Checkpoint:
         "peak_mb": max(state.peak_mb, peak_memory_mb(device)),
         "vae": state.vae.state_dict(),
         "estimator": state.estimator.state_dict(),
-        "temperatures": {key: float(getattr(state.estimator, key)) for key in state.estimator.temperatures},
+        "temperatures": state.temperatures(),
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         "log_tau": state.learned_tau.log_tau.detach() if state.learned_tau else None,
         "generators": seeding.noise_state(device),
@@ -52,7 +52,7 @@ def save(run: RunConfig, state: State) -> Checkpoint:
 
 
 def restore(run: RunConfig, state: State, content: bytes) -> bool:
-    """Put a run where its checkpoint was saved; return False, and change nothing, if other code than this made it."""
+    """Restore the state of a checkpoint. Return False, and change nothing, if it is of another run or other code."""
     label, body = label_of(content)
     if label.format != FORMAT or label.run_key != run.key or label.made_by != list(code_version(provenance())):
         return False
@@ -63,8 +63,8 @@ def restore(run: RunConfig, state: State, content: bytes) -> bool:
     if state.learned_tau:
         with torch.no_grad():
             state.learned_tau.log_tau.copy_(saved["log_tau"])
-    for optimizer, its_state in zip(state.optimizers, saved["optimizers"], strict=True):
-        optimizer.load_state_dict(its_state)
+    for optimizer, optimizer_state in zip(state.optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(optimizer_state)
     for key, value in saved["temperatures"].items():
         setattr(state.estimator, key, value)
     state.epoch, state.step, state.step_s = label.epoch, saved["step"], saved["step_s"].tolist()
@@ -75,6 +75,6 @@ def restore(run: RunConfig, state: State, content: bytes) -> bool:
 
 
 def label_of(content: bytes) -> tuple[Label, bytes]:
-    """Return what a checkpoint belongs to, and its state as torch saved it."""
+    """Return the label of a checkpoint, and its state as torch saved it."""
     line, _, body = content.partition(b"\n")
     return Label(**json.loads(line)), body

@@ -1,8 +1,8 @@
-"""Compiling the loss of a training step: when it pays, and whether it can be trusted.
+"""Compiling the loss of a training step, where that pays and gives the same numbers.
 
-`compile: auto` compiles where the run is long enough to earn back the time of compiling (docs/decisions/008), and only
-what has passed a trial on the first batch: loss and gradient equal to those of plain torch, within TOLERANCE. A
-temperature is then a tensor, which changes without compiling again.
+`compile: auto` compiles runs that are long enough to earn back the time of compiling (docs/decisions/008), after a
+trial on the first batch: loss and gradient must equal those of plain torch within TOLERANCE. Temperatures are then
+tensors, which change without compiling again.
 """
 
 import copy
@@ -26,24 +26,24 @@ from harness.training.state import Losses, State
 from harness.training.vae import CategoricalVAE
 
 AUTO_STEPS = {"cpu": 100_000}
-"""`auto` compiles runs of at least that many steps; never on other devices, where nothing was measured."""
+"""`auto` compiles runs of at least so many steps, and never on other devices, where nothing was measured."""
 TRIAL_STEPS = 3
-"""So many steps of the first batch are compared: CUDA graphs are replayed only in the third."""
+"""Steps of the first batch that are compared: CUDA graphs are replayed only in the third."""
 TOLERANCE = 1e-3
 """Largest relative difference of the losses, and of the gradient in norm, between a compiled step and a plain one."""
 
 
 class CompileError(ValueError):
-    """The step cannot be compiled, or its numbers differ; the message is one line."""
+    """A step that cannot be compiled, or whose numbers differ. The message is one line."""
 
 
-def compile_losses_if_wanted(
+def compile_if_wanted(
     run: RunConfig, state: State, batch_losses: Callable[[CategoricalVAE, Estimator, Tensor], Losses], dataset: Dataset
 ) -> None:
-    """Compile the losses if the run asks for it, or is long enough to gain by it and gets the same numbers so.
+    """Compile the losses if the run asks for it, or is long enough and gets the same numbers.
 
-    The time that this takes, also in vain, counts as training time. Raises CompileError where the run asks for
-    what cannot be.
+    The time of compiling, also in vain, counts as training time. Raises CompileError if the run asks for it and it
+    fails.
     """
     n_images, batch_size = len(dataset.train_ND), run.training.batch_size
     if not _is_wanted(run, math.ceil(n_images / batch_size) * run.training.epochs):
@@ -75,15 +75,15 @@ def _is_wanted(run: RunConfig, n_steps: int) -> bool:
 
 @final
 class CompiledLosses:
-    """Losses that are compiled for batches of one shape; those of a batch of another shape, the last one, are not."""
+    """Losses that are compiled for batches of one shape. A batch of another shape, the last one, takes plain torch."""
 
     def __init__(self, losses: Callable[[Tensor], Losses], device: torch.device) -> None:
         import torch._dynamo
         import torch._inductor.config
 
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA that is not there
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no CUDA
 
-        torch._dynamo.reset()  # what was compiled for former runs of this process counts against a limit
+        torch._dynamo.reset()  # what previous runs of this process compiled counts against a limit
         torch._inductor.config.fallback_random = True  # the same noise from the same seed
         torch._inductor.config.compile_threads = 1  # workers are parallel already
         mode = "reduce-overhead" if device.type == "cuda" else None  # CUDA graphs
@@ -112,16 +112,18 @@ def compile_losses(
         raise CompileError(f"training.compile: expected an estimator without parameters of its own, got {name}.")
     try:
         compiled = CompiledLosses(losses, x_BD.device)
-        theirs, ours = (_trial(each, vae, estimator, x_BD, seed) for each in (losses, compiled))
+        plain, own = (_trial(each, vae, estimator, x_BD, seed) for each in (losses, compiled))
     except Exception as error:
         raise CompileError(
             f"training.compile: expected a step of {name} that compiles, got: {first_line(error)}"
         ) from error
-    off = [((our - their).norm() / (their.norm() + 1e-12)).item() for our, their in zip(ours, theirs, strict=True)]
-    if not all(each <= TOLERANCE for each in off):  # so written that NaN is refused
+    off_by = [
+        ((ours - theirs).norm() / (theirs.norm() + 1e-12)).item() for ours, theirs in zip(own, plain, strict=True)
+    ]
+    if not all(each <= TOLERANCE for each in off_by):  # written so that NaN is refused
         raise CompileError(
             f"training.compile: expected a step of {name} with the numbers of plain torch within {TOLERANCE:g}, got"
-            f" off by {max(off, key=lambda each: (each != each, each)):.2g}. Use compile: off."
+            f" off by {max(off_by, key=lambda each: (each != each, each)):.2g}. Use compile: off."
         )
     return compiled
 

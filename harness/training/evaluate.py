@@ -1,4 +1,4 @@
-"""What a trained model is worth: validation losses, the discrete test bounds, the soft/hard gap, the use of latents.
+"""Evaluation of a model: validation losses, discrete test bounds, the soft/hard gap, the use of latents.
 
 Every evaluation draws its noise from the run's own evaluation stream, so it is the same for every estimator of one
 seed and leaves the training noise untouched. All values are means over images, in nats per example.
@@ -19,15 +19,15 @@ from harness.training.latents import LatentUse, latent_use
 from harness.training.vae import CategoricalVAE, kl_to_uniform, one_hot_samples
 
 MAX_DECODED = 2_048
-"""Codes decoded at once for bounds: it limits the memory, and keeps the pixels of a chunk in the cache."""
+"""Codes decoded at once for bounds: this limits memory, and keeps the pixels of a chunk in the cache."""
 
 ELBO_NOISE, RELAXED_NOISE, BOUND_NOISE = -1, -2, -3
-"""Noise streams of the final evaluation, beside those of the epochs (1, 2, …) and of the pictures (−4): drawing more in
-one shifts no other."""
+"""Noise streams of the final evaluation, besides those of the epochs (1, 2, …) and of the pictures (−4). Drawing more
+from one changes no other."""
 
 
 class Encoded(NamedTuple):
-    """Images, what the encoder says of them, and the logits of the law of their one-hot codes (`class_logits`)."""
+    """Images, the output of the encoder, and the logits of the law of their one-hot codes (`class_logits`)."""
 
     x_BD: Tensor
     outputs_BLH: Tensor
@@ -40,21 +40,20 @@ def validation_metrics(
 ) -> dict[str, float]:
     """Return `val/loss`, `val/bce`, `val/kl` on the split and with the kind of codes that the run asks for.
 
-    Beside them, from the same encodings: `latent/…`, and where the estimator relaxes `val/soft_hard_gap`, the loss with
-    one-hot codes less that with the estimator's own, on the same images. One of the two is `val/loss`; the other has
-    noise of its own.
+    From the same encodings it also returns `latent/…` and, if the estimator relaxes, `val/soft_hard_gap`: the loss with
+    one-hot codes less that with the estimator's own. One of the two is `val/loss`; the other has noise of its own.
     """
     x_ND = dataset.split(run.evaluation.validation_split)
     relaxed = run.evaluation.validation_codes == "relaxed"
     batches = encoded(vae, estimator, x_ND, run.evaluation.batch_size)
-    asked, other = (training_losses, discrete_losses) if relaxed else (discrete_losses, training_losses)
+    chosen, other = (training_losses, discrete_losses) if relaxed else (discrete_losses, training_losses)
     with seeding.seeded(run.seed, "evaluation", epoch, device=x_ND.device):
-        bce, kl = asked(vae, estimator, batches)
+        bce, kl = chosen(vae, estimator, batches)
     metrics = {"val/loss": bce + kl, "val/bce": bce, "val/kl": kl} | use_of(batches).metrics()
     if estimator.relaxes:
         with seeding.seeded(run.seed, "gap", epoch, device=x_ND.device):
-            more = bce + kl - sum(other(vae, estimator, batches))
-        metrics["val/soft_hard_gap"] = -more if relaxed else more
+            gap = bce + kl - sum(other(vae, estimator, batches))
+        metrics["val/soft_hard_gap"] = -gap if relaxed else gap
     return metrics
 
 
@@ -83,7 +82,7 @@ def test_metrics(
 
 
 def encoded(vae: CategoricalVAE, estimator: Estimator, x_ND: Tensor, batch_size: int) -> list[Encoded]:
-    """Encode images once for all that is asked about them, in batches; it holds N·L·K logits."""
+    """Encode images once for every evaluation, in batches. All N·L·K logits are kept in memory."""
     vae.eval()
     outputs = ((x_BD, vae.encode(x_BD)) for x_BD in torch.split(x_ND, batch_size))
     return [Encoded(x_BD, outputs_BLH, estimator.class_logits(outputs_BLH)) for x_BD, outputs_BLH in outputs]
@@ -102,7 +101,7 @@ def training_losses(vae: CategoricalVAE, estimator: Estimator, batches: Sequence
         own_B = estimator.kl(batch.outputs_BLH)
         return cost_B, kl_to_uniform(batch.logits_BLK) if own_B is None else own_B
 
-    estimator.eval()  # its running state is what training made it
+    estimator.eval()  # its running state stays as training left it
     return _means(terms, batches)
 
 

@@ -1,4 +1,4 @@
-"""The end of a run: its final metrics, pictures, the use of its latents, and its weights if they are kept."""
+"""The end of a run: final metrics, pictures, use of the latents, and the weights if they are kept."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ import torch
 from harness.config import RunConfig
 from harness.datasets.load import Dataset
 from harness.devices import peak_memory_mb
-from harness.events import Diverged, Event, Finished, Image
+from harness.events import Event, Finished, Image
 from harness.training import timing, weights
-from harness.training.epoch import non_finite_name
+from harness.training.epoch import non_finite
 from harness.training.evaluate import test_metrics
 from harness.training.pictures import final_pictures
 from harness.training.state import State
@@ -18,8 +18,8 @@ from harness.training.state import State
 def finish(run: RunConfig, state: State, dataset: Dataset, *, keeps_model: bool) -> Iterator[Event]:
     """Evaluate a trained run on the test images and yield its last events."""
     final, use = test_metrics(run, state.vae, state.estimator, dataset)
-    if (name := non_finite_name(final)) is not None:
-        yield Diverged(state.step, f"{name} is {final[name]} at the end of training")
+    if diverged := non_finite(final, state.step, "at the end of training"):
+        yield diverged
         return
     for name, png in final_pictures(run, state.vae, state.estimator, dataset, use):
         yield Image(name, state.step, png)

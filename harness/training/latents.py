@@ -1,4 +1,4 @@
-"""How a model uses its latents: perplexity, dead classes and entropy, from the posteriors q(z|x) of a split's images.
+"""The use of the latents: perplexity, dead classes and entropy, from the posteriors q(z|x) of the images of a split.
 
 The aggregate posterior of a variable, q(z_l) = the mean over images of q(z_l|x), says which of its classes are in use.
 No code is drawn. Values are exact for the split, entropies and divergences in nats.
@@ -32,7 +32,7 @@ class LatentUse:
 
     @property
     def perplexity_L(self) -> Tensor:
-        """exp of the entropy of the aggregate posterior: how many classes are in use, from 1 to K."""
+        """Exponential of the entropy of the aggregate posterior: how many classes are in use, from 1 to K."""
         perplexity_L: Tensor = torch.special.entr(self.usage_LK).sum(-1).exp()
         return perplexity_L
 

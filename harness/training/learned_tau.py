@@ -1,7 +1,7 @@
 """A temperature that is trained: τ = exp(log τ), with an optimiser of its own.
 
-Through the loss, as Jang, Gu, Poole (2017), arXiv:1611.01144, section 2.1, propose; through the variance of the
-gradient, by an estimator's `control_loss`, as REBAR does (Tucker et al. 2017, arXiv:1703.07370, section 3.2).
+It learns through the loss, as Jang, Gu, Poole (2017), arXiv:1611.01144, section 2.1, propose; or through the variance
+of the gradient, by an estimator's `control_loss`, as REBAR does (Tucker et al. 2017, arXiv:1703.07370, section 3.2).
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from estimators import Estimator
-from estimators.yardstick import cost_for, logits_for
+from estimators.reference_problem import cost_for, logits_for
 from harness.schedules import Learned
 
 
@@ -29,12 +29,12 @@ class LearnedTau:
 
     @property
     def value(self) -> float:
-        """τ as a number. It waits for the device, so it is asked for once an epoch."""
+        """τ as a number. Reading it waits for the device, so read it once an epoch."""
         return math.exp(self.log_tau.item())
 
 
 def check_learns(estimator: Estimator, schedule: Learned) -> None:
-    """Raise ValueError unless τ receives a gradient from what the schedule learns through: one trial step."""
+    """Raise ValueError unless τ receives the gradient that the schedule learns from, in one trial step."""
     log_tau = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
     estimator.tau = log_tau.exp()
     estimate = estimator.train()(logits_for(estimator).requires_grad_(), cost_for(estimator))

@@ -1,8 +1,8 @@
-"""The backbone's matrix products, by the faster of torch's two CPU libraries.
+"""The backbone's matrix products, with the faster of torch's two CPU libraries.
 
-torch multiplies float32 matrices on the CPU with MKL, which uses only the 256-bit instructions of an AMD processor;
-oneDNN, which torch carries too, uses the 512-bit ones and takes half the time (docs/decisions/008). `Linear` asks
-oneDNN for all three products of a layer where that was measured to pay, and is `nn.Linear` everywhere else.
+Torch multiplies float32 matrices on the CPU with MKL, which uses only the 256-bit instructions of an AMD processor;
+oneDNN, also part of torch, uses the 512-bit ones and takes half the time (docs/decisions/008). `LinearLayer` uses it
+for all three products of a layer where that was measured to be faster, and is `nn.Linear` everywhere else.
 
 Letters: B rows, I inputs, O outputs.
 """
@@ -24,7 +24,7 @@ _library.define("linear(Tensor x_BI, Tensor weight_OI, Tensor? bias_O, str activ
 def _onednn_linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, activation: str) -> Tensor:
     """Return x Wᵀ + b, or its "relu", in full float32. Operands may be transposed views."""
     y_BO: Tensor = torch.ops.mkldnn._linear_pointwise.default(x_BI, weight_OI, bias_O, "none", [], "")
-    return y_BO.relu_() if activation == "relu" else y_BO  # oneDNN's own takes NaN for 0, and hides a divergence
+    return y_BO.relu_() if activation == "relu" else y_BO  # oneDNN's own ReLU turns NaN into 0, and hides a divergence
 
 
 @torch.library.impl(_library, "linear", "Meta")
@@ -33,7 +33,7 @@ def _shape_of_linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, act
 
 
 def _onednn_is_faster() -> bool:
-    """Return whether this is an AMD processor with AVX-512 and torch has oneDNN: where MKL holds back."""
+    """Return whether this is an AMD processor with AVX-512, on which MKL is slow, and torch has oneDNN."""
     cpuinfo = Path("/proc/cpuinfo")
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -71,12 +71,12 @@ class _Product(torch.autograd.Function):
 
 
 @final
-class Linear(nn.Linear):
+class LinearLayer(nn.Linear):
     """`nn.Linear`, with the same parameters and the same initial values; followed by a ReLU if so asked.
 
     With precision "bfloat16" the three products are of operands rounded to bfloat16, which processors with AVX512-BF16
     and all recent GPUs multiply at twice the speed or more; parameters and results stay as they are.
-    "tf32" is a setting of the device, which whoever trains makes.
+    "tf32" is a setting of the device, which `harness.training.state.start` makes.
     """
 
     def __init__(self, n_in: int, n_out: int, *, relu: bool = False, precision: Precision = "float32") -> None:

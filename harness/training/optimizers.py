@@ -8,7 +8,7 @@ from harness.config import TrainingConfig
 
 
 def make_optimizer(training: TrainingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimiser of a run, in its fused form where torch has one."""
+    """Return the optimiser of a run, fused if torch has that."""
     lr, weight_decay = training.lr, training.weight_decay
     match training.optimizer:
         case "adam":
@@ -24,7 +24,7 @@ def make_optimizer(training: TrainingConfig, parameters: list[torch.nn.Parameter
 def set_learning_rate(
     optimizers: list[torch.optim.Optimizer], training: TrainingConfig, step: int, n_steps: int
 ) -> None:
-    """Set the learning rates of the next update. Each is a fraction of its first value, a pure function of the step."""
+    """Set the learning rates of the next update: the initial ones times a factor that depends on the step alone."""
     if training.lr_schedule == "constant":
         return
     progress = step / n_steps

@@ -1,6 +1,6 @@
-"""Pictures of a model: what it makes of the first test images, of the prior, and of one latent after the other.
+"""Pictures of a model: reconstructions of the first test images, samples of the prior, and traversals of latents.
 
-Their noise is the same at every step, so that pictures of one run over training differ by the model alone.
+Their noise is the same at every step, so that pictures of one run differ by the model alone.
 """
 
 import io
@@ -14,21 +14,30 @@ from torch.nn.functional import one_hot, pad
 from estimators import Estimator
 from harness.config import RunConfig
 from harness.datasets.load import Dataset
+from harness.events import Image
 from harness.training import seeding
 from harness.training.latents import LatentUse
+from harness.training.state import State
 from harness.training.vae import CategoricalVAE, one_hot_samples
 
 PICTURE_NOISE = -4
-"""Its stream of the run's evaluation noise; those of the final metrics are in `harness.training.evaluate`."""
+"""The stream of evaluation noise for pictures; those of the final metrics are in `harness.training.evaluate`."""
 MAX_ROWS, MAX_COLUMNS = 8, 16
-"""How many latents, and how many classes of each, a traversal shows at most."""
+"""The most latents, and classes of each, that a traversal shows."""
 GAP = 2
 """Pixels between two images."""
 
 
 def is_pictured(epoch: int, last: int) -> bool:
-    """Return whether a run shows pictures after this epoch: 1, 2, 4, 8, … before the last, which has its own."""
+    """Return whether a run makes pictures after this epoch: 1, 2, 4, 8, … before the last, which has its own."""
     return epoch < last and epoch.bit_count() == 1
+
+
+def training_pictures(run: RunConfig, state: State, dataset: Dataset) -> Iterator[Image]:
+    """Yield the pictures after an epoch, if it is one that has any."""
+    if is_pictured(state.epoch, run.training.epochs):
+        for name, png in present_pictures(run, state.vae, state.estimator, dataset):
+            yield Image(name, state.step, png, final=False)
 
 
 @torch.no_grad()

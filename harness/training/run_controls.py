@@ -1,4 +1,4 @@
-"""When a run saves its state, and when it stops."""
+"""Saving and stopping a run."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import final
 @final
 @dataclass
 class RunControls:
-    """When a run saves its state, whether it is asked to stop after its epoch, and whether its weights are kept."""
+    """When a run saves its state, whether it should stop after an epoch, and whether its weights are kept."""
 
     every_s: float | None = None
     every_epochs: int | None = None
@@ -18,7 +18,7 @@ class RunControls:
     _saved: float = field(default_factory=time.monotonic)
 
     def is_due(self, epoch: int) -> bool:
-        """Return whether to save after that epoch."""
+        """Return whether to save after this epoch."""
         by_epochs = self.every_epochs is not None and epoch % self.every_epochs == 0
         by_time = self.every_s is not None and time.monotonic() - self._saved >= self.every_s
         if by_epochs or by_time:

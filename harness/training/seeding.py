@@ -1,8 +1,7 @@
 """Independent random streams from one seed.
 
-The seed of a run decides initialisation, data order, training noise and evaluation noise, each through a stream of
-its own, so that two estimators with the same seed start from the same weights and see the same batches however much
-noise either draws.
+The seed of a run decides initialisation, data order, training noise and evaluation noise, each through its own stream.
+Two estimators with the same seed start from the same weights and see the same batches, however much noise they draw.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ Stream = Literal["initialisation", "estimator", "data", "binarization", "noise",
 
 
 def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:
-    """Return the 63-bit seed of one `stream` of a run; each `index` (an epoch, say) has a stream of its own."""
+    """Return the 63-bit seed of one stream of a run. Each `index`, such as an epoch, has a stream of its own."""
     digest = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -30,9 +29,9 @@ def generator(seed: int, stream: Stream, index: int = 0, device: torch.device | 
 
 @contextmanager
 def seeded(seed: int, stream: Stream, index: int = 0, *, device: torch.device) -> Iterator[None]:
-    """Seed torch's default generators inside the block and put those of the CPU and of `device` back after it.
+    """Seed torch's default generators inside the block, and restore those of the CPU and of `device` after it.
 
-    Whatever is drawn inside leaves the noise outside unchanged: evaluating more often does not alter training.
+    Noise that is drawn inside does not change the noise outside: evaluating more often does not alter training.
     """
     before = _states(device)
     torch.manual_seed(stream_seed(seed, stream, index))
@@ -49,13 +48,13 @@ def noise_state(device: torch.device) -> list[Tensor]:
 
 
 def restore_noise(states: list[Tensor], device: torch.device) -> None:
-    """Put the generators of the CPU and of a device where `noise_state` found them."""
+    """Restore the states of the generators of the CPU and of a device that `noise_state` returned."""
     for (restore, _), state in zip(_states(device), states, strict=True):
         restore(state)
 
 
 def _states(device: torch.device) -> list[tuple[Callable[[Tensor], None], Tensor]]:
-    """Return the state of the CPU's generator and of the device's, each with the function that puts it back."""
+    """Return the state of the CPU's generator and of the device's, each with the function that restores it."""
     states: list[tuple[Callable[[Tensor], None], Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]
     if device.type == "cuda":
         states.append((partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))

@@ -1,4 +1,4 @@
-"""What changes while a run trains, and how it begins: backbone, estimator, optimisers."""
+"""The state of a run: backbone, estimator, optimisers, and how they are built."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,23 +27,27 @@ class Losses(NamedTuple):
 
 @dataclass
 class State:
-    """All that changes during training, besides torch's generators."""
+    """All that changes during training, except torch's generators."""
 
     vae: CategoricalVAE
     estimator: Estimator
-    optimizers: list[torch.optim.Optimizer]  # of the backbone, of the estimator's own parameters, of a learned tau
-    by_loss: list[torch.nn.Parameter]  # what the loss trains
-    by_control: list[torch.nn.Parameter]  # what the estimator's control_loss trains
+    optimizers: list[torch.optim.Optimizer]  # of the backbone, the estimator's own parameters, a learned tau
+    trained_by_loss: list[torch.nn.Parameter]
+    trained_by_control: list[torch.nn.Parameter]  # by the estimator's control_loss
     learned_tau: LearnedTau | None = None
-    compiled: Callable[[Tensor], Losses] | None = None  # the compiled losses, where compiling pays
+    compiled: Callable[[Tensor], Losses] | None = None  # `batch_losses`, if it was compiled
     compile_s: float = 0.0
     tau_tensors: dict[str, Tensor] = field(default_factory=dict)  # the temperatures that the compiled losses read
-    changed: list[str] = field(default_factory=list)  # what building the estimator changed of the process; put back
+    process_changes: list[str] = field(default_factory=list)  # made by building the estimator, and put back
     epoch: int = 0
     step: int = 0
     step_s: list[float] = field(default_factory=list)  # seconds of each step so far
     elapsed_s: float = 0.0
     peak_mb: float = 0.0  # the peak memory before the checkpoint that the run continues from
+
+    def temperatures(self) -> dict[str, float]:
+        """Return the estimator's present temperatures by name."""
+        return {key: float(getattr(self.estimator, key)) for key in self.estimator.temperatures}
 
 
 def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int, device: torch.device) -> State:
@@ -59,16 +63,18 @@ def start(run: RunConfig, registry: Mapping[str, type[Estimator]], n_pixels: int
         torch.backends.cuda.matmul.allow_tf32 = run.model.precision == "tf32"
     control = estimator.control_optimizer()
     optimizers = [make_optimizer(run.training, list(vae.parameters())), *([control] if control else [])]
-    state = State(vae, estimator, optimizers, list(vae.parameters()), list(estimator.parameters()), changed=changed)
+    own = list(estimator.parameters())
+    state = State(vae, estimator, optimizers, list(vae.parameters()), own, process_changes=changed)
     if isinstance(run.schedule, Learned):
         state.learned_tau = LearnedTau(run.schedule, device)
         state.optimizers.append(state.learned_tau.optimizer)
-        (state.by_loss if run.schedule.through == "loss" else state.by_control).append(state.learned_tau.log_tau)
+        trained = state.trained_by_loss if run.schedule.through == "loss" else state.trained_by_control
+        trained.append(state.learned_tau.log_tau)
     return state
 
 
 def set_temperatures(run: RunConfig, state: State, steps_per_epoch: int, n_steps: int) -> None:
-    """Give the estimator the temperatures of the next update: the schedule's, or the one that is being learned."""
+    """Set the temperatures of the next update: those of the schedule, or the learned one."""
     if state.learned_tau is not None:
         state.estimator.tau = state.learned_tau.tau()
         return
@@ -78,7 +84,7 @@ def set_temperatures(run: RunConfig, state: State, steps_per_epoch: int, n_steps
 
 
 def temperatures_as_numbers(state: State) -> None:
-    """Replace temperatures that are tensors by their values: evaluation needs no tensors."""
+    """Replace temperatures that are tensors by their values, for evaluation."""
     temperatures = {"tau": state.learned_tau.value} if state.learned_tau else state.tau_tensors
     for key, tau in temperatures.items():
         setattr(state.estimator, key, float(tau))

@@ -1,4 +1,4 @@
-"""Times of training steps, without a synchronisation inside an epoch."""
+"""Times of training steps, measured without synchronising inside an epoch."""
 
 import time
 from itertools import pairwise
@@ -9,10 +9,10 @@ from harness.devices import synchronize
 
 
 class StepTimer:
-    """Records when each step ends: `lap()` after each one, `seconds()` once at the end of the epoch.
+    """A record of when each step ends: call `lap()` after each one, and `seconds()` at the end of the epoch.
 
     On CUDA it records events, so that the host never waits for the device. On MPS, where the host runs ahead and torch
-    has no events that tell the time, every step of the epoch gets the epoch's mean.
+    has no timed events, every step gets the mean of the epoch.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from harness.training.linear import Linear, Precision
+from harness.training.linear import LinearLayer, Precision
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
@@ -27,7 +27,7 @@ def _mlp(sizes: Sequence[int], activation: str, last_activation: str, precision:
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         name = activation if i < len(sizes) - 2 else last_activation
-        layers.append(Linear(n_in, n_out, relu=name == "relu", precision=precision))
+        layers.append(LinearLayer(n_in, n_out, relu=name == "relu", precision=precision))
         if name in _ACTIVATIONS:
             layers.append(_ACTIVATIONS[name]())
     return nn.Sequential(*layers)
@@ -133,7 +133,7 @@ class _KLToUniform(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_B: Tensor) -> Tensor:
         logits_BLK, shifted_BLK, probs_BLK, mean_BL1 = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: what forward has kept is no function of the logits
+        if torch.is_grad_enabled():  # for a second derivative: what forward kept is no function of the logits
             shifted_BLK, _, probs_BLK, mean_BL1 = _KLToUniform.parts(logits_BLK)
         return cast(Tensor, (shifted_BLK - mean_BL1) * probs_BLK * grad_B[..., None, None])
 

@@ -1,6 +1,6 @@
 """The trained weights of a finished run, as a message from the worker to the driver.
 
-They are what torch saves of tensors and numbers, without pickle.
+Torch saves tensors and numbers only, so they are read without pickle.
 """
 
 import io
@@ -21,7 +21,7 @@ def save(run: RunConfig, state: State) -> Weights:
         "run_key": run.key,
         "vae": state.vae.state_dict(),
         "estimator": state.estimator.state_dict(),
-        "temperatures": {key: float(getattr(state.estimator, key)) for key in state.estimator.temperatures},
+        "temperatures": state.temperatures(),
     }
     buffer = io.BytesIO()
     torch.save(saved, buffer)

@@ -14,7 +14,7 @@ import pytest
 from reports_store import StoreWriter, main_grid
 
 from harness.datasets import files as stored_files
-from harness.datasets.catalogue import DATASETS, DataError, DatasetInfo
+from harness.datasets.descriptions import DATASETS, DataError, DatasetInfo
 from harness.datasets.idx import format_idx, sha256
 
 N = 12_000
@@ -22,12 +22,12 @@ FETCH = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from harness.datasets import catalogue
+from harness.datasets import descriptions
 from harness.datasets.fetch import fetch
-info = catalogue.DATASETS["mnist"]
+info = descriptions.DATASETS["mnist"]
 facts = json.loads(sys.argv[3])
 files = tuple(replace(f, shape=tuple(facts[f.name][0]), sha256=facts[f.name][1]) for f in info.files)
-catalogue.DATASETS = {"mnist": replace(info, files=files)}
+descriptions.DATASETS = {"mnist": replace(info, files=files)}
 print("ready", flush=True)
 fetch("mnist", source_dir=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), say=lambda line: None)
 """

@@ -25,11 +25,11 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.datasets import build_mnist_mini, catalogue
+from harness.datasets import build_mnist_mini, descriptions
 from harness.datasets import fetch as fetch_module
 from harness.datasets import files as stored_files
 from harness.datasets import load as data_module
-from harness.datasets.catalogue import DATASETS, Archive, DatasetInfo
+from harness.datasets.descriptions import DATASETS, Archive, DatasetInfo
 from harness.datasets.fetch import fetch
 from harness.datasets.idx import format_idx, sha256
 from harness.datasets.load import DataError, load
@@ -96,7 +96,7 @@ def small(name: str, published: str) -> tuple[DatasetInfo, dict[str, bytes]]:
 
 
 def install_catalogue(monkeypatch: pytest.MonkeyPatch, info: DatasetInfo) -> None:
-    monkeypatch.setattr(catalogue, "DATASETS", {**DATASETS, info.name: info})
+    monkeypatch.setattr(descriptions, "DATASETS", {**DATASETS, info.name: info})
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_a_published_gz_is_kept_as_it_is(tmp_path, monkeypatch):
 def test_files_of_another_data_set_are_not_taken(tmp_path, mnist, monkeypatch):
     """mnist and fashion-mnist name their files alike."""
     info, _ = small("fashion-mnist", "gz")
-    monkeypatch.setattr(catalogue, "DATASETS", {**catalogue.DATASETS, info.name: info})
+    monkeypatch.setattr(descriptions, "DATASETS", {**descriptions.DATASETS, info.name: info})
     with pytest.raises(DataError, match=r"fashion-mnist: expected train-.* in .*mine, got: .*gz: expected sha256"):
         get("fashion-mnist", tmp_path, put(tmp_path / "mine", mnist, packed=True))
 
@@ -283,9 +283,9 @@ def test_a_killed_writer_leaves_no_half_file_behind(tmp_path, mnist, instant):
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from harness.datasets.files import write_whole
+from harness.datasets.files import write_file
 os.{instant} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-write_whole(Path(sys.argv[1]), bytes(1000))
+write_file(Path(sys.argv[1]), bytes(1000))
 """
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from harness.datasets.catalogue import DataError, DataFile
+from harness.datasets.descriptions import DataError, DataFile
 from harness.datasets.idx import format_idx, gunzip, parse_idx, read_verified, sha256, verified_array
 
 IMAGE_NHW = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)

@@ -13,7 +13,7 @@ from paths import ROOT
 
 from harness.datasets import build_mnist_mini
 from harness.datasets import load as data_module
-from harness.datasets.catalogue import MNIST_MINI_SHA256
+from harness.datasets.descriptions import MNIST_MINI_SHA256
 from harness.datasets.files import default_data_dir
 from harness.datasets.load import DATASETS, DataError, Dataset, binarize_batch, load
 
@@ -104,8 +104,9 @@ def test_mnist_mini_is_packed_the_same_to_the_last_byte():
 
 def test_the_wheel_takes_the_data_and_its_notice_along():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert "harness.datasets" in settings["packages"]
+    assert "harness*" in settings["packages"]["find"]["include"]
     assert {"*.npz", "NOTICE.md"} <= set(settings["package-data"]["harness.datasets"])
+    assert settings["package-data"]["harness.plugins"] == ["estimator_facts.json"]
 
 
 def test_the_splits_share_no_image(gray):

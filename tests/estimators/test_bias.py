@@ -13,7 +13,7 @@ from estimator_checks import equals_naive, first_failure
 from families import MUTANTS, NAIVE, RIGHT
 
 from estimators import REGISTRY, build
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,

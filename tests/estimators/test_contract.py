@@ -14,7 +14,7 @@ from families import REFUSED as FAMILY_REFUSED
 from estimators import REGISTRY, Estimate, Estimator, Pathwise, build, parameters, replace_gradient
 from estimators.conformance import CHECKS
 from estimators.conformance.checks import check_state
-from estimators.yardstick import cost_for, cubic_cost, example_logits, example_weights, logits_for, run, shapes
+from estimators.reference_problem import cost_for, cubic_cost, example_logits, example_weights, logits_for, run, shapes
 
 LONG = ("check_bias", "check_codes", "check_constant_cost", "check_decoder_gradient", "check_extremes", "check_state")
 """Checks that take longer: at other settings than the defaults they are slow."""

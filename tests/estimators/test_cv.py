@@ -16,7 +16,7 @@ from torch import nn
 from estimators import build
 from estimators.gumbel import perturb
 from estimators.rebar import relaxation_given
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,

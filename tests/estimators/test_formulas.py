@@ -12,7 +12,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from estimators import REGISTRY, build, parameters
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,

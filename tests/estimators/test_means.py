@@ -10,7 +10,7 @@ from own_means import COST, LOGITS_LK, OWN_MEANS, draws
 from scipy import integrate, stats
 
 from estimators import REGISTRY, build
-from estimators.yardstick import MAX_Z, exact_gradient, z_scores
+from estimators.reference_problem import MAX_Z, exact_gradient, z_scores
 
 BIASED = [name for name, cls in REGISTRY.items() if not cls.unbiased]
 CASES = [(name, params) for name in BIASED for params in settings(name)]

@@ -14,7 +14,7 @@ from scipy import stats
 
 from estimators import build
 from estimators.carms import _pair_weights, _places, _questions
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     cubic_cost,

@@ -15,8 +15,7 @@ from scipy import stats
 import estimators.base
 from estimators import build
 from estimators.gumbel import log_prob
-from estimators.unordered_set import draw_set, given_maximum, leave_one_out
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     accepts,
@@ -28,6 +27,7 @@ from estimators.yardstick import (
     run,
     z_scores,
 )
+from estimators.unordered_set import draw_set, given_maximum, leave_one_out
 
 NAMES = ["disarm", "disarm_sb", "arsm", "unordered_set"]
 P_VALUE = 1e-6

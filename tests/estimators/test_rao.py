@@ -6,7 +6,7 @@ import torch
 from estimators import build, gumbel_rao
 from estimators.gumbel import exponential
 from estimators.gumbel_rao import log_ratios
-from estimators.yardstick import example_logits, run
+from estimators.reference_problem import example_logits, run
 
 
 def cost(z_SBLK):

@@ -14,7 +14,7 @@ from estimators import build
 from estimators.gaussian import argmax_law
 from estimators.igr import SMALLEST_SCALE, moments, threshold
 from estimators.igr import argmax_law as igr_law
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,

@@ -8,7 +8,7 @@ from families.score import NAIVE, NvilWithState
 
 from estimators import build
 from estimators.base import CODES_PER_CALL
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,

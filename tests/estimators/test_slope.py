@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from estimators import build
 from estimators.gumbel import perturb, perturb_given, sample_classes
-from estimators.simplex import softmax_slope
-from estimators.yardstick import (
+from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     all_codes,
@@ -24,6 +23,7 @@ from estimators.yardstick import (
     run,
     z_scores,
 )
+from estimators.simplex import softmax_slope
 
 SLOPE = tuple(FORMULAS)
 P_VALUE = 1e-6

@@ -12,7 +12,7 @@ from estimator_cases import UNBIASED, make
 from torch import Tensor
 
 from estimators.base import Cost
-from estimators.yardstick import MAX_Z, accepts, run, truth, z_scores
+from estimators.reference_problem import MAX_Z, accepts, run, truth, z_scores
 from harness import train
 from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.datasets.load import load

@@ -381,7 +381,7 @@ def test_variables_that_reach_the_workers(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HARNESS_OTHER", "8")
     monkeypatch.setenv("HARNESS_DATA_DIR", "/here")
     assert environment(1, [])["HARNESS_OTHER"] == "8"
-    assert not {"HARNESS_DATA_DIR", "HARNESS_CACHE_DIR", "HARNESS_OUT"} & environment(1, []).keys()  # each node's own
+    assert not {"HARNESS_DATA_DIR", "HARNESS_OUT"} & environment(1, []).keys()  # each node's own
     assert environment(1, ["HARNESS_DATA_DIR"])["HARNESS_DATA_DIR"] == "/here"
     with pytest.raises(ClusterError, match="--env: expected the name of a variable that is set, got 'NOBODYS'"):
         environment(1, ["NOBODYS"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from estimators.yardstick import all_codes
+from estimators.reference_problem import all_codes
 from harness.gradients import toy_problems
 from harness.gradients.toy_problems import TOYS
 

@@ -6,7 +6,7 @@ import pytest
 from paths import ROOT
 
 from harness.config import DiagnosticsConfig
-from harness.grid.choices import aliases
+from harness.grid.choices import fields_by_alias
 from harness.grid.load import KEYS, load_grid
 from harness.grid.sections import SECTIONS
 from harness.grid.yaml_nodes import parse
@@ -25,7 +25,7 @@ def table(file: str, heading: str) -> dict[str, str]:
 
 def expected(model) -> dict[str, str]:
     defaults = {}
-    for key, field in aliases(model).items():
+    for key, field in fields_by_alias(model).items():
         value = field.default
         written = "null" if value is None else repr(value) if isinstance(value, float) else short(value)
         defaults[key] = "required" if field.is_required() else f"`{written}`"

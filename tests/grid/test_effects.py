@@ -9,7 +9,7 @@ from estimators import REGISTRY
 from harness.commands.checks import check_memory_limit, saving_notes
 from harness.commands.shared import Refused
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
-from harness.datasets.catalogue import DATASETS, split_sizes
+from harness.datasets.descriptions import DATASETS, split_sizes
 from harness.grid.load import GridError, load_grid
 from harness.options import SavingEvery
 from harness.train import train

@@ -1,10 +1,10 @@
-"""What is listed of the estimators is what their classes say, whatever was remembered, and takes no torch."""
+"""What is listed of the estimators is what their classes say, and takes no torch."""
 
 import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from estimators import REGISTRY
 from harness.commands import inventory
 from harness.plugins import estimator_facts, registry
-from harness.plugins.estimator_facts import cache_file, identity, known, read, remember
+from harness.plugins.estimator_facts import known, read
 
 PLUGIN = '''
 from estimators import Pathwise
@@ -26,11 +26,6 @@ class Mine(Pathwise):
         return logits_BLK.softmax(-1).unsqueeze(0)
 '''
 HEAVY = {"torch", "mlflow", "pandas", "scipy", "matplotlib"}
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def heavy_imports(*arguments: str) -> set[str]:
@@ -50,8 +45,9 @@ def test_help_and_lists_import_nothing_heavy(what: str) -> None:
     assert not heavy_imports(*what.split())
 
 
-def test_estimators_are_listed_and_explained_without_torch_once_they_were_read() -> None:
-    assert "torch" in heavy_imports("list", "estimators")  # so that this test can fail
+def test_estimators_are_listed_and_explained_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    assert "torch" in heavy_imports("list", "estimators", "--plugin", str(tmp_path / "mine.py"))  # so it can fail
     for arguments in (["list", "estimators"], ["list", "estimators", "--json"], ["list", "estimators", "rebar"]):
         assert not heavy_imports(*arguments)
 
@@ -62,12 +58,10 @@ def test_a_dry_run_imports_neither_statistics_nor_the_store(tmp_path: Path) -> N
     assert heavy_imports("run", "--dry-run", "--grid", str(grid)) == {"torch"}
 
 
-def test_facts_are_the_same_remembered_and_read() -> None:
-    first = known()
-    assert cache_file().exists()
-    again = estimator_facts.remembered(identity())
-    assert again == first == read(REGISTRY)
-    assert list(again) == list(REGISTRY)
+def test_the_committed_facts_are_those_of_the_classes() -> None:
+    """If not: python -m harness.plugins.estimator_facts."""
+    assert known() == read(REGISTRY)
+    assert list(known()) == list(REGISTRY)
 
 
 def test_the_rows_say_what_the_classes_declare() -> None:
@@ -77,72 +71,22 @@ def test_the_rows_say_what_the_classes_declare() -> None:
         assert (row["name"], row["unbiased"], row["relaxes"], row["reference"]) == declared
 
 
-def remember_nonsense() -> None:
-    """Remember, under the identity of today's sources, that REINFORCE is biased: it shows what came from the file."""
-    found = read(REGISTRY)
-    remember(identity(), found | {"reinforce": replace(found["reinforce"], unbiased=False)})
+@pytest.fixture
+def _wrong_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Facts that say REINFORCE is biased: they show what came from the file."""
+    rows = [asdict(facts) for facts in known().values()]
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps([row | {"unbiased": row["unbiased"] and row["name"] != "reinforce"} for row in rows]))
+    monkeypatch.setattr(estimator_facts, "FILE", wrong)
 
 
-def test_what_is_remembered_is_used() -> None:
-    remember_nonsense()
+@pytest.mark.usefixtures("_wrong_file")
+def test_built_in_facts_come_from_the_file() -> None:
     assert not known()["reinforce"].unbiased
 
 
-def test_an_edited_source_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    copy = tmp_path / "estimators"
-    copy.mkdir()
-    for path in estimator_facts._package().glob("*.py"):
-        (copy / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(estimator_facts, "_package", lambda: copy)
-    remember_nonsense()
-    assert not known()["reinforce"].unbiased
-    with (copy / "reinmax.py").open("a") as source:
-        source.write("# edited\n")
-    assert known()["reinforce"].unbiased
-    assert known() == read(REGISTRY)
-    (copy / "new.py").touch()
-    assert estimator_facts.remembered(identity()) is None
-    assert len(list(cache_file().parent.iterdir())) == 1  # the old facts were replaced
-
-
-def test_another_python_or_torch_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {identity()}
-    monkeypatch.setattr(estimator_facts.sys, "version", "3.99")
-    found.add(identity())
-    monkeypatch.setattr(estimator_facts, "version", lambda _: "99.0")
-    found.add(identity())
-    assert len(found) == 3
-
-
-def test_nothing_is_remembered_of_sources_that_change_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    states = iter(["before", "after"])
-    monkeypatch.setattr(estimator_facts, "identity", lambda: next(states))
-    assert known() == read(REGISTRY)
-    assert not cache_file().exists()
-
-
-@pytest.mark.parametrize(
-    "damaged", [b"", b"{", b"[]", b'"text"', b"null", b"\xff\xfe", b"{}", b'{"identity": 1}', b"IDENTITY"]
-)
-def test_a_damaged_file_is_read_over(damaged: bytes) -> None:
-    cache_file().parent.mkdir(parents=True)
-    row = asdict(read(REGISTRY)["rloo"])
-    del row["doc"]
-    if damaged == b"IDENTITY":  # the right one, with facts of another shape
-        damaged = json.dumps({"identity": identity(), "estimators": [row]}).encode()
-    cache_file().write_bytes(damaged)
-    assert known() == read(REGISTRY)
-    assert estimator_facts.remembered(identity()) == read(REGISTRY)
-
-
-def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "file" / "below"))
-    assert known() == read(REGISTRY)
-
-
+@pytest.mark.usefixtures("_wrong_file")
 def test_plugins_are_loaded_for_real(tmp_path: Path) -> None:
-    remember_nonsense()
     path = tmp_path / "mine.py"
     path.write_text(PLUGIN)
     listed = known([path])
@@ -154,8 +98,8 @@ def test_plugins_are_loaded_for_real(tmp_path: Path) -> None:
     assert "mine" not in known()
 
 
+@pytest.mark.usefixtures("_wrong_file")
 def test_entry_points_are_loaded_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember_nonsense()
     point = EntryPoint("again", "estimators:StraightThrough", registry.GROUP)
     for module in (estimator_facts, registry):
         monkeypatch.setattr(module, "entry_points", lambda group: (point,))

@@ -13,7 +13,7 @@ from paths import SUPPORT
 from estimators import Pathwise, build
 from estimators.conformance import CHECKS, QUICK, check_all
 from estimators.conformance.independence import check_examples, check_independence
-from estimators.yardstick import cubic_cost, example_logits, example_shape, example_weights
+from estimators.reference_problem import cubic_cost, example_logits, example_shape, example_weights
 from harness.cli import main
 from harness.config import RunConfig
 from harness.plugins import quick_check
@@ -61,7 +61,7 @@ def plugins_of(registry):
     return [name for name, cls in registry.items() if source_of(cls) is not None]
 
 
-def check(make_run: Make, registry, name: str, **changes) -> quick_check.Found:
+def check(make_run: Make, registry, name: str, **changes) -> quick_check.CheckResult:
     run = make_run()
     estimator = run.estimator.model_copy(update={"name": name, "params": changes.pop("params", {}), "source": "x"})
     schedule = make_run("reinforce").schedule
@@ -96,7 +96,7 @@ def test_a_wrong_plugin_is_refused_in_one_line(name, tiny_run):
 
 @pytest.mark.parametrize("name", plugins_of(RIGHT))
 def test_a_right_plugin_passes(name, tiny_run):
-    assert check(tiny_run, RIGHT, name) == quick_check.Found("passed")
+    assert check(tiny_run, RIGHT, name) == quick_check.CheckResult("passed")
 
 
 def test_the_line_is_that_of_the_mistake_if_it_raises_and_of_the_method_elsewhere(tiny_run):
@@ -122,7 +122,7 @@ def test_a_plugin_is_checked_with_the_parameters_and_temperatures_of_the_grid(ti
     run = tiny_run()  # gumbel_softmax at tau = 1
     estimator = run.estimator.model_copy(update={"name": "mine", "params": {"scale": 1.0}, "source": "x"})
     runs = [run.model_copy(update={"estimator": estimator, "seed": seed}) for seed in range(3)]
-    assert quick_check.settings(runs, registry) == [("mine", {"scale": 1.0, "tau": 1.0}, (3, 4))]
+    assert quick_check.plugin_settings(runs, registry) == [("mine", {"scale": 1.0, "tau": 1.0}, (3, 4))]
     assert quick_check.check(runs, registry).conformance == "passed"
     wrong = estimator.model_copy(update={"params": {"scale": 2.0}})
     with pytest.raises(PluginError, match="mine: expected codes that sum to 1"):
@@ -131,7 +131,7 @@ def test_a_plugin_is_checked_with_the_parameters_and_temperatures_of_the_grid(ti
 
 def test_a_grid_without_plugins_is_not_checked(tiny_run, monkeypatch):
     monkeypatch.setattr(quick_check, "_check_one", None)
-    assert quick_check.check([tiny_run()], WRONG) == quick_check.Found(None)
+    assert quick_check.check([tiny_run()], WRONG) == quick_check.CheckResult(None)
 
 
 def test_of_a_slow_plugin_it_is_said_how_much_was_checked_and_how_long_that_took(tiny_run, monkeypatch):

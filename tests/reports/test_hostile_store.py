@@ -23,7 +23,7 @@ from report_page import Page
 
 from harness.cli import main
 from harness.datasets import fetch
-from harness.datasets.catalogue import DataError
+from harness.datasets.descriptions import DataError
 from harness.tracking import STORE_ERRORS, Down, Tracker, TrackingError, errors, first_line, in_one_line
 from reports.contract import mlflow_environment
 from reports.contract.text import visible, visible_json, visible_lines

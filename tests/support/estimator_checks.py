@@ -4,7 +4,7 @@ import torch
 from families import NAIVE
 
 from estimators.conformance import CHECKS
-from estimators.yardstick import cost_for, logits_for, run
+from estimators.reference_problem import cost_for, logits_for, run
 
 
 def first_failure(estimator):

@@ -6,7 +6,7 @@ the noise of that seed; f is evaluated on one code at a time. Those of later fam
 
 import torch
 
-from estimators.yardstick import exact_gradient
+from estimators.reference_problem import exact_gradient
 
 
 def value_and_slope(cost, z_LK):

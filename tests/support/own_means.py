@@ -13,7 +13,7 @@ import torch
 from scipy import special, stats
 
 from estimators.igr import moments
-from estimators.yardstick import N_REPLICAS, cubic_cost, exact_gradient, example_weights, run
+from estimators.reference_problem import N_REPLICAS, cubic_cost, exact_gradient, example_weights, run
 
 SIGNS_K = torch.tensor([1.0, -1.0], dtype=torch.float64)
 NODES = 40

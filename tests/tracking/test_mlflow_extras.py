@@ -17,7 +17,7 @@ from tracked_runs import finished_attempt
 import harness.sweep.store_thread
 from harness import tracking
 from harness.config import DataConfig
-from harness.datasets.catalogue import DATASETS
+from harness.datasets.descriptions import DATASETS
 from harness.status.store_summary import StoreSummary
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best import tag_best

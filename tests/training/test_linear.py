@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.training import linear
-from harness.training.linear import Linear
+from harness.training.linear import LinearLayer
 from harness.training.vae import CategoricalVAE
 
 needs_onednn = pytest.mark.skipif(not linear.ONEDNN_IS_FASTER, reason="oneDNN is used on AMD processors with AVX-512")
@@ -29,7 +29,7 @@ def first_and_second_derivatives(forward, layer, x):
 @pytest.mark.parametrize("shape", [(7,), (1, 7), (128, 7), (3, 5, 7), (0, 7)])
 def test_equals_torch_in_value_and_in_both_derivatives(shape, relu):
     torch.manual_seed(0)
-    layer, x = Linear(7, 4, relu=relu), torch.randn(shape)
+    layer, x = LinearLayer(7, 4, relu=relu), torch.randn(shape)
     torch.testing.assert_close(layer(x), torch_linear(x, layer))
     ours = first_and_second_derivatives(layer, layer, x)
     theirs = first_and_second_derivatives(lambda leaf: torch_linear(leaf, layer), layer, x)
@@ -41,7 +41,7 @@ def test_equals_torch_in_value_and_in_both_derivatives(shape, relu):
 def test_products_have_the_full_precision_of_float32():
     """No bfloat16 or TF32 inside: the error against float64 is that of float32, 500 times less than bfloat16's."""
     torch.manual_seed(0)
-    layer, x = Linear(784, 512), torch.rand(128, 784)
+    layer, x = LinearLayer(784, 512), torch.rand(128, 784)
     exact = torch_linear(x.double(), layer.double())
     assert (layer.float()(x) - exact).abs().max() < 1e-5 * exact.abs().max()
 
@@ -50,12 +50,12 @@ def test_products_have_the_full_precision_of_float32():
 def test_the_layer_does_use_onednn(monkeypatch):
     used = []
     monkeypatch.setattr(linear._Product, "apply", lambda *operands: used.append(operands) or operands[0][:, :4])
-    Linear(7, 4)(torch.randn(3, 7))
+    LinearLayer(7, 4)(torch.randn(3, 7))
     assert len(used) == 1
 
 
 def test_other_dtypes_and_processors_go_to_torch(monkeypatch):
-    layer, x = Linear(7, 4), torch.randn(3, 7)
+    layer, x = LinearLayer(7, 4), torch.randn(3, 7)
     wide = layer.double()(x.double())
     assert wide.dtype == torch.float64
     monkeypatch.setattr(linear, "ONEDNN_IS_FASTER", False)
@@ -65,13 +65,13 @@ def test_other_dtypes_and_processors_go_to_torch(monkeypatch):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_nan_stays_nan_through_the_relu(precision):
     """A kernel that takes it for 0 would hide a divergence."""
-    layer, x = Linear(7, 4, relu=True, precision=precision), torch.full((3, 7), torch.nan)
+    layer, x = LinearLayer(7, 4, relu=True, precision=precision), torch.full((3, 7), torch.nan)
     assert layer(x).isnan().all()
 
 
 def test_bfloat16_rounds_the_products_and_nothing_else():
     torch.manual_seed(0)
-    layer, x = Linear(784, 64, relu=True, precision="bfloat16"), torch.rand(16, 784, requires_grad=True)
+    layer, x = LinearLayer(784, 64, relu=True, precision="bfloat16"), torch.rand(16, 784, requires_grad=True)
     y, exact = layer(x), torch_linear(x, layer)
     error = (y - exact).norm() / exact.norm()
     assert 1e-4 < error < 1e-2
@@ -84,6 +84,6 @@ def test_the_backbone_is_made_of_it_and_starts_as_torch_starts():
     vae = CategoricalVAE(n_pixels=9, n_latents=2, n_categories=3, hidden=[5])
     layers = [module for module in vae.modules() if isinstance(module, nn.Linear)]
     assert len(layers) == 4
-    assert all(type(layer) is Linear for layer in layers)
+    assert all(type(layer) is LinearLayer for layer in layers)
     torch.manual_seed(0)
     torch.testing.assert_close(layers[0].weight, nn.Linear(9, 5).weight, rtol=0, atol=0)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from estimators import Estimate, Estimator, Pathwise, replace_gradient
 from estimators.gumbel import log_prob, one_hot, perturb
 from estimators.igr import IGR, SMALLEST_SCALE, moments, threshold
-from estimators.yardstick import all_codes
+from estimators.reference_problem import all_codes
 
 
 def normal_noise(n_samples, shape, seed):

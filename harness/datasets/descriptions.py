@@ -1,4 +1,4 @@
-"""What data sets there are, the files each is made of, and the checksums of those files.
+"""The data sets that there are, the files each is made of, and the checksums of those files.
 
 Imports neither torch nor numpy, so that listing data sets is instant.
 """
@@ -44,7 +44,7 @@ class DataFile:
     name: str  # of the plain file
     shape: tuple[int, ...]
     sha256: str | None = None  # of the plain content
-    sha256_gz: str | None = None  # of the published .gz, where nobody states that of the plain content
+    sha256_gz: str | None = None  # of the published .gz, if no checksum of the plain content is published
 
     @property
     def n_bytes(self) -> int:
@@ -73,7 +73,7 @@ class DatasetInfo:
     licence: str
     files: tuple[DataFile, ...] = ()  # train images, train labels, test images, test labels; empty where embedded
     archives: tuple[Archive, ...] = ()
-    torchvision_class: str = ""  # whose mirrors have it
+    torchvision_class: str = ""  # the class whose mirrors have the data set
     image_shape: tuple[int, int] = (28, 28)
     transposed: bool = False  # stored with rows and columns exchanged
     first_label: int = 0
@@ -89,13 +89,13 @@ class DatasetInfo:
         return "part of this package" if self.embedded else f"harness data fetch {self.name}"
 
     def split_files(self, split: Split) -> tuple[DataFile, DataFile]:
-        """The files of the images and of the labels."""
+        """Return the files of the images and of the labels."""
         images, labels = self.files[:2] if split == "train" else self.files[2:]
         return images, labels
 
 
 def lookup(name: str) -> DatasetInfo:
-    """The data set of that name; DataError with a suggestion where there is none."""
+    """Return the data set of that name. Raises DataError, with a suggestion, if there is none."""
     if name in DATASETS:
         return DATASETS[name]
     advice = did_you_mean(name, DATASETS) or "See: harness list datasets"
@@ -103,7 +103,7 @@ def lookup(name: str) -> DatasetInfo:
 
 
 def split_sizes(info: DatasetInfo, validation_fraction: float, train_size: int | None) -> tuple[int, int]:
-    """Numbers of validation and of training images. DataError where a part that is asked for has no image."""
+    """Return the numbers of validation and training images. Raises DataError if a part would have no image."""
     if not 0 <= validation_fraction < 1:
         raise DataError(f"data.validation_fraction: expected 0 <= fraction < 1, got {validation_fraction}.")
     n_validation = round(validation_fraction * info.n_train)
@@ -126,7 +126,7 @@ def split_sizes(info: DatasetInfo, validation_fraction: float, train_size: int |
 def _files(
     n_train: int, n_test: int, *, plain: Sequence[str] = (), gz: Sequence[str] = (), names: Sequence[str] = _IDX_NAMES
 ) -> tuple[DataFile, ...]:
-    """The four files; the checksums, of one kind or the other, in the order of the files."""
+    """Return the four files. Their checksums, of one kind or the other, are in the same order."""
     shapes = [(n_train, 28, 28), (n_train,), (n_test, 28, 28), (n_test,)]
     none: list[None] = [None] * 4
     return tuple(DataFile(*fields) for fields in zip(names, shapes, plain or none, gz or none, strict=True))

@@ -1,6 +1,6 @@
-"""What estimators are measured against: fixed logits, a cost that hides nothing, and its exact gradient.
+"""The problem on which estimators are checked: fixed logits, a cost in which all latents interact, its exact gradient.
 
-Nothing here knows an estimator's formula; enumeration is by a plain loop, independent of exact.py.
+Nothing here knows an estimator's formula. Enumeration is a plain loop, independent of exact.py.
 """
 
 import copy
@@ -23,22 +23,22 @@ SHAPES = ((2, 3), (3, 2), (1, 4), (1, 2), (2, 2))
 """Latents and classes at which estimators are tried; the first that an estimator accepts is its example shape."""
 
 LARGER = (*range(1, 65), 100, 128, 200, 256, 500, 512, 1000, 1024)
-"""Numbers of latents, and of classes, at which an estimator is tried that accepts none of SHAPES."""
+"""Numbers of latents, and of classes, to try for an estimator that accepts none of SHAPES."""
 MOST_ENTRIES = 65_536
-"""Largest L × K of a model at which its plug-ins are tried; those of a larger one are tried at a shape of SHAPES."""
+"""Largest L × K of a model at which its plug-ins are checked; for a larger one, at a shape of SHAPES."""
 Shape = tuple[int, int]
 
 
 def shapes(estimator: Estimator) -> list[Shape]:
-    """Return those of SHAPES that the estimator accepts; of one that accepts none, the smallest shape that it does."""
+    """Return the SHAPES that the estimator accepts, or the smallest shape that it does if it accepts none of them."""
     found = [shape for shape in SHAPES if accepts(estimator, *shape)]
     return found or list(islice((shape for shape in product(LARGER, LARGER[1:]) if accepts(estimator, *shape)), 1))
 
 
 def example_shape(estimator: Estimator, model: Shape | None = None) -> Shape:
-    """Return the latents and classes at which an estimator is tried: those of its model, or the first of `shapes`.
+    """Return the latents and classes at which an estimator is checked: those of its model, or the first of `shapes`.
 
-    AssertionError where there is no model, and the estimator accepts no shape that is tried.
+    Raises AssertionError if there is no model and the estimator accepts no shape.
     """
     if model is not None and math.prod(model) <= MOST_ENTRIES:
         return model
@@ -48,7 +48,7 @@ def example_shape(estimator: Estimator, model: Shape | None = None) -> Shape:
 
 
 class Spy:
-    """A cost that keeps the codes it was asked about. AssertionError for one that is not of the shape (S, *shape)."""
+    """A cost that keeps the codes it has seen. Raises AssertionError unless they are of the shape (S, *shape)."""
 
     def __init__(self, cost: Cost, *, shape: tuple[int, ...] | None = None, with_graph: bool = False) -> None:
         self.cost, self.shape, self.with_graph = cost, shape, with_graph
@@ -64,13 +64,13 @@ class Spy:
 
 
 def require(estimator: Estimator, condition: object, expected: str, got: object) -> None:
-    """Raise AssertionError, in one form, unless the condition holds."""
+    """Raise AssertionError with `expected` and `got` unless the condition holds."""
     if not condition:
         raise AssertionError(f"{estimator.name}: expected {expected}, got {got}.")
 
 
 def accepts(estimator: Estimator, n_latents: int, n_categories: int) -> bool:
-    """Return whether the estimator's `check_shape` lets a shape pass."""
+    """Return whether the estimator's `check_shape` accepts a shape."""
     try:
         estimator.check_shape(n_latents, n_categories)
     except ValueError:
@@ -85,7 +85,7 @@ def example_logits(n_examples: int = 4, n_latents: int = 2, n_categories: int = 
 
 
 def logits_for(estimator: Estimator, n_examples: int = 4, model: Shape | None = None) -> Tensor:
-    """Return `example_logits` at the estimator's example shape, as many numbers for each latent as it asks for."""
+    """Return `example_logits` at the estimator's example shape, with `n_outputs` numbers for each latent."""
     n_latents, n_categories = example_shape(estimator, model)
     return example_logits(n_examples, n_latents, estimator.n_outputs(n_categories))
 
@@ -111,20 +111,20 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Return cost_B and its gradient w.r.t. the logits, with the noise of `seed`.
 
-    The generator is restored, and what the estimator learns from the call stays with a copy of it.
+    The generator is restored, and the estimator is copied before the call.
     """
     with _seeded(seed, logits_BLK):
         return _cost_and_gradient(_prepared(estimator, logits_BLK, model), logits_BLK, cost)
 
 
 def call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return what `run` does, of a prepared estimator. It is not copied: it keeps what it learns from the call."""
+    """Return what `run` does, for a prepared estimator that is not copied: its state changes with the call."""
     with _seeded(seed, logits_BLK):
         return _cost_and_gradient(estimator, logits_BLK, cost)
 
 
 def prepared(estimator: Estimator, logits_BLK: Tensor, model: Shape | None = None) -> Estimator:
-    """Return a copy that has made its parameters for logits of that shape, always the same, as a run does."""
+    """Return a copy that is prepared for logits of that shape, always with the same parameters, as in a run."""
     with _seeded(0, logits_BLK):
         return _prepared(estimator, logits_BLK, model)
 
@@ -137,7 +137,7 @@ def _seeded(seed: int, like: Tensor) -> Iterator[None]:
 
 
 def _prepared(estimator: Estimator, logits_BLK: Tensor, model: Shape | None) -> Estimator:
-    """The number of classes is one for which the estimator asks for that many numbers, if it can the example's."""
+    """Return a prepared copy. The number of classes is one that needs that many outputs, the example's if possible."""
     own, (_, n_latents, n_outputs) = copy.deepcopy(estimator), logits_BLK.shape
     likely = example_shape(estimator, model)[1], n_outputs
     n_categories = next(k for k in (*likely, *range(1, 2 * n_outputs + 2)) if own.n_outputs(k) == n_outputs)

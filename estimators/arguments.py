@@ -1,0 +1,70 @@
+"""Checks of what estimators are given: arguments of constructors, temperatures, and results of costs."""
+
+import math
+from numbers import Integral, Real
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+
+def check_number(name: str, key: str, value: object, *, above: float) -> float:
+    """Return a finite number greater than `above`. Raises ValueError for others, and for a bool or a string."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < math.inf:
+        raise ValueError(f"{name}: expected {key} > {above:g}, got {value!r}.")
+    return float(value)
+
+
+def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int:
+    """Return a whole number of at least `at_least`. Raises ValueError for others, and for a bool or 2.0."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
+        raise ValueError(f"{name}: expected a whole number {key} >= {at_least}, got {value!r}.")
+    return int(value)
+
+
+def learned_weight(name: str, key: str, value: object) -> nn.Parameter:
+    """Return a finite number >= 0, the weight of a control variate, as a parameter. Raises ValueError for others."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name}: expected {key} >= 0, got {value!r}.")
+    return nn.Parameter(torch.tensor(float(value)))
+
+
+def check_costs(name: str, cost_SB: object, shape: tuple[int, ...]) -> Tensor:
+    """Return the result of a cost. Raises ValueError unless it is a floating-point tensor of that shape."""
+    if not isinstance(cost_SB, Tensor) or not cost_SB.is_floating_point():
+        got = cost_SB.dtype if isinstance(cost_SB, Tensor) else type(cost_SB).__name__
+        raise ValueError(f"{name}: expected a cost that returns a floating-point tensor (S, B), got {got}.")
+    if cost_SB.shape != shape:
+        raise ValueError(f"{name}: expected cost of shape (S, B) = {tuple(shape)}, got {tuple(cost_SB.shape)}.")
+    return cost_SB
+
+
+def more_codes(than: int, n_latents: int, n_categories: int) -> bool:
+    """Return whether n_categories^n_latents > `than`, without a power of millions of digits."""
+    if n_categories > 1 and n_latents > than.bit_length():
+        return True
+    return bool(n_categories**n_latents > than)
+
+
+def samples_per_call(n_codes: int, n_examples: int) -> int:
+    """Return how many samples of each example make at most `n_codes` codes together; at least one."""
+    return max(1, n_codes // max(1, n_examples))
+
+
+def temperature(key: str) -> property:
+    """Return a property that checks a temperature wherever it is set.
+
+    A number must be > 0 and finite. A tensor of no dimensions, which a learned schedule sets, is not checked: it is
+    positive by construction, and reading it would stall a GPU.
+    """
+
+    def get(self: Any) -> float | Tensor | None:
+        return cast(float | Tensor | None, getattr(self, f"_{key}", None))
+
+    def put(self: Any, value: float | Tensor) -> None:
+        if key not in self.temperatures:
+            raise ValueError(f"{self.name}: expected no {key}, got {value!r}. It has no temperature.")
+        is_learned = isinstance(value, Tensor) and value.ndim == 0
+        setattr(self, f"_{key}", value if is_learned else check_number(self.name, key, value, above=0.0))
+
+    return property(get, put, doc="The temperature: state that a schedule sets each step. None if there is none.")

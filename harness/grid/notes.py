@@ -1,0 +1,131 @@
+"""What a person should know about a grid before it runs: settings that change nothing, and expensive estimators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.datasets.descriptions import DATASETS, split_sizes
+from harness.grid.choices import Placed
+from harness.grid.estimators import BuiltEstimators, Candidate, schedules_for
+from harness.grid.sections import SectionValues
+from harness.schedules import Constant, Decoupled, Learned, Schedule, SingleTau, short
+
+if TYPE_CHECKING:
+    from harness.config import DataConfig, DiagnosticsConfig, EvaluationConfig, TrainingConfig
+    from harness.plugins.registry import Registry
+
+EXPENSIVE = 10
+"""Decoder evaluations per image and step from which on a note says how many there are."""
+
+
+def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], registry: Registry) -> Iterator[str]:
+    """Yield a note for each estimator that is not combined with every schedule of the grid."""
+    for name in dict.fromkeys(candidate.value.name for candidate in candidates):
+        cls = registry[name]
+        n_used = len(schedules_for(cls, schedules))
+        if len(schedules) > 1 and n_used < len(schedules):
+            has = f"has {' and '.join(cls.temperatures)}" if cls.temperatures else "ignores tau"
+            count = max(1, n_used)
+            yield f"{name} {has}: {count} schedule{'s' * (count > 1)} instead of {len(schedules)}"
+
+
+def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """Yield a note for each estimator that evaluates the decoder EXPENSIVE times a step or more."""
+    shapes = list(shapes)
+    counts = {
+        (candidate.value.label, *shape): estimator.n_cost_evals(*shape)
+        for candidate, estimator in built
+        for shape in shapes
+    }
+    for (label, n_latents, n_categories), count in counts.items():
+        if count >= EXPENSIVE:
+            yield (
+                f"{label} evaluates the decoder {count:,} times per image and step at "
+                f"{n_latents} × {n_categories} latents"
+            )
+
+
+def ineffective_notes(
+    settings: Iterable[SectionValues], diagnostics: DiagnosticsConfig | None, schedules: Iterable[Schedule]
+) -> Iterator[str]:
+    """Yield a note, once, for each setting that changes nothing on these data within these epochs."""
+    found: dict[str, None] = {}
+    schedules = list(schedules)
+    for data, training, evaluation in {(s["data"], s["training"], s["evaluation"]): None for s in settings}:
+        budget = _budget(data, training)
+        found |= dict.fromkeys(_of_training(training, budget))
+        found |= dict.fromkeys(_of_evaluation(evaluation, training))
+        found |= dict.fromkeys(_of_schedules(schedules, budget))
+        found |= dict.fromkeys(_of_diagnostics(diagnostics, training, budget) if diagnostics else ())
+    yield from found
+
+
+class Budget(NamedTuple):
+    """The images that a run trains on, and its updates."""
+
+    n_train: int
+    steps_per_epoch: int
+    n_steps: int
+
+
+def _budget(data: DataConfig, training: TrainingConfig) -> Budget:
+    """Return the budget of the runs of a setting."""
+    _, n_train = split_sizes(DATASETS[data.name], data.validation_fraction, data.train_size)
+    steps_per_epoch = math.ceil(n_train / training.batch_size)
+    return Budget(n_train, steps_per_epoch, steps_per_epoch * training.epochs)
+
+
+def _count(number: int, what: str) -> str:
+    """Return a number with its unit: `1 epoch`, `2,000 epochs`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def _of_training(training: TrainingConfig, budget: Budget) -> Iterator[str]:
+    """Yield notes about the settings of training."""
+    if training.batch_size > budget.n_train:
+        yield (
+            f"training.batch_size {training.batch_size:,} is more than the {budget.n_train:,} training images: "
+            "each epoch is one update of all of them"
+        )
+    if training.lr_schedule != "constant" and budget.n_steps == 1:
+        yield f"training.lr_schedule {training.lr_schedule} changes nothing in runs of 1 update"
+
+
+def _of_evaluation(evaluation: EvaluationConfig, training: TrainingConfig) -> Iterator[str]:
+    """Yield notes about the settings of evaluation."""
+    if evaluation.validation_every > training.epochs:
+        yield (
+            f"evaluation.validation_every {evaluation.validation_every:,} is more than the "
+            f"{_count(training.epochs, 'epoch')} of a run: validated after the last one only"
+        )
+
+
+def _of_diagnostics(diagnostics: DiagnosticsConfig, training: TrainingConfig, budget: Budget) -> Iterator[str]:
+    """Yield notes about the settings of diagnostics."""
+    if diagnostics.probe > budget.n_train:
+        yield (
+            f"diagnostics.probe {diagnostics.probe:,} is more than the {budget.n_train:,} training images: "
+            "the probe batch has all of them"
+        )
+    if diagnostics.every > training.epochs:
+        yield (
+            f"diagnostics.every {diagnostics.every:,} is more than the {_count(training.epochs, 'epoch')} of a run: "
+            "measured after the first and the last only"
+        )
+
+
+def _of_schedules(schedules: Iterable[Schedule], budget: Budget) -> Iterator[str]:
+    """Yield a note for each schedule whose temperature never changes in these runs."""
+    for schedule in schedules:
+        parts = [schedule.forward, schedule.backward] if isinstance(schedule, Decoupled) else [schedule]
+        for part in parts:
+            if isinstance(part, SingleTau) and not isinstance(part, Constant | Learned):
+                first, last = (
+                    part.tau(step, steps_per_epoch=budget.steps_per_epoch, n_steps=budget.n_steps)
+                    for step in (0, budget.n_steps - 1)
+                )
+                if first == last:
+                    updates = _count(budget.n_steps, "update")
+                    yield f"schedule {schedule.label} stays at tau {short(first)} in runs of {updates}"
