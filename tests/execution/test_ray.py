@@ -16,6 +16,7 @@ from typing import Any
 
 import command_line
 import pytest
+from executors import InThisProcess
 from mlflow.tracking import MlflowClient
 
 from estimators import REGISTRY
@@ -141,7 +142,7 @@ def test_the_numbers_are_those_of_local_workers(
     epochs = [record.event.epoch for record in records if record.run_key == dying.key and record.event.kind == "epoch"]
     assert epochs == [1, 2, 3]
 
-    here = compute(command_line.InThisProcess(workers=1, plugins=[plugin], saving=EVERY_EPOCH), runs)
+    here = compute(InThisProcess(workers=1, plugins=[plugin], saving=EVERY_EPOCH), runs)
     for run in runs:
         assert told(records, run) == told(here, run)
         assert [r.event.kind for r in here if r.run_key == run.key] == [

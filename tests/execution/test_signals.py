@@ -8,7 +8,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
-from scripted_executor import DONE, SOON, Scripted
+from executors import DONE, SOON, Scripted
 
 import harness
 from harness.config import RunConfig
