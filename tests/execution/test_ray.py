@@ -443,9 +443,3 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"expected ray to be installed.*pip install 'argmax-harness\[ray\]'"):
         RayExecutor(RayOptions()).start(1)
-
-
-def test_ray_is_imported_only_when_asked_for() -> None:
-    code = "import sys, harness.execution.ray, harness.sweep.run, harness.commands.sweep; print('ray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

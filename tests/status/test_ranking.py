@@ -3,8 +3,6 @@
 import io
 import math
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -197,10 +195,3 @@ def test_a_sweep_of_one_setting_compares_nothing(tiny_run: Make) -> None:
 def test_nothing_finished_is_no_empty_table(tiny_run: Make) -> None:
     assert shown(sweep_of(tiny_run, {"a": [None, None]})) == "2 planned.\n"
     assert "ELBO" not in shown(sweep_of(tiny_run, {"a": ["failed"]}))
-
-
-@pytest.mark.parametrize("module", ["harness.status.progress", "harness.status"])
-def test_what_a_terminal_shows_needs_no_scipy(module: str) -> None:
-    code = f"import sys, {module}; print({{'scipy', 'numpy', 'torch', 'pandas'}} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
