@@ -39,6 +39,9 @@ class InThisProcess(Executor):
         self.records = records_of(Job.from_bytes(job.to_bytes()), self.registry, self.controls)
 
     def poll(self, timeout_s: float) -> list[Record | Lost]:
+        if self.records is None:
+            time.sleep(min(timeout_s, 0.02))
+            return []
         record = Record.from_bytes(next(self.records).to_bytes())
         if isinstance(record.event, TERMINAL):
             self.close()
