@@ -22,7 +22,7 @@ from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry
 from harness.status.progress import PlainProgress
 from harness.status.summary import cause, not_finished
-from harness.storage import plan
+from harness.storage import checksummed_file, plan
 from harness.storage.journal import Journal
 from harness.storage.sweep_state import Sweep
 
@@ -84,7 +84,7 @@ def test_errors_of_others_keep_their_own_words_and_place():
             fails()
         line = in_one_line(caught.value, cls)
         assert line.startswith("RuntimeError: a leaf Variable that requires grad is being used in an in-place")
-        assert "(test_plugin_errors.py:" in line
+        assert "(test_errors.py:" in line
 
 
 def sweep_of(runs: list[RunConfig], errors: dict[int, str]) -> tuple[Sweep, list[Record]]:
@@ -225,7 +225,7 @@ def test_a_frozen_sweep_of_an_older_version_has_no_plugins_and_is_read(finished)
     stored = plan.load(path)
     assert stored.plugins == (str(finished / "my plugin.py"),)
     old = plan.encode(stored).replace(b'"plugins":', b'"others":')
-    plan.sealed.write(path, old)
+    checksummed_file.write(path, old)
     assert plan.load(path).plugins == ()
     assert plan.load(path).runs == stored.runs
 
