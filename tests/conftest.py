@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from executors import InThisProcess
 
+import harness.sweep.run
 from estimators import REGISTRY
 from harness.config import DataConfig, EstimatorConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.schedules import Constant, NoSchedule
@@ -16,6 +18,17 @@ from harness.schedules import Constant, NoSchedule
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _runs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep starts no workers, which take 3 s of a core each, unless a test runs it as a process."""
+    monkeypatch.setattr(harness.sweep.run, "LocalExecutor", InThisProcess)
+
+
+@pytest.fixture(scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)

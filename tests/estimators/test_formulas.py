@@ -216,7 +216,14 @@ def test_rloo_is_indifferent_to_a_constant_and_reinforce_is_not():
         assert torch.allclose(plain, shifted, atol=1e-9) is same
 
 
-@pytest.mark.parametrize("name", [name for name, cls in REGISTRY.items() if "n_samples" in parameters(cls)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "unordered_set"))  # 11 s
+        for name, cls in REGISTRY.items()
+        if "n_samples" in parameters(cls)
+    ],
+)
 def test_variance_falls_as_one_over_n_samples(name):
     """Exactly 1/n for independent terms; a baseline made of the other samples improves as well: it falls faster."""
     cost, base = cost_for(build(name)), REGISTRY[name].min_samples

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scripted_executor import DONE, SOON, Scripted
+from executors import DONE, SOON, Scripted
 
 from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Failed, Finished, Interrupted, Record, Started

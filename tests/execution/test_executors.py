@@ -93,14 +93,10 @@ def test_a_failure_and_a_death_cost_only_their_own_runs(tiny_run: Make, plugin: 
     assert died.error == "worker process died (SIGKILL, out of memory?)"
     assert (failed.crashed, died.crashed) == (False, True)
 
+    starts = [record.event for record in records if isinstance(record.event, Started)]
+    assert {started.provenance["threads"] for started in starts} == {1}
     here = [Record.now(good[1].key, event) for event in train(good[1], REGISTRY)]
     assert metrics(records, good[1]) == metrics(here, good[1])  # the same numbers, whatever the process
-
-
-def test_threads_are_set_in_the_workers(tiny_run: Make) -> None:
-    records = compute(LocalExecutor(workers=1, threads=1), [tiny_run()])
-    started = next(r.event for r in records if isinstance(r.event, Started))
-    assert started.provenance["threads"] == 1
 
 
 def test_closing_stops_the_workers(tiny_run: Make) -> None:

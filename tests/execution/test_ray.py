@@ -14,7 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import command_line
 import pytest
+from executors import InThisProcess
 from mlflow.tracking import MlflowClient
 
 from estimators import REGISTRY
@@ -89,7 +91,7 @@ def remove_node(cluster: Any) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
-def compute(executor: Executor, runs: list[RunConfig], policy: Policy = Policy(pause_s=0.1)) -> list[Record]:  # noqa: B008
+def compute(executor: Executor, runs: list[RunConfig], policy: Policy = Policy(pause_s=0.1)) -> list[Record]:
     """Compute runs as a driver does: a retry goes on from the newest checkpoint."""
     checkpoints: dict[str, bytes] = {}
     executor.start(len(runs))
@@ -142,7 +144,7 @@ def test_the_numbers_are_those_of_local_workers(
     epochs = [record.event.epoch for record in records if record.run_key == dying.key and record.event.kind == "epoch"]
     assert epochs == [1, 2, 3]
 
-    here = compute(LocalExecutor(workers=2, plugins=[plugin], saving=EVERY_EPOCH), runs)
+    here = compute(InThisProcess(workers=1, plugins=[plugin], saving=EVERY_EPOCH), runs)
     for run in runs:
         assert told(records, run) == told(here, run)
         assert [r.event.kind for r in here if r.run_key == run.key] == [
@@ -266,9 +268,16 @@ def test_the_runs_of_lost_nodes_go_on_elsewhere_with_the_same_bits(cluster: Any,
     assert "0 runs to do, 4 already done" in said
 
 
-def test_a_grid_on_a_cluster_of_this_machine_is_stored(tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["there", "of its own"])
+def test_a_grid_on_a_cluster_is_stored(own: bool, request: pytest.FixtureRequest, tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path, epochs=2)
-    code, said, err = finished(harness("run", "--grid", grid, "--out", out, "--executor", "ray", "--workers", 2))
+    given = ("run", "--grid", grid, "--out", out, "--executor", "ray")
+    if own:
+        code, said, err = finished(harness(*given, "--workers", 2))
+    else:
+        address = request.getfixturevalue("cluster").address
+        done = command_line.harness(*given, "--address", address)
+        code, said, err = done.returncode, done.stdout, done.stderr
     assert (code, err) == (0, "")
     assert "4 finished." in said
     client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
@@ -413,8 +422,9 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
     grid = grid_file(tmp_path, epochs=2)
     text = grid.read_text().replace("seeds:", "devices: [cpu, mps]\nseeds:")
     grid.write_text(text)
-    code, said, err = finished(harness("run", "--grid", grid, "--out", out, "--executor", "ray", "--dry-run"))
-    assert (code, err) == (0, "")
+    done = command_line.harness("run", "--grid", grid, "--out", out, "--executor", "ray", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout
     assert "note: times are for this machine; the devices of the cluster are only known when it runs" in said
     assert "will be skipped" not in said
 
@@ -435,9 +445,3 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"expected ray to be installed.*pip install 'argmax-harness\[ray\]'"):
         RayExecutor(RayOptions()).start(1)
-
-
-def test_ray_is_imported_only_when_asked_for() -> None:
-    code = "import sys, harness.execution.ray, harness.sweep.run, harness.commands.run; print('ray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -137,6 +137,7 @@ def test_the_encoders_gradient_is_that_of_the_mean_cost(tiny_run: Make) -> None:
     torch.testing.assert_close(found, torch.stack([flat, 2 * flat]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow  # 20 s of draws
 def test_beyond_max_codes_the_truth_is_an_average(tiny_run: Make) -> None:
     config = tiny_run("rloo", diagnostics=SETTINGS.model_copy(update={"max_codes": 10, "basket": ()}))
     metrics = run(config.model_copy(update={"training": TrainingConfig(epochs=1, batch_size=50)}))[0]

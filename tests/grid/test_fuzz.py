@@ -98,14 +98,14 @@ def test_the_grid_that_is_mutated_is_fine_but_for_exact(path):
     assert outcome(path) == 2 * 2 * 2 * (4 + 1 + 2) * 2 * 2
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits)
 def test_a_mutated_grid_is_a_grid_or_is_refused(path, changes):
     path.write_bytes(mutated(changes).replace("  - exact\n", "").encode("utf-8", "surrogatepass"))
     outcome(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60))
 def test_bytes_are_a_grid_or_are_refused(path, raw):
     path.write_bytes(raw)
@@ -123,7 +123,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), plain))
 def test_any_values_are_a_grid_or_are_refused(path, values):
     path.write_text(yaml.safe_dump({"estimators": ["rloo"], "seeds": [0], **values}))
@@ -223,7 +223,7 @@ def check_many(path, n_grids: int) -> None:
     run()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < MEGABYTES, f"{grown:.0f} MB more"
-    assert not Path("/tmp/escaped").exists()  # noqa: S108
+    assert not Path("/tmp/escaped").exists()
 
 
 def load_grid_once(path) -> None:
@@ -232,8 +232,8 @@ def load_grid_once(path) -> None:
     assert outcome(path) == 1
 
 
-def test_300_grids_take_bounded_time_and_memory(path):
-    check_many(path, 300)
+def test_100_grids_take_bounded_time_and_memory(path):
+    check_many(path, 100)
 
 
 @pytest.mark.slow

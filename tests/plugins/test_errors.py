@@ -86,7 +86,7 @@ def test_errors_of_others_keep_their_own_words_and_place():
             fails()
         line = in_one_line(caught.value, cls)
         assert line.startswith("RuntimeError: a leaf Variable that requires grad is being used in an in-place")
-        assert "(test_plugin_errors.py:" in line
+        assert "(test_errors.py:" in line
 
 
 def sweep_of(runs: list[RunConfig], errors: dict[int, str]) -> tuple[Sweep, list[Record]]:

@@ -71,7 +71,13 @@ def check(make_run: Make, registry, name: str, **changes) -> quick_check.CheckRe
     return quick_check.check([run.model_copy(update=update)], registry)
 
 
-@pytest.mark.parametrize(("name", "params"), CASES, ids=IDS)
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] * (case[1] != {}))
+        for case, name in zip(CASES, IDS, strict=True)
+    ],
+)
 def test_every_built_in_passes(name, params):
     for one in QUICK:
         assert one(make(name, **params))

@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
 from paths import ROOT
 
 PACKAGES = ("estimators", "harness", "reports")
@@ -139,16 +140,29 @@ def test_only_tracking_imports_mlflow() -> None:
     assert users == {ROOT / "harness" / "tracking"}
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, harness.cli; print(*{'torch', 'mlflow', 'pandas', 'pydantic', 'rich'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+LEAN = {
+    "help": [("harness.cli", "torch mlflow pandas pydantic rich numpy scipy")],
+    "a grid, the terminal, the estimators and a sweep, one after the other": [
+        ("harness.config, harness.schedules, harness.grid.load, harness.plugins.registry", "torch"),
+        ("harness.status, harness.status.progress", "torch numpy scipy pandas"),
+        ("estimators", "entmax"),
+        ("harness.execution.ray, harness.sweep.run, harness.commands.run", "ray"),
+    ],
+    "a worker": [  # reports are not sent to a cluster; the others would take a good part of the start
+        (
+            "harness.execution.ray_worker, harness.execution.worker, harness.train, harness.plugins.registry",
+            "mlflow reports scipy pandas matplotlib",
+        )
+    ],
+    "a report": [("reports.store.load", "mlflow harness")],
+}
+"""What is imported, and what is not imported with it, by who starts."""
 
 
-def test_workers_start_without_what_takes_long_to_import() -> None:
-    """MLflow never, nor reports, which are not sent to a cluster; the others would take a good part of the start."""
-    heavy = {"mlflow", "reports", "scipy", "pandas", "matplotlib"}
-    names = "harness.execution.ray_worker, harness.execution.local, harness.train, harness.plugins.registry"
-    code = f"import sys, {names}; print({heavy} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+@pytest.mark.parametrize("steps", LEAN.values(), ids=LEAN)
+def test_what_takes_long_to_import_is_imported_only_where_it_is_needed(steps: list[tuple[str, str]]) -> None:
+    checks = (
+        f"import {names}; assert not {set(heavy.split())} & sys.modules.keys(), {names!r}" for names, heavy in steps
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(["import sys", *checks])], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
-from hostile_store import PAYLOADS, UNSEEN, hostile_store
+from hostile_store import PAYLOADS, UNSEEN
 from report_page import Page
 
 from harness.cli import main
@@ -39,20 +39,8 @@ KINDS = {".html", ".csv", ".md", ".tex", ".svg", ".parquet", ".json"}
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory) -> str:
-    return hostile_store(tmp_path_factory.mktemp("hostile"))
-
-
-@pytest.fixture(scope="module")
-def folder(uri, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("report") / "inner" / "report"
-    build_report(load(None, uri), out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def page(folder) -> Page:
-    return Page((folder / "report.html").read_text(encoding="utf-8"))
+def page(hostile_report) -> Page:
+    return Page((hostile_report / "report.html").read_text(encoding="utf-8"))
 
 
 def run(capfd, *arguments: str) -> tuple[int, str]:
@@ -85,17 +73,20 @@ def test_a_browser_is_told_what_the_page_may_do(page):
     assert "unsafe-eval" not in policy
 
 
-def test_no_character_is_unseen_and_no_file_elsewhere(folder):
-    written = [path for path in folder.parents[1].rglob("*") if path.is_file()]
+def test_no_character_is_unseen_and_no_file_elsewhere(hostile_report):
+    assert {path.name for path in hostile_report.parents[1].iterdir()} == {"inner"}
+    written = [path for path in hostile_report.parents[1].rglob("*") if path.is_file()]
     assert {path.suffix for path in written} == KINDS
-    assert all(path.is_relative_to(folder) and re.fullmatch(r"\.?[a-z-]+[0-9]*\.\w+", path.name) for path in written)
+    assert all(
+        path.is_relative_to(hostile_report) and re.fullmatch(r"\.?[a-z-]+[0-9]*\.\w+", path.name) for path in written
+    )
     for path in (each for each in written if each.suffix != ".parquet"):
         found = re.search(UNSEEN, path.read_text(encoding="utf-8-sig" if path.suffix == ".csv" else "utf-8"))
         assert found is None, (path.name, found)
 
 
-def test_a_spreadsheet_calculates_nothing(folder):
-    with (folder / "tables" / "quality.csv").open(newline="", encoding="utf-8-sig") as file:
+def test_a_spreadsheet_calculates_nothing(hostile_report):
+    with (hostile_report / "tables" / "quality.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     texts = [row[name] for row in rows for name in ("setting", "device", "estimator", "estimator_label", "axes")]
     assert any(text.startswith("'=cmd") for text in texts)
@@ -110,22 +101,25 @@ def test_markdown_and_latex_show_labels_as_text():
     assert r"    {}[1cm] $|$ $<$i$>$ & * \\" in latex([table])
 
 
-def test_the_name_of_an_experiment_makes_no_path(uri, tmp_path, capfd, monkeypatch):
+def test_the_name_of_an_experiment_makes_no_path(hostile_uri, tmp_path, capfd, monkeypatch):
+    """Where the folder is named, the report is written there and nowhere else: see the test of its files."""
+    places = []
+    monkeypatch.setattr("reports.report.build_report", lambda runs, folder, *_, **__: places.append(folder) or folder)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a" / "b").mkdir(parents=True)
-    code, said = run(capfd, "report", "--tracking-uri", uri, "--from", str(tmp_path / "a" / "b"))
+    code, said = run(capfd, "report", "--tracking-uri", hostile_uri, "--from", str(tmp_path / "a" / "b"))
     assert code == 2
     assert said.count("\n") == 1
     assert said.startswith("experiment: expected 1 to 64 letters")
     assert not re.search(UNSEEN, said)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b"]
-    code, _ = run(capfd, "report", "--tracking-uri", uri, "--out", str(tmp_path / "a" / "b"))
-    assert code == 0
+    code, _ = run(capfd, "report", "--tracking-uri", hostile_uri, "--out", str(tmp_path / "a" / "b"))
+    assert (code, places) == (0, [tmp_path / "a" / "b"])
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
 
 
-def test_names_in_an_error_do_not_move_the_cursor(uri, capfd):
-    code, said = run(capfd, "report", "--tracking-uri", uri, "--experiment", "other")
+def test_names_in_an_error_do_not_move_the_cursor(hostile_uri, capfd):
+    code, said = run(capfd, "report", "--tracking-uri", hostile_uri, "--experiment", "other")
     assert code == 2
     assert said.count("\n") == 1
     assert "<script>" in said
@@ -283,7 +277,7 @@ class Liar(http.server.BaseHTTPRequestHandler):
         elif "experiments/get-by-name" in self.path:
             self.answer({"experiment": {"experiment_id": "1", "name": "demo", "lifecycle_stage": "active"}})
         elif "mlflow-artifacts/artifacts?" in self.path:
-            names = [] if self.how else ["../../../../escaped", "/tmp/escaped", "x/../../escaped"]  # noqa: S108
+            names = [] if self.how else ["../../../../escaped", "/tmp/escaped", "x/../../escaped"]
             self.answer({"files": [{"path": name, "is_dir": False, "file_size": 3} for name in names]})
         elif "mlflow-artifacts/artifacts/" in self.path:
             self.answer({"not": "a list"})
@@ -367,7 +361,7 @@ def test_a_server_that_lies_writes_and_reads_nothing_elsewhere(secret, tmp_path,
     with served(Liar) as uri:
         runs = load("demo", uri)
     assert sorted(tmp_path.rglob("*")) == before
-    assert not Path("/tmp/escaped").exists()  # noqa: S108
+    assert not Path("/tmp/escaped").exists()
     assert list(runs.runs["run_key"]) == ["k"]
     assert runs.history.empty
     assert runs.runs["seed"].isna().all()

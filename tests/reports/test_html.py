@@ -171,7 +171,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+RARE = ("no seed in common", "no temperature at all", "the baseline is best", "one estimator")
+"""2 s each: in the slow suite."""
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in RARE)) for case in CASES])
 def test_every_outcome_has_a_sensible_report(case, tmp_path):
     grid, sentence = CASES[case]
     page = report(in_memory(grid), tmp_path)

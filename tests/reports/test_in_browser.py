@@ -4,15 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from browsers import open_browser
-from hostile_store import hostile_store
 
 from estimators import build
 from harness.gradients import on_toy_problems as toys
 from reports.page import gradients
-from reports.page.context import Options
-from reports.report import build_report
-from reports.store.load import load
 
 SCRIPT = "<script>window.__pwned = 1</script>"
 HANDLERS = (
@@ -21,15 +16,9 @@ HANDLERS = (
 FOREIGN = "return document.querySelectorAll('iframe,object,embed,form,base,foreignObject,script[src]').length"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    yield from open_browser()
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
-    uri = hostile_store(tmp_path_factory.mktemp("hostile"))
-    return build_report(load(None, uri), tmp_path_factory.mktemp("report"), Options(title=f"{SCRIPT}</title>{SCRIPT}"))
+@pytest.fixture
+def report(hostile_report: Path) -> Path:
+    return hostile_report / "report.html"
 
 
 def visit(browser, path: Path) -> dict[str, object]:

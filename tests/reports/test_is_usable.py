@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browsers import axe, open_browser
+from browsers import axe
 from reports_store import in_memory, main_grid, with_diagnostics
 
 from reports.compare import build_comparison
@@ -15,11 +15,6 @@ from reports.report import build_report
 
 WIDTHS = (390, 768, 1440)
 TABLE = "document.querySelector('#quality table.sortable')"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    yield from open_browser()
 
 
 @pytest.fixture(scope="module")

@@ -152,9 +152,9 @@ def test_win_matrix_is_what_each_pair_says(by_seed):
 
 def test_win_matrix_of_a_hundred_settings_is_fast():
     values = np.random.default_rng(0).normal(size=(100, 10))
-    began = time.perf_counter()
+    began = time.process_time()
     found = st.win_matrix([dict(enumerate(row.tolist())) for row in values])
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
     assert np.allclose((found.share + found.share.T)[np.triu_indices(100, 1)], 1)
 
 

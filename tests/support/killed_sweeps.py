@@ -86,12 +86,13 @@ def workers_of(pid: int) -> list[psutil.Process]:
     return [process for process in mine if "spawn_main" in str(process.info["cmdline"])]
 
 
-def start(folder: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+def start(folder: Path, out: Path, *more: str, n_epochs: int = 20) -> "subprocess.Popen[str]":
+    """Start the sweep; return once its journal has so many epochs."""
     process = subprocess.Popen(
         command(folder, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
     journal = out / "killed" / "journal.jsonl"
-    while not journal.exists() or journal.read_text().count('"epoch"') < 20:
+    while not journal.exists() or journal.read_text().count('"epoch"') < n_epochs:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     return process

@@ -200,8 +200,17 @@ def test_runs_of_a_deleted_parent_beside_a_new_one_are_deleted(out: Path) -> Non
     check(grid, out, uri_of(out))
 
 
-@pytest.mark.parametrize("tag", ["harness.attempt", "harness.end", "run_key"])
-@pytest.mark.parametrize("value", [None, "", "soon", "9" * 5000, "-7", "99999999999999"])
+TAGS, VALUES = ("harness.attempt", "harness.end", "run_key"), (None, "", "soon", "9" * 5000, "-7", "99999999999999")
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        pytest.param(tag, value, marks=[pytest.mark.slow] * (tag != TAGS[0] and value is not None))
+        for tag in TAGS
+        for value in VALUES
+    ],
+)
 def test_a_run_whose_tags_were_edited_is_replaced(out: Path, tag: str, value: str | None) -> None:
     grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
     run_id = children(out)[1].info.run_id

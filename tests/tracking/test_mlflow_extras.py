@@ -237,7 +237,7 @@ def test_the_machine_is_not_written_before_the_sweep_is_open(monkeypatch: pytest
     assert machine.asked == 0
 
 
-def test_the_parent_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_parent_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.tracking.system_metrics.WRITE_EVERY_S", 0.0)
     tracker.write_system()
     assert parent(tracker).data.metrics["system/system_memory_usage_percentage"] > 0

@@ -33,7 +33,13 @@ def assert_the_same_however_often_cut(run: RunConfig) -> None:
     assert without_times(first) + without_times(second) + without_times(last) == whole
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY))
+DIFFERENT = ("straight_through", "gumbel_softmax", "rloo", "reinforce_ema", "nvil", "rebar", "relax", "double_cv")
+"""Estimators with a state, and one of each kind without; of the others, `check_state` says that they have none."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in DIFFERENT)) for name in sorted(REGISTRY)]
+)
 def test_every_estimator_goes_on_with_the_same_bits(name: str, tiny_run: Make) -> None:
     n_categories = 2 if name == "disarm" else 4
     model = ModelConfig(n_latents=3, n_categories=n_categories, hidden=(16,))

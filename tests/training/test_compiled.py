@@ -70,7 +70,7 @@ def test_an_estimator_with_parameters_of_its_own_is_not_compiled(name, monkeypat
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["reinforce_ema", "gumbel_rao"])
+@pytest.mark.parametrize("name", ["reinforce_ema", pytest.param("gumbel_rao", marks=pytest.mark.slow)])
 def test_running_means_and_noise_of_the_backward_pass_are_the_same_compiled(name):
     assert losses(run_with("on", name)) == pytest.approx(losses(run_with("off", name)), rel=1e-4)
 
