@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import UserError
 
 
-class EnvironmentProblem(UserError):
+class EnvironmentProblem(UserError):  # noqa: N818 EnvironmentError is a name of Python
     """The home folder or the current folder does not exist."""
 
 

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         return _refuse(f"{path}: expected a Python file, got {'a folder' if Path(path).is_dir() else 'no such file'}")
     try:
         own = [value for value in run_path(path).values() if getattr(value, "__module__", "") == "<run_path>"]
-    except (Exception, SystemExit) as error:  # a user's file may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's file may raise anything
         return _refuse(f"{path}: expected a file that can be imported, got {type(error).__name__}: {error}")
     classes = [cls for cls in own if isinstance(cls, type) and issubclass(cls, Estimator) and not isabstract(cls)]
     if not classes:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     for cls, check in product(classes, CHECKS):
         try:
             print(f"{cls.name}: {check.__name__}: {check(cls())}")
-        except Exception as error:  # a user's class may raise anything
+        except Exception as error:  # noqa: BLE001  # a user's class may raise anything
             n_failed += 1
             print(f"{cls.name}: {check.__name__}: FAILED: {error}")
     print(f"{len(classes) * len(CHECKS) - n_failed} checks passed, {n_failed} failed.")

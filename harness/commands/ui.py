@@ -30,7 +30,7 @@ def ui(port: int, out: Path, tracking_uri: str | None) -> None:
     click.echo("There, open the experiment of the grid, its runs and the chart view, and group by estimator.")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])  # noqa: S606 fixed program, no shell
 
 
 def _uri_with_moved_files(uri: str, out: Path) -> str:

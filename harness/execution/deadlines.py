@@ -20,7 +20,7 @@ def call_with_deadline(call: Callable[[], Result], is_over: Callable[[], bool]) 
     def work() -> None:
         try:
             results.append(call())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 it is raised again in the caller's thread
             errors.append(error)
 
     thread = Thread(target=work, daemon=True)

@@ -135,7 +135,7 @@ class LocalExecutor(Executor):
 
     def _receive(self, worker: _Worker) -> Record | LostRun:
         run_key = worker.run_key
-        assert run_key is not None
+        assert run_key is not None  # noqa: S101 only busy workers are polled
         try:
             record = Record.from_bytes(worker.connection.recv_bytes())
         except (EOFError, OSError):

@@ -80,7 +80,7 @@ def records_of(
     try:
         for event in train(run, registry, job.checkpoint, controls):
             yield Record.now(run.key, event)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 any exception of a user's estimator is that run's failure
         line = errors.in_one_line(error, registry.get(run.estimator.name))
         text = "".join(traceback.format_exception(error))
         yield Record.now(run.key, Failed(line, text, crashed=is_out_of_memory(error)))

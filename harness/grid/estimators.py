@@ -203,7 +203,7 @@ def check_shapes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], prob
         for shape in shapes:
             try:
                 estimator.check_shape(*shape)
-            except Exception as error:  # a plug-in may raise anything
+            except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
                 _refuse(candidate, error, problems)
 
 
@@ -231,7 +231,7 @@ def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, floa
     try:
         with nullcontext() if source_of(registry[name]) is None else preserved():
             return build(name, registry, **{**candidate.value.params, **start})
-    except Exception as error:  # a plug-in may raise anything
+    except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
         _refuse(candidate, error, problems)
         return None
 

@@ -123,13 +123,13 @@ def _import(path: Path) -> ModuleType:
         return sys.modules[name]
     loader = SourceFileLoader(name, str(path))
     spec = spec_from_file_location(name, path, loader=loader)
-    assert spec is not None  # a loader was given
+    assert spec is not None  # noqa: S101  # a loader was given
     module = module_from_spec(spec)
     setattr(module, _HASH, digest)
     sys.modules[name] = module  # dataclasses and inspect look the module up while it is executed
     try:
         with preserved() as changed:
-            exec(loader.source_to_code(text, str(path)), module.__dict__)  # a plug-in is code to run
+            exec(loader.source_to_code(text, str(path)), module.__dict__)  # noqa: S102  # a plug-in is code to run
     except (Exception, SystemExit) as error:  # a plug-in may raise anything
         del sys.modules[name]
         line = _line_in(path, error)

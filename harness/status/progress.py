@@ -67,7 +67,7 @@ class Progress(ABC):
             self._notes.add(text)
             self.say(f"note: {text}")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 only the live table has something to close
         """Release the terminal."""
 
     def finish(self, sweep: "Sweep", tracking_lost: str | None, next_commands: Sequence[NextCommand] = ()) -> None:

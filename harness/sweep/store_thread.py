@@ -78,7 +78,7 @@ class StoreThread:
         self._with_deadline(lambda: self._call_store(self._open))
 
     def _open(self) -> int:
-        assert self._opened is not None
+        assert self._opened is not None  # noqa: S101 `open` comes first
         replayed = open_store(self._tracker, *self._opened, on_activity=self._note_activity)
         self._say_refusals()
         self._is_open = True
@@ -170,7 +170,7 @@ class StoreThread:
             if self.lost is None and self._bug is None:
                 try:
                     self._call_store(lambda batch=batch: self._write(batch))  # type: ignore[misc]
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 the driver raises it
                     self._bug = error
 
     def _batches(self) -> Iterator[list[_Queued]]:

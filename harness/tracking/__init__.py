@@ -11,12 +11,12 @@ from reports.contract.text import first_line
 
 mlflow_environment.prepare()
 
-from harness.tracking.attached_report import attach
-from harness.tracking.connection import default_uri
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, in_one_line
-from harness.tracking.moved_results import follow_moved_files
-from harness.tracking.refusals import hint
-from harness.tracking.tracker import Tracker
+from harness.tracking.attached_report import attach  # noqa: E402
+from harness.tracking.connection import default_uri  # noqa: E402
+from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, in_one_line  # noqa: E402 see above
+from harness.tracking.moved_results import follow_moved_files  # noqa: E402
+from harness.tracking.refusals import hint  # noqa: E402
+from harness.tracking.tracker import Tracker  # noqa: E402
 
 __all__ = [
     "STORE_ERRORS",

@@ -32,7 +32,7 @@ class TrackingError(UserError):
     """A store that cannot be used."""
 
 
-class Down(OSError):
+class Down(OSError):  # noqa: N818 the state of the store
     """A store that does not answer now. The message is one line."""
 
 
@@ -62,7 +62,7 @@ def scheme_of(uri: str) -> str:
     try:
         scheme = urlsplit(uri).scheme.partition("+")[0]
         if scheme in WEB_SCHEMES:
-            urlsplit(uri).port
+            urlsplit(uri).port  # noqa: B018 it raises ValueError
         elif scheme in DATABASES:
             make_url(uri)  # it takes a slash in a password
     except (ValueError, ArgumentError):  # their text may contain a part of the password

@@ -82,7 +82,7 @@ def _follow(connection: Any, experiment: Any, folders: Sequence[Path], home: Pat
             if now.exists() or not path.exists():
                 changed.append((table, column, key, row_id, now))
     for table, column, key, row_id, path in changed:
-        statement = text(f"UPDATE {table} SET {column} = :place WHERE {key} = :id")
+        statement = text(f"UPDATE {table} SET {column} = :place WHERE {key} = :id")  # noqa: S608 names of this file
         connection.execute(statement, {"place": path.as_uri(), "id": row_id})
     connection.commit()
     return len(changed)
@@ -90,7 +90,7 @@ def _follow(connection: Any, experiment: Any, folders: Sequence[Path], home: Pat
 
 def _rows(connection: Any, table: str, experiment_id: int) -> list[Any]:
     key, column = _COLUMNS[table]
-    query = text(f"SELECT {key}, {column} FROM {table} WHERE experiment_id = :id")
+    query = text(f"SELECT {key}, {column} FROM {table} WHERE experiment_id = :id")  # noqa: S608 names of this file
     return list(connection.execute(query, {"id": experiment_id}).all())
 
 

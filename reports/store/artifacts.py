@@ -132,7 +132,7 @@ class Artifacts:
                 " itself as --tracking-uri"
             )
         stored = local_path(root)
-        assert stored is not None
+        assert stored is not None  # noqa: S101 other places were downloaded above
         path = current_place(stored, self._results)
         if not path.is_dir() and TAG_CHECKSUMS in run.data.tags:
             self._absent[run.info.run_id] = str(path)

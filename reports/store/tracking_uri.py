@@ -22,7 +22,7 @@ def checked_uri(tracking_uri: str) -> str:
     try:
         parts = urlsplit(tracking_uri)
         if parts.scheme in WEB_SCHEMES:
-            parts.port
+            parts.port  # noqa: B018 it raises ValueError
     except ValueError:  # its text may contain a part of the password
         raise ReportError(
             f"tracking URI: expected scheme://host:port, with a port up to 65535, got '{shown}'. "

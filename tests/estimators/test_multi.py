@@ -151,7 +151,7 @@ def test_masked_classes_are_never_sampled_and_get_no_gradient(name):
         rows_NLK = rows_NLK.clone()
         rows_NLK[:, 0, masked] = -math.inf
         seen = []
-        _, gradient_NLK = run(build(name, **BUILT[name]), rows_NLK, lambda z: (seen.append(z.detach()), cost(z))[1])
+        _, gradient_NLK = run(build(name, **BUILT[name]), rows_NLK, lambda z: (seen.append(z.detach()), cost(z))[1])  # noqa: B023
         assert (seen[0][..., 0, masked] == 0).all()
         assert (gradient_NLK[:, 0, masked] == 0).all()
         assert gradient_NLK.isfinite().all()

@@ -393,7 +393,7 @@ def test_masked_classes_are_never_sampled(name):
         rows_NLK = rows_NLK.clone()
         rows_NLK[:, 0, masked] = -math.inf
         seen = []
-        _, gradient_NLK = run(build(name), rows_NLK, lambda z: (seen.append(z.detach()), cost(z))[1])
+        _, gradient_NLK = run(build(name), rows_NLK, lambda z: (seen.append(z.detach()), cost(z))[1])  # noqa: B023
         assert all((z_SNLK[..., 0, masked] == 0).all() for z_SNLK in seen)
         assert gradient_NLK.isfinite().all()
         assert name == "arsm" or (gradient_NLK[:, 0, masked] == 0).all()

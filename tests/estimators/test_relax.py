@@ -327,7 +327,7 @@ def test_sparse_marginal_is_the_enumerated_expectation():
         expected = 0.0
         for code in product(range(4), repeat=3):
             z_LK = nn.functional.one_hot(torch.tensor(code), 4).double()
-            expected += math.prod(probs[l][k].item() for l, k in enumerate(code)) * cost(z_LK[None, None])[0, 0]
+            expected += math.prod(probs[l][k].item() for l, k in enumerate(code)) * cost(z_LK[None, None])[0, 0]  # noqa: E741
         torch.testing.assert_close(value, expected)
 
 

@@ -91,7 +91,7 @@ def remove_node(cluster: Any) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
-def compute(executor: Executor, runs: list[RunConfig], policy: Policy = Policy(pause_s=0.1)) -> list[Record]:
+def compute(executor: Executor, runs: list[RunConfig], policy: Policy = Policy(pause_s=0.1)) -> list[Record]:  # noqa: B008
     """Compute runs as a driver does: a retry goes on from the newest checkpoint."""
     checkpoints: dict[str, bytes] = {}
     executor.start(len(runs))

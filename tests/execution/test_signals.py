@@ -57,13 +57,13 @@ def test_the_second_waits_for_what_is_held_together_unless_that_fails() -> None:
     with Signals(first=lambda: None) as signals:
         with signals.held():
             signal.raise_signal(signal.SIGINT)  # the first interrupts nothing
-        with pytest.raises(KeyboardInterrupt), signals.held():
+        with pytest.raises(KeyboardInterrupt), signals.held():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             done.append("all of it")
     assert done == ["all of it"]
     with Signals(first=lambda: None) as signals:
         signal.raise_signal(signal.SIGINT)
-        with pytest.raises(OSError, match="the disk is full"), signals.held():
+        with pytest.raises(OSError, match="the disk is full"), signals.held():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             raise OSError("the disk is full")
 

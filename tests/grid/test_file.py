@@ -181,7 +181,7 @@ def test_a_script_without_a_guard_runs_a_sweep(tmp_path: Path, out: Path, stdin:
 
 
 def test_an_ordinary_file_in_memory_is_no_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108
     if not os.access(memory, os.W_OK):
         pytest.skip("no /dev/shm to write to")
     path = memory / f"{tmp_path.name}-{os.getpid()}.yaml"

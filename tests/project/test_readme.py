@@ -95,7 +95,7 @@ def test_the_documents_diagnose_in_three_lines(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(text, names)
+    exec(text, names)  # noqa: S102
     assert (names["frame"]["reason"] == "").all()
     assert names["frame"]["cosine"].notna().all()
     shown = capsys.readouterr().out.splitlines()

@@ -236,7 +236,7 @@ def test_texts_are_distinct() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_any_labels(tmp_path: Path, seed: int) -> None:
     """Every hostile label as that of an estimator, with and without a temperature, and of a schedule."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311
     labels = [label for label in LABELS if not re.search("[\x00-\x1f\x7f]", label)]
     draw.shuffle(labels)
     n = len(labels)

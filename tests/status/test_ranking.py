@@ -56,7 +56,7 @@ def shown(sweep: Sweep, width: int = 80) -> str:
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 10, 31, 100, 1000])
 def test_an_interval_is_that_of_the_report(n: int) -> None:
-    draw = random.Random(n)
+    draw = random.Random(n)  # noqa: S311
     for scale in (1e-6, 1.0, 1e3):
         values = [100 + scale * draw.gauss(0, 1) for _ in range(n)]
         found, expected = mean_with_interval(values), st.t_interval(values)

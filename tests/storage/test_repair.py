@@ -37,7 +37,7 @@ RUNS: dict[str, list[Event]] = {
 def folder(tmp_path: Path) -> Path:
     """A journal of all these runs, their records mixed as workers mix them."""
     left = {key: list(events) for key, events in RUNS.items()}
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311
     with Journal(tmp_path) as journal:
         while left:
             key = chance.choice(sorted(left))

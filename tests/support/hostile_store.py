@@ -65,7 +65,7 @@ def _spoil(database: sqlite3.Connection) -> None:
         spoiled = [name for name, every in TEXT_TAGS.items() if number % every == 0]
         for name in spoiled:
             for table in ("tags", "params"):
-                command = f"UPDATE {table} SET value = ? WHERE run_uuid = ? AND key = ?"
+                command = f"UPDATE {table} SET value = ? WHERE run_uuid = ? AND key = ?"  # noqa: S608 fixed names
                 database.execute(command, (payload, run_id, name))
         for key, value in _params(number, payload):
             database.execute("INSERT INTO params (key, value, run_uuid) VALUES (?, ?, ?)", (key, value, run_id))

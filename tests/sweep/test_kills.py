@@ -29,7 +29,7 @@ def test_the_driver_is_killed_again_and_again(
     tmp_path: Path, out: Path, kills: int, seeds: int, epochs: int, pause_s: float
 ) -> None:
     reference = undisturbed(tmp_path, seeds=seeds, epochs=epochs)
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311
     codes, orphans = [], list[psutil.Process]()
     for number in range(kills):
         process = subprocess.Popen(command(tmp_path, out), stdout=subprocess.DEVNULL, env=environment())
@@ -66,7 +66,7 @@ def n_epochs(path: Path) -> int:
 def test_workers_are_killed_again_and_again(tmp_path: Path, out: Path) -> None:
     kills, epochs = 20, 150
     reference = undisturbed(tmp_path, seeds=4, epochs=epochs)
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311
     log = tmp_path / "log"
     with log.open("w") as stdout:
         process = subprocess.Popen(

@@ -190,7 +190,7 @@ def test_ctrl_c_is_heard_while_a_store_that_hangs_is_opened_or_closed() -> None:
     tracker = FakeTracker()
     tracker.gate.clear()
     tracker.close_sweep = lambda *_: tracker.gate.wait(10)  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt), new_store(tracker) as store:
+    with pytest.raises(KeyboardInterrupt), new_store(tracker) as store:  # noqa: PT012
         threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
         store.close("KILLED", {})
     tracker.gate.set()

@@ -41,7 +41,7 @@ class Pair(Estimator):
 
     name = "pair"
     relaxes = True
-    seen: list[tuple[object, object]] = []
+    seen: list[tuple[object, object]] = []  # noqa: RUF012
 
     def __init__(self, *, tau_forward: float = 1.0, tau_backward: float = 1.0) -> None:
         super().__init__()

@@ -63,11 +63,11 @@ def igr(estimator, logits_BLH, cost, seed=0):
                 pairs = [igr_scale(raw.item()) for raw in x_H[n_gaussians:]]
                 scales.append(torch.tensor([scale for scale, _ in pairs], dtype=torch.float64))
                 slopes.append(torch.tensor([slope for _, slope in pairs], dtype=torch.float64))
-            for l, x_H in enumerate(logits_BLH[b]):
+            for l, x_H in enumerate(logits_BLH[b]):  # noqa: E741
                 u_J = x_H[:n_gaussians] + scales[l] * noise_BLJ[b, l]
                 codes.append(softmax_plus_plus(u_J, estimator.tau, delta))
             _, slope_LK = value_and_slope(cost, torch.stack(codes))
-            for l, code_K in enumerate(codes):
+            for l, code_K in enumerate(codes):  # noqa: E741
                 to_u_J = (jacobian(code_K) @ slope_LK[l] / estimator.tau)[:n_gaussians]
                 to_raw_J = to_u_J * noise_BLJ[b, l] * slopes[l]
                 result_BLH[b, l] += torch.cat([to_u_J, to_raw_J]) / estimator.n_samples
@@ -81,7 +81,7 @@ def perturbed_argmax(estimator, logits_BLK, cost, seed=0):
     for b, theta_LK in enumerate(logits_BLK):
         codes = [sampled_code(theta_LK, estimator.tau * noise_BLK[b]) for noise_BLK in noise_MBLK]
         _, slope_LK = value_and_slope(cost, sum(codes) / len(codes))
-        for l in range(len(theta_LK)):
+        for l in range(len(theta_LK)):  # noqa: E741
             jacobian_KK = sum(
                 torch.outer(z_LK[l], noise_BLK[b, l]) / estimator.tau
                 for z_LK, noise_BLK in zip(codes, noise_MBLK, strict=True)
@@ -96,7 +96,7 @@ def sparse_marginal(_, logits_BLK, cost, seed=0):
     codes_SLK = all_codes(*logits_BLK.shape[1:])
     for b, theta_LK in enumerate(logits_BLK):
         probs = [entmax(x_K, 2.0) for x_K in theta_LK]
-        for l, p_K in enumerate(probs):
+        for l, p_K in enumerate(probs):  # noqa: E741
             slope_K = torch.zeros_like(p_K)
             for z_LK in codes_SLK:
                 others = math.prod((probs[m] @ z_LK[m]).item() for m in range(len(probs)) if m != l)
