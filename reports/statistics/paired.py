@@ -185,7 +185,8 @@ def sample_size(differences_sd: float, effect: float, power: float = 0.8, alpha:
 
     The smallest n ≥ 2 with P(|T| > t(n−1)) ≥ power, T noncentral t with n−1 degrees of freedom and noncentrality
     √n·effect/sd. A spread from few seeds is itself uncertain: from five, its 95 % interval is .6 to 2.9 times itself.
-    Raises ValueError for arguments out of range. Source: Cohen (1988), ch. 2; the exact computation of G*Power 3, Faul et al. (2007).
+    Raises ValueError for arguments out of range. Source: Cohen (1988), ch. 2; the exact computation of G*Power 3, Faul
+    et al. (2007).
     """
     if not (differences_sd >= 0 and math.isfinite(differences_sd)):
         raise ValueError(f"differences_sd: expected a finite number >= 0, got {differences_sd}.")
