@@ -1,9 +1,9 @@
 """One colour, dash and marker per estimator, the same in every figure and table.
 
 There are eight colours, each in a shade for light and one for dark backgrounds. They were found by search: any two
-differ by at least 23 units of CIELAB for normal, protan, deutan and tritan vision (Machado et al. 2009, severity 1), and all
-have a contrast of 3:1 to the background (tests/reports/test_palette.py). Figures are drawn in the light shade. In the
-page the colours become CSS variables (``svg.inline``), so that one file serves both.
+differ by at least 23 units of CIELAB for normal, protan, deutan and tritan vision (Machado et al. 2009, severity 1),
+and all have a contrast of 3:1 to the background (tests/reports/test_palette.py). Figures are drawn in the light
+shade. In the page the colours become CSS variables (``svg.inline``), so that one file serves both.
 """
 
 from __future__ import annotations
