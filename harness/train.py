@@ -1,7 +1,7 @@
 """Train one run. Read this file first: it is the whole main path.
 
-`train(run, registry)` yields plain events; it knows nothing of MLflow, processes or files. The estimators differ in
-one line, marked below; everything else is the same for all of them.
+`train(run, registry)` yields plain events. It knows nothing of MLflow, worker processes or the files of a sweep. The
+estimator is called in one line, marked below. Everything else is the same for all estimators.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,7 +46,7 @@ def train(
     dataset = load_cached(run.data).to(device)
     state = start(run, registry, dataset.n_pixels, device)
     compile_if_wanted(run, state, batch_losses, dataset)
-    process = process_state.snapshot()
+    settings = process_state.snapshot()
     diagnostics = Diagnostics(run, run.diagnostics, registry) if run.diagnostics else None
     reset_peak_memory(device)
     if checkpoint is None or not checkpoints.restore(run, state, checkpoint):
@@ -54,7 +54,8 @@ def train(
 
     for epoch in range(state.epoch + 1, run.training.epochs + 1):
         result = train_epoch(run, state, dataset, epoch)
-        if changes := [*state.process_changes, *process_state.restore(process)]:
+        changes = [*state.process_changes, *process_state.restore(settings)]
+        if changes:
             yield Note(process_state.change_note(state.estimator.name, changes))
             state.process_changes.clear()
         if diverged := result.divergence(state):
@@ -71,6 +72,7 @@ def train(
         is_stopping = controls.is_stopping()
         if controls.is_due(epoch) or is_stopping:
             yield checkpoints.save(run, state)
+            controls.note_save()
         if is_stopping:
             yield Interrupted(f"stopped after epoch {epoch}")
             return
@@ -80,9 +82,9 @@ def train(
 
 @flushed_denormals()
 def train_epoch(run: RunConfig, state: State, dataset: Dataset, epoch: int) -> EpochResult:
-    """Pass once over the training images, in an order that seed and epoch decide.
+    """Pass once over the training images, in an order set by seed and epoch.
 
-    Raises ValueError for what an estimator or its cost refuses, with the step and the epoch.
+    Raises ValueError if an estimator or its cost rejects its input. The message names step and epoch.
     """
     training, device = run.training, dataset.train_ND.device
     order_N = torch.randperm(len(dataset.train_ND), generator=seeding.generator(run.seed, "data", epoch)).to(device)
@@ -111,7 +113,7 @@ def train_epoch(run: RunConfig, state: State, dataset: Dataset, epoch: int) -> E
 
 
 def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> StepResult:
-    """Make one update of all that is trained, and return the losses before it."""
+    """Do one optimiser step. Return the losses before it."""
     bce, kl, control = state.compiled(x_BD) if state.compiled else batch_losses(state.vae, state.estimator, x_BD)
     control = control if state.trained_by_control else None
     for optimizer in state.optimizers:

@@ -47,7 +47,7 @@ class Dispatch:
         self._started: dict[str, float] = {}
         self._crashes: Counter[str] = Counter()
         self._guard = MemoryGuard(policy.memory_limit)
-        self.is_stopping = self._has_asked = False
+        self.is_stopping = self._stop_forwarded = False
 
     def stop(self) -> None:
         """Submit nothing more, and let active runs finish their epoch and save their state."""
@@ -59,12 +59,12 @@ class Dispatch:
             self._push(run, 0.0)
         while self._running or (any(self._waiting.values()) and not self.is_stopping):
             self._submit()
-            if self.is_stopping and not self._has_asked:
-                self._has_asked = True
+            if self.is_stopping and not self._stop_forwarded:
+                self._stop_forwarded = True
                 self._on_stop()
                 self._executor.ask_to_stop()
             for item in self._executor.poll(self._poll_timeout_s()):
-                yield self._lost(item) if isinstance(item, LostRun) else self._received(item)
+                yield self._on_lost_run(item) if isinstance(item, LostRun) else self._on_record(item)
             yield from self._over_limits()
 
     def _push(self, run: RunConfig, not_before: float) -> None:
@@ -90,61 +90,62 @@ class Dispatch:
         queue = self._next()
         return POLL_S if queue is None else min(POLL_S, max(0.01, queue[0][0] - time.monotonic()))
 
-    def _received(self, record: Record) -> Record:
+    def _on_record(self, record: Record) -> Record:
         key, event = record.run_key, record.event
         if isinstance(event, Started):
             self._started[key] = time.monotonic()
         if isinstance(event, Failed) and event.crashed:
-            return replace(record, event=self._crashed(key, event.error, event))
+            return replace(record, event=self._retry_or_fail(key, event.error, event))
         if isinstance(event, TERMINAL):
             self._forget(key)
         return record
 
-    def _lost(self, lost: LostRun) -> Record:
-        return Record.now(lost.run_key, self._crashed(lost.run_key, lost.why, Failed(lost.why, crashed=True)))
+    def _on_lost_run(self, lost: LostRun) -> Record:
+        return Record.now(lost.run_key, self._retry_or_fail(lost.run_key, lost.why, Failed(lost.why, crashed=True)))
 
-    def _crashed(self, key: str, why: str, failed: Event) -> Event:
+    def _retry_or_fail(self, key: str, why: str, failed: Event) -> Event:
         """Return the event for a crash: an interruption if the run is retried, else a failure."""
         run = self._running[key]
         self._forget(key)
         self._crashes[key] += 1
-        tries = self._crashes[key]
+        n_crashes = self._crashes[key]
         if self.is_stopping:
             return Interrupted(why)
-        if tries > self._policy.retries:
+        if n_crashes > self._policy.retries:
             return failed
-        pause_s = min(LONGEST_PAUSE_S, self._policy.pause_s * 2 ** (tries - 1))
+        pause_s = min(LONGEST_PAUSE_S, self._policy.pause_s * 2 ** (n_crashes - 1))
         self._push(run, time.monotonic() + pause_s)
-        return Interrupted(f"{why}; retry {tries} of {self._policy.retries} in {pause_s:g} s", retrying=True)
+        return Interrupted(f"{why}; retry {n_crashes} of {self._policy.retries} in {pause_s:g} s", retrying=True)
 
     def _forget(self, key: str) -> None:
         del self._running[key]
         self._started.pop(key, None)
 
     def _over_limits(self) -> Iterator[Record]:
-        """Stop runs that take too long or too much memory."""
+        """Kill runs over their time or memory limit. If the machine is short of memory, requeue the largest run."""
         limit_s = self._policy.time_limit_s
         for key, begun in list(self._started.items()):
             if limit_s is not None and time.monotonic() - begun > limit_s:
-                yield self._killed(key, f"took longer than the time limit of {limit_s:g} s")
-        if (greedy := self._guard.over_limit(self._executor.memory_bytes)) is not None:
-            yield self._killed(*greedy)
+                yield self._kill_run(key, f"took longer than the time limit of {limit_s:g} s")
+        if (offender := self._guard.over_limit(self._executor.memory_bytes)) is not None:
+            yield self._kill_run(*offender)
         elif (
             len(self._running) > 1
             and (largest := self._guard.largest_if_short(self._executor.memory_bytes)) is not None
         ):
-            yield self._postpone(*largest)
+            yield self._kill_and_requeue(*largest)
 
-    def _postpone(self, key: str, why: str) -> Record:
+    def _kill_and_requeue(self, key: str, why: str) -> Record:
         """Stop a run and resume it once there is memory. This does not count as a retry."""
         self._executor.kill(key)
         if not self.is_stopping:
             self._push(self._running[key], time.monotonic() + self._policy.pause_s)
         self._forget(key)
-        return Record.now(key, Interrupted(f"{why}; it goes on once there is room", retrying=not self.is_stopping))
+        then = "run the sweep again to resume it" if self.is_stopping else "it resumes when memory is free"
+        return Record.now(key, Interrupted(f"{why}; {then}", retrying=not self.is_stopping))
 
-    def _killed(self, key: str, why: str) -> Record:
+    def _kill_run(self, key: str, why: str) -> Record:
         self._executor.kill(key)
         self._forget(key)
-        advice = "--retry failed and a larger limit start it again, from its newest checkpoint if it has one"
+        advice = "raise the limit and rerun with --retry failed; it resumes from its newest checkpoint, if any"
         return Record.now(key, Failed(f"{why}; {advice}", crashed=True))

@@ -1,4 +1,4 @@
-"""A sweep from start to end: which runs are still to do, what computes them, and what is stored before and after."""
+"""A sweep from start to end: which runs are still to do, what executes them, and what is stored before and after."""
 
 import gc
 from collections import Counter
@@ -30,7 +30,7 @@ from reports.contract.text import without_passwords
 if TYPE_CHECKING:
     from harness.plugins.registry import Registry
 
-FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+EXIT_OK, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 class SweepError(UserError):
@@ -40,39 +40,40 @@ class SweepError(UserError):
 def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequence[RunConfig] | None = None) -> int:
     """Run what is not finished yet; return the exit code: 0 all finished, 1 some failed or diverged, 130 interrupted.
 
-    Raises SweepError, LeaseError, JournalError or TrackingError. Only errors of the journal and the lease can come
-    after a run has started.
+    Raises SweepError, LeaseError, JournalError or TrackingError. Once a run has started, only JournalError and
+    LeaseError can be raised.
     """
     from harness import tracking
 
     uri = options.tracking_uri or tracking.default_uri(options.out)
     with Lease(_make_folder(options.out / grid.name)) as lease, Journal(lease.folder) as journal:
-        for note in filter(None, [lease.note, cut_note(journal)]):
+        for note in filter(None, [lease.note, truncation_note(journal)]):
             progress.say(f"note: {note}")
         sweep = read_sweep(grid, options.out, selected)
         mark_abandoned_runs(sweep, journal)
         warn_of_other_code(sweep, progress)
         executor = make_executor(options)
-        runs = list(skip_missing_devices(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
+        runs = list(runs_with_device(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
         executor.start(len(runs))
         try:
             registry = load_registry(options.plugins)
-            _keep_plan(sweep, options, progress, registry, has_runs=bool(runs))
+            _save_plan(sweep, options, progress, registry, has_runs=bool(runs))
             starting = f"starting {len(executor)} workers; " if len(executor) else ""
             progress.say(f"{starting}runs are stored in {without_passwords(uri)}")
             store = StoreThread(lambda: tracking.Tracker(uri, out=options.out.absolute()), progress)
             driver = Driver(sweep, journal, store, progress, lease, options.conformance)
-            code = _compute(driver, runs, executor, options, registry)
+            code = _run_and_store(driver, runs, executor, options, registry)
         finally:
             executor.close()
             progress.close()
-        interrupted, lost = code == INTERRUPTED, store.lost is not None
+        interrupted = code == EXIT_INTERRUPTED
+        lost = store.lost is not None
         progress.finish(sweep, store.lost, next_commands.after_run(sweep, options, interrupted=interrupted, lost=lost))
     return code
 
 
-def _keep_plan(sweep: Sweep, options: Options, progress: Progress, registry: "Registry", *, has_runs: bool) -> None:
-    """Store the grid and its plan beside the journal, now that no option was refused."""
+def _save_plan(sweep: Sweep, options: Options, progress: Progress, registry: "Registry", *, has_runs: bool) -> None:
+    """Store the grid and its plan beside the journal, once every option has been accepted."""
     if has_runs:
         with process_state.preserved():
             sweep.epoch_costs = epoch_costs(sweep.grid.runs, registry)
@@ -82,21 +83,26 @@ def _keep_plan(sweep: Sweep, options: Options, progress: Progress, registry: "Re
         save_grid_text(options.grid_path, sweep.grid.text, progress.say)
 
 
-def _compute(
+def _run_and_store(
     driver: Driver, runs: Sequence[RunConfig], executor: Executor, options: Options, registry: "Registry"
 ) -> int:
-    """Compute the runs and store them; return the exit code."""
+    """Run what is to do and store it. Return the exit code."""
     sweep, progress = driver.sweep, driver.progress
     with driver.store as store:
         store.open(sweep, options)
-        gc.freeze()  # imported modules stay: neither collections nor the exit need to look at them
+        gc.freeze()  # keep imported modules out of garbage collection and interpreter shutdown
         progress.start(sweep, runs)
         with process_state.preserved():
             ordered = longest_first(runs, registry)
         interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
         counts = sweep.counts()
-        code = INTERRUPTED if interrupted else SOME_FAILED if counts["failed"] + counts["diverged"] else FINISHED
-        store.close({INTERRUPTED: "KILLED", SOME_FAILED: "FAILED", FINISHED: "FINISHED"}[code], counts)
+        if interrupted:
+            code, status = EXIT_INTERRUPTED, "KILLED"
+        elif counts["failed"] + counts["diverged"]:
+            code, status = EXIT_SOME_FAILED, "FAILED"
+        else:
+            code, status = EXIT_OK, "FINISHED"
+        store.close(status, counts)
     return code
 
 
@@ -117,12 +123,11 @@ def warn_of_other_code(sweep: Sweep, progress: Progress) -> None:
     others = Counter(sweep.code_by_run[run.key] for run in sweep.grid.runs if run.key in sweep.code_by_run)
     for there, count in others.items():
         if there != here:
-            progress.say(
-                f"note: {count} finished runs come from {there}; this is {here}. Use another --out to rerun them."
-            )
+            runs = "finished run comes" if count == 1 else "finished runs come"
+            progress.say(f"note: {count} {runs} from {there}; this is {here}. Use another --out to rerun them.")
 
 
-def cut_note(journal: Journal) -> str:
+def truncation_note(journal: Journal) -> str:
     """Return a note if the journal ended in the middle of a record, else an empty text."""
     if not journal.dropped_bytes:
         return ""
@@ -137,7 +142,7 @@ def mark_abandoned_runs(sweep: Sweep, journal: Journal) -> None:
         sweep.add(record)
 
 
-def skip_missing_devices(
+def runs_with_device(
     runs: Sequence[RunConfig], executor: Executor, sweep: Sweep, journal: Journal
 ) -> Iterator[RunConfig]:
     """Yield the runs whose device is available. Record the others as skipped, with the reason."""

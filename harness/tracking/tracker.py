@@ -68,7 +68,7 @@ class Tracker:
     """The writer of a sweep's parent run and of one child run per run, live."""
 
     def __init__(self, uri: str, *, out: Path) -> None:
-        """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is none."""
+        """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is no store."""
         self.uri = unambiguous(uri)
         self._out = out
         self._artifacts = (out / ARTIFACTS_FOLDER).absolute()
@@ -106,7 +106,7 @@ class Tracker:
         contents = {name: text.encode() for name, text in files.items()}
         self._files.log(self.parent_id, contents)
         parent = self._client.get_run(self.parent_id)
-        stated = stated_checksums(parent.data.tags)  # also of files that are not sent again
+        stated = stated_checksums(parent.data.tags)  # keeps the checksums of files that are not sent again
         stated |= {name: sha256(content) for name, content in contents.items()}
         self._log_batches(self.parent_id, [checksum_tag(stated), *note_tags(parent.data.tags, note)])
         self._begun_ms = parent.info.start_time
@@ -114,7 +114,7 @@ class Tracker:
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
         """Forward consecutive records of one attempt, in as few calls as their kinds allow.
 
-        `attempt` holds them, all records of the same attempt before them, and maybe later ones.
+        `attempt` contains at least every record up to the last of these. It may have newer ones.
         """
         run = self._planned.get(records[0].run_key)
         if run is None:  # it is no longer in the grid
@@ -123,9 +123,9 @@ class Tracker:
         child = ""
         with self.refusals.tolerated(f"run {run.name}"):
             child = self._children.find_or_create(run, attempt, self._identity(run))
-        if not child:
+        if not child:  # the store refused to create the run, which `refusals` has noted
             return
-        if any(resumes(record, attempt) for record in records):  # before its tags say that it has ended
+        if any(resumes(record, attempt) for record in records):  # first: this batch may also have the tags of its end
             self._client.update_run(child, status="RUNNING")
         self._write_entities_and_files(child, run, records, attempt)
         for record in records:
@@ -171,7 +171,7 @@ class Tracker:
     def close_sweep(
         self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span], summary: StoreSummary = NO_SUMMARY
     ) -> None:
-        """Set the parent's status, note and counts, the best runs, and that the store has all of these attempts."""
+        """Set status, note and counts of the parent, tag the best runs, and record that all attempts are stored."""
         self._children.delete_duplicates()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
         tag_best(self._client, self._runs, self.parent_id, summary.best)
@@ -183,7 +183,7 @@ class Tracker:
         self._client.set_terminated(self.parent_id, status=status)
 
     def missing(self, spans: Mapping[str, Span], *, thorough: bool) -> set[str]:
-        """Return the keys of the runs whose newest attempt has ended, but not in the store.
+        """Return the keys of the runs whose newest attempt has ended but is incomplete in the store.
 
         Reading 10,000 runs from MLflow takes half a minute. So, unless asked to be thorough, this trusts the tag of
         the last sweep that closed, if nothing has happened since.

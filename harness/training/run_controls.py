@@ -21,6 +21,8 @@ class RunControls:
         """Return whether to save after this epoch."""
         by_epochs = self.every_epochs is not None and epoch % self.every_epochs == 0
         by_time = self.every_s is not None and time.monotonic() - self._saved >= self.every_s
-        if by_epochs or by_time:
-            self._saved = time.monotonic()
         return by_epochs or by_time
+
+    def note_save(self) -> None:
+        """Count `every_s` from now on."""
+        self._saved = time.monotonic()

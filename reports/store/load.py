@@ -44,9 +44,9 @@ def load(
     """Read every run of the experiments (None: the only one there is) from the store at ``tracking_uri``.
 
     Several experiments make one frame; a configuration that was run in more than one counts once. Runs that are no
-    longer in their grid, because grid or plugin was edited since, are left out and counted in ``notes``, unless
-    ``former``. ``tracking_uri`` is by default $MLFLOW_TRACKING_URI, else the store that `harness run` writes to from
-    here, results/mlflow.db. Files of runs are looked for beside a SQLite store, then in the folder ``results``, then
+    longer in their grid, because the grid or a plug-in has changed, are left out and counted in ``notes``, unless
+    ``former``. ``tracking_uri`` is by default $MLFLOW_TRACKING_URI, else the store that `harness run` writes to in
+    the current folder, results/mlflow.db. Files of runs are looked for beside a SQLite store, then in the folder ``results``, then
     where the store says.
 
     Raises ReportError, one line, if the store does not answer, has no such experiment, or no runs in it.
@@ -56,13 +56,13 @@ def load(
     tracking_uri = checked_uri(str(tracking_uri or "") or os.environ.get("MLFLOW_TRACKING_URI") or here)
     database = sqlite_path(tracking_uri)
     folders = [folder for folder in (database and database.parent, results and results.absolute()) if folder]
-    from google.protobuf.json_format import Error as ProtobufError  # of an answer that is not MLflow's
+    from google.protobuf.json_format import Error as ProtobufError  # raised if the server is not MLflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         names = [experiments] if isinstance(experiments, str) else experiments
-        return _load(names, tracking_uri, folders, outdated_too=former)
+        return _load(names, tracking_uri, folders, include_outdated=former)
     except (MlflowException, ProtobufError, SQLAlchemyError, ImportError, OSError) as error:
         raise ReportError(
             f"tracking URI: expected an MLflow store, got '{without_passwords(tracking_uri)}' "
@@ -70,25 +70,27 @@ def load(
         ) from error
 
 
-def _load(experiments: Sequence[str] | None, tracking_uri: str, folders: Sequence[Path], *, outdated_too: bool) -> Runs:
+def _load(
+    experiments: Sequence[str] | None, tracking_uri: str, folders: Sequence[Path], *, include_outdated: bool
+) -> Runs:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking_uri)
-    names = ids_of(client, experiments)
-    stored = [run for experiment_id in names for run in runs_of(client, experiment_id)]
+    name_by_id = ids_of(client, experiments)
+    stored = [run for experiment_id in name_by_id for run in runs_of(client, experiment_id)]
     parents, children = (_of_kind(stored, kind) for kind in (KIND_SWEEP, KIND_RUN))
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         files = Artifacts(tracking_uri, Path(folder), folders)
         sweeps = sorted((read_sweep(run, files) for run in parents), key=lambda sweep: (str(sweep.start), sweep.run_id))
         contended = {sweep.run_id: shares_machine(sweep) for sweep in sweeps}
-        records = mark_outdated(newest(record_of(run, contended, names) for run in children), sweeps)
-        left_out = 0 if outdated_too else sum(record["former"] for record in records)
-        records = [record for record in records if outdated_too or not record["former"]]
+        records = mark_outdated(newest(record_of(run, contended, name_by_id) for run in children), sweeps)
+        left_out = 0 if include_outdated else sum(record["former"] for record in records)
+        records = [record for record in records if include_outdated or not record["former"]]
         known = {str(record["run_key"]) for record in records}
         absent = "waiting" if any(sweep.is_running for sweep in sweeps) else "missing"
         records += planned_but_missing((entry for sweep in sweeps for entry in sweep.plan), known, absent)
         if not records:
-            shown = ", ".join(f"'{name}'" for name in names.values())
+            shown = ", ".join(f"'{name}'" for name in name_by_id.values())
             raise ReportError(f"experiment {shown}: expected at least one run, got none. Run the grid first.")
         runs = tidy(records)
         by_id = {run_id_of(run): run for run in children}
@@ -101,7 +103,7 @@ def _load(experiments: Sequence[str] | None, tracking_uri: str, folders: Sequenc
         sweeps = list(with_provenance(sweeps, present, files))
     notes = (*plan_notes(sweeps), *files.notes, *_history_notes(runs, histories), *_outdated_notes(left_out))
     return Runs(
-        experiment=visible(", ".join(names.values()), NAME),
+        experiment=visible(", ".join(name_by_id.values()), NAME),
         runs=runs,
         history=history_frame(runs, histories),
         images={key: found for key, found in images.items() if found},

@@ -148,7 +148,7 @@ def test_on_a_machine_short_of_memory_the_largest_run_waits(tiny_run: Make, monk
                 executor.killed.clear()
                 assert record.run_key == large.key
                 assert re.search(
-                    "of memory were left; .* it goes on once there is room$", getattr(record.event, "error", "")
+                    "of memory were left; .* it resumes when memory is free$", getattr(record.event, "error", "")
                 )
             yield record
 

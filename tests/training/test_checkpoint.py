@@ -129,7 +129,9 @@ def test_the_pace_by_epochs_and_by_seconds(monkeypatch: pytest.MonkeyPatch) -> N
     controls, due = RunControls(every_s=10, _saved=0.0), []
     for epoch in range(1, 8):
         now[0] = 4.0 * epoch
-        due += [epoch] if controls.is_due(epoch) else []
+        if controls.is_due(epoch):
+            due.append(epoch)
+            controls.note_save()
     assert due == [3, 6]
 
 
