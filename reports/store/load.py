@@ -46,8 +46,8 @@ def load(
     Several experiments make one frame; a configuration that was run in more than one counts once. Runs that are no
     longer in their grid, because the grid or a plug-in has changed, are left out and counted in ``notes``, unless
     ``former``. ``tracking_uri`` is by default $MLFLOW_TRACKING_URI, else the store that `harness run` writes to in
-    the current folder, results/mlflow.db. Files of runs are looked for beside a SQLite store, then in the folder ``results``, then
-    where the store says.
+    the current folder, results/mlflow.db. Files of runs are looked for beside a SQLite store, then in the folder
+    ``results``, then where the store says.
 
     Raises ReportError, one line, if the store does not answer, has no such experiment, or no runs in it.
     """
