@@ -76,7 +76,7 @@ def test_a_folder_of_any_name_holds_the_store_and_nothing_appears_beside_it(
     for folder in (Path(name), place / name):
         uri = tracking.default_uri(folder)
         tracker = Tracker(uri, out=folder)
-        location = tracker._client.get_experiment(tracker._experiment("mine")).artifact_location
+        location = tracker._client.get_experiment(tracker._find_or_create_experiment("mine")).artifact_location
         assert local_path(location) == place / name / "artifacts" / "mine"
         with pytest.raises(ReportError, match="'mine': expected at least one run, got none"):
             load("mine", uri)

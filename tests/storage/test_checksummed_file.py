@@ -18,7 +18,7 @@ from harness import atomic_file
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
 
-PREAMBLE = "import sys\nfrom pathlib import Path\nfrom harness.storage import checksummed_file as sealed\n"
+PREAMBLE = "import sys\nfrom pathlib import Path\nfrom harness.storage import checksummed_file\n"
 CONTENT = b'{"a": 1}\n\x00\xff'
 
 
@@ -27,7 +27,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-c",
-        f"import sys\nfrom pathlib import Path\nfrom harness.storage import checksummed_file as sealed\n{code}",
+        f"import sys\nfrom pathlib import Path\nfrom harness.storage import checksummed_file\n{code}",
     ]
     process = subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -68,7 +68,7 @@ def test_sync_without_a_journal_or_a_store_is_one_line(tmp_path: Path, out: Path
     assert not (out / "tiny").exists()
     synced_sweep(out)
     done = harness("sync", "--grid", tmp_path / "away.yaml", "--out", out, "--tracking-uri", "http://127.0.0.1:9")
-    assert_refused(done, "^tracking: expected an MLflow server at .*The same command goes on")
+    assert_refused(done, "^tracking: expected an MLflow server at .*The same command continues")
 
 
 def test_a_store_that_has_everything_is_opened_without_reading_its_runs(

@@ -148,7 +148,7 @@ def test_a_refused_call_costs_no_other(method: str, out: Path, monkeypatch: pyte
     assert said.outages() == 0
     assert sum(": no such thing" in line for line in said.lines) in (1, 2)
     assert re.fullmatch(
-        r"tracking: the store refused \d+ values or files, .* Trying again does not help.*", said.lines[-1]
+        r"tracking: the store refused \d+ values or files for good\. Trying again does not help.*", said.lines[-1]
     )
     client = MlflowClient(tracking_uri=default_uri(out))
     runs = client.search_runs([client.get_experiment_by_name("away").experiment_id])
