@@ -98,6 +98,7 @@ def click(browser: Any, text: str) -> None:
     browser.execute_script(script, text).click()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_shown_by_estimator_with_its_description_as_text(
     browser: Any, address: str, tracker: Tracker
 ) -> None:

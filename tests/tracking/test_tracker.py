@@ -320,7 +320,7 @@ Tracker(f"sqlite:///{sys.argv[1]}", out=Path(sys.argv[1]).parent)
 """
 
 
-def code_version(path: Path) -> subprocess.Popen[bytes]:
+def maker(path: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"TMPDIR": str(path.parent)} if path.parent.exists() else None
     command = [sys.executable, "-c", MAKE, str(path)]
     made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -338,7 +338,7 @@ def go(process: subprocess.Popen[bytes]) -> None:
 def test_a_process_that_is_killed_while_it_makes_the_database_leaves_none(tmp_path: Path) -> None:
     """One is there at once, or never: a half made one would be broken for good."""
     path = tmp_path / "mlflow.db"
-    process = code_version(path)
+    process = maker(path)
     go(process)
     wait_for(lambda: any(file.stat().st_size > 100_000 for file in tmp_path.rglob("mlflow.db")))
     process.kill()
@@ -348,9 +348,10 @@ def test_a_process_that_is_killed_while_it_makes_the_database_leaves_none(tmp_pa
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_that_make_one_database_at_once_have_the_same(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "mlflow.db"
-    both = [code_version(path), code_version(path)]
+    both = [maker(path), maker(path)]
     for process in both:
         go(process)
     assert [(process.communicate(), process.returncode)[1] for process in both] == [0, 0]
