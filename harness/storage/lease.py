@@ -5,9 +5,9 @@ pass locks on to other hosts. So the driver also creates driver.json, which says
 every HEARTBEAT_S. A foreign lease is honoured until its heartbeat stops for EXPIRES_S seconds. Its age is the
 difference between the times of two files in the folder, so the clocks of the hosts do not matter.
 
-driver.json can be created only once, so one of several hosts that start together wins. To take over an expired lease,
-a host first renames it. SETTLE_S covers the race that is left: a slow host renames the new lease of a faster one, sees
-that it is not the expired one and puts it back, but a third host may have found no lease meanwhile.
+Hosts that start together decide one at a time: driver.claim can be created only once, and is there while a host
+decides. A claim that was left behind expires like a lease. SETTLE_S covers the race that is left, between hosts that
+find the same expired claim.
 
 A lease cannot stop a process that is suspended between `check` and its next action. The next `check` stops it.
 """
@@ -20,7 +20,7 @@ import platform
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -95,9 +95,10 @@ class Lease:
     def __enter__(self) -> Self:
         try:
             with ExitStack() as undo:
-                is_locked, file_time = undo.enter_context(_locked(self.folder, self._mine))
+                is_locked = undo.enter_context(_locked(self.folder, self._mine))
                 undo.callback(self._release)
-                self._take(is_locked, file_time)
+                with _claimed(self.folder, self._mine, is_locked) as after_another:
+                    self._take(is_locked, after_another)
                 self._remove_partials()
                 self._undo = undo.pop_all()
         except OSError as error:
@@ -120,27 +121,25 @@ class Lease:
         if self.lost is not None:
             raise LeaseError(f"{self.folder}: {self.lost}. This driver stops; what it has done is kept.")
 
-    def _take(self, is_locked: bool, file_time: float) -> None:
-        found = _read(self._path, file_time)
-        if found is not None:
-            if not found.expired and not (is_locked and found.boot == self._mine.boot):
-                raise _refusal(self.folder, str(found))
-            _remove(self._path, found, file_time)
-        try:
-            with self._path.open("xb") as file:
-                file.write(checksummed_file.add_checksum(_to_json(self._mine)))
-        except FileExistsError:
-            raise _refusal(self.folder, _rival(_read(self._path))) from None
+    def _take(self, is_locked: bool, after_another: bool) -> None:
+        found = _read(self._path, _file_time(self.folder))
+        if found is not None and not _is_gone(found, is_locked):
+            raise _refusal(self.folder, str(found))
+        checksummed_file.write(self._path, _to_json(self._mine))
         if found is not None and found.boot != self._mine.boot:
             self.note = f"the sweep was taken over from another driver ({found})"
+            after_another = True
+        if after_another:
             time.sleep(SETTLE_S)
-            winner = _read(self._path)
-            if winner is None or winner.id != self._mine.id:
-                raise _refusal(self.folder, _rival(winner))
+        winner = _read(self._path)
+        if winner is None or winner.id != self._mine.id:
+            raise _refusal(self.folder, "another that started at the same time" if winner is None else str(winner))
 
     def _remove_partials(self) -> None:
-        for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
-            atomic_file.remove_partials(folder)
+        """Remove what killed drivers left of the sweep's own files."""
+        for name in (".", "checkpoints", "images", "models"):
+            if not (self.folder / name).is_symlink():
+                atomic_file.remove_partials(self.folder / name)
 
     def _release(self) -> None:
         """Remove the lease if this driver still holds it. If that fails, the lease expires."""
@@ -182,12 +181,17 @@ class Lease:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Return who drives the sweep, or None. Nothing is written, so ages are by the clock of this host.
+    """Return who drives the sweep, or None.
 
-    An expired lease of another host is returned too. A damaged lease gives a holder without an id.
+    An expired lease of another host is returned too. A damaged lease gives a holder without an id. The folder need not
+    be writable.
     """
     try:
-        found = _read(folder / "driver.json", time.time())
+        try:
+            now = _file_time(folder)
+        except OSError:  # somebody else's folder: its clock is taken to agree with this host's
+            now = time.time()
+        found = _read(folder / "driver.json", now)
         is_here = found is not None and found.boot == boot_id()
         return None if is_here and not _is_locked(folder) else found
     except OSError:
@@ -195,8 +199,8 @@ def holder(folder: Path) -> Holder | None:
 
 
 @contextmanager
-def _locked(folder: Path, mine: Holder) -> Iterator[tuple[bool, float]]:
-    """Lock driver.lock. Yield whether the file system has locks, and its present time: that of the written file.
+def _locked(folder: Path, mine: Holder) -> Iterator[bool]:
+    """Lock driver.lock. Yield whether the file system has locks.
 
     Raises LeaseError at once if another driver of this host has the lock.
     """
@@ -208,7 +212,7 @@ def _locked(folder: Path, mine: Holder) -> Iterator[tuple[bool, float]]:
         file.truncate(0)
         file.write(mine.who.encode())
         file.flush()
-        yield has_lock is True, os.fstat(file.fileno()).st_mtime
+        yield has_lock is True
 
 
 def _lock(descriptor: int) -> bool | None:
@@ -239,25 +243,48 @@ def _is_locked(folder: Path) -> bool:
 def _lock_owner(folder: Path, text: bytes) -> str:
     """Return who has the lock, by the text of its file, and its heartbeat if the lease is of the same process."""
     who = " ".join(text.decode(errors="replace").split())
-    found = _read(folder / "driver.json", time.time())
+    found = _read(folder / "driver.json", _file_time(folder))
     return str(found) if found is not None and found.who == who else who or "unknown"
 
 
-def _remove(path: Path, found: Holder, file_time: float) -> None:
-    """Remove the lease that was found, but not one that another driver has put in its place or renewed."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+@contextmanager
+def _claimed(folder: Path, mine: Holder, is_locked: bool) -> Iterator[bool]:
+    """Let one driver at a time decide who has the lease. Yield whether an abandoned claim was removed for it.
+
+    Raises LeaseError if another driver is deciding.
+    """
+    path = folder / "driver.claim"
+    now = _file_time(folder)
+    found = _read(path, now)
+    if found is not None and _is_gone(found, is_locked):
+        _remove_claim(path, found, now)
     try:
+        file = path.open("xb")
+    except FileExistsError:
+        other = _read(path, _file_time(folder))
+        raise _refusal(folder, f"{other or 'unknown'}, which is starting") from None
+    try:
+        with file:
+            file.write(checksummed_file.add_checksum(_to_json(mine)))
+        yield found is not None and found.boot != mine.boot
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _remove_claim(path: Path, found: Holder, now: float) -> None:
+    """Remove a claim, but not one that another driver has just put in its place."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.aside")
+    with suppress(FileNotFoundError):  # another driver was faster
         os.rename(path, aside)
-    except FileNotFoundError:  # another driver was faster
-        return
-    if (other := _read(aside, file_time)) != found:
-        os.rename(aside, path)
-        raise _refusal(path.parent, _rival(other))
-    aside.unlink()
+        if _read(aside, now) == found:
+            aside.unlink()
+        else:
+            os.rename(aside, path)
 
 
-def _rival(other: Holder | None) -> str:
-    return str(other) if other is not None and other.id else "another one that started at the same time"
+def _is_gone(found: Holder, is_locked: bool) -> bool:
+    """Return whether a holder no longer counts: silent for too long, or of this host and without its lock."""
+    return found.expired or (is_locked and found.boot == boot_id())
 
 
 def _refusal(folder: Path, who: str) -> LeaseError:
@@ -290,6 +317,16 @@ def _from_json(content: bytes, path: Path) -> Holder:
         return _UNKNOWN
     texts = (found.id, found.host, found.boot, found.started)
     return found if found.id and isinstance(found.pid, int) and all(isinstance(t, str) for t in texts) else _UNKNOWN
+
+
+def _file_time(folder: Path) -> float:
+    """Return the present time of the file system, which is its server's: the time of a new file."""
+    probe = folder / f".probe.{uuid.uuid4().hex}.partial"
+    try:
+        with probe.open("xb") as file:
+            return os.fstat(file.fileno()).st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=1)

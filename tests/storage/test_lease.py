@@ -293,7 +293,7 @@ for folder in map(str.strip, sys.stdin):
 """
 
 
-@pytest.mark.parametrize("left", ["expired lease", "nothing", "garbage"])
+@pytest.mark.parametrize("left", ["expired lease", "nothing", "expired claim", "garbage"])
 def test_of_hosts_that_start_at_the_same_time_exactly_one_wins(tmp_path: Path, left: str) -> None:
     with process(TAKER, "a") as a, process(TAKER, "b") as b, process(TAKER, "c") as c:
         takers = (a, b, c)
@@ -303,6 +303,8 @@ def test_of_hosts_that_start_at_the_same_time_exactly_one_wins(tmp_path: Path, l
             folder.mkdir()
             if left != "nothing":
                 path = leave_behind(folder, age_s=100)
+                if left == "expired claim":
+                    path.rename(folder / "driver.claim")
                 if left == "garbage":
                     path.write_bytes(b"garbage")
                     os.utime(path, (0, 0))
@@ -317,40 +319,55 @@ def test_of_hosts_that_start_at_the_same_time_exactly_one_wins(tmp_path: Path, l
 
 
 @pytest.mark.usefixtures("no_locks")
-@pytest.mark.parametrize("new", ["another host", "renewed"])
-def test_a_lease_that_changed_after_it_was_found_expired_is_put_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: str
+def test_a_driver_that_is_starting_is_believed(tmp_path: Path) -> None:
+    leave_behind(tmp_path, age_s=1).rename(tmp_path / "driver.claim")
+    assert "which is starting)" in refusal(tmp_path)
+    assert not (tmp_path / "driver.json").exists()
+
+
+def test_a_lease_that_could_not_be_written_does_not_block_the_next_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This host was slow: meanwhile another one took the lease over, or its suspended driver went on."""
-    real, fresh = os.rename, OTHER | {"id": "new", "pid": 12 if new == "another host" else 4711}
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def slow_rename(source: Path, target: Path) -> None:
-        if source.name == "driver.json":
-            leave_behind(tmp_path, age_s=0, **(fresh if new == "another host" else {}))
-        real(source, target)
-
-    monkeypatch.setattr(os, "rename", slow_rename)
-    leave_behind(tmp_path, age_s=100)
-    assert f"got one (other-host, process {12 if new == 'another host' else 4711}, " in refusal(tmp_path)
-    kept = json.loads(checksummed_file.read(tmp_path / "driver.json"))
-    assert kept == (fresh if new == "another host" else OTHER)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"driver.json", "driver.lock"}
-
-
-def test_a_driver_of_this_host_that_was_killed_while_it_started_does_not_count(tmp_path: Path) -> None:
-    leave_behind(tmp_path, age_s=0, boot=lease.boot_id())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert "No space left on device" in refusal(tmp_path)
     with Lease(tmp_path) as held:
         held.check()
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_removes_partial_files_of_the_sweep_and_no_others(tmp_path: Path) -> None:
+    sweep, elsewhere = tmp_path / "sweep", tmp_path / "elsewhere"
+    mine = [sweep / ".a.partial", sweep / "models" / ".b.partial"]
+    others = [sweep / "another sweep" / ".c.partial", elsewhere / ".d.partial"]
+    for path in (*mine, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (sweep / "images").symlink_to(elsewhere)
+    with Lease(sweep):
+        assert [path.exists() for path in (*mine, *others)] == [False, False, True, True]
+
+
+def test_a_driver_of_this_host_that_was_killed_while_it_started_does_not_count(tmp_path: Path) -> None:
+    leave_behind(tmp_path, age_s=0, boot=lease.boot_id()).rename(tmp_path / "driver.claim")
+    with Lease(tmp_path) as held:
+        held.check()
+
+
+@pytest.mark.parametrize("call", ["open", "replace"])
+def test_a_folder_that_cannot_be_written_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     def read_only(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", read_only)
+        target: Any = Path if call == "open" else os
+        patch.setattr(target, call, read_only)
         assert "expected a folder to write to, got: Read-only file system. Choose another" in refusal(tmp_path)
-    assert not (tmp_path / "driver.json").exists()
+    assert not {"driver.json", "driver.claim"} & {entry.name for entry in tmp_path.iterdir()}
     assert "No such file" in refusal(tmp_path / "missing")
 
 
@@ -362,6 +379,17 @@ def test_a_folder_of_somebody_else_is_read_all_the_same(tmp_path: Path) -> None:
         found = holder(tmp_path)
     finally:
         os.chmod(tmp_path, stat.S_IRWXU)
+    assert found is not None
+    assert 4 < found.age_s < 60
+
+
+def test_clocks_are_compared_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object) -> float:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    leave_behind(tmp_path, age_s=5)
+    monkeypatch.setattr(lease, "_file_time", read_only)
+    found = holder(tmp_path)
     assert found is not None
     assert 4 < found.age_s < 60
 
