@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import final
 
 from harness import atomic_file
+from harness.errors import first_line
 from harness.events import Checkpoint
 from harness.storage import checksummed_file
 from harness.storage.attempt import Attempt
@@ -39,17 +40,17 @@ class CheckpointFiles:
         path = self._path(run_key)
         try:
             content = checksummed_file.read(path)
+            label, _ = label_of(content)
         except FileNotFoundError:
             return None
-        except checksummed_file.DamagedError as error:
-            self._say(f"{error} {_rename(path)}; the run starts over.")
+        except (checksummed_file.DamagedError, ValueError, TypeError) as error:
+            self._say(f"{path}: the checkpoint is damaged ({first_line(error)}). {_rename(path)}; the run starts over.")
             return None
         except OSError as error:
             self._say(
                 f"{path}: the checkpoint cannot be read ({error.strerror}). {_rename(path)}; the run starts over."
             )
             return None
-        label, _ = label_of(content)
         fits = label.epoch <= len(attempt.epochs) and tuple(label.made_by) == attempt.code_version
         return content if fits else None
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from harness.grid.load import Grid
 
 FORMAT = 2
+MAX_BYTES = 256_000_000
+"""The largest plan that is read. One of 100,000 settings has about 40 MB."""
 _GZIP = b"\x1f\x8b"  # how compressed content begins
 
 
@@ -89,12 +91,21 @@ def read_plan(path: Path) -> Plan:
     """Read a plan. Raises DamagedError (OtherFormatError if another version wrote it) and OSError."""
     content = checksummed_file.read(path)
     try:
-        data = json.loads(gzip.decompress(content) if content.startswith(_GZIP) else content)
+        data = json.loads(_decompressed(content) if content.startswith(_GZIP) else content)
         if data["format"] == FORMAT:
             return _from_data(data)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, EOFError, zlib.error) as error:
-        raise DamagedError(f"{path}: expected a plan of format {FORMAT}, got other content ({error!r}).") from error
-    raise OtherFormatError(f"{path}: expected a plan of format {FORMAT}, got format {data['format']!r}.")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, zlib.error) as error:
+        raise DamagedError(f"{path}: expected a plan of format {FORMAT}, got other content ({error!r:.200}).") from error
+    raise OtherFormatError(f"{path}: expected a plan of format {FORMAT}, got format {data['format']!r:.50}.")
+
+
+def _decompressed(content: bytes) -> bytes:
+    """Return what was compressed. Raises ValueError for more than MAX_BYTES: the folder may be a stranger's."""
+    decompressor = zlib.decompressobj(wbits=31)  # 31: the format of gzip
+    data = decompressor.decompress(content, MAX_BYTES)
+    if not decompressor.eof:
+        raise ValueError(f"expected at most {MAX_BYTES:,} bytes, complete")
+    return data
 
 
 def make_plan(
