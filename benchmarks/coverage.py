@@ -209,6 +209,25 @@ def levels(repetitions: int, seed: int = 1, sizes: Sequence[int] = SIZES) -> lis
     return rows
 
 
+def friedman_levels(repetitions: int, seed: int = 2) -> list[dict]:
+    """Return the level of Friedman's test in both forms, χ² as the report uses it and Iman and Davenport's F."""
+    rows = []
+    rng = np.random.default_rng(seed)
+    for k in (4, 10):
+        for n_blocks in (3, 6, 10, 20):
+            tables = rng.normal(size=(repetitions, n_blocks, k))
+            ranks = scipy.stats.rankdata(tables, axis=2).mean(axis=1)
+            chi2 = 12 * n_blocks / (k * (k + 1)) * np.sum((ranks - (k + 1) / 2) ** 2, axis=1)
+            f_form = (n_blocks - 1) * chi2 / np.maximum(n_blocks * (k - 1) - chi2, 1e-9)
+            p_f = scipy.stats.f.sf(f_form, k - 1, (k - 1) * (n_blocks - 1))
+            rejected = {"chi2": np.array([st.friedman(table) for table in tables]) <= 0.05, "F": p_f <= 0.05}
+            nemenyi = st.critical_difference(k, n_blocks) if n_blocks >= 6 else math.inf
+            rejected["nemenyi"] = np.ptp(ranks, axis=1) > nemenyi
+            rates = {name: float(np.mean(hits)) for name, hits in rejected.items()}
+            rows.append({"methods": k, "blocks": n_blocks, **rates})
+    return rows
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
@@ -240,6 +259,13 @@ def page(figures: dict, repetitions: int, resamples: int) -> list[str]:
         for row in figures["shares"]
     ]
 
+    def nemenyi(row: dict) -> str:
+        return percent(row["nemenyi"]) if row["blocks"] >= 6 else "refused"
+
+    friedman = [
+        [f"{row['methods']} methods", str(row["blocks"]), percent(row["chi2"]), percent(row["F"]), nemenyi(row)]
+        for row in figures["friedman"]
+    ]
     return [
         f"{repetitions} repetitions a figure: a Monte Carlo standard error of {100 * error:.2f} points at 95 % or 5 %. "
         f"Bootstraps of {resamples} resamples. Differences by seed, with mean 0; ★ marks what the report uses.",
@@ -261,6 +287,10 @@ def page(figures: dict, repetitions: int, resamples: int) -> list[str]:
         'Equivalence: "equivalent" where the mean lies on the edge of the band, the worse edge.',
         "",
         *pivot(figures["levels"], ("test", "shape"), "rejected", "test"),
+        "",
+        "## Friedman's test and Nemenyi's critical difference: rejections at 5 %, in per cent",
+        "",
+        *record.table(["", "blocks", "χ² form ★", "F form", "Nemenyi, any pair"], friedman),
     ]
 
 
@@ -273,6 +303,7 @@ def simulate(repetitions: int, resamples: int) -> dict:
         "coverage": coverage(repetitions, resamples),
         "shares": shares,
         "levels": levels(repetitions),
+        "friedman": friedman_levels(repetitions),
     }
 
 

@@ -26,7 +26,6 @@ def _runs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.sweep.run, "LocalExecutor", InThisProcess)
 
 
-
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the store or the output folder of the person who runs it."""

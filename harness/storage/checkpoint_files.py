@@ -43,8 +43,11 @@ class CheckpointFiles:
             label, _ = label_of(content)
         except FileNotFoundError:
             return None
-        except (checksummed_file.DamagedError, ValueError, TypeError) as error:
-            self._say(f"{path}: the checkpoint is damaged ({first_line(error)}). {_rename(path)}; the run starts over.")
+        except checksummed_file.DamagedError as error:
+            self._say(f"{error} {_rename(path)}; the run starts over.")
+            return None
+        except (ValueError, TypeError) as error:
+            self._say(f"{path}: expected a checkpoint, got: {first_line(error)}. {_rename(path)}; the run starts over.")
             return None
         except OSError as error:
             self._say(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.grid.load import Grid
 
 FORMAT = 2
+_MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, zlib.error)
 MAX_BYTES = 256_000_000
 """The largest plan that is read. One of 100,000 settings has about 40 MB."""
 _GZIP = b"\x1f\x8b"  # how compressed content begins
@@ -94,8 +95,10 @@ def read_plan(path: Path) -> Plan:
         data = json.loads(_decompressed(content) if content.startswith(_GZIP) else content)
         if data["format"] == FORMAT:
             return _from_data(data)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, zlib.error) as error:
-        raise DamagedError(f"{path}: expected a plan of format {FORMAT}, got other content ({error!r:.200}).") from error
+    except _MALFORMED as error:
+        raise DamagedError(
+            f"{path}: expected a plan of format {FORMAT}, got other content ({error!r:.200})."
+        ) from error
     raise OtherFormatError(f"{path}: expected a plan of format {FORMAT}, got format {data['format']!r:.50}.")
 
 

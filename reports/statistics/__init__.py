@@ -1,8 +1,8 @@
 """Statistics for few, expensive, paired runs: everything that the report uses, by one name.
 
 Pure functions of numbers; lower is better throughout. Differences are ``method − baseline`` at the same seed, so a
-negative difference is an improvement. A failed or diverged run has no number; where ranks are enough it is ``inf``,
-the worst. NaN is never passed. Definitions, sources, coverage and levels: docs/statistics.md.
+negative difference is an improvement. A failed or diverged run has no number; where a rank is all that is needed it is
+``inf``, the worst; NaN never enters. Definitions, sources, coverage and levels: docs/statistics.md.
 """
 
 from reports.statistics.intervals import (
@@ -36,7 +36,7 @@ from reports.statistics.paired import (
     wilcoxon,
 )
 from reports.statistics.profiles import median_time, performance_profile, profile_band, reached_share, time_to_target
-from reports.statistics.ranks import WinMatrix, pareto_front, win_matrix
+from reports.statistics.ranks import WinMatrix, average_ranks, critical_difference, friedman, pareto_front, win_matrix
 
 __all__ = [
     "BOOTSTRAP_RESAMPLES",
@@ -46,9 +46,12 @@ __all__ = [
     "Interval",
     "Values",
     "WinMatrix",
+    "average_ranks",
     "bootstrap_interval",
     "clopper_pearson",
+    "critical_difference",
     "equivalence",
+    "friedman",
     "hodges_lehmann",
     "holm",
     "improvement_interval",

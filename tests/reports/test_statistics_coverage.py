@@ -58,6 +58,12 @@ def test_levels_are_as_stated(coverage):
     assert disagreements(rows, "levels", ("test", "shape", "n"), "rejected", 2000) == []
 
 
+def test_level_of_friedman_is_as_stated(coverage):
+    rows = coverage.friedman_levels(500, seed=13)
+    for form in ("chi2", "F", "nemenyi"):
+        assert disagreements(rows, "friedman", ("methods", "blocks"), form, 500) == []
+
+
 def test_coverage_of_shares_is_exactly_as_stated(coverage):
     for row in STORED["shares"]:
         if row["n"] <= 10:
@@ -91,6 +97,7 @@ def test_defaults_hold_what_they_were_chosen_for():
         if row["shape"] != "skewed" or "Wilcoxon" in row["test"]:
             assert row["rejected"] <= 0.05 + error, row
     assert all(row["least"] >= 0.95 for row in STORED["shares"] if row["interval"] == "clopper_pearson")
+    assert all(row["chi2"] <= 0.05 + error for row in STORED["friedman"])
 
 
 def test_the_vectorised_forms_are_the_functions_of_the_report(coverage):

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as hs
 
@@ -143,7 +144,9 @@ def test_win_matrix_is_what_each_pair_says(by_seed):
             assert values == pytest.approx(expected, nan_ok=True, abs=1e-9)
             if i < j and len(d):
                 p[i, j] = st.wilcoxon(d)
+                assert found.floor[i, j] == found.floor[j, i] == st.power_floor(len(d))
             elif not len(d):
+                assert math.isnan(found.floor[i, j])
                 assert math.isnan(found.p_holm[i, j])
     for (i, j), expected in zip(p, st.holm(list(p.values())), strict=True):
         assert found.p_holm[i, j] == found.p_holm[j, i] == pytest.approx(expected)
@@ -158,8 +161,100 @@ def test_win_matrix_of_a_hundred_settings_is_fast():
     assert np.allclose((found.share + found.share.T)[np.triu_indices(100, 1)], 1)
 
 
-def test_a_win_matrix_of_nothing_is_empty():
+def test_the_least_holm_p_of_a_large_matrix_is_told():
+    found = st.win_matrix([{s: float(k) for s in range(10)} for k in range(4)])
+    assert found.holm_floor == 6 * 2 / 2**10 == pytest.approx(np.nanmin(found.p_holm))
+    assert math.isnan(st.win_matrix([{1: 2.0}]).holm_floor)
     assert st.win_matrix([]).share.shape == (0, 0)
+
+
+# Demšar (2006), table 6: AUC of C4.5, with m, with cf, with both, on 14 data sets; higher is better, so it is negated
+AUC = -np.array(
+    [
+        [0.763, 0.768, 0.771, 0.798],
+        [0.599, 0.591, 0.590, 0.569],
+        [0.954, 0.971, 0.968, 0.967],
+        [0.628, 0.661, 0.654, 0.657],
+        [0.882, 0.888, 0.886, 0.898],
+        [0.936, 0.931, 0.916, 0.931],
+        [0.661, 0.668, 0.609, 0.685],
+        [0.583, 0.583, 0.563, 0.625],
+        [0.775, 0.838, 0.866, 0.875],
+        [1.000, 1.000, 1.000, 1.000],
+        [0.940, 0.962, 0.965, 0.962],
+        [0.619, 0.666, 0.614, 0.669],
+        [0.972, 0.981, 0.97501, 0.975],  # printed as equal, ranked 2 and 3
+        [0.957, 0.978, 0.946, 0.970],
+    ]
+)
+# Hollander and Wolfe (1999), table 7.1: 22 players, three ways of rounding first base
+BASES = np.array(
+    [
+        [5.40, 5.50, 5.55], [5.85, 5.70, 5.75], [5.20, 5.60, 5.50], [5.55, 5.50, 5.40], [5.90, 5.85, 5.70],
+        [5.45, 5.55, 5.60], [5.40, 5.40, 5.35], [5.45, 5.50, 5.35], [5.25, 5.15, 5.00], [5.85, 5.80, 5.70],
+        [5.25, 5.20, 5.10], [5.65, 5.55, 5.45], [5.60, 5.35, 5.45], [5.05, 5.00, 4.95], [5.50, 5.50, 5.40],
+        [5.45, 5.55, 5.50], [5.55, 5.55, 5.35], [5.45, 5.50, 5.55], [5.50, 5.45, 5.25], [5.65, 5.60, 5.40],
+        [5.70, 5.65, 5.55], [6.30, 6.30, 6.25],
+    ]
+)  # fmt: skip
+
+
+def test_ranks_and_friedman_of_demsar():
+    """Average ranks 3.143, 2.000, 2.893, 1.964; without the correction for ties χ² = 9.28."""
+    ranks = st.average_ranks(AUC)
+    assert ranks == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
+    chi2 = 12 * 14 / 20 * (np.sum(ranks**2) - 4 * 25 / 4)
+    assert chi2 == pytest.approx(9.28, abs=5e-3)
+    assert st.friedman(AUC) < scipy.stats.chi2.sf(chi2, 3) == pytest.approx(0.0258, abs=1e-4)  # ties leave less chance
+    assert st.friedman(AUC) == pytest.approx(scipy.stats.friedmanchisquare(*AUC.T).pvalue)
+
+
+def test_friedman_of_rounding_first_base():
+    """Hollander and Wolfe (1999), example 7.1, as in R's friedman.test: χ² = 11.1429 with ties, p = .003805."""
+    assert st.friedman(BASES) == pytest.approx(0.003805, abs=5e-7)
+
+
+def test_friedman_of_two_methods_is_the_sign_test_in_its_normal_form():
+    table = np.array([[1.0, 2.0]] * 9 + [[2.0, 1.0]] * 3)
+    assert st.friedman(table) == pytest.approx(2 * scipy.stats.norm.sf((9 - 6) / math.sqrt(12 / 4)))
+
+
+def test_friedman_where_blocks_agree_entirely_or_say_nothing():
+    assert st.friedman(np.tile([1.0, 2.0, 3.0], (6, 1))) == pytest.approx(scipy.stats.chi2.sf(12, 2))
+    assert st.friedman(np.ones((6, 3))) == 1.0
+    assert math.isnan(st.friedman(np.ones((1, 3))))
+    assert math.isnan(st.friedman(np.ones((6, 1))))
+
+
+@given(hs.lists(hs.lists(maybe_failed, min_size=3, max_size=3), min_size=6, max_size=9), hs.permutations(range(3)))
+def test_ranks_follow_the_methods_and_friedman_does_not_care(table, order):
+    table = np.array(table)
+    assert st.average_ranks(table[:, order]) == pytest.approx(st.average_ranks(table)[list(order)])
+    assert st.average_ranks(table).sum() == pytest.approx(6)
+    assert st.friedman(table[:, order]) == pytest.approx(st.friedman(table))
+    assert 0 < st.friedman(table) <= 1
+
+
+def test_failed_runs_rank_worst_and_tie():
+    assert st.average_ranks(np.array([[INF, 1.0, INF]])).tolist() == [2.5, 1.0, 2.5]
+
+
+def test_critical_difference_of_demsar():
+    """Demšar (2006), table 5: q.05 and q.10 for 2 to 10 methods; four methods on 14 data sets: 1.25 and 1.12."""
+    five = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]
+    ten = [1.645, 2.052, 2.291, 2.459, 2.589, 2.693, 2.780, 2.855, 2.920]
+    for alpha, table in ((0.05, five), (0.10, ten)):
+        for k, q in enumerate(table, start=2):
+            assert st.critical_difference(k, 14, alpha) / math.sqrt(k * (k + 1) / 84) == pytest.approx(q, abs=1.1e-3)
+    assert st.critical_difference(4, 14) == pytest.approx(1.25, abs=5e-3)
+    assert st.critical_difference(4, 14, 0.10) == pytest.approx(1.12, abs=5e-3)
+
+
+def test_critical_difference_refuses_few_blocks():
+    with pytest.raises(ValueError, match=r"^n_blocks: expected >= 6 independent blocks, got 5\. [^\n]*\.$"):
+        st.critical_difference(4, 5)
+    with pytest.raises(ValueError, match=r"^n_methods: expected >= 2, got 1\.$"):
+        st.critical_difference(1, 6)
 
 
 coordinates = hs.integers(0, 4).map(float) | hs.sampled_from([math.nan, INF, -INF])

@@ -326,6 +326,22 @@ def test_a_plan_of_an_older_version_is_kept_with_a_line(folder: Path, load_text:
     assert stored(folder) == {"frozen.json", "frozen-0001.json"}
 
 
+def test_a_plan_that_is_huge_when_unpacked_is_damaged(
+    folder: Path, load_text: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_plan(folder, load_text("name: mine\nestimators: [straight_through]\nseeds: [0]\n"))
+    monkeypatch.setattr("harness.storage.plan_file.MAX_BYTES", 100)
+    with pytest.raises(DamagedError, match="expected at most 100 bytes"):
+        read_plan(folder / "frozen.json")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, gzip.compress(b"[" * 100_000), gzip.compress(b"{}")[:-4]])
+def test_nested_and_cut_plans_are_damaged(folder: Path, content: bytes) -> None:
+    checksummed_file.write(folder / "frozen.json", content)
+    with pytest.raises(DamagedError, match="expected a plan of format 2"):
+        read_plan(folder / "frozen.json")
+
+
 def test_flipped_bytes_are_seen(folder: Path, load_text: Load) -> None:
     path = folder / "frozen.json"
     save_plan(folder, load_text("name: mine\nestimators: [straight_through]\nseeds: [0]\n"))

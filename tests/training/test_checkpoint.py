@@ -207,6 +207,16 @@ def test_what_no_run_needs_is_removed_and_what_was_damaged_is_kept(kept: Checkpo
     assert sorted(path.name for path in folder.iterdir()) == ["abc.ckpt", "done.ckpt.damaged-1"]
 
 
+@pytest.mark.parametrize("content", [b"", b"[]\n", b'{"epoch": 3}\n', b"no label"])
+def test_a_file_without_the_label_of_a_checkpoint_is_kept_aside(
+    content: bytes, kept: CheckpointFiles, said: list[str], tmp_path: Path
+) -> None:
+    kept.save("abc", Checkpoint(3, content))
+    assert kept.load("abc", attempt(3)) is None
+    assert "expected a checkpoint, got: " in said[0]
+    assert (tmp_path / "checkpoints" / "abc.ckpt.damaged-1").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_damage_at_any_place_is_noticed_and_set_aside(
     damage: str, kept: CheckpointFiles, said: list[str], tmp_path: Path
