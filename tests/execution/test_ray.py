@@ -155,6 +155,7 @@ def test_the_numbers_are_those_of_local_workers(
     assert {str(p["git_commit"]) for p in starts[0]} == {str(p["git_commit"]) for p in starts[1]}
 
 
+@pytest.mark.slow
 def test_asked_to_stop_runs_save_and_those_that_wait_never_begin(cluster: Any, tiny_run: Make) -> None:
     training = TrainingConfig(epochs=5000, batch_size=50)
     runs = [tiny_run(seed=seed, training=training) for seed in range(4)]
@@ -268,7 +269,8 @@ def test_the_runs_of_lost_nodes_go_on_elsewhere_with_the_same_bits(cluster: Any,
     assert "0 runs to do, 4 already done" in said
 
 
-@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["there", "of its own"])
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [False, True], ids=["there", "of its own"])
 def test_a_grid_on_a_cluster_is_stored(own: bool, request: pytest.FixtureRequest, tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path, epochs=2)
     given = ("run", "--grid", grid, "--out", out, "--executor", "ray")

@@ -75,6 +75,7 @@ def test_the_page_about_gradients_is_as_safe(browser, tmp_path):
     assert visit(browser, path) == CLEAN
 
 
+@pytest.mark.slow
 def test_the_policy_stops_what_escaping_would_let_through(browser, report, tmp_path):
     """What the tests above look for can happen: without policy an injected script runs, with it none does."""
     text = report.read_text(encoding="utf-8")

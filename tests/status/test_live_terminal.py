@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 WIDTH = 80
 GRID = """
 name: live
@@ -101,6 +103,7 @@ def own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_live_table_is_left_after_ctrl_c(tmp_path: Path, out: Path) -> None:
     path = tmp_path / "live.yaml"
     path.write_text(GRID)

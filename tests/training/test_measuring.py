@@ -138,6 +138,7 @@ print(kept - resident_mb())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 def test_freed_memory_is_kept_between_steps_and_given_back_between_runs() -> None:
     found = {}
