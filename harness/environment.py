@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import UserError
 
 
-class EnvironmentProblem(UserError):  # noqa: N818 EnvironmentError is a name of Python
+class SurroundingsError(UserError):
     """The home folder or the current folder does not exist."""
 
 
@@ -45,23 +45,23 @@ def user_folder(xdg: str, below_home: str) -> Path:
 
 
 def home() -> Path:
-    """Return $HOME, else the home folder that the system knows. Raises EnvironmentProblem if there is neither."""
+    """Return $HOME, else the home folder that the system knows. Raises SurroundingsError if there is neither."""
     if (chosen := variable("HOME")) is not None:
         return Path(chosen)
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
-        raise EnvironmentProblem(
+        raise SurroundingsError(
             f"HOME: expected the home folder, got none, and user {os.getuid()} is not known to this system. "
             "Set HOME, or HARNESS_DATA_DIR for data sets."
         ) from None
 
 
 def check_current_folder() -> None:
-    """Raise EnvironmentProblem if the current folder was deleted, since relative paths do not work then."""
+    """Raise SurroundingsError if the current folder was deleted, since relative paths do not work then."""
     try:
         os.getcwd()
     except OSError as error:
-        raise EnvironmentProblem(
+        raise SurroundingsError(
             f"current folder: expected one that exists, got: {error.strerror}. Change to another folder."
         ) from error

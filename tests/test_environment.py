@@ -12,7 +12,7 @@ from paths import ROOT
 from harness.cli import main
 from harness.commands.shared import default_out
 from harness.datasets.files import default_data_dir, write_file
-from harness.environment import EnvironmentProblem, expanded, home, path_variable, user_folder, variable
+from harness.environment import SurroundingsError, expanded, home, path_variable, user_folder, variable
 from reports.contract.files import write_atomically
 
 
@@ -64,7 +64,7 @@ def test_without_any_home_one_line_says_so(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     for name in ("HOME", "HARNESS_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(EnvironmentProblem, match="HOME: expected the home folder, got none"):
+    with pytest.raises(SurroundingsError, match="HOME: expected the home folder, got none"):
         home()
     assert refused("list", "estimators") == 0  # a list needs no home
     assert "straight_through" in capsys.readouterr().out

@@ -13,14 +13,14 @@ mlflow_environment.prepare()
 
 from harness.tracking.attached_report import attach  # noqa: E402
 from harness.tracking.connection import default_uri  # noqa: E402
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, in_one_line  # noqa: E402 see above
+from harness.tracking.errors import STORE_ERRORS, StoreUnavailableError, TrackingError, in_one_line  # noqa: E402 see above
 from harness.tracking.moved_results import follow_moved_files  # noqa: E402
 from harness.tracking.refusals import hint  # noqa: E402
 from harness.tracking.tracker import Tracker  # noqa: E402
 
 __all__ = [
     "STORE_ERRORS",
-    "Down",
+    "StoreUnavailableError",
     "Tracker",
     "TrackingError",
     "attach",

@@ -6,7 +6,7 @@ from mlflow.tracking import MlflowClient
 
 from harness.environment import variable
 from harness.tracking.databases import check_server_database, create_sqlite, is_database, with_timeout
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError, advice, check_server, is_outage
+from harness.tracking.errors import STORE_ERRORS, StoreUnavailableError, TrackingError, advice, check_server, is_outage
 from reports.contract.sqlite_uri import DATABASE, sqlite_uri
 from reports.contract.text import first_line, without_passwords
 
@@ -17,7 +17,10 @@ def default_uri(out: Path) -> str:
 
 
 def connect(uri: str, out: Path) -> MlflowClient:
-    """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is none."""
+    """Open (or create) the store.
+
+    Raises StoreUnavailableError if it does not answer now, TrackingError if it is none.
+    """
     check_server(uri)
     if is_database(uri):
         _check_is_utf8(out.absolute())
@@ -32,7 +35,7 @@ def connect(uri: str, out: Path) -> MlflowClient:
             "for PostgreSQL: pip install 'argmax-harness[postgres]', and postgresql+psycopg2://… as the URI."
         ) from error
     except STORE_ERRORS as error:
-        kind = Down if is_outage(uri, error) else TrackingError
+        kind = StoreUnavailableError if is_outage(uri, error) else TrackingError
         raise kind(
             f"tracking: expected an MLflow store at {without_passwords(uri)}, got: {first_line(error)}. "
             f"{advice(error)}, or give another --tracking-uri."

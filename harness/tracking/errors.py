@@ -32,21 +32,21 @@ class TrackingError(UserError):
     """A store that cannot be used."""
 
 
-class Down(OSError):  # noqa: N818 the state of the store
+class StoreUnavailableError(OSError):
     """A store that does not answer now. The message is one line."""
 
 
 def check_server(uri: str) -> None:
-    """Raise Down within seconds, not minutes, if a web server does not answer. Raises TrackingError for no address.
+    """Raise StoreUnavailableError within seconds, not minutes, if a web server does not answer.
 
-    A database server is tried by its own driver (`harness.tracking.databases`).
+    Raises TrackingError for a URI without an address. A database server is tried by its own driver (`harness.tracking.databases`).
     """
     if scheme_of(uri) not in WEB_SCHEMES:
         return
     try:
         ask_server(uri)
     except OSError as error:
-        raise Down(
+        raise StoreUnavailableError(
             f"tracking: expected an MLflow server at {without_passwords(uri)}, got: {first_line(error)}. "
             "Start it, or give another --tracking-uri."
         ) from error
@@ -100,4 +100,4 @@ def advice(error: BaseException) -> str:
 def in_one_line(error: BaseException) -> str:
     """Return what a store raised as one line for the user."""
     line = first_line(error)
-    return line if isinstance(error, Down) else f"tracking: expected the store to answer, got: {line}."
+    return line if isinstance(error, StoreUnavailableError) else f"tracking: expected the store to answer, got: {line}."

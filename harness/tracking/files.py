@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.multimedia import compress_image_size
 
 from harness.events import Image
-from harness.tracking.errors import STORE_ERRORS, Down, TrackingError
+from harness.tracking.errors import STORE_ERRORS, StoreUnavailableError, TrackingError
 from reports.contract.stored_run import CHARTS_FOLDER, TAG_CHARTS
 from reports.contract.text import first_line
 
@@ -74,7 +74,7 @@ class Files:
 
 @contextmanager
 def failures_as_outages() -> Iterator[None]:
-    """Raise Down for what the library of an artifact store raises.
+    """Raise StoreUnavailableError for what the library of an artifact store raises.
 
     boto3, google-cloud and azure have exceptions of their own.
     """
@@ -83,4 +83,4 @@ def failures_as_outages() -> Iterator[None]:
     except STORE_ERRORS:
         raise
     except Exception as error:
-        raise Down(f"tracking: {type(error).__name__}: {first_line(error)}") from error
+        raise StoreUnavailableError(f"tracking: {type(error).__name__}: {first_line(error)}") from error

@@ -68,7 +68,10 @@ class Tracker:
     """The writer of a sweep's parent run and of one child run per run, live."""
 
     def __init__(self, uri: str, *, out: Path) -> None:
-        """Open (or create) the store. Raises Down if it does not answer now, TrackingError if it is no store."""
+        """Open (or create) the store.
+
+        Raises StoreUnavailableError if it does not answer now, TrackingError if it is no store.
+        """
         self.uri = unambiguous(uri)
         self._out = out
         self._artifacts = (out / ARTIFACTS_FOLDER).absolute()

@@ -24,7 +24,15 @@ from report_page import Page
 from harness.cli import main
 from harness.datasets import fetch
 from harness.datasets.descriptions import DataError
-from harness.tracking import STORE_ERRORS, Down, Tracker, TrackingError, errors, first_line, in_one_line
+from harness.tracking import (
+    STORE_ERRORS,
+    StoreUnavailableError,
+    Tracker,
+    TrackingError,
+    errors,
+    first_line,
+    in_one_line,
+)
 from reports.contract import mlflow_environment
 from reports.contract.text import visible, visible_json, visible_lines
 from reports.page import export
@@ -511,7 +519,7 @@ def test_a_password_in_an_address_is_not_repeated(tmp_path):
         uri = uri.replace("//", "//me:s3%2Fcr@t@")
         with pytest.raises(ReportError, match=r"got 'http://me:\*\*\*@127") as told:
             load("demo", uri)
-        with pytest.raises(Down, match=r"at http://me:\*\*\*@127") as said:
+        with pytest.raises(StoreUnavailableError, match=r"at http://me:\*\*\*@127") as said:
             Tracker(uri, out=tmp_path)
     for error in (told.value, said.value):
         assert "cr@t" not in str(error)

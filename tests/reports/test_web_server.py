@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from harness.tracking.errors import Down, check_server
+from harness.tracking.errors import StoreUnavailableError, check_server
 from reports.contract.errors import ReportError
 from reports.contract.web_server import ask_server
 from reports.store.tracking_uri import checked_uri
@@ -51,7 +51,9 @@ def test_a_server_behind_a_proxy_is_there_whatever_it_answers(proxy: list[str], 
 
 def test_without_the_proxy_it_is_not_there(proxy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "mlflow.example.test")
-    with pytest.raises(Down, match=rf"^tracking: expected an MLflow server at {FAR}, got: [^\n]*not known"):
+    with pytest.raises(
+        StoreUnavailableError, match=rf"^tracking: expected an MLflow server at {FAR}, got: [^\n]*not known"
+    ):
         check_server(FAR)
     with pytest.raises(ReportError, match=rf"expected a tracking server that answers, got '{FAR}' \([^\n]*\)\. Start"):
         checked_uri(FAR)

@@ -21,7 +21,7 @@ from stores_that_fail import Lock, Service, mlflow_server, postgres, wait_for
 
 from harness.grid.load import Grid
 from harness.sweep.store_thread import StoreThread
-from harness.tracking import Down, Tracker, TrackingError, databases
+from harness.tracking import StoreUnavailableError, Tracker, TrackingError, databases
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_postgres_that_is_silent_is_an_outage_after_seconds(out: Path, monkeypat
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         begun = time.monotonic()
-        with pytest.raises(Down, match="timeout expired"):
+        with pytest.raises(StoreUnavailableError, match="timeout expired"):
             Tracker(f"postgresql+psycopg2://u:p@127.0.0.1:{deaf.getsockname()[1]}/d", out=out)
         assert time.monotonic() - begun < 10
 
@@ -249,7 +249,9 @@ def test_a_server_that_refuses_is_no_outage(out: Path, monkeypatch: pytest.Monke
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        with pytest.raises(Down if code == 503 else TrackingError, match="Start it" if code == 503 else "Check name"):
+        with pytest.raises(
+            StoreUnavailableError if code == 503 else TrackingError, match="Start it" if code == 503 else "Check name"
+        ):
             Tracker(f"http://127.0.0.1:{server.server_address[1]}", out=out)
         server.shutdown()
         thread.join()

@@ -28,7 +28,7 @@ from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interru
 from harness.grid.load import Grid
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
-from harness.tracking import Down, Tracker, TrackingError, databases, records
+from harness.tracking import StoreUnavailableError, Tracker, TrackingError, databases, records
 
 
 def write(tracker: Tracker, attempt: Attempt) -> None:
@@ -151,7 +151,9 @@ def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(Down, match=r"^tracking: expected an MLflow server at http://127.*another --tracking-uri\.$"):
+    with pytest.raises(
+        StoreUnavailableError, match=r"^tracking: expected an MLflow server at http://127.*another --tracking-uri\.$"
+    ):
         Tracker(f"http://127.0.0.1:{port}", out=out)
 
 
