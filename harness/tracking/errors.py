@@ -39,7 +39,8 @@ class StoreUnavailableError(OSError):
 def check_server(uri: str) -> None:
     """Raise StoreUnavailableError within seconds, not minutes, if a web server does not answer.
 
-    Raises TrackingError for a URI without an address. A database server is tried by its own driver (`harness.tracking.databases`).
+    Raises TrackingError for a URI without an address. A database server is tried by its own driver
+    (`harness.tracking.databases`).
     """
     if scheme_of(uri) not in WEB_SCHEMES:
         return
