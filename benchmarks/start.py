@@ -3,9 +3,7 @@
     python benchmarks/start.py --rounds 7
 
 `harness --help`, the lists, and `harness run --dry-run` of a grid of 10,000 runs (10 estimators, 10 learning rates,
-100 seeds), in turn, so that a slow moment of a shared machine hits all of them. `harness list estimators` is measured
-twice: with an empty cache, when it has to import torch and read the classes, and again. Writes results/start.md and
-start.json.
+100 seeds), in turn, so that a slow moment of a shared machine hits all of them. Writes results/start.md and start.json.
 """
 
 import argparse
