@@ -113,26 +113,30 @@ def run(
 
     The generator is restored, and the estimator is copied before the call.
     """
-    with _seeded(seed, logits_BLK):
+    with seeded(seed, logits_BLK):
         return _cost_and_gradient(_prepared(estimator, logits_BLK, model), logits_BLK, cost)
 
 
 def call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return what `run` does, for a prepared estimator that is not copied: its state changes with the call."""
-    with _seeded(seed, logits_BLK):
+    with seeded(seed, logits_BLK):
         return _cost_and_gradient(estimator, logits_BLK, cost)
 
 
 def prepared(estimator: Estimator, logits_BLK: Tensor, model: Shape | None = None) -> Estimator:
     """Return a copy that is prepared for logits of that shape, always with the same parameters, as in a run."""
-    with _seeded(0, logits_BLK):
+    with seeded(0, logits_BLK):
         return _prepared(estimator, logits_BLK, model)
 
 
 @contextmanager
-def _seeded(seed: int, like: Tensor) -> Iterator[None]:
+def seeded(seed: int, like: Tensor) -> Iterator[None]:
+    """Seed the default generators of the CPU and of the tensor's device inside the block; restore them after it.
+
+    Without a GPU, torch.manual_seed takes a millisecond: it queues a call, with its stack, for each absent device.
+    """
     with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
-        torch.manual_seed(seed)
+        (torch.manual_seed if like.is_cuda else torch.default_generator.manual_seed)(seed)
         yield
 
 

@@ -21,6 +21,7 @@ from estimators.reference_problem import (
     prepared,
     require,
     run,
+    seeded,
     z_scores,
 )
 
@@ -68,8 +69,7 @@ def check_decoder_gradient(estimator: Estimator) -> str:
     own = prepared(estimator, logits_BLK)
 
     def total(weights_LK: Tensor) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0, logits_BLK):
             return copy.deepcopy(own)(logits_BLK, cubic_cost(weights_LK)).cost_B.sum()
 
     (gradient_LK,) = torch.autograd.grad(total(weights_LK), weights_LK)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Estimator, Pathwise
-from estimators.reference_problem import Shape, Spy, cost_for, logits_for, prepared, require
+from estimators.reference_problem import Shape, Spy, cost_for, logits_for, prepared, require, seeded
 
 N_EXAMPLES = 8
 TOLERANCE = 1e-5
@@ -21,8 +21,7 @@ def check_logits_unchanged(estimator: Estimator, dtype: torch.dtype = torch.floa
     for is_training in (True, False):
         logits_BLK = logits_for(estimator, model=model).to(dtype).requires_grad_() * 1.0  # no leaf, as from an encoder
         before_BLK = logits_BLK.detach().clone()
-        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(is_training):
-            torch.manual_seed(0)
+        with seeded(0, logits_BLK), torch.set_grad_enabled(is_training):
             prepared(estimator, logits_BLK, model).train(is_training)(logits_BLK, cost_for(estimator, model))
         unchanged = torch.equal(logits_BLK.detach(), before_BLK)
         require(estimator, unchanged, "the logits unchanged", "them changed in place")
@@ -101,8 +100,7 @@ def _call(
         logits_BLK[*flipped] *= -1
     leaf_BLK, spy = logits_BLK.requires_grad_(), Spy(cost_for(estimator, model), with_graph=True)
     own = prepared(estimator, leaf_BLK, model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0, leaf_BLK):
         cost_B = own(leaf_BLK, spy).cost_B
         noise = torch.get_rng_state().numpy().tobytes()
     return leaf_BLK, cost_B, spy.codes[0], noise

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Cost, Estimator
-from estimators.reference_problem import Shape, call, cost_for, logits_for, prepared, require, run
+from estimators.reference_problem import Shape, call, cost_for, logits_for, prepared, require, run, seeded
 
 N_CALLS = 20
 
@@ -16,18 +16,15 @@ def check_determinism(estimator: Estimator, dtype: torch.dtype = torch.float64, 
     for one, other in zip(first, second, strict=True):
         same = "the same bits from the same seed of torch's generator"
         require(estimator, torch.equal(one, other), same, f"a difference of {(one - other).abs().max():.1e}")
-    with torch.random.fork_rng(devices=[]):
-        states = [
-            _noise_after_a_call(prepared(estimator, logits_BLK, model), logits_BLK, cost, seed) for seed in (0, 1)
-        ]
+    states = [_noise_after_a_call(prepared(estimator, logits_BLK, model), logits_BLK, cost, seed) for seed in (0, 1)]
     require(estimator, not torch.equal(*states), "noise that goes on", "the same noise in every call: a seed is set")
     return "same seed, same bits"
 
 
 def _noise_after_a_call(estimator: Estimator, logits_BLK: Tensor, cost: Cost, seed: int) -> Tensor:
-    torch.manual_seed(seed)
-    estimator(logits_BLK.detach().requires_grad_(), cost)
-    return torch.get_rng_state()
+    with seeded(seed, logits_BLK):
+        estimator(logits_BLK.detach().requires_grad_(), cost)
+        return torch.get_rng_state()
 
 
 def check_state(estimator: Estimator) -> str:
@@ -35,8 +32,7 @@ def check_state(estimator: Estimator) -> str:
     old, new = (prepared(estimator, logits_for(estimator)).train() for _ in range(2))
     for seed in range(N_CALLS):
         logits_BLK = logits_for(estimator).requires_grad_()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed, logits_BLK):
             cost_B = old(logits_BLK, cost_for(estimator)).cost_B
         torch.autograd.grad(cost_B.sum(), logits_BLK)  # some change in the backward pass
     new.load_state_dict(old.state_dict())
