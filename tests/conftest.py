@@ -1,13 +1,14 @@
 """Fixtures that several test files share."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from executors import InThisProcess
+from undrawn import figures_undrawn
 
 import harness.sweep.run
 from estimators import REGISTRY
@@ -27,10 +28,18 @@ def _runs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the store or the output folder of the person who runs it."""
+def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the store or the output folder of the person who runs it. Most tests need no folder of their own."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else Path("/dev/null")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("HARNESS_OUT", str(tmp_path / "results"))
+    monkeypatch.setenv("HARNESS_OUT", str(folder / "results"))
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """The figures of a report are not drawn."""
+    with figures_undrawn():
+        yield
 
 
 def _tiny_run(estimator: str = "gumbel_softmax", **changes: Any) -> RunConfig:

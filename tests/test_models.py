@@ -90,6 +90,7 @@ def test_a_disk_that_refuses_weights_is_said_once(tmp_path: Path) -> None:
     assert "the sweep goes on" in said[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_keeps_the_weights_of_its_runs(tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path, GRID, "kept.yaml")
     done = harness("run", "--grid", grid, "--out", out, "--workers", "1", "--save-models")

@@ -71,6 +71,7 @@ def test_a_bias_that_was_not_found_is_drawn_as_zero_and_its_number_is_kept(runs)
     assert found["relative_bias"][0] == pytest.approx(4.1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_are_written_beside_the_report(runs, tmp_path):
     build_report(runs, tmp_path)
     stored = pd.read_csv(tmp_path / "tables" / "gradients.csv")
@@ -80,6 +81,7 @@ def test_tables_are_written_beside_the_report(runs, tmp_path):
     assert r"\toprule" in (tmp_path / "tables" / "gradients.tex").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_report_has_a_section_on_gradients_only_where_there_are_diagnostics(runs, tmp_path):
     with_section = Page(build_report(runs, tmp_path / "with").read_text())
     assert "At the parameters of rloo, over 3 seeds: epoch 4" in with_section.text

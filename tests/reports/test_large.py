@@ -81,6 +81,7 @@ def test_coordinates_have_two_decimals():
         assert not re.search(r' d="[^"]*\.\d{3}', panel.svg)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pictures_are_of_all_estimators_in_turn(monkeypatch, tmp_path):
     runs = sweep(4, 1, 3, epochs=1)
     monkeypatch.setattr(gallery, "MAX_SETTINGS", 6)
@@ -94,6 +95,7 @@ def test_pictures_are_of_all_estimators_in_turn(monkeypatch, tmp_path):
     assert "; 6 of 12 settings are shown, the first of every estimator in turn." in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_long_tables_are_in_a_box(tmp_path):
     grids = [sweep(n, 1, 1, epochs=1) for n in (3, 31)]
     runs = [replace(grid, history=grid.history.iloc[:0], images={}) for grid in grids]

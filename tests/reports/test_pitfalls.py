@@ -249,6 +249,7 @@ def test_headings_of_a_csv_are_no_formulas():
     assert export.csv(pd.DataFrame({"=HYPERLINK(1)": [1]})).decode("utf-8-sig") == "'=HYPERLINK(1)\n1\n"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_former_report_leaves_no_table_or_figure_behind(tmp_path):
     html.build_report(in_memory(main_grid()), tmp_path)
     (tmp_path / "tables" / "mine.csv").write_text("mine")

@@ -18,6 +18,7 @@ from harness.tracking.files import Files
 from reports.report import build_report
 from reports.store.load import load
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 N_EPOCHS = 12
 PNG = b"\x89PNG\r\n\x1a\n and more"
 NOT_USED = "the stored file {} is not used: its content does not have the checksum that its run states."
