@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from harness.cli import Refused, main
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_run_then_skip_then_report(tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path)
     first = harness("run", "--grid", grid, "--out", out)
@@ -59,22 +60,6 @@ def test_run_then_skip_then_report(tmp_path: Path, out: Path) -> None:
     refused = harness("report", "--from", out, "--out", grid / "below-a-file")
     assert_refused(refused, "expected a folder to write to, got: .* Choose another --out")
     assert_refused(harness("report", "--from", out, "--experiment", "no"), "expected the name of a stored experiment")
-
-
-def test_a_sweep_gives_the_same_numbers_whatever_the_workers(tmp_path: Path, out: Path) -> None:
-    grid = grid_file(tmp_path)
-    found = []
-    for run, workers in ((harness, 1), (harness_process, 2)):
-        folder = tmp_path / f"w{workers}"
-        folder.mkdir()
-        (folder / "mlflow.db").write_bytes((out / "mlflow.db").read_bytes())
-        done = run("run", "--grid", grid, "--out", folder, "--workers", workers)
-        assert done.returncode == 0, done.stderr
-        assert "4 finished." in done.stdout
-        lines = (folder / "tiny" / "journal.jsonl").read_text().splitlines()
-        ends = [e for e in (json.loads(line[9:]) for line in lines) if e["kind"] == "finished"]
-        found.append({e["run_key"]: (e["metrics"]["test/neg_elbo"], e["metrics"]["test/neg_bound"]) for e in ends})
-    assert found[0] == found[1]
 
 
 def test_dry_run_prints_keys_status_count_and_time(tmp_path: Path, out: Path) -> None:
@@ -169,7 +154,7 @@ def test_fail_fast_stops_the_sweep(tmp_path: Path, out: Path) -> None:
 
 
 def test_an_interrupted_sweep_goes_on(tmp_path: Path, out: Path) -> None:
-    grid = grid_file(tmp_path, TINY.replace("epochs: 2", "epochs: 60"))
+    grid = grid_file(tmp_path, TINY.replace("epochs: 2", "epochs: 60").replace("[0, 1]", "[0]"))
     command = [sys.executable, "-m", "harness.cli", "run", "--grid", str(grid), "--out", str(out), "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = out / "tiny" / "journal.jsonl"
@@ -185,11 +170,11 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, out: Path) -> None:
     assert "running" not in harness("status", "--grid", grid, "--out", out).stdout
     done = harness("run", "--grid", grid, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "4 finished." in done.stdout
+    assert "2 finished." in done.stdout
     client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tiny").experiment_id
     children = client.search_runs([experiment], filter_string="tags.`harness.kind` = 'run'")
-    assert len(children) == 4
+    assert len(children) == 2
     for child in children:
         assert len(client.get_metric_history(child.info.run_id, "train/loss")) == 60
 

@@ -51,7 +51,7 @@ def test_the_first_signal_finishes_the_epoch_and_saves_it(folder: Path, out: Pat
 
 def test_the_second_signal_stops_at_once(folder: Path, out: Path) -> None:
     (folder / "killed.yaml").write_text(GRID.format(epochs=60, seeds=1).replace("batch_size: 20", "batch_size: 1"))
-    process = start(folder, out, n_epochs=1)
+    process = start(folder, out, "--workers", "1", n_epochs=1)
     process.send_signal(signal.SIGINT)
     while "stopping" not in (process.stdout.readline() if process.stdout else ""):
         assert process.poll() is None
