@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
 OUT ?= results
+# One thread for each process. Bytecode is kept even where PYTHONDONTWRITEBYTECODE is set: tests start many processes.
+TESTING := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: install quickstart test test-slow check audit bench format clean
 
@@ -21,10 +23,10 @@ quickstart: install
 	@echo "browse the runs: $(BIN)/harness ui --out $(OUT)"
 
 test: install
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(TESTING) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: install
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	$(TESTING) $(BIN)/python -m pytest -m slow
 
 check: install
 	$(BIN)/ruff check .
