@@ -191,6 +191,7 @@ def test_budgets_are_those_of_a_device():
     assert found["seconds_loss"].notna().sum() >= 3
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_infinite_cells_sort_last():
     grid = with_status(two(3), "diverged", 1, 2, estimator="gumbel_softmax")
     runs = in_memory(grid).runs

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from report_page import Page
 from reports_store import Planned, final_metrics, history, in_memory, main_grid, neg_elbo, planned
+from undrawn import figures_undrawn
 
 from reports import comparison, report
 from reports.comparison import grouping
@@ -30,7 +31,8 @@ def context():
 
 @pytest.fixture(scope="module")
 def sections(context):
-    return [section(context) for section in SECTIONS]
+    with figures_undrawn():
+        return [section(context) for section in SECTIONS]
 
 
 def blocks(section, kind):
