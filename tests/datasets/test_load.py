@@ -3,13 +3,14 @@
 import hashlib
 import tomllib
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from paths import ROOT
+from small_datasets import Settings
 
 from harness.datasets import build_mnist_mini
 from harness.datasets import load as data_module
@@ -24,17 +25,8 @@ FROZEN_FIXED_INK = 104417
 NPZ = ROOT / "harness" / "datasets" / "mnist_mini.npz"
 
 
-@dataclass(frozen=True)
-class Settings:
-    name: str = "mnist-mini"
-    binarization: str = "none"
-    validation_fraction: float = 0.1
-    split_seed: int = 0
-    train_size: int | None = None
-
-
 def loaded(**changes: object) -> Dataset:
-    return load(replace(Settings(), **changes))
+    return load(replace(Settings("mnist-mini"), **changes))
 
 
 def rows(image_ND: torch.Tensor) -> set[bytes]:
