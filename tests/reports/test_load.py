@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from reports_store import PROVENANCE, START_MS, Planned, StoreWriter, main_grid, neg_elbo
+from stores_that_fail import free_port
 
 from reports.report import build_report
 from reports.store.frame import CORE, IDENTITY, newest, planned_but_missing, tidy, typed
@@ -136,15 +137,9 @@ def test_no_runs_is_one_line(store):
         load("empty", store)
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_a_server_that_does_not_answer_is_one_line_within_seconds():
     with pytest.raises(ReportError, match="expected a tracking server that answers") as caught:
-        load("demo", f"http://name:secret@127.0.0.1:{_free_port()}")
+        load("demo", f"http://name:secret@127.0.0.1:{free_port()}")
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 

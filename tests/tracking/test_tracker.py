@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from outages import IN_CHARTS
 from PIL import Image as PILImage
-from stores_that_fail import wait_for
+from stores_that_fail import free_port, wait_for
 from tracked_runs import PNG, finished_attempt, open_sweep
 
 from harness import tracking
@@ -148,13 +147,10 @@ def test_a_new_attempt_replaces_the_old_one(tracker: Tracker, grid: Grid) -> Non
 
 
 def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with pytest.raises(
         StoreUnavailableError, match=r"^tracking: expected an MLflow server at http://127.*another --tracking-uri\.$"
     ):
-        Tracker(f"http://127.0.0.1:{port}", out=out)
+        Tracker(f"http://127.0.0.1:{free_port()}", out=out)
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////proc/no/such/place.db", "nonsense://x"])
