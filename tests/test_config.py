@@ -90,7 +90,7 @@ def test_sgd_may_have_momentum():
     assert TrainingConfig(optimizer="sgd", momentum=0.9).momentum == 0.9
 
 
-def test_an_estimator_parameter_cannot_take_a_word_of_the_grid():
+def test_an_estimator_parameter_cannot_have_the_name_of_a_grid_key():
     for word in ("name", "label", "source", "tau"):
         with pytest.raises(ValidationError):
             EstimatorConfig(name="x", params={word: 1})
@@ -208,7 +208,7 @@ def test_build_estimator_starts_at_the_first_tau_of_the_schedule():
     assert run(estimator=RLOO, schedule=NoSchedule()).build_estimator(REGISTRY).tau is None
 
 
-def test_build_estimator_refuses_what_cannot_be():
+def test_build_estimator_refuses_impossible_runs():
     with pytest.raises(ValueError, match="expected a schedule for its temperature"):
         run(schedule=NoSchedule()).build_estimator(REGISTRY)
     with pytest.raises(ValueError, match="expected one of"):

@@ -34,7 +34,7 @@ def test_files_of_the_user_are_taken(tmp_path, mnist, packed, nested):
     assert_loads(tmp_path, mnist)
 
 
-def test_what_is_complete_is_left_alone(tmp_path, mnist):
+def test_complete_files_are_left_alone(tmp_path, mnist):
     folder, _ = get("mnist", tmp_path, put(tmp_path / "mine", mnist))
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert get("mnist", tmp_path)[1] == [f"mnist: complete in {folder}, nothing to do."]
@@ -69,7 +69,7 @@ def test_a_good_copy_beside_a_damaged_one_is_found(tmp_path, mnist):
     assert_loads(tmp_path, mnist)
 
 
-def test_damage_in_the_store_is_told_and_repaired(tmp_path, mnist):
+def test_damage_in_the_data_folder_is_reported_and_repaired(tmp_path, mnist):
     source = put(tmp_path / "mine", mnist)
     folder, _ = get("mnist", tmp_path, source)
     path = folder / "train-images-idx3-ubyte"
@@ -94,7 +94,7 @@ def test_a_missing_file_is_named(tmp_path, mnist):
 
 
 def test_a_published_gz_is_kept_as_it_is(tmp_path, monkeypatch):
-    """Where the checksum known is that of the .gz, the plain file says nothing and the .gz everything."""
+    """If only the checksum of the .gz is known, only the .gz can be verified."""
     info, plain = small("fashion-mnist", "gz")
     install_catalogue(monkeypatch, info)
     source = put(tmp_path / "mine" / "FashionMNIST" / "raw", plain)
@@ -115,7 +115,7 @@ def test_files_of_another_data_set_are_not_taken(tmp_path, mnist, monkeypatch):
         get("fashion-mnist", tmp_path, put(tmp_path / "mine", mnist, packed=True))
 
 
-def test_all_ways_failing_is_one_line_that_lists_them(tmp_path, mnist):
+def test_if_every_source_fails_one_line_lists_them(tmp_path, mnist):
     said: list[str] = []
     with pytest.raises(DataError) as caught:
         fetch("mnist", source_dir=None, data_dir=tmp_path / "data", say=said.append)
@@ -129,7 +129,7 @@ def test_all_ways_failing_is_one_line_that_lists_them(tmp_path, mnist):
     assert ["failed" in one for one in said] == [False, True] * 3
 
 
-def test_a_folder_that_lacks_files_is_told_what_to_have_and_nothing_is_downloaded(tmp_path, mnist):
+def test_missing_files_of_a_given_folder_are_listed_and_nothing_is_downloaded(tmp_path, mnist):
     source = put(tmp_path / "mine", mnist)
     (source / "t10k-labels-idx1-ubyte").unlink()
     for place, got in ((source, "no t10k-labels-idx1-ubyte or"), (tmp_path / "none", "no train-images-idx3-ubyte or")):
@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, mnist):
         get("mnist", tmp_path, put(tmp_path / "mine", mnist))
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, mnist, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_no_files(tmp_path, mnist, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -164,7 +164,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, mnist, monkeypatch):
 
 @pytest.mark.parametrize("instant", ["fsync", "replace"])
 def test_a_killed_writer_leaves_no_half_file_behind(tmp_path, mnist, instant):
-    """Killed by SIGKILL before a file is whole, or whole but not yet in its place: it is as if it had not run."""
+    """After SIGKILL before a file is complete, or before it is in its place, it is as if nothing had run."""
     code = f"""
 import os, signal, sys
 from pathlib import Path
@@ -226,7 +226,7 @@ def test_several_fetches_at_once_agree(tmp_path, mnist):
 
 
 def test_fetching_starts_without_torch():
-    """The command has nothing to wait for; torchvision is imported when its turn comes."""
+    """torch and torchvision are imported only when they are needed."""
     code = "import sys, harness.datasets.fetch; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     code = "import sys, harness.datasets.load; sys.exit('torchvision' in sys.modules)"

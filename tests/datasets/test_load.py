@@ -82,7 +82,7 @@ def test_a_damaged_mnist_mini_is_refused(monkeypatch):
         loaded()
 
 
-def test_mnist_mini_is_packed_the_same_to_the_last_byte():
+def test_mnist_mini_is_packed_to_the_same_bytes():
     with np.load(NPZ, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     assert list(arrays) == [f"{s}_{what}" for s in ("train", "test") for what in ("images", "labels", "indices")]
@@ -94,7 +94,7 @@ def test_mnist_mini_is_packed_the_same_to_the_last_byte():
     assert packed == NPZ.read_bytes()
 
 
-def test_the_wheel_takes_the_data_and_its_notice_along():
+def test_the_wheel_contains_the_data_and_its_notice():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert "harness*" in settings["packages"]["find"]["include"]
     assert {"*.npz", "NOTICE.md"} <= set(settings["package-data"]["harness.datasets"])

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster of nodes on this machine: the numbers of the local executor, whatever dies meanwhile."""
+"""Runs on a Ray cluster on this machine have the numbers of the local executor, also if nodes or workers die."""
 
 import os
 import textwrap
@@ -98,7 +98,7 @@ def compute(executor: Executor, runs: list[RunConfig], policy: Policy = Policy(p
 
 
 def told(records: list[Record], run: RunConfig) -> list[object]:
-    """What of a run has to be the same, epochs that were repeated once."""
+    """Return the results of a run that must be the same, each repeated epoch once."""
     found: dict[object, object] = {}
     for event in (record.event for record in records if record.run_key == run.key):
         if isinstance(event, EpochDone | Finished):
@@ -112,7 +112,7 @@ def told(records: list[Record], run: RunConfig) -> list[object]:
 def test_the_numbers_are_those_of_local_workers(
     cluster: Any, tiny_run: Make, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a plugin that is carried, and a process that is killed in the second epoch and goes on from the first."""
+    """With a plugin sent to the nodes, and a process that is killed in epoch two and resumes from the first epoch."""
     monkeypatch.chdir(tmp_path)  # Ray looks for modules where the driver was started
     dying = tiny_run("rloo", training=TrainingConfig(epochs=3, batch_size=50))
     params = {"marker": str(tmp_path / "has-died")}
@@ -143,7 +143,7 @@ def test_the_numbers_are_those_of_local_workers(
 
 
 @pytest.mark.slow
-def test_asked_to_stop_runs_save_and_those_that_wait_never_begin(cluster: Any, tiny_run: Make) -> None:
+def test_on_a_stop_runs_are_saved_and_waiting_runs_never_begin(cluster: Any, tiny_run: Make) -> None:
     training = TrainingConfig(epochs=5000, batch_size=50)
     runs = [tiny_run(seed=seed, training=training) for seed in range(4)]
     executor = RayExecutor(RayOptions(cluster.address, workers=3))
@@ -170,7 +170,7 @@ def test_asked_to_stop_runs_save_and_those_that_wait_never_begin(cluster: Any, t
 
 
 @pytest.mark.slow
-def test_the_runs_of_lost_nodes_go_on_elsewhere_with_the_same_bits(cluster: Any, tmp_path: Path, out: Path) -> None:
+def test_the_runs_of_lost_nodes_continue_elsewhere_with_the_same_bits(cluster: Any, tmp_path: Path, out: Path) -> None:
     n_losses, epochs = 2, 100
     grid = grid_file(tmp_path, epochs)
     here = compute(LocalExecutor(workers=2), list(load_grid(grid, REGISTRY).runs))

@@ -13,7 +13,7 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'argmax-har
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_a_driver_that_ends_leaves_no_process_and_the_sweep_goes_on(number: int, tmp_path: Path, out: Path) -> None:
+def test_a_driver_that_ends_leaves_no_process_and_the_sweep_continues(number: int, tmp_path: Path, out: Path) -> None:
     import psutil
 
     grid, reference = grid_file(tmp_path, 80), other_out(out, "reference")
@@ -31,7 +31,7 @@ def test_a_driver_that_ends_leaves_no_process_and_the_sweep_goes_on(number: int,
 
 
 @pytest.mark.slow
-def test_a_cluster_whose_head_is_gone_is_said_and_the_sweep_goes_on_without_it(tmp_path: Path, out: Path) -> None:
+def test_a_lost_cluster_head_is_reported_and_the_sweep_continues_without_it(tmp_path: Path, out: Path) -> None:
     from ray.cluster_utils import Cluster
 
     grid, reference = grid_file(tmp_path, 200), other_out(out, "reference")
@@ -52,7 +52,7 @@ def test_a_cluster_whose_head_is_gone_is_said_and_the_sweep_goes_on_without_it(t
 
 
 @pytest.mark.slow
-def test_a_node_short_of_memory_costs_no_more_tries_than_said(
+def test_a_node_short_of_memory_uses_no_more_retries_than_allowed(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # Ray finds every run too large

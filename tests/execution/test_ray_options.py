@@ -27,7 +27,7 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'argmax-har
         (RayOptions(workers=2), 1, 0, (1, 1)),
     ],
 )
-def test_runs_that_wait_for_a_gpu_leave_the_cpus_to_others(
+def test_runs_that_wait_for_a_gpu_do_not_block_cpu_runs(
     options: RayOptions, on_cpu: int, on_gpu: int, free: tuple[int, int]
 ) -> None:
     executor = RayExecutor(options)
@@ -74,7 +74,7 @@ def test_a_mistake_is_one_line(
     assert re.search(pattern, err)
 
 
-def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, out: Path) -> None:
+def test_a_dry_run_needs_no_cluster_and_says_which_machine_it_timed(tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path, epochs=2)
     text = grid.read_text().replace("seeds:", "devices: [cpu, mps]\nseeds:")
     grid.write_text(text)
@@ -85,7 +85,7 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
     assert "will be skipped" not in said
 
 
-def test_a_cluster_that_asks_for_a_token_is_told_how_to_be_shown_it(
+def test_the_error_of_a_cluster_that_needs_a_token_says_how_to_set_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.execution.ray_cluster.TOKEN", tmp_path / "auth_token")

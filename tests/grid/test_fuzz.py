@@ -1,4 +1,4 @@
-"""Whatever a file holds, it is a Grid or a GridError with a place in every line; never another exception."""
+"""Any file is a valid grid or a GridError with a position in every line; no other exception is raised."""
 
 import re
 import resource
@@ -91,7 +91,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "grid.yaml"
 
 
-def test_the_grid_that_is_mutated_is_fine_but_for_exact(path):
+def test_the_grid_to_be_mutated_is_valid_without_exact(path):
     path.write_text(GRID)
     found = load_or_refuse(path)
     assert_valid_grid_or_readable_refusal(found)

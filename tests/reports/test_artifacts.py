@@ -76,7 +76,7 @@ def test_a_percent_sign_in_the_name_of_a_folder_is_decoded_once(tmp_path):
 
 @pytest.mark.parametrize("code", [503, 404, 500])
 def test_a_server_without_an_answer_is_asked_for_one_file(tmp_path, monkeypatch, code):
-    """Unlike one that lacks a file."""
+    """A server that only lacks the file is asked for the next one too."""
     mlflow_environment.prepare()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setattr(FailingServer, "code", code)
@@ -97,7 +97,7 @@ def test_a_server_without_an_answer_is_asked_for_one_file(tmp_path, monkeypatch,
         assert asked_for_second
 
 
-def test_what_the_library_of_an_object_store_raises_is_told_once(tmp_path, monkeypatch):
+def test_errors_of_an_object_stores_library_are_reported_once(tmp_path, monkeypatch):
     class NoCredentialsError(Exception):
         """As boto3 raises it."""
 

@@ -22,7 +22,7 @@ from reports.store.load import ReportError, load
 
 
 @pytest.mark.parametrize("place", ["file://{secret}", "mlflow-artifacts:/1/r/artifacts"])
-def test_a_server_that_lies_writes_and_reads_nothing_elsewhere(secret, tmp_path, monkeypatch, place):
+def test_a_lying_server_makes_a_report_read_and_write_nothing_elsewhere(secret, tmp_path, monkeypatch, place):
     (secret / "plan.json").write_text('[{"run_key": "private"}]')
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
@@ -41,7 +41,7 @@ def test_a_server_that_lies_writes_and_reads_nothing_elsewhere(secret, tmp_path,
 
 @pytest.mark.parametrize("how", ["redirect", "redirect everything", "presigned"])
 def test_a_server_cannot_make_a_report_ask_another_one(tmp_path, monkeypatch, how):
-    """Nor where the user's environment has the ways open, for another program."""
+    """Also if the environment of the user allows redirects and presigned addresses for another program."""
     monkeypatch.setenv("MLFLOW_ALLOW_HTTP_REDIRECTS", "true")
     monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", str(how == "presigned").lower())
     monkeypatch.setattr(IntranetServer, "asked", [], raising=False)
@@ -60,7 +60,7 @@ def test_a_server_cannot_make_a_report_ask_another_one(tmp_path, monkeypatch, ho
 
 
 def test_a_server_cannot_make_a_sweep_write_to_another_one(tmp_path, monkeypatch):
-    """What is logged stays here too: the same settings hold in a process that only writes."""
+    """The same settings hold in a process that only writes to the store."""
     code = "import os, harness.tracking; print(*(os.environ[name] for name in os.environ if 'MULTIPART' in name or "
     code += "'REDIRECTS' in name))"
     monkeypatch.setenv("MLFLOW_ALLOW_HTTP_REDIRECTS", "true")
@@ -107,7 +107,7 @@ def test_a_password_in_an_address_is_not_repeated(tmp_path):
 @pytest.mark.parametrize(
     "uri", ["http://h:port", "http://127.0.0.1:99999", "http://me:s3/cr@t@h", "http://[", "postgresql://h:port/d"]
 )
-def test_an_address_that_is_none_is_one_line(tmp_path, uri):
+def test_an_invalid_address_is_one_line(tmp_path, uri):
     with pytest.raises(TrackingError, match=r"^tracking: expected scheme://host:port, [^\n]*$") as said:
         Tracker(uri, out=tmp_path)
     if uri.startswith("http"):
@@ -117,7 +117,7 @@ def test_an_address_that_is_none_is_one_line(tmp_path, uri):
     assert "s3" not in str(said.value)
 
 
-def test_a_slash_in_the_password_of_a_database_is_taken():
+def test_a_slash_in_the_password_of_a_database_is_accepted():
     assert errors.scheme_of("postgresql+psycopg2://me:pa/ss@h:1/d") == "postgresql"
 
 

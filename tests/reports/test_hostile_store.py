@@ -47,7 +47,7 @@ def test_a_browser_is_told_what_the_page_may_do(page):
     assert "unsafe-eval" not in policy
 
 
-def test_no_character_is_unseen_and_no_file_elsewhere(hostile_report):
+def test_no_character_is_invisible_and_no_file_is_written_elsewhere(hostile_report):
     assert {path.name for path in hostile_report.parents[1].iterdir()} == {"inner"}
     written = [path for path in hostile_report.parents[1].rglob("*") if path.is_file()]
     assert {path.suffix for path in written} == KINDS

@@ -84,7 +84,7 @@ def expected_pairs(grid: Grid, baseline: str, texts: dict[Setting, str]) -> dict
     return found
 
 
-def test_every_setting_of_the_grid_is_one_of_the_report(grid: Grid, runs: Runs) -> None:
+def test_every_setting_of_the_grid_is_in_the_report(grid: Grid, runs: Runs) -> None:
     check(grid, runs, "a")
     assert {"a · none", '"a" · "b"', '"a · b"', "=1+1"} <= set(runs.runs["setting"])
     assert {"a", "$x_{$", "a · b", "none", "=1+1"} == set(runs.runs["estimator_label"])

@@ -77,7 +77,7 @@ def test_coordinates_have_two_decimals():
         assert not re.search(r' d="[^"]*\.\d{3}', panel.svg)
 
 
-def test_pictures_are_of_all_estimators_in_turn(monkeypatch, tmp_path):
+def test_pictures_take_turns_among_all_estimators(monkeypatch, tmp_path):
     runs = sweep(4, 1, 3, epochs=1)
     monkeypatch.setattr(gallery, "MAX_SETTINGS", 6)
     (shown,) = gallery.galleries(runs)

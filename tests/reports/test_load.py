@@ -144,7 +144,7 @@ def test_a_server_that_does_not_answer_is_one_line_within_seconds():
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_speaks_another_language_is_one_line():
+def test_a_server_that_does_not_speak_http_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():
@@ -160,7 +160,7 @@ def test_a_server_that_speaks_another_language_is_one_line():
         thread.join()
 
 
-def test_a_database_that_is_not_there_is_not_made(tmp_path):
+def test_a_missing_database_is_not_created(tmp_path):
     with pytest.raises(ReportError, match="expected a database, got no file"):
         load("demo", f"sqlite:///{tmp_path / 'new.db'}")
     assert list(tmp_path.iterdir()) == []

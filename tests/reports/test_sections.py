@@ -1,4 +1,4 @@
-"""What each section of a report says, against numbers computed by hand; and that each says something without data."""
+"""The sections of a report against numbers computed by hand, and their text without data."""
 
 import dataclasses
 import math
@@ -87,7 +87,7 @@ def test_runs_link_to_mlflow(context):
 
 
 @pytest.mark.parametrize(("run_id", "experiment"), [("x" * 32, "1"), ("0" * 32, "1/../2"), ("", "1")])
-def test_what_is_no_run_of_mlflow_has_no_link(context, run_id, experiment):
+def test_invalid_run_and_experiment_ids_have_no_link(context, run_id, experiment):
     assert context.link({"run_id": run_id, "experiment_id": experiment}) == ""
 
 
@@ -251,7 +251,7 @@ def test_differences_take_no_pair_in_which_both_failed():
     assert row["mean"] == pytest.approx(np.mean(finite))
 
 
-def test_the_verdict_says_how_many_seeds_would_do(sections):
+def test_the_verdict_says_how_many_seeds_would_be_enough(sections):
     texts = [block.text for block in blocks(sections[0], Words)]
     assert any(re.search(r"found four times out of five with \d+ seeds", text) for text in texts)
 

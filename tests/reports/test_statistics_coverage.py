@@ -78,7 +78,7 @@ def test_the_tables_of_the_docs_are_the_stored_figures():
         assert f"| {name} | {' | '.join(texts)} |\n" in page
 
 
-def test_defaults_hold_what_they_were_chosen_for():
+def test_default_intervals_have_the_coverage_they_were_chosen_for():
     """Within three standard errors: t, sign test, signed rank and exact shares cover 95 %; the IQM's covers 92 %."""
     least = {"iqm": 0.92}
     error = 3 * math.sqrt(0.95 * 0.05 / STORED["repetitions"])

@@ -16,7 +16,7 @@ from harness.storage import lease
 
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that knows no locks, as some that hosts share."""
+    """A file system without locks, like some that hosts share."""
 
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

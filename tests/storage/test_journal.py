@@ -64,7 +64,7 @@ def test_pictures_are_left_out_on_request_and_stored_once(tmp_path: Path) -> Non
     assert len(list((tmp_path / "images").iterdir())) == 1
 
 
-def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
+def test_a_missing_journal_is_empty(tmp_path: Path) -> None:
     assert list(Journal(tmp_path / "nothing").read()) == []
 
 
@@ -168,7 +168,7 @@ def test_an_outline_has_the_first_and_the_last_of_epochs_in_a_row(tmp_path: Path
     assert list(Journal(tmp_path).outline([])) == []
 
 
-def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) -> None:
+def test_the_same_code_continues_the_attempt_of_a_run(tmp_path: Path) -> None:
     ours = {"source_sha256": "ab", "packages": {"torch": "2.5"}}
     theirs = ours | {"packages": {"torch": "2.6"}}
     cut: list[Event] = [Started(ours), EpochDone(1, 10, 0.5, {}), Interrupted("killed")]
@@ -200,7 +200,7 @@ def test_a_picture_is_a_repeat_at_its_own_step_alone() -> None:
     assert attempt.is_repeat(latents)
 
 
-def test_a_picture_of_an_older_version_is_one_of_the_end() -> None:
+def test_a_picture_of_an_older_version_belongs_to_the_end() -> None:
     text = '{"run_key": "a", "time_ms": 1, "kind": "image", "name": "originals", "step": 3, "png": "", "sha256": "x"}'
     event = Record.from_json(text).event
     assert isinstance(event, Image)
@@ -210,7 +210,7 @@ def test_a_picture_of_an_older_version_is_one_of_the_end() -> None:
 @pytest.mark.parametrize(
     "text", ["[1]", '{"kind": "started"}', '{"run_key": "a", "time_ms": 1, "kind": "other"}', "[" * 10_000, "no json"]
 )
-def test_a_line_of_something_else_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+def test_a_foreign_line_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "journal.jsonl").write_bytes(line_of(text))
     with pytest.raises(JournalError, match=r"journal\.jsonl:1: expected a record of this version, got: [^\n]*$"):
         list(Journal(tmp_path).read())

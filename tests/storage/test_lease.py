@@ -81,7 +81,7 @@ def test_a_start_removes_partial_files_of_the_sweep_and_no_others(tmp_path: Path
         assert [path.exists() for path in (*mine, *others)] == [False, False, True, True]
 
 
-def test_a_driver_of_this_host_that_was_killed_while_it_started_does_not_count(tmp_path: Path) -> None:
+def test_the_claim_of_a_killed_driver_of_this_host_is_ignored(tmp_path: Path) -> None:
     leave_behind(tmp_path, age_s=0, boot=lease.boot_id()).rename(tmp_path / "driver.claim")
     with Lease(tmp_path) as held:
         held.check()

@@ -63,7 +63,7 @@ damaged = st.one_of(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(damaged)
-def test_a_damaged_lease_is_believed_while_fresh_and_then_taken_over(
+def test_a_damaged_lease_is_honoured_while_fresh_and_then_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.setattr(lease, "SETTLE_S", 0.0)
@@ -86,5 +86,5 @@ def test_a_lock_file_with_garbage_is_one_line(tmp_path: Path) -> None:
         assert "two lines" in refusal(tmp_path)
 
 
-def test_the_command_line_shows_it_as_one_line() -> None:
+def test_a_lease_error_is_shown_as_one_line() -> None:
     assert issubclass(LeaseError, UserError)

@@ -25,7 +25,7 @@ def test_heartbeats_keep_a_lease_alive(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_stolen_lease_is_noticed_and_left_to_its_thief(tmp_path: Path) -> None:
+def test_a_lease_taken_by_another_host_is_noticed_and_left_to_it(tmp_path: Path) -> None:
     with Lease(tmp_path) as held:
         path = leave_behind(tmp_path, age_s=0)
         assert "other-host, process 4711" in lost_within(held, 10)
@@ -39,14 +39,14 @@ def test_a_stolen_lease_is_noticed_and_left_to_its_thief(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("fast")
 def test_a_removed_lease_is_lost(tmp_path: Path) -> None:
-    """Somebody else took it over, ended, and released it."""
+    """Another driver took it over, ended, and released it."""
     with Lease(tmp_path) as held:
         (tmp_path / "driver.json").unlink()
         assert "removed" in lost_within(held, 10)
 
 
 @pytest.mark.usefixtures("fast")
-def test_who_cannot_write_a_heartbeat_for_too_long_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_cannot_write_heartbeats_loses_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def utime(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -58,7 +58,7 @@ def test_who_cannot_write_a_heartbeat_for_too_long_stops(tmp_path: Path, monkeyp
 
 
 def test_a_driver_that_was_suspended_notices_at_its_next_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before its thread has had the time to: that would be up to HEARTBEAT_S later."""
+    """Without waiting for its thread, which would notice up to HEARTBEAT_S later."""
     monkeypatch.setattr(lease, "SETTLE_S", 0.01)
     with Lease(tmp_path) as held:
         held.check()
@@ -90,7 +90,7 @@ def test_a_stopped_process_finds_its_lease_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_lease_that_is_damaged_while_it_is_held_is_lost_when_others_may_take_it(tmp_path: Path) -> None:
+def test_a_lease_damaged_while_held_is_lost_once_it_expires(tmp_path: Path) -> None:
     with Lease(tmp_path) as held:
         (tmp_path / "driver.json").write_bytes(b"garbage")
         assert "damaged" in lost_within(held, 10)

@@ -13,7 +13,7 @@ from harness.storage import lease
 from harness.storage.lease import EXPIRES_S, Lease, holder
 
 
-def test_another_host_is_believed_while_its_heartbeat_is_fresh(tmp_path: Path) -> None:
+def test_a_foreign_lease_is_honoured_while_its_heartbeat_is_fresh(tmp_path: Path) -> None:
     leave_behind(tmp_path, age_s=EXPIRES_S - 20)
     message = refusal(tmp_path)
     assert "got one (other-host, process 4711, since 2026-11-25 10:12:03, last heartbeat 4" in message
@@ -24,7 +24,7 @@ def test_another_host_is_believed_while_its_heartbeat_is_fresh(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("age_s", [EXPIRES_S + 1, 7200, -7200])
-def test_another_host_that_was_silent_is_taken_over_with_a_note(
+def test_a_foreign_lease_without_heartbeats_is_taken_over_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float
 ) -> None:
     monkeypatch.setattr(lease, "SETTLE_S", 0.01)
@@ -94,14 +94,14 @@ def test_of_hosts_that_start_at_the_same_time_exactly_one_wins(tmp_path: Path, l
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_a_driver_that_is_starting_is_believed(tmp_path: Path) -> None:
+def test_the_claim_of_a_driver_that_is_starting_is_honoured(tmp_path: Path) -> None:
     leave_behind(tmp_path, age_s=1).rename(tmp_path / "driver.claim")
     assert "which is starting)" in refusal(tmp_path)
     assert not (tmp_path / "driver.json").exists()
 
 
-def test_a_folder_of_somebody_else_is_read_all_the_same(tmp_path: Path) -> None:
-    """What `harness status` needs does not take a folder that can be written to."""
+def test_a_lease_is_read_in_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """`harness status` works in a folder that it cannot write to."""
     leave_behind(tmp_path, age_s=5)
     os.chmod(tmp_path, stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
     try:

@@ -39,7 +39,7 @@ def test_a_new_grid_is_stored_and_an_unchanged_one_left_alone(folder: Path, load
     assert file_names(folder) == {"frozen.json"}
 
 
-def test_edits_are_told_and_former_versions_kept(folder: Path, load_text: Load) -> None:
+def test_edits_are_reported_and_previous_versions_kept(folder: Path, load_text: Load) -> None:
     save_plan(folder, load_text(GRID))
     first = (folder / "frozen.json").read_bytes()
     since = read_plan(folder / "frozen.json").saved_at[:16]
@@ -129,7 +129,7 @@ def test_a_grid_that_cannot_be_stored_is_one_line(
     )
 
 
-def test_runs_are_known_by_the_text(folder: Path, load_text: Load) -> None:
+def test_planned_runs_are_found_by_the_text_of_the_grid(folder: Path, load_text: Load) -> None:
     grid = load_text(GRID)
     save_plan(folder, grid, plan_fingerprint())
     found = planned_runs(folder, GRID)
@@ -142,12 +142,12 @@ def test_runs_are_known_by_the_text(folder: Path, load_text: Load) -> None:
     assert planned_runs(copy, GRID) is None
 
 
-def test_who_does_not_say_what_made_the_runs_is_not_believed_later(folder: Path, load_text: Load) -> None:
+def test_a_plan_without_a_fingerprint_is_not_used(folder: Path, load_text: Load) -> None:
     save_plan(folder, load_text(GRID))
     assert planned_runs(folder, GRID) is None
 
 
-def test_a_plugin_is_part_of_what_makes_the_runs(folder: Path, tmp_path: Path, load_text: Load) -> None:
+def test_the_fingerprint_of_a_plan_covers_its_plugins(folder: Path, tmp_path: Path, load_text: Load) -> None:
     plugin, text = tmp_path / "mine.py", GRID + "description: with a plugin\n"
     plugin.write_text(PLUGIN)
     text = text.replace("straight_through", "mine")
@@ -165,7 +165,7 @@ def test_a_plugin_is_part_of_what_makes_the_runs(folder: Path, tmp_path: Path, l
     assert planned_runs(folder, text, [plugin]) is None
 
 
-def test_a_plugin_that_reads_other_code_is_not_trusted(tmp_path: Path) -> None:
+def test_a_plugin_that_imports_other_code_has_no_fingerprint(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     for extra in ("import numpy", "from my_package.parts import A", "from . import other", "def f(): import foo", "?"):
         plugin.write_text(f"{PLUGIN}\n{extra}\n")
@@ -174,13 +174,13 @@ def test_a_plugin_that_reads_other_code_is_not_trusted(tmp_path: Path) -> None:
     assert plan_fingerprint([plugin]) not in (None, plan_fingerprint())
 
 
-def test_installed_plugins_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_plugins_have_no_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "mine:Mine", "harness.estimators")
     monkeypatch.setattr(plan, "entry_points", lambda group: (point,))
     assert plan_fingerprint() is None
 
 
-def test_other_sources_of_the_harness_are_noticed(
+def test_a_plan_made_by_other_harness_sources_is_not_used(
     folder: Path, load_text: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_plan(folder, load_text(GRID), plan_fingerprint())
@@ -202,7 +202,7 @@ def test_the_folder_of_a_grid_is_found_by_its_name_or_its_files(tmp_path: Path) 
         assert sweep_folder(tmp_path, Path("my grid.yaml"), text) == (tmp_path / expected if expected else None)
 
 
-def test_runs_are_known_without_torch(folder: Path, load_text: Load) -> None:
+def test_planned_runs_are_found_without_torch(folder: Path, load_text: Load) -> None:
     load_text(GRID)
     save_plan(folder, load_text(GRID), plan_fingerprint())
     code = (

@@ -35,7 +35,7 @@ from harness.storage.plan_file import Plan, PlannedRun, Setting, make_plan
         ("straight_through", "{name: straight_through, label: st}", ["the grid has the same runs, 4 of them under"]),
     ],
 )
-def test_what_is_said(load_text: Load, before: str, after: str, expected: list[str]) -> None:
+def test_changes_of_a_grid_are_described(load_text: Load, before: str, after: str, expected: list[str]) -> None:
     seeds_only = GRID.replace("schedules: [{kind: constant, tau: [0.5, 1.0]}]", "schedules: [{kind: constant}]")
     old = make_plan(load_text(seeds_only), None)
     new = make_plan(load_text(seeds_only.replace(before, after)), None)
@@ -45,7 +45,7 @@ def test_what_is_said(load_text: Load, before: str, after: str, expected: list[s
     assert describe(compare_plans(new, new)) == []
 
 
-def test_one_run_is_spoken_of_as_one(load_text: Load) -> None:
+def test_one_changed_run_is_described_in_the_singular(load_text: Load) -> None:
     one = "estimators: [straight_through]\nseeds: [0]\n"
     grids = [load_text(one + rest) for rest in ("", "training: {epochs: 3}")]
     head, detail = describe(compare_plans(*(make_plan(grid, None) for grid in grids)))
@@ -53,7 +53,7 @@ def test_one_run_is_spoken_of_as_one(load_text: Load) -> None:
     assert detail == "  training.epochs: 10 → 3 (1 run)"
 
 
-def test_a_schedule_of_another_kind_under_the_same_label_shows_what_is_gone(load_text: Load) -> None:
+def test_a_schedule_of_another_kind_lists_the_settings_that_are_gone(load_text: Load) -> None:
     text = "estimators: [straight_through]\nseeds: [0]\nschedules: [{%s, label: mine}]\n"
     kinds = ("kind: constant, tau: 2", "kind: exponential, initial: 2, rate: 1e-3")
     lines = describe(compare_plans(*(make_plan(load_text(text % kind), None) for kind in kinds)))
@@ -87,7 +87,7 @@ def test_the_basket_of_the_diagnostics_is_a_setting(load_text: Load) -> None:
     assert details[0].startswith("  diagnostics.basket: one {")
 
 
-def test_runs_whose_keys_changed_with_the_version_are_said_to_have_equal_settings(load_text: Load) -> None:
+def test_runs_whose_keys_alone_changed_are_described_as_equal_in_settings(load_text: Load) -> None:
     grid = make_plan(load_text(GRID), None)
     other = Plan("mine", GRID, "", None, tuple(PlannedRun("x" + r.key, r.setting, r.seed) for r in grid.runs))
     head, detail = describe(compare_plans(grid, other))

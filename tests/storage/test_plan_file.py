@@ -48,7 +48,7 @@ def test_nested_and_cut_plans_are_damaged(folder: Path, content: bytes) -> None:
         read_plan(folder / "frozen.json")
 
 
-def test_flipped_bytes_are_seen(folder: Path, load_text: Load) -> None:
+def test_flipped_bytes_are_noticed(folder: Path, load_text: Load) -> None:
     path = folder / "frozen.json"
     save_plan(folder, load_text("name: mine\nestimators: [straight_through]\nseeds: [0]\n"))
     whole = path.read_bytes()

@@ -154,7 +154,7 @@ def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////proc/no/such/place.db", "nonsense://x"])
-def test_a_store_that_cannot_be_is_one_line(out: Path, uri: str) -> None:
+def test_an_impossible_store_is_one_line(out: Path, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"^tracking: expected an MLflow store at [^\n]*$"):
         Tracker(uri, out=out)
 
@@ -227,7 +227,7 @@ def test_pictures_over_training_are_in_the_charts_and_the_last_one_is_the_artifa
     assert shown == {5: 50, 10: 100, 20: 200}
 
 
-def test_one_name_twice_among_the_final_pictures_leaves_the_last(tracker: Tracker, grid: Grid) -> None:
+def test_of_final_pictures_with_one_name_the_last_is_kept(tracker: Tracker, grid: Grid) -> None:
     events = [Started({}), Image("originals", 5, png(1)), Image("originals", 10, png(2)), Finished(10, {})]
     attempt = Attempt([Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate(events)])
     tracker.write(attempt.records, attempt)
@@ -264,7 +264,7 @@ def test_checksums_are_of_the_files_that_are_there(tracker: Tracker, grid: Grid)
     assert len(stated(children(tracker)[0])) == 4
 
 
-def test_checksums_are_right_while_the_driver_goes_on(
+def test_checksums_are_right_while_the_driver_continues(
     tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run is started again and has its next epoch while the store still uploads its interruption."""
@@ -347,7 +347,7 @@ def test_a_process_that_is_killed_while_it_makes_the_database_leaves_none(tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_that_make_one_database_at_once_have_the_same(tmp_path: Path) -> None:
+def test_two_processes_that_create_one_database_at_once_share_it(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "mlflow.db"
     both = [maker(path), maker(path)]
     for process in both:
@@ -356,7 +356,7 @@ def test_two_processes_that_make_one_database_at_once_have_the_same(tmp_path: Pa
     assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
 
 
-def test_a_database_is_not_put_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_does_not_replace_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for refuses in (False, True):
         path = tmp_path / f"there-{refuses}"
         for content in (b"first", b"second"):
@@ -367,7 +367,7 @@ def test_a_database_is_not_put_over_another(tmp_path: Path, monkeypatch: pytest.
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_database_that_is_half_made_is_no_outage(out: Path, tmp_path: Path) -> None:
+def test_a_half_created_database_is_no_outage(out: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.db"
     shutil.copy(out / "mlflow.db", path)
     with closing(sqlite3.connect(path)) as database:

@@ -47,7 +47,7 @@ def test_products_have_the_full_precision_of_float32():
 
 
 @needs_onednn
-def test_the_layer_does_use_onednn(monkeypatch):
+def test_the_layer_uses_onednn(monkeypatch):
     used = []
     monkeypatch.setattr(linear._Product, "apply", lambda *operands: used.append(operands) or operands[0][:, :4])
     LinearLayer(7, 4)(torch.randn(3, 7))
