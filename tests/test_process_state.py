@@ -192,7 +192,7 @@ def test_restoring_state_costs_a_run_less_than_a_millisecond():
     assert min(taken) < 1e-3
 
 
-def test_a_variable_that_code_adds_for_itself_stays_and_is_not_named(monkeypatch):
+def test_a_new_environment_variable_is_kept_and_not_named(monkeypatch):
     monkeypatch.setenv("THEIRS", "1")
     monkeypatch.setenv("REMOVED", "1")
     for name in ("MYLIB_SCALE", "OMP_NUM_TEAMS"):

@@ -242,7 +242,7 @@ def test_a_sweep_into_a_log_file_in_ascii(tmp_path: Path, out: Path) -> None:
         ("{run} 2>&1 | true; exit ${{PIPESTATUS[0]}}", b""),
     ],
 )
-def test_a_sweep_goes_on_whatever_happens_to_its_output(tmp_path: Path, out: Path, command: str, said: bytes) -> None:
+def test_a_sweep_continues_whatever_happens_to_its_output(tmp_path: Path, out: Path, command: str, said: bytes) -> None:
     code, stderr = sweep(tmp_path, command)
     assert code == 0
     assert stderr.replace("τ\n".encode(), b"") == said

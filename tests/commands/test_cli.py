@@ -168,7 +168,7 @@ def test_fail_fast_stops_the_sweep(tmp_path: Path, out: Path) -> None:
     assert "planned" in done.stdout
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path: Path, out: Path) -> None:
+def test_an_interrupted_sweep_continues(tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path, TINY.replace("epochs: 2", "epochs: 60"))
     command = [sys.executable, "-m", "harness.cli", "run", "--grid", str(grid), "--out", str(out), "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -251,7 +251,7 @@ def test_a_plugin_that_does_not_import_is_one_line(tmp_path: Path) -> None:
     assert_refused(done, r"bad\.py:2: .*ZeroDivisionError")
 
 
-def test_a_server_that_does_not_answer_is_reported_once_and_the_sweep_goes_on(tmp_path: Path, out: Path) -> None:
+def test_a_server_that_does_not_answer_is_reported_once_and_the_sweep_continues(tmp_path: Path, out: Path) -> None:
     done = harness("run", "--grid", grid_file(tmp_path), "--out", out, "--tracking-uri", "http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("expected an MLflow server at http://127.0.0.1:9") == 1

@@ -46,7 +46,7 @@ def test_the_name_of_a_data_set_is_one_of_the_catalogue(tmp_path, capfd, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_interface_of_mlflow_is_on_loopback(monkeypatch, out):
+def test_the_interface_of_mlflow_listens_on_loopback_only(monkeypatch, out):
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, arguments: started.append(arguments))
     with pytest.raises(SystemExit):
@@ -55,7 +55,7 @@ def test_the_interface_of_mlflow_is_on_loopback(monkeypatch, out):
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
 
 
-def test_a_plugin_beside_a_grid_runs_only_when_it_is_named(tmp_path, capfd, monkeypatch):
+def test_a_plugin_next_to_a_grid_runs_only_if_it_is_named(tmp_path, capfd, monkeypatch):
     (tmp_path / "plugin.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     for name in ("sitecustomize.py", "conftest.py", "estimators.py", "harness_plugin.py"):
         shutil.copy(tmp_path / "plugin.py", tmp_path / name)

@@ -21,7 +21,7 @@ from harness.datasets.load import DataError, load
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("nested", [".", "MNIST/raw", "mnist", "raw"])
-def test_files_of_the_user_are_taken(tmp_path, mnist, packed, nested):
+def test_files_of_the_user_are_used(tmp_path, mnist, packed, nested):
     source = put(tmp_path / "mine" / nested, mnist, packed=packed)
     before = sorted(source.iterdir())
     folder, said = get("mnist", tmp_path, tmp_path / "mine")
@@ -52,7 +52,7 @@ def test_an_unknown_name_is_refused(tmp_path):
         get("omniglott", tmp_path)
 
 
-def test_a_damaged_file_of_the_user_is_named_and_not_taken(tmp_path, mnist):
+def test_a_damaged_file_of_the_user_is_named_and_not_used(tmp_path, mnist):
     damaged = mnist | {"t10k-labels-idx1-ubyte": mnist["t10k-labels-idx1-ubyte"][:-1]}
     source = put(tmp_path / "mine", damaged)
     with pytest.raises(DataError) as caught:
@@ -62,7 +62,7 @@ def test_a_damaged_file_of_the_user_is_named_and_not_taken(tmp_path, mnist):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_good_copy_beside_a_damaged_one_is_found(tmp_path, mnist):
+def test_a_good_copy_next_to_a_damaged_one_is_found(tmp_path, mnist):
     put(tmp_path / "mine", {name: content[:-3] for name, content in mnist.items()})
     put(tmp_path / "mine", mnist, packed=True)
     get("mnist", tmp_path, tmp_path / "mine")
@@ -107,7 +107,7 @@ def test_a_published_gz_is_kept_as_it_is(tmp_path, monkeypatch):
     assert_loads(tmp_path, plain, "fashion-mnist")
 
 
-def test_files_of_another_data_set_are_not_taken(tmp_path, mnist, monkeypatch):
+def test_files_of_another_data_set_are_not_used(tmp_path, mnist, monkeypatch):
     """mnist and fashion-mnist name their files alike."""
     info, _ = small("fashion-mnist", "gz")
     monkeypatch.setattr(descriptions, "DATASETS", {**descriptions.DATASETS, info.name: info})

@@ -80,7 +80,7 @@ def test_the_pause_between_retries_grows(tiny_run: Make) -> None:
     assert [getattr(r.event, "error", "")[-8:] for r in records[:3]] == ["in 0.1 s", "in 0.2 s", "in 0.4 s"]
 
 
-def test_a_run_that_takes_too_long_is_stopped_and_others_go_on(tiny_run: Make) -> None:
+def test_a_run_that_takes_too_long_is_stopped_and_others_continue(tiny_run: Make) -> None:
     scripts: list[list[list[object]]] = [[[Started({})]], [[Started({}), DONE]], [[DONE]]]
     executor, records, (slow, *_) = play(scripts, Policy(time_limit_s=0.1), tiny_run)
     assert executor.killed == [slow]

@@ -222,7 +222,7 @@ def test_a_plugin_that_was_deleted_is_reported_as_missing(finished, capsys):
     assert err.endswith(f"'. Not found: {finished}/my plugin.py. Give its new path.\n")
 
 
-def test_status_of_a_sweep_whose_plan_an_older_version_wrote_takes_the_plugin(finished, capsys):
+def test_status_of_a_sweep_with_a_plan_of_an_older_version_needs_the_plugin(finished, capsys):
     path = finished / "results" / "mine" / "frozen.json"
     assert read_plan(path).plugins == (str(finished / "my plugin.py"),)
     checksummed_file.write(path, b'{"format": 1, "columns": {}}')

@@ -91,7 +91,7 @@ def test_images_are_those_of_the_first_finished_seed(demo):
     assert all(set(images) == {"originals", "reconstructions", "prior_samples"} for images in demo.images.values())
 
 
-def test_the_sweep_says_how_it_was_made(demo):
+def test_the_command_and_versions_of_the_sweep_are_read(demo):
     (sweep,) = demo.sweeps
     assert sweep.command == "harness run --grid experiments/demo.yaml"
     assert sweep.question.startswith("Which estimator")

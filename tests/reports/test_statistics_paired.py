@@ -109,7 +109,7 @@ def test_an_interval_with_one_infinite_end_can_exclude_zero():
     assert not st.UNKNOWN.excludes_zero
 
 
-def test_median_interval_takes_failures():
+def test_median_interval_accepts_failures():
     assert st.median_interval([-1.0, -2.0, -3.0, -4.0, -5.0, INF]) == st.Interval(-5.0, INF)
     assert st.median_interval([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0, -8.0, INF]) == st.Interval(-7.0, -1.0)
     assert st.median_interval([]) == st.Interval(-INF, INF)

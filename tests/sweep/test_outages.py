@@ -151,9 +151,7 @@ def test_an_outage_from_any_call_on_leaves_everything_once(client: Client, new_o
     fail_each_call(client, new_out, from_then_on, size, range(1, 1000))
 
 
-def test_an_outage_is_noticed_where_mlflow_is_told_to_log_by_a_thread_of_its_own(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outage_is_noticed_with_mlflows_asynchronous_logging(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
     grid, uri, calls = small_grid(out.parent, 2), f"sqlite:///{out / 'mlflow.db'}", list[str]()
     whole = SqlAlchemyStore.log_batch

@@ -56,7 +56,7 @@ def played(tmp_path: Path, tiny_run: Callable[..., RunConfig]) -> Played:
     return Played(tmp_path, tiny_run())
 
 
-def test_a_run_goes_on_from_its_checkpoint(played: Played) -> None:
+def test_a_run_resumes_from_its_checkpoint(played: Played) -> None:
     saved = checkpoint(played.run, 3, "a")
     played.hears(started("a"), *epochs(1, 3), saved, *epochs(4, 5), Interrupted("killed"))
     assert played.gives() == saved.content

@@ -34,7 +34,7 @@ def opened(out: Path, grid) -> tuple[Tracker, int]:
     return tracker, open_store(tracker, read_sweep(grid, out), Options(out=out, workers=1))
 
 
-def test_a_lost_picture_is_all_that_a_replay_leaves_out(out: Path) -> None:
+def test_a_replay_leaves_out_nothing_but_a_lost_picture(out: Path) -> None:
     grid = synced_sweep(out)
     lost, *others = (out / "away" / "images" / f"{hashlib.sha256(png(seed)).hexdigest()}.png" for seed in range(4))
     lost.write_bytes(lost.read_bytes()[:20])
@@ -108,7 +108,7 @@ def test_a_run_that_is_tried_again_replaces_the_one_that_was_not_read(out: Path)
     assert replay(grid, out, uri_of(out)) == 0
 
 
-def test_a_run_that_goes_on_stays_the_same_run(out: Path) -> None:
+def test_a_resumed_run_stays_the_same_stored_run(out: Path) -> None:
     grid = small_grid(out.parent, 1)
     (run,) = grid.runs
     records = made_up_records([run])
@@ -132,7 +132,7 @@ def test_a_run_that_goes_on_stays_the_same_run(out: Path) -> None:
 
 
 @pytest.mark.parametrize("told", [2, 5])
-def test_a_run_that_went_on_and_finished_while_the_store_was_away(out: Path, told: int) -> None:
+def test_a_run_resumed_and_finished_during_an_outage_is_stored_once(out: Path, told: int) -> None:
     """The store has the run up to one of its two interruptions."""
     grid = small_grid(out.parent, 1)
     (run,) = grid.runs
@@ -190,7 +190,7 @@ def test_a_parent_that_was_deleted_in_mlflow_comes_back(out: Path, with_children
     assert replay(grid, out, uri_of(out)) == 0
 
 
-def test_runs_of_a_deleted_parent_beside_a_new_one_are_deleted(out: Path) -> None:
+def test_runs_of_a_deleted_parent_are_deleted_if_there_is_a_new_parent(out: Path) -> None:
     """As an older version of the harness left them."""
     grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
     old = client.get_run(parent_of(out))
@@ -243,7 +243,7 @@ def test_duplicates_of_a_creation_without_an_answer_are_deleted(out: Path, monke
 
 
 @pytest.mark.slow
-def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_path: Path, out: Path) -> None:
+def test_a_sweep_with_a_locked_database_and_the_default_time_limits(tmp_path: Path, out: Path) -> None:
     file, lock = grid_file(tmp_path), Lock(out / "mlflow.db")
     lock.take()
     begun = time.monotonic()

@@ -268,7 +268,9 @@ def test_reserved_names_are_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_postgresql_takes_long_names_and_refuses_single_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_accepts_long_names_and_refuses_single_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, out = tmp_path / "long.yaml", tmp_path / "results"
     path.write_text(
         f"name: long\nestimators: [{{name: straight_through, label: {'é' * 200}}}]\nseeds: [0, 1]\n"

@@ -69,9 +69,7 @@ def test_a_finished_run_has_tags_params_metrics_and_files(tracker: Tracker, grid
     assert len(list(artifact(child, "images").iterdir())) == 2  # for the UI: with the step, and small
 
 
-def test_what_is_written_together_takes_few_calls(
-    tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_written_together_need_few_calls(tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def counted(name: str):

@@ -40,7 +40,7 @@ DIFFERENT = ("straight_through", "gumbel_softmax", "rloo", "reinforce_ema", "nvi
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in DIFFERENT)) for name in sorted(REGISTRY)]
 )
-def test_every_estimator_goes_on_with_the_same_bits(name: str, tiny_run: Make) -> None:
+def test_every_estimator_resumes_with_the_same_bits(name: str, tiny_run: Make) -> None:
     n_categories = 2 if name == "disarm" else 4
     model = ModelConfig(n_latents=3, n_categories=n_categories, hidden=(16,))
     assert_the_same_however_often_cut(tiny_run(name, model=model, training=TrainingConfig(epochs=3, batch_size=60)))
@@ -55,7 +55,7 @@ def test_every_estimator_goes_on_with_the_same_bits(name: str, tiny_run: Make) -
     ],
     ids=lambda training: training.optimizer,
 )
-def test_every_optimizer_goes_on_with_the_same_bits(training: TrainingConfig, tiny_run: Make) -> None:
+def test_every_optimizer_resumes_with_the_same_bits(training: TrainingConfig, tiny_run: Make) -> None:
     assert_the_same_however_often_cut(tiny_run(training=training))
 
 
@@ -68,19 +68,19 @@ def test_every_optimizer_goes_on_with_the_same_bits(training: TrainingConfig, ti
     ],
     ids=["exponential", "learned through the loss", "learned through the variance"],
 )
-def test_temperatures_go_on_with_the_same_bits(name: str, schedule: object, tiny_run: Make) -> None:
+def test_temperatures_resume_with_the_same_bits(name: str, schedule: object, tiny_run: Make) -> None:
     training = TrainingConfig(epochs=3, batch_size=50)
     assert_the_same_however_often_cut(tiny_run(name, schedule=schedule, training=training))
 
 
-def test_a_run_with_diagnostics_goes_on_with_the_same_bits(tiny_run: Make) -> None:
+def test_a_run_with_diagnostics_resumes_with_the_same_bits(tiny_run: Make) -> None:
     settings = DiagnosticsConfig(every=1, resamples=64, probe=10)
     run = tiny_run("rloo", diagnostics=settings, training=TrainingConfig(epochs=3, batch_size=50))
     assert_the_same_however_often_cut(run)
 
 
 @pytest.mark.slow
-def test_a_compiled_run_goes_on_with_the_same_bits(tiny_run: Make) -> None:
+def test_a_compiled_run_resumes_with_the_same_bits(tiny_run: Make) -> None:
     assert_the_same_however_often_cut(tiny_run(training=TrainingConfig(epochs=3, batch_size=50, compile="on")))
 
 

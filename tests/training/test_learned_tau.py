@@ -133,7 +133,7 @@ def test_the_estimator_gets_both_temperatures_of_a_pair(tiny_run: Make) -> None:
 GRID = "seeds: [0]\nschedules:\n  - {kind: constant}\n  - {kind: decoupled, forward: [0.5, 1]}\n"
 
 
-def test_each_estimator_takes_the_schedules_of_its_own_temperatures(tmp_path) -> None:
+def test_each_estimator_accepts_the_schedules_of_its_own_temperatures(tmp_path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text("estimators: [pair, straight_through, reinforce]\n" + GRID)
     grid = load_grid(path, TOYS)
