@@ -38,7 +38,7 @@ def test_all_estimators_are_measured_or_say_why_not(everything):
         assert (numbers.notna().all() and row["evaluations"] > 0 and row["seconds"] > 0) == (row["reason"] == ""), name
 
 
-def test_unbiased_estimators_are_found_so_and_biased_ones_not(everything):
+def test_unbiased_and_biased_estimators_are_told_apart(everything):
     measured = everything[everything["reason"] == ""]
     for name, row in measured.iterrows():
         if REGISTRY[name].unbiased:
@@ -110,7 +110,7 @@ def test_costs_of_all_codes_may_come_from_elsewhere():
     assert asked == [9]
 
 
-def test_estimators_with_a_law_of_their_own_are_held_against_its_gradient():
+def test_estimators_with_their_own_distribution_are_compared_with_its_gradient():
     class Sharper(Pathwise):
         """Codes from softmax(2 θ), with the exact gradient of a linear cost."""
 
@@ -128,7 +128,7 @@ def test_estimators_with_a_law_of_their_own_are_held_against_its_gradient():
     assert frame["relative_bias"][0] < 1e-12
 
 
-def test_what_is_not_applicable_says_why():
+def test_inapplicable_quantities_have_a_reason():
     reasons = diagnose(LOGITS, lambda z: COST(z.detach()), ["straight_through", "rloo", build("exact", max_codes=8)])
     assert list(reasons["reason"]) == [
         "it needs the derivative of the cost, and this cost has none",
@@ -199,7 +199,7 @@ def first_class(z_SBLK):
 
 
 @pytest.mark.parametrize("name", ["reinforce", "rloo", "disarm", "reinmax", "straight_through"])
-def test_draws_that_are_often_equal_are_not_taken_for_noise_free(name):
+def test_frequently_equal_draws_do_not_count_as_noise_free(name):
     """With P(mode) = .95 two draws are equal more often than not."""
     for seed in range(5):
         row = diagnose(PEAKED, first_class, [name], seed=seed).iloc[0]
@@ -247,7 +247,7 @@ def test_a_gradient_that_is_not_finite_has_a_reason_and_no_numbers():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_rounding_is_no_bias(dtype):
+def test_rounding_errors_are_not_bias(dtype):
     for name in ("exact", "indecater"):
         row = diagnose(LOGITS[:, :1].to(dtype), lambda z: COST(F.pad(z, (0, 0, 0, 1))), [name], resamples=64).iloc[0]
         assert row["p_value"] == 1
@@ -271,7 +271,7 @@ def test_learned_weights_are_measured_where_they_settle():
     assert frame["variance"][1] < 0.01 * frame["variance"][0]
 
 
-def test_the_error_at_equal_cost_is_that_of_the_mean_of_the_draws_that_are_paid_for():
+def test_the_error_at_equal_cost_is_that_of_the_mean_of_affordable_draws():
     """25 draws of four evaluations each: what their mean misses the gradient by, root mean square."""
     frame = diagnose(LOGITS, COST, {"a": build("rloo", n_samples=4), "b": build("softmax")}, resamples=2048)
     rows = LOGITS.repeat(25 * 800, 1, 1)

@@ -1,4 +1,4 @@
-"""Environment variables as for any Unix tool, and what else a process finds around itself."""
+"""Environment variables, home and current folders, and file permissions follow the conventions of Unix."""
 
 import os
 import pwd
@@ -109,7 +109,7 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, 
     assert (tmp_path / "d").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-def test_a_file_that_is_written_again_keeps_no_partial(tmp_path: Path) -> None:
+def test_rewriting_a_file_leaves_no_partial_file(tmp_path: Path) -> None:
     for text in ("one", "two"):
         write_atomically(tmp_path / "x", text)
         write_file(tmp_path / "y", text.encode())

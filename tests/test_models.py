@@ -1,4 +1,4 @@
-"""Trained weights: kept where they are asked for, in file, journal and store, and the same model when loaded."""
+"""Trained weights are kept on request in file, journal and store, and load as the same model."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def test_a_loaded_model_has_the_test_metrics_of_its_run(tiny_run, tmp_path: Path
     assert again == {name: end.metrics[name] for name in again}
 
 
-def test_no_weights_are_handed_over_unless_asked_for(tiny_run) -> None:
+def test_no_weights_are_returned_unless_asked_for(tiny_run) -> None:
     assert not any(isinstance(event, Weights) for event in train(tiny_run(), REGISTRY))
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_file_counts_as_lost(tmp_path: Path) -> None:
     assert files.read("k", weights.sha256) is None
 
 
-def test_a_disk_that_refuses_weights_is_said_once(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_weights_is_reported_once(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "models").write_text("a file")
     files = WeightFiles(tmp_path, said.append)

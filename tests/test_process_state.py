@@ -1,4 +1,4 @@
-"""What is global in a process is put back around a plug-in, which is named; nobody else's numbers see it."""
+"""Global state that a plugin changes is restored, the plugin is named, and the numbers of other runs stay the same."""
 
 import gc
 import logging
@@ -138,7 +138,7 @@ def notes(found: list[object]) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_is_changed_is_named_and_put_back(what):
+def test_changed_state_is_named_and_restored(what):
     change, expected = CHANGES[what]
     before = snapshot()
     with preserved() as changed:
@@ -149,7 +149,7 @@ def test_what_is_changed_is_named_and_put_back(what):
     assert restore(before) == []
 
 
-def test_it_is_put_back_where_the_block_fails_too():
+def test_state_is_restored_after_a_failure_too():
     before = snapshot()
     changed = []
 
@@ -165,7 +165,7 @@ def test_it_is_put_back_where_the_block_fails_too():
     assert snapshot() == before
 
 
-def test_the_newer_switches_of_precision_are_put_back_and_the_older_ones_work_again():
+def test_new_precision_switches_are_restored_and_old_ones_work_again():
     if not hasattr(torch.backends, "fp32_precision"):
         pytest.skip("torch before 2.9")
     before = snapshot()
@@ -177,13 +177,13 @@ def test_the_newer_switches_of_precision_are_put_back_and_the_older_ones_work_ag
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_all_that_the_harness_sets_in_the_environment_is_left_as_it_is():
+def test_environment_variables_of_the_harness_are_left_alone():
     for name in (*mlflow_environment.ALWAYS, *mlflow_environment.UNLESS_SET):
         assert name.startswith(python_settings._SET_BY_HARNESS)
     assert not "MLFLOW_TRACKING_URI".startswith(python_settings._SET_BY_HARNESS)
 
 
-def test_it_costs_a_run_less_than_a_millisecond():
+def test_restoring_state_costs_a_run_less_than_a_millisecond():
     before, taken = snapshot(), []
     for _ in range(20):
         begun = time.perf_counter()
@@ -192,7 +192,7 @@ def test_it_costs_a_run_less_than_a_millisecond():
     assert min(taken) < 1e-3
 
 
-def test_a_variable_that_code_adds_for_itself_stays_and_is_not_named(monkeypatch):
+def test_a_new_environment_variable_is_kept_and_not_named(monkeypatch):
     monkeypatch.setenv("THEIRS", "1")
     monkeypatch.setenv("REMOVED", "1")
     for name in ("MYLIB_SCALE", "OMP_NUM_TEAMS"):
@@ -207,7 +207,7 @@ def test_a_variable_that_code_adds_for_itself_stays_and_is_not_named(monkeypatch
     assert "OMP_NUM_TEAMS" not in os.environ
 
 
-def test_a_plugin_that_sets_a_variable_for_itself_at_import_is_right(tmp_path: Path, tiny_run, monkeypatch):
+def test_a_plugin_may_set_its_own_variable_at_import(tmp_path: Path, tiny_run, monkeypatch):
     monkeypatch.setenv("MYLIB_SCALE", "")
     del os.environ["MYLIB_SCALE"]
     path = tmp_path / "mine.py"
@@ -242,7 +242,7 @@ HURTS = [
 
 @pytest.fixture(scope="module")
 def alone(tiny_run) -> list[dict[str, float]]:
-    """The numbers of a run in a process in which nobody changed anything."""
+    """The numbers of a run in a process in which no state was changed."""
     return numbers(events(tiny_run("reinforce")))
 
 
@@ -270,7 +270,7 @@ def test_a_change_in_a_step_is_named_after_each_epoch_in_the_same_words(tiny_run
     }
 
 
-def test_a_run_that_goes_on_after_another_one_has_the_same_bits(tiny_run, monkeypatch, alone):
+def test_a_run_resumed_after_another_run_has_the_same_bits(tiny_run, monkeypatch, alone):
     stopped = events(tiny_run("reinforce"), pace=RunControls(is_stopping=lambda *_: True))
     assert isinstance(stopped[-1], Interrupted)
     (saved,) = (event for event in stopped if isinstance(event, Checkpoint))
@@ -279,7 +279,7 @@ def test_a_run_that_goes_on_after_another_one_has_the_same_bits(tiny_run, monkey
     assert numbers(events(tiny_run("reinforce"), saved.content)) == alone[1:]
 
 
-def test_a_basket_with_such_an_estimator_does_not_change_the_run(tiny_run, alone, monkeypatch):
+def test_a_state_changing_estimator_in_a_basket_does_not_change_the_run(tiny_run, alone, monkeypatch):
     monkeypatch.setattr(Changes, "change", staticmethod(CHANGES["hooks"][0]))
     monkeypatch.setattr(ChangesWhereBuilt, "change", staticmethod(CHANGES["grad"][0]))
     basket = [{"name": "changes"}, {"name": "changes_where_built"}, {"name": "rloo", "params": {"n_samples": 2}}]
@@ -294,7 +294,7 @@ def test_a_basket_with_such_an_estimator_does_not_change_the_run(tiny_run, alone
         assert {k: v for k, v in one.items() if k in other} == other
 
 
-def test_diagnose_names_it_and_measures_the_others_as_without_it(monkeypatch):
+def test_diagnose_names_a_state_changing_estimator_and_measures_the_rest(monkeypatch):
     logits, weights = torch.randn(2, 2, 3), torch.randn(2, 3)
 
     def cost(z_SBLK):
@@ -307,7 +307,7 @@ def test_diagnose_names_it_and_measures_the_others_as_without_it(monkeypatch):
     assert mixed.drop(columns="seconds").iloc[1].equals(plain.iloc[0])
 
 
-def test_a_plugin_that_changes_it_where_it_is_imported_is_named(tmp_path: Path):
+def test_a_plugin_that_changes_state_at_import_is_named(tmp_path: Path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import os, torch\nfrom estimators import Pathwise\ntorch.set_default_dtype(torch.float64)\n"

@@ -1,4 +1,4 @@
-"""Which commit a number comes from: the package's own, whatever the repository and variables around it, or none."""
+"""The commit in the provenance is that of the package or none, whatever repository and variables surround it."""
 
 import os
 import subprocess
@@ -61,7 +61,7 @@ def test_a_submodule_has_its_own_commit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ignored", [True, False])
 @pytest.mark.parametrize("place", [".venv/lib/site-packages", "vendor/argmax", "."])
-def test_a_copy_within_the_repository_of_somebody_else_has_none(tmp_path: Path, place: str, ignored: bool) -> None:
+def test_a_copy_within_another_repository_has_no_commit(tmp_path: Path, place: str, ignored: bool) -> None:
     mine = '[project]\nname = "my-thesis"\n'
     folder = package(tmp_path / place, mine if place == "." else PYPROJECT)
     if ignored:
@@ -70,7 +70,7 @@ def test_a_copy_within_the_repository_of_somebody_else_has_none(tmp_path: Path, 
     assert provenance.git_state(folder) == NONE
 
 
-def test_what_is_not_tracked_yet_or_never_committed_has_none(tmp_path: Path) -> None:
+def test_untracked_or_uncommitted_sources_have_no_commit(tmp_path: Path) -> None:
     folder = package(tmp_path)
     assert provenance.git_state(folder) == NONE
     git(tmp_path, "init", "-q")
@@ -98,7 +98,7 @@ def test_variables_that_git_exports_to_a_hook_change_nothing(tmp_path: Path, mon
     assert provenance.git_state(tmp_path) == NONE
 
 
-def test_without_git_or_with_one_that_waits_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_or_with_a_hanging_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = package(tmp_path / "own")
     committed(tmp_path / "own")
     waits = tmp_path / "bin" / "git"

@@ -1,4 +1,4 @@
-"""Output that is not UTF-8, is closed, broken or full, or only pretends to be a terminal: no command ends by it."""
+"""Output that is not UTF-8, closed, broken, full or only looks like a terminal does not end a command."""
 
 import errno
 import io
@@ -56,11 +56,11 @@ MOVES = re.compile(rb"\x1b\[[0-9;?]*[A-Zhl]")
         ("基準 · τ", "utf-8", "基準 · τ"),
     ],
 )
-def test_signs_that_cannot_be_encoded_are_replaced(text: str, encoding: str, shown: str) -> None:
+def test_characters_that_cannot_be_encoded_are_replaced(text: str, encoding: str, shown: str) -> None:
     assert to_encoding(text, encoding) == shown
 
 
-def test_every_sign_that_the_sources_print_is_legible_in_ascii() -> None:
+def test_every_character_that_the_sources_print_is_legible_in_ascii() -> None:
     files = [path for name in ("harness", "estimators", "reports") for path in (ROOT / name).rglob("*.py")]
     letters = {letter for path in files for letter in path.read_text(encoding="utf-8") if letter > "\x7f"}
     words = {letter for letter in letters if unicodedata.category(letter)[0] in "SP" or "GREEK" in name_of(letter)}
@@ -87,7 +87,7 @@ class Failing(io.StringIO):
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.EBADF])
-def test_where_nobody_reads_any_more_nothing_is_written_or_said(number: int) -> None:
+def test_a_closed_pipe_is_neither_written_to_nor_reported(number: int) -> None:
     stream = Failing(number)
     output = Output(stream)
     print("one", file=output)
@@ -113,7 +113,7 @@ def test_a_closed_stream_and_none_at_all_take_everything() -> None:
         assert not output.isatty()
 
 
-def test_standard_output_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_output_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = io.StringIO()
     monkeypatch.setattr(sys, "stdout", mine)
     with resilient_output():
@@ -125,7 +125,7 @@ def test_standard_output_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("command", [["list", "schedules"], ["list", "estimators", "reinmax"], ["run", "--help"]])
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-def test_commands_end_well_whatever_the_encoding(
+def test_commands_succeed_whatever_the_encoding(
     monkeypatch: pytest.MonkeyPatch, command: list[str], encoding: str
 ) -> None:
     content = io.BytesIO()
@@ -138,7 +138,7 @@ def test_commands_end_well_whatever_the_encoding(
     assert {"list": "tau", "run": "Run a grid: estimators"}[command[0]] in text
 
 
-def test_a_refusal_is_said_in_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_written_in_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(content, encoding="ascii"))
     with pytest.raises(SystemExit) as end:
@@ -200,7 +200,7 @@ def test_the_cursor_moves_on_a_terminal_only(
     ("given", "size"),
     [("", None), ("100", 100), ("0", 80), ("-3", 80), ("7", 20), ("9" * 9, 500), ("9" * 99, 80)],
 )
-def test_columns_within_reason(monkeypatch: pytest.MonkeyPatch, given: str, size: int | None) -> None:
+def test_the_number_of_columns_has_limits(monkeypatch: pytest.MonkeyPatch, given: str, size: int | None) -> None:
     monkeypatch.setenv("COLUMNS", given)
     assert size_from_environment("COLUMNS", 80) == size
     assert 20 <= make_console().width <= 500
@@ -242,7 +242,7 @@ def test_a_sweep_into_a_log_file_in_ascii(tmp_path: Path, out: Path) -> None:
         ("{run} 2>&1 | true; exit ${{PIPESTATUS[0]}}", b""),
     ],
 )
-def test_a_sweep_goes_on_whatever_happens_to_its_output(tmp_path: Path, out: Path, command: str, said: bytes) -> None:
+def test_a_sweep_continues_whatever_happens_to_its_output(tmp_path: Path, out: Path, command: str, said: bytes) -> None:
     code, stderr = sweep(tmp_path, command)
     assert code == 0
     assert stderr.replace("τ\n".encode(), b"") == said

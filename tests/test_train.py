@@ -103,7 +103,7 @@ def test_batches_are_a_new_permutation_of_the_training_images_each_epoch(
     assert not torch.equal(first, second)
 
 
-def test_validating_and_pictures_do_not_alter_training(tiny_run: Make) -> None:
+def test_validation_and_pictures_do_not_change_training(tiny_run: Make) -> None:
     often = run(tiny_run(training=TrainingConfig(epochs=3, batch_size=50)))
     once = EvaluationConfig(bound_samples=0, n_images=0, validation_every=3, validation_codes="relaxed")
     rarely = run(tiny_run(training=TrainingConfig(epochs=3, batch_size=50), evaluation=once))

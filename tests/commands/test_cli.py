@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, and one clear line for each mistake."""
+"""The command line: exit codes, and one clear line for each mistake."""
 
 import json
 import re
@@ -153,7 +153,7 @@ def test_fail_fast_stops_the_sweep(tmp_path: Path, out: Path) -> None:
     assert "planned" in done.stdout
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path: Path, out: Path) -> None:
+def test_an_interrupted_sweep_continues(tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path, TINY.replace("epochs: 2", "epochs: 60").replace("[0, 1]", "[0]"))
     command = [sys.executable, "-m", "harness.cli", "run", "--grid", str(grid), "--out", str(out), "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -236,7 +236,7 @@ def test_a_plugin_that_does_not_import_is_one_line(tmp_path: Path) -> None:
     assert_refused(done, r"bad\.py:2: .*ZeroDivisionError")
 
 
-def test_a_server_that_does_not_answer_is_said_once_and_the_sweep_goes_on(tmp_path: Path, out: Path) -> None:
+def test_a_server_that_does_not_answer_is_reported_once_and_the_sweep_continues(tmp_path: Path, out: Path) -> None:
     done = harness("run", "--grid", grid_file(tmp_path), "--out", out, "--tracking-uri", "http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("expected an MLflow server at http://127.0.0.1:9") == 1
@@ -294,7 +294,7 @@ def exit_code(command: click.Command, arguments: list[str]) -> int | str | None:
     return caught.value.code
 
 
-def test_exit_codes_of_what_can_go_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_kind_of_failure_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     @click.command()
     @click.argument("what")
     def fails(what: str) -> None:

@@ -51,7 +51,7 @@ while True:
 
 
 def start(code: str, arguments: Sequence[object]) -> subprocess.Popen:
-    """The program, once it has said that it is ready."""
+    """Start the program and wait until it is ready."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
@@ -60,7 +60,7 @@ def start(code: str, arguments: Sequence[object]) -> subprocess.Popen:
 
 
 def whole(code: str, *arguments: object) -> float:
-    """Seconds that it takes when nobody kills it."""
+    """Return the seconds that the program takes if it is not killed."""
     process, begun = start(code, arguments), time.monotonic()
     process.communicate()
     assert process.returncode == 0
@@ -68,7 +68,7 @@ def whole(code: str, *arguments: object) -> float:
 
 
 def killed(after_s: float, code: str, *arguments: object) -> bool:
-    """Whether it was still at work when it was killed."""
+    """Return whether the program was still running when it was killed."""
     process = start(code, arguments)
     time.sleep(after_s)
     process.kill()

@@ -64,7 +64,7 @@ def uri(folder: Path) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
-def test_runs_that_the_grid_has_no_more_are_left_out_and_told(folder, tmp_path):
+def test_runs_no_longer_in_the_grid_are_left_out_with_a_note(folder, tmp_path):
     page = page_of(report("--experiment", "edited", "--from", folder, "--out", tmp_path))
     assert "1 stored run is left out: no longer in the grid" in page.text
     assert "reinforce" not in page.text
@@ -85,7 +85,7 @@ class Plan:
         self.plan = [{"run_key": key} for key in keys]
 
 
-def test_an_edited_plugin_is_no_axis_and_its_former_version_a_setting_of_its_own():
+def test_the_previous_version_of_an_edited_plugin_is_a_setting_of_its_own():
     records = [record("new", "b" * 64), record("old", "a" * 64), record("st", "", estimator="straight_through")]
     found = tidy(mark_outdated(records, [Plan("new", "st")])).set_index("run_key")
     assert list(found["former"]) == [key == "old" for key in found.index]
@@ -95,12 +95,12 @@ def test_an_edited_plugin_is_no_axis_and_its_former_version_a_setting_of_its_own
     assert found.loc["old", "estimator"] == "mine"  # the same colour
 
 
-def test_without_a_plan_that_knows_any_run_nothing_is_outdated():
+def test_no_run_is_outdated_if_the_plan_lists_none_of_them():
     for plans in ([], [Plan()], [Plan("other")], [Plan("new"), Plan()]):
         assert not any(each["former"] for each in mark_outdated([record("new", ""), record("old", "")], plans))
 
 
-def test_without_an_address_the_store_is_that_of_results_here(folder, tmp_path, monkeypatch):
+def test_the_default_store_is_that_of_results_in_this_folder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ReportError, match=r"expected a database, got no file at '.*/results/mlflow\.db'"):
         load("before")
@@ -192,7 +192,7 @@ def test_watching_builds_until_no_sweep_runs(folder, tmp_path, monkeypatch):
         (["--watch", "soon"], "expected a number and one of"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(folder, arguments, message, capfd):
+def test_impossible_requests_are_one_line(folder, arguments, message, capfd):
     from harness.cli import main
 
     more = [] if "--compare" in arguments else ["--experiment", "before"]
@@ -216,7 +216,7 @@ def test_links_lead_to_the_server_without_its_password(tracking, expected):
     assert report_command._ui_url("http://elsewhere", tracking) == "http://elsewhere"
 
 
-def test_a_report_into_the_results_of_a_sweep_is_told_where_they_are_named(folder, tmp_path, capsys, monkeypatch):
+def test_a_report_into_the_results_of_a_sweep_names_their_folder(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for results in ([], ["--from", str(tmp_path / "none")]):
         with pytest.raises(SystemExit) as end:

@@ -3,13 +3,14 @@
 import hashlib
 import tomllib
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from paths import ROOT
+from small_datasets import Settings
 
 from harness.datasets import build_mnist_mini
 from harness.datasets import load as data_module
@@ -24,17 +25,8 @@ FROZEN_FIXED_INK = 104417
 NPZ = ROOT / "harness" / "datasets" / "mnist_mini.npz"
 
 
-@dataclass(frozen=True)
-class Settings:
-    name: str = "mnist-mini"
-    binarization: str = "none"
-    validation_fraction: float = 0.1
-    split_seed: int = 0
-    train_size: int | None = None
-
-
 def loaded(**changes: object) -> Dataset:
-    return load(replace(Settings(), **changes))
+    return load(replace(Settings("mnist-mini"), **changes))
 
 
 def rows(image_ND: torch.Tensor) -> set[bytes]:
@@ -90,7 +82,7 @@ def test_a_damaged_mnist_mini_is_refused(monkeypatch):
         loaded()
 
 
-def test_mnist_mini_is_packed_the_same_to_the_last_byte():
+def test_mnist_mini_is_packed_to_the_same_bytes():
     with np.load(NPZ, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     assert list(arrays) == [f"{s}_{what}" for s in ("train", "test") for what in ("images", "labels", "indices")]
@@ -102,7 +94,7 @@ def test_mnist_mini_is_packed_the_same_to_the_last_byte():
     assert packed == NPZ.read_bytes()
 
 
-def test_the_wheel_takes_the_data_and_its_notice_along():
+def test_the_wheel_contains_the_data_and_its_notice():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert "harness*" in settings["packages"]["find"]["include"]
     assert {"*.npz", "NOTICE.md"} <= set(settings["package-data"]["harness.datasets"])

@@ -1,4 +1,4 @@
-"""What becomes of runs that crash, hang or take too much memory, with an executor that does as it is told."""
+"""Runs that crash, hang or take too much memory, with an executor that answers from a script."""
 
 import re
 import time
@@ -27,7 +27,7 @@ def play(scripts: list[list[list[object]]], policy: Policy, make: Make) -> tuple
     return executor, records, [run.key for run in runs]
 
 
-def test_runs_that_wait_for_a_device_hold_no_others_back(tiny_run: Make) -> None:
+def test_runs_that_wait_for_a_device_do_not_block_others(tiny_run: Make) -> None:
     on_gpu = [tiny_run(seed=seed, device="cuda") for seed in range(3)]
     on_cpu = [tiny_run(seed=seed) for seed in range(2)]
     scripts: dict[str, list[list[object]]] = {run.key: [[Started({}), DONE]] for run in (*on_gpu, *on_cpu)}
@@ -39,7 +39,7 @@ def test_runs_that_wait_for_a_device_hold_no_others_back(tiny_run: Make) -> None
     assert [key for key in executor.submitted if key in {run.key for run in on_gpu}] == [run.key for run in on_gpu]
 
 
-def test_a_crash_is_tried_again_and_counted(tiny_run: Make) -> None:
+def test_a_crash_is_retried_and_counted(tiny_run: Make) -> None:
     scripts: list[list[list[object]]] = [[[Started({}), "it died"], ["the node died"], [Started({}), DONE]], [[DONE]]]
     executor, records, (key, other) = play(scripts, SOON, tiny_run)
     events = [r.event for r in records if r.run_key == key]
@@ -54,13 +54,13 @@ def test_a_crash_is_tried_again_and_counted(tiny_run: Make) -> None:
     assert executor.submitted.count(other) == 1
 
 
-def test_after_the_last_try_it_has_failed(tiny_run: Make) -> None:
+def test_a_run_fails_after_its_last_retry(tiny_run: Make) -> None:
     _, records, _ = play([[["a"], ["b"], ["c"]]], SOON, tiny_run)
     assert records[-1].event == Failed("c", crashed=True)
     assert len(records) == 3
 
 
-def test_an_exception_is_not_tried_again_but_memory_that_ran_out_is(tiny_run: Make) -> None:
+def test_an_exception_is_not_retried_but_running_out_of_memory_is(tiny_run: Make) -> None:
     out_of_memory = Failed("MemoryError: (x.py:1)", "…", crashed=True)
     scripts: list[list[list[object]]] = [[[Failed("ValueError: no")]], [[out_of_memory], [DONE]]]
     executor, records, (raises, greedy) = play(scripts, SOON, tiny_run)
@@ -72,7 +72,7 @@ def test_an_exception_is_not_tried_again_but_memory_that_ran_out_is(tiny_run: Ma
     assert executor.submitted.count(raises) == 1
 
 
-def test_the_pause_grows(tiny_run: Make) -> None:
+def test_the_pause_between_retries_grows(tiny_run: Make) -> None:
     policy = Policy(retries=3, pause_s=0.1)
     begun = time.monotonic()
     _, records, _ = play([[["a"], ["a"], ["a"], [DONE]]], policy, tiny_run)
@@ -80,7 +80,7 @@ def test_the_pause_grows(tiny_run: Make) -> None:
     assert [getattr(r.event, "error", "")[-8:] for r in records[:3]] == ["in 0.1 s", "in 0.2 s", "in 0.4 s"]
 
 
-def test_a_run_that_takes_too_long_is_stopped_and_others_go_on(tiny_run: Make) -> None:
+def test_a_run_that_takes_too_long_is_stopped_and_others_continue(tiny_run: Make) -> None:
     scripts: list[list[list[object]]] = [[[Started({})]], [[Started({}), DONE]], [[DONE]]]
     executor, records, (slow, *_) = play(scripts, Policy(time_limit_s=0.1), tiny_run)
     assert executor.killed == [slow]
@@ -91,7 +91,7 @@ def test_a_run_that_takes_too_long_is_stopped_and_others_go_on(tiny_run: Make) -
     assert sum(isinstance(r.event, Finished) for r in records) == 2
 
 
-def test_a_stop_begins_nothing_more_and_waits_for_what_is_under_way(tiny_run: Make) -> None:
+def test_a_stop_starts_no_more_runs_and_waits_for_those_in_progress(tiny_run: Make) -> None:
     runs = [tiny_run(seed=seed) for seed in range(5)]
     executor = Scripted({run.key: [[Started({}), EpochDone(1, 1, 0.1, {})]] for run in runs})
     dispatch = Dispatch(executor, SOON, Job)
@@ -105,7 +105,7 @@ def test_a_stop_begins_nothing_more_and_waits_for_what_is_under_way(tiny_run: Ma
     assert kinds.count("interrupted") == 2
 
 
-def test_a_crash_while_stopping_is_no_failure_and_not_tried_again(tiny_run: Make) -> None:
+def test_a_crash_while_stopping_is_neither_a_failure_nor_retried(tiny_run: Make) -> None:
     run = tiny_run()
     executor = Scripted({run.key: [[Started({}), "killed too"]]})
     dispatch = Dispatch(executor, SOON, Job)
@@ -157,7 +157,7 @@ def test_on_a_machine_short_of_memory_the_largest_run_waits(tiny_run: Make, monk
 
 
 @pytest.mark.usefixtures("looks_always")
-def test_the_only_run_goes_on_though_others_have_taken_the_memory(
+def test_the_only_run_continues_though_other_programs_use_the_memory(
     tiny_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tiny_run()
@@ -173,7 +173,7 @@ def test_the_memory_of_this_machine_is_read() -> None:
     assert MemoryGuard(None).over_limit(dict) is None
 
 
-def test_a_container_has_what_its_group_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_a_container_is_limited_by_its_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_guard, "_GROUP", tmp_path)
     for name, text in (("max", "5000"), ("current", "4000"), ("stat", "anon 1\ninactive_file 300\n")):
         (tmp_path / f"memory.{name}").write_text(text)

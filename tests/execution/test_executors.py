@@ -76,7 +76,7 @@ def metrics(records: list[Record], run: RunConfig) -> list[dict[str, float]]:
     return [{k: v for k, v in m.items() if not k.startswith(("time/", "memory/"))} for m in found]
 
 
-def test_a_failure_and_a_death_cost_only_their_own_runs(tiny_run: Make, plugin: Path) -> None:
+def test_a_failed_run_and_a_dead_worker_affect_no_other_run(tiny_run: Make, plugin: Path) -> None:
     good = [tiny_run(seed=seed) for seed in range(3)]
     raises, dies = renamed(tiny_run("reinforce"), "raises"), renamed(tiny_run("rloo"), "dies")
     executor = LocalExecutor(workers=2, plugins=[plugin])

@@ -53,7 +53,7 @@ def test_the_longest_start_first_and_ties_keep_the_order_of_the_grid(tiny_run: M
     assert longest_first([], REGISTRY) == []
 
 
-def test_the_last_run_ends_when_its_worker_has_done_what_came_before() -> None:
+def test_the_last_run_ends_after_the_earlier_runs_of_its_worker() -> None:
     assert makespan([], 2) == 0
     assert makespan([3, 3, 3], 2) == 6
     assert makespan([1, 1, 1, 5], 2) == 5

@@ -1,4 +1,4 @@
-"""Ctrl-C at every line of the driver: what the journal has, the sweep knows and the store gets."""
+"""Ctrl-C at every line of the driver: journal, sweep and store agree afterwards."""
 
 import signal
 import sys
@@ -24,7 +24,7 @@ DONE_KINDS = ["started", "epoch", "finished"]
 PACKAGE = str(Path(harness.__file__).parent)
 
 
-def test_the_first_asks_and_the_second_interrupts() -> None:
+def test_the_first_signal_asks_to_stop_and_the_second_interrupts() -> None:
     asked: list[str] = []
     before = signal.getsignal(signal.SIGINT)
     with Signals(first=lambda: asked.append("stop")):
@@ -36,7 +36,7 @@ def test_the_first_asks_and_the_second_interrupts() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_end_of_the_terminal_asks_too_unless_nohup_said_otherwise() -> None:
+def test_closing_the_terminal_asks_to_stop_unless_nohup_is_used() -> None:
     asked: list[str] = []
     with Signals(first=lambda: asked.append("stop")):
         signal.raise_signal(signal.SIGHUP)
@@ -52,7 +52,7 @@ def test_the_end_of_the_terminal_asks_too_unless_nohup_said_otherwise() -> None:
         signal.signal(signal.SIGHUP, former)
 
 
-def test_the_second_waits_for_what_is_held_together_unless_that_fails() -> None:
+def test_the_second_signal_waits_for_an_atomic_block_unless_that_fails() -> None:
     done: list[str] = []
     with Signals(first=lambda: None) as signals:
         with signals.held():
@@ -115,7 +115,7 @@ def interrupted_at(k: int, folder: Path, run: RunConfig) -> tuple[int, Sweep, li
     return progress.n_lines, sweep, stored
 
 
-def test_a_second_signal_at_any_line_loses_nothing_and_does_nothing_twice(
+def test_a_second_signal_at_any_line_loses_and_repeats_nothing(
     tmp_path: Path, tiny_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.storage.sweep_state.describe_code", str)

@@ -1,4 +1,4 @@
-"""Gradient diagnostics during training: what they log, that they leave training alone, and what a grid may ask for."""
+"""Gradient diagnostics during training: their metrics, their settings, and that they do not change training."""
 
 import math
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def test_training_is_the_same_to_the_bit_with_and_without(name: str, binarizatio
     assert any(key.startswith("gradient/") for key in found[1][0])
 
 
-def test_every_generator_of_the_device_is_put_back(tiny_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_generator_of_the_device_is_restored(tiny_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.manual_seed moves the generators of all devices: each block that seeds names the one in use."""
     seeded: list[torch.device] = []
     states = seeding._states
@@ -76,7 +76,7 @@ def test_every_metric_of_every_estimator_is_logged_on_logits_and_encoder(tiny_ru
     )  # same τ, same noise
 
 
-def test_they_are_due_after_the_first_epoch_each_other_one_and_the_last(tiny_run: Make) -> None:
+def test_diagnostics_are_due_after_the_first_every_second_and_the_last_epoch(tiny_run: Make) -> None:
     config = tiny_run(training=TrainingConfig(epochs=7))
     diagnostics = Diagnostics(config, SETTINGS, REGISTRY)
     assert [epoch for epoch in range(1, 8) if diagnostics.due(epoch)] == [1, 2, 4, 6, 7]
@@ -96,7 +96,7 @@ def test_the_same_point_gives_the_same_numbers_whenever_it_is_measured(tiny_run:
     assert all(parameter.grad is None for parameter in state.vae.parameters())
 
 
-def test_an_unbiased_estimator_is_found_so_and_the_exact_one_exactly(tiny_run: Make) -> None:
+def test_unbiased_estimators_measure_as_unbiased_and_exact_as_exact(tiny_run: Make) -> None:
     config = tiny_run("exact")
     dataset = load(config.data)
     state = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
@@ -138,7 +138,7 @@ def test_the_encoders_gradient_is_that_of_the_mean_cost(tiny_run: Make) -> None:
 
 
 @pytest.mark.slow  # 20 s of draws
-def test_beyond_max_codes_the_truth_is_an_average(tiny_run: Make) -> None:
+def test_beyond_max_codes_the_reference_is_an_average(tiny_run: Make) -> None:
     config = tiny_run("rloo", diagnostics=SETTINGS.model_copy(update={"max_codes": 10, "basket": ()}))
     metrics = run(config.model_copy(update={"training": TrainingConfig(epochs=1, batch_size=50)}))[0]
     assert metrics["gradient/own/p_value"] > 1e-3
@@ -156,7 +156,7 @@ def test_diagnostics_are_part_of_the_key_only_where_there_are_some(tiny_run: Mak
 HEAD = "estimators: [reinforce]\nseeds: [0]\nmodel: {n_latents: 2, n_categories: 3}\n"
 
 
-def test_a_grid_asks_for_them_once_for_all_runs(tmp_path) -> None:
+def test_the_diagnostics_section_applies_to_all_runs_of_a_grid(tmp_path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text(HEAD + "diagnostics: {every: 5 epochs, basket: [reinforce, {name: rloo, n_samples: [2, 4]}]}")
     [config] = load_grid(path, REGISTRY).runs

@@ -39,7 +39,7 @@ def test_every_quantity_is_on_target_and_its_interval_covers(truth_noise):
 
 
 @pytest.mark.parametrize("truth_noise", [0.0, 0.5])
-def test_without_bias_the_noise_is_not_taken_for_one(truth_noise):
+def test_noise_is_not_mistaken_for_bias(truth_noise):
     """‖ḡ − ∇‖/‖∇‖ itself would be .08 (and .16); its square, floor subtracted, is 0 on average."""
     found = many(0 * OFF, truth_noise=truth_noise)
     assert np.mean([q["relative_bias_low"] == 0 for q in found]) >= 0.93
@@ -67,13 +67,13 @@ def test_a_gradient_without_noise_is_measured_exactly():
     )
 
 
-def test_what_is_not_finite_is_not_zero():
+def test_non_finite_values_do_not_count_as_zero():
     broken = gram(np.random.default_rng(0), OFF)
     broken[3, 3] = np.nan
     assert all(np.isnan(value) for value in quality(broken, 16).values())
 
 
-def test_an_error_of_rounding_is_no_bias_and_its_size_is_the_end_of_the_interval():
+def test_a_rounding_error_is_no_bias_and_bounds_the_interval():
     nearly = gram(np.random.default_rng(0), 1e-5 * OFF, noise=0.0)
     found = quality(nearly, 16, noisy=False, rounding=1e-4)
     assert (found["relative_bias"], found["relative_bias_low"], found["p_value"]) == (0, 0, 1)
@@ -92,7 +92,7 @@ def test_equal_blocks_of_a_noisy_estimator_give_no_interval():
     assert found["variance"] > 0
 
 
-def test_the_level_holds_for_peaked_posteriors_where_there_is_a_p_value():
+def test_p_values_hold_their_level_for_peaked_posteriors():
     """Draws of reinforce for one variable: most are equal, the rest are far away. Without the rule on equal blocks half
     of the p-values of `diagnose` were below .05 at P(mode) = .99 and 64 draws, .08 at .94 and 64."""
     rng, below, given = np.random.default_rng(2), 0, 0
@@ -109,13 +109,13 @@ def test_the_level_holds_for_peaked_posteriors_where_there_is_a_p_value():
     assert below / given < 0.09
 
 
-def test_what_is_undefined_is_not_a_number():
+def test_undefined_quantities_are_nan():
     nothing = quality(np.zeros((2 * N_BLOCKS, 2 * N_BLOCKS)), 16)
     assert set(nothing) == set(METRICS)
     assert all(np.isnan(nothing[name]) for name in ("relative_bias", "relative_bias_low", "cosine", "snr"))
 
 
-def test_the_error_of_a_truth_that_is_an_average():
+def test_the_error_of_an_averaged_reference_is_known():
     rng = np.random.default_rng(0)
     blocks = TRUTH + 0.5 * rng.standard_normal((N_BLOCKS, P))
     expected = 0.5 * np.sqrt(P / N_BLOCKS) / np.linalg.norm(TRUTH)

@@ -38,7 +38,7 @@ def test_the_norm_of_many_binary_variables_is_checked_on_few(power):
     assert TOYS[f"norm-{power:g}"].n_latents == 128
 
 
-def test_every_toy_says_what_it_is():
+def test_every_toy_describes_itself():
     for toy in TOYS.values():
         assert toy.meaning.endswith(".")
         z = all_codes(1, toy.n_categories).expand(-1, toy.n_latents, -1)[:, None]

@@ -1,4 +1,4 @@
-"""The references list every setting with its true default, and their examples are grids that load."""
+"""The reference pages list every setting with its default, and their examples are valid grids."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Settings whose effect is nothing on the data and the budget at hand: refused, or said with the number."""
+"""Settings without effect on the given data and budget are refused, or noted with the number."""
 
 import textwrap
 from pathlib import Path
@@ -60,11 +60,11 @@ def test_splits_without_images_are_refused_with_their_number(tmp_path: Path, tex
 
 
 @pytest.mark.parametrize(("fraction", "n"), [(0.0, 0), (1.3e-4, 1), (0.1, 400), (0.99975, 3999)])
-def test_a_share_of_one_image_and_more_is_taken(fraction: float, n: int) -> None:
+def test_a_validation_fraction_of_one_image_or_more_is_accepted(fraction: float, n: int) -> None:
     assert split_sizes(DATASETS["mnist-mini"], fraction, None) == (n, 4000 - n)
 
 
-def test_a_run_that_was_made_otherwise_is_refused_too() -> None:
+def test_a_run_that_no_grid_made_is_refused_too() -> None:
     with pytest.raises(ValueError, match="which is none of them"):
         RunConfig(estimator={"name": "rloo"}, data=DataConfig(validation_fraction=1e-4))  # type: ignore[arg-type]
 
@@ -121,7 +121,7 @@ training: {epochs: 4, batch_size: 50}
         (SMALL + "schedules: [{kind: exponential, rate: 0.0}]\nestimators: [rloo]", []),
     ],
 )
-def test_what_changes_nothing_is_said(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_settings_without_effect_are_noted(tmp_path: Path, text: str, said: list[str]) -> None:
     found = [note for note in notes(tmp_path, text) if "ignores tau" not in note]
     assert found == said
 
@@ -138,7 +138,7 @@ def test_images_per_second_count_the_images_there_are() -> None:
     assert metrics["time/images_per_s"] == pytest.approx(20 / metrics["time/step_s_median"])
 
 
-def test_an_interval_that_no_run_reaches_is_said(tmp_path: Path) -> None:
+def test_an_interval_that_no_run_reaches_is_noted(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text("training: {epochs: [2, 5]}\nestimators: [rloo]\nseeds: [0]\n")
     runs = load_grid(path, REGISTRY).runs

@@ -1,4 +1,4 @@
-"""A grid from a pipe is read once, and commands about it name what lasts; scripts may call `main` as they like."""
+"""Grids from a pipe are read once, printed commands name a file that still exists, and scripts may call `main`."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_files_are_no_pipes(tmp_path: Path) -> None:
+def test_ordinary_files_are_not_pipes(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text(GRID)
     link = tmp_path / "link.yaml"
@@ -66,7 +66,7 @@ def test_files_are_no_pipes(tmp_path: Path) -> None:
     assert is_pipe(Path("/dev/null"))
 
 
-def test_commands_name_the_file_that_lasts(tmp_path: Path) -> None:
+def test_printed_commands_name_a_file_that_still_exists(tmp_path: Path) -> None:
     grid = GridFile(Path("/dev/stdin"), "-", GRID)
     assert grid.with_path(["harness", "run", "--grid", "-", "--workers", "2"], Path("r/piped")) == [
         *("harness", "run", "--grid", "r/piped/grid.yaml", "--workers", "2")
@@ -93,7 +93,7 @@ def test_a_grid_from_a_pipe_must_have_a_name(capsys: pytest.CaptureFixture[str])
     )
 
 
-def test_what_is_wrong_with_it_has_its_place(tmp_path: Path) -> None:
+def test_errors_of_a_grid_from_a_pipe_have_their_position(tmp_path: Path) -> None:
     path = pipe("seeds: [\n")
     with pytest.raises(GridError, match=r"/dev/fd/\d+:2:1: file: expected YAML, got a syntax error"):
         open_grid(str(path), path).load(load_registry(), tmp_path)
@@ -126,7 +126,7 @@ def test_status_of_a_sweep_from_a_pipe(tmp_path: Path, capsys: pytest.CaptureFix
         ),
     ],
 )
-def test_what_cannot_be_read_as_meant_is_refused(
+def test_two_grids_and_a_plugin_from_a_pipe_are_refused(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], line: str
 ) -> None:
     assert called("run", *arguments) == 2
@@ -140,7 +140,7 @@ def test_a_plugin_by_two_names_is_one(tmp_path: Path) -> None:
     assert "mine" in load_registry([tmp_path / "mine.py", tmp_path / "also.py", tmp_path / "mine.py"])
 
 
-def test_workers_know_nothing_of_the_calling_program() -> None:
+def test_workers_do_not_import_the_calling_program() -> None:
     main_module = sys.modules["__main__"]
     with without_main_module():
         assert getattr(sys.modules["__main__"], "__file__", None) is None
@@ -148,7 +148,9 @@ def test_workers_know_nothing_of_the_calling_program() -> None:
     assert sys.modules["__main__"] is main_module
 
 
-def test_a_script_that_is_its_own_plugin_is_told_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_script_that_is_its_own_plugin_is_refused_with_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
     script = tmp_path / "script.py"
     script.write_text("from harness.cli import main\nmain(['list', 'datasets'])\n")

@@ -174,7 +174,7 @@ def test_the_seed_recipe_is_ordinary_options(load):
     assert grid.runs[0].schedule == schedule
 
 
-def test_runs_survive_the_way_to_a_worker(load):
+def test_runs_survive_the_transfer_to_a_worker(load):
     grid = load(MINIMAL + "training: {lr: [1e-3, 2e-3]}\nschedules: [{kind: cosine, final: 0.1}]")
     for run in grid.runs:
         other = RunConfig.from_json(run.to_json())
@@ -260,7 +260,7 @@ def test_the_number_of_runs_is_the_product_of_the_axes(tmp_path_factory, lrs, ta
 
 
 @pytest.mark.parametrize("name", ["nvil", "rebar", "relax", "double_cv"])
-def test_what_cannot_be_compiled_is_refused_before_the_first_run(load, name):
+def test_estimators_that_cannot_be_compiled_are_refused_before_the_first_run(load, name):
     text = f"estimators: [{name}]\nseeds: [0]\ntraining: {{compile: VALUE}}"
     with pytest.raises(GridError, match=rf"grid.yaml:1:14: .*where training.compile is on, got '{name}'. Use compile"):
         load(text.replace("VALUE", "on"))

@@ -1,4 +1,4 @@
-"""What goes wrong in a plug-in is told to its author: its own line, in words, once; and a sweep is known without it."""
+"""Errors of a plugin are reported once with its own line; the status of a sweep does not need the plugin."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_a_failed_run_names_the_line_of_the_plugin_and_says_it_in_words(failure,
     assert "Traceback" in end.traceback
 
 
-def test_errors_of_others_keep_their_own_words_and_place():
+def test_errors_raised_by_libraries_keep_their_text_and_position():
     def fails():
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.\nmore")
 
@@ -96,7 +96,7 @@ def sweep_of(runs: list[RunConfig], errors: dict[int, str]) -> tuple[Sweep, list
     return sweep, records
 
 
-def test_one_cause_is_told_once_with_its_count(tiny_run):
+def test_one_cause_is_reported_once_with_its_count(tiny_run):
     runs = [tiny_run("rloo", seed=seed) for seed in range(11)]
     errors = {seed: f"ValueError: mine: no (step {seed}, epoch 1) (mine.py:7)" for seed in range(10)}
     sweep, records = sweep_of(runs, errors)
@@ -179,7 +179,7 @@ def test_status_needs_no_plugin_where_the_frozen_sweep_knows_its_runs(finished, 
 
 
 @pytest.mark.parametrize("how", ["edited", "gone", "imports a neighbour"])
-def test_status_shows_the_sweep_as_it_was_run_where_the_plugin_is_another(finished, capsys, how):
+def test_status_shows_the_sweep_as_it_ran_if_the_plugin_has_changed(finished, capsys, how):
     path = finished / "my plugin.py"
     if how == "gone":
         path.unlink()
@@ -197,7 +197,7 @@ UNKNOWN = "estimators[0]: expected one of 36 names, got 'wide_softmax'. "
 LAST = "One of your own needs --plugin FILE.\nThis sweep was last run with --plugin '"
 
 
-def test_the_other_commands_ask_for_the_plugin_by_name_and_do_not_guess(finished, capsys):
+def test_other_commands_ask_for_the_plugin_by_name(finished, capsys):
     commands = [("run",), ("run", "--dry-run"), ("sync",), ("gradients",)]
     for command in commands:
         code, _, err = called(finished, capsys, *command)
@@ -207,14 +207,14 @@ def test_the_other_commands_ask_for_the_plugin_by_name_and_do_not_guess(finished
     assert called(finished, capsys, "repair")[0] == 0  # takes no plug-in
 
 
-def test_status_of_another_text_asks_for_it_too(finished, capsys):
+def test_status_of_an_edited_grid_asks_for_the_plugin(finished, capsys):
     (finished / "grid.yaml").write_text(GRID + "description: edited\n")
     code, _, err = called(finished, capsys, "status")
     assert code == 2
     assert f"{UNKNOWN}Did you mean 'softmax'? {LAST}" in err
 
 
-def test_a_plugin_that_is_gone_is_said_to_be_gone(finished, capsys):
+def test_a_plugin_that_was_deleted_is_reported_as_missing(finished, capsys):
     (finished / "my plugin.py").unlink()
     code, _, err = called(finished, capsys, "sync")
     assert code == 2
@@ -222,7 +222,7 @@ def test_a_plugin_that_is_gone_is_said_to_be_gone(finished, capsys):
     assert err.endswith(f"'. Not found: {finished}/my plugin.py. Give its new path.\n")
 
 
-def test_status_of_a_sweep_whose_plan_an_older_version_wrote_takes_the_plugin(finished, capsys):
+def test_status_of_a_sweep_with_a_plan_of_an_older_version_needs_the_plugin(finished, capsys):
     path = finished / "results" / "mine" / "frozen.json"
     assert read_plan(path).plugins == (str(finished / "my plugin.py"),)
     checksummed_file.write(path, b'{"format": 1, "columns": {}}')
@@ -242,14 +242,14 @@ def test_status_of_a_sweep_whose_plan_an_older_version_wrote_takes_the_plugin(fi
         ("entirely_mine", "One of your own needs --plugin FILE."),
     ],
 )
-def test_an_unknown_name_is_a_mistake_in_writing_or_a_plugin(tmp_path, capsys, name, hint):
+def test_an_unknown_name_may_be_a_typo_or_a_plugin(tmp_path, capsys, name, hint):
     (tmp_path / "grid.yaml").write_text(GRID.replace("wide_softmax", name))
     code, _, err = called(tmp_path, capsys, "run")
     assert code == 2
     assert err.rstrip().endswith(hint)
 
 
-def test_a_name_unknown_to_the_plugins_too_is_not_said_to_need_one(finished, capsys):
+def test_a_name_unknown_to_the_plugins_suggests_no_plugin(finished, capsys):
     (finished / "grid.yaml").write_text(GRID.replace("wide_softmax", "wider_softmax"))
     _, _, err = called(finished, capsys, "run", "--plugin", str(finished / "my plugin.py"))
     assert err.rstrip().endswith("Did you mean 'wide_softmax'?")
@@ -268,7 +268,7 @@ def test_a_name_unknown_to_the_plugins_too_is_not_said_to_need_one(finished, cap
         (["empty.py"], "empty.py: expected a class derived from Estimator, got none."),
     ],
 )
-def test_conformance_refuses_what_is_no_file_with_its_usage(tmp_path, monkeypatch, capsys, arguments, expected):
+def test_conformance_refuses_a_missing_file_and_shows_its_usage(tmp_path, monkeypatch, capsys, arguments, expected):
     monkeypatch.chdir(tmp_path)
     Path("broken.py").write_text("1 / 0\n")
     Path("empty.py").write_text("x = 1\n")
@@ -276,7 +276,7 @@ def test_conformance_refuses_what_is_no_file_with_its_usage(tmp_path, monkeypatc
     assert capsys.readouterr().err == f"{expected}\n{USAGE}\n"
 
 
-def test_only_plugins_are_built_with_the_state_of_the_process_put_back(finished, monkeypatch):
+def test_process_state_is_restored_only_around_plugins(finished, monkeypatch):
     """Reading it takes as long as building some settings."""
     built = []
     monkeypatch.setattr("harness.process_state.preserved", lambda: built.append(1) or nullcontext([]))

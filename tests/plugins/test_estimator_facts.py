@@ -1,4 +1,4 @@
-"""What is listed of the estimators is what their classes say, and takes no torch."""
+"""The listed facts of the estimators match their classes, and listing them does not import torch."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_a_dry_run_imports_neither_statistics_nor_the_store(tmp_path: Path) -> N
     assert heavy_imports("run", "--dry-run", "--grid", str(grid)) == {"torch"}
 
 
-def test_the_committed_facts_are_those_of_the_classes() -> None:
+def test_the_committed_facts_match_the_classes() -> None:
     """If not: python -m harness.plugins.estimator_facts."""
     assert known() == read(REGISTRY)
     assert list(known()) == list(REGISTRY)
@@ -86,7 +86,7 @@ def test_built_in_facts_come_from_the_file() -> None:
 
 
 @pytest.mark.usefixtures("_wrong_file")
-def test_plugins_are_loaded_for_real(tmp_path: Path) -> None:
+def test_plugins_are_imported_for_their_facts(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(PLUGIN)
     listed = known([path])
@@ -99,7 +99,7 @@ def test_plugins_are_loaded_for_real(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_wrong_file")
-def test_entry_points_are_loaded_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_points_are_imported_for_their_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("again", "estimators:StraightThrough", registry.GROUP)
     for module in (estimator_facts, registry):
         monkeypatch.setattr(module, "entry_points", lambda group: (point,))

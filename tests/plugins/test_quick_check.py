@@ -1,4 +1,4 @@
-"""A wrong plug-in is refused before the first run; a right one, however unusual, passes; either is recorded."""
+"""A wrong plugin is refused before the first run, a right one passes, and the result is recorded."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def test_a_right_plugin_passes(name, tiny_run):
     assert check(tiny_run, RIGHT, name) == quick_check.CheckResult("passed")
 
 
-def test_the_line_is_that_of_the_mistake_if_it_raises_and_of_the_method_elsewhere(tiny_run):
+def test_an_error_names_the_line_that_raised_or_else_the_method(tiny_run):
     text = (SUPPORT / "wrong_plugins.py").read_text().splitlines()
     for name, expected in (("raises", "einsum"), ("in_place", "logits_BLK -="), ("constant", "def sample")):
         with pytest.raises(PluginError) as caught:
@@ -140,7 +140,7 @@ def test_a_grid_without_plugins_is_not_checked(tiny_run, monkeypatch):
     assert quick_check.check([tiny_run()], WRONG) == quick_check.CheckResult(None)
 
 
-def test_of_a_slow_plugin_it_is_said_how_much_was_checked_and_how_long_that_took(tiny_run, monkeypatch):
+def test_the_check_of_a_slow_plugin_says_how_much_it_covered_and_its_time(tiny_run, monkeypatch):
     monkeypatch.setattr(quick_check, "BUDGET_S", 0.0)
     found = check(tiny_run, RIGHT, "wide_only")
     assert found.conformance == "passed (1 of 7 checks)"
@@ -158,11 +158,11 @@ def test_of_a_slow_plugin_it_is_said_how_much_was_checked_and_how_long_that_took
         ([7, 3], 5, "passed (2 of 5 settings, at least 3 of 7 checks)"),
     ],
 )
-def test_what_is_stored_says_how_much_was_checked(done, n_settings, expected):
+def test_the_stored_result_says_how_much_was_checked(done, n_settings, expected):
     assert quick_check._passed(done, n_settings) == expected
 
 
-def test_a_plugin_is_tried_at_the_shape_of_its_model_and_a_huge_one_at_a_small_one(tiny_run):
+def test_a_plugin_is_checked_at_its_models_shape_or_a_smaller_one_if_huge(tiny_run):
     estimator = build("many_classes_only", RIGHT)
     assert example_shape(estimator, (2, 128)) == (2, 128)
     assert example_shape(estimator, (30, 10**6)) == (1, 100)
@@ -170,7 +170,7 @@ def test_a_plugin_is_tried_at_the_shape_of_its_model_and_a_huge_one_at_a_small_o
     assert check_all(estimator)  # the whole conformance knows no model
 
 
-def test_an_estimator_that_accepts_no_shape_that_is_tried_is_told_so():
+def test_an_estimator_that_accepts_none_of_the_tried_shapes_is_refused():
     class Never(type(build("many_classes_only", RIGHT))):
         name = "never"
 
@@ -182,11 +182,11 @@ def test_an_estimator_that_accepts_no_shape_that_is_tried_is_told_so():
 
 
 @pytest.mark.parametrize("name", ["prepared", "warm_up", "one_latent_a_call"])
-def test_conformance_takes_what_is_made_in_prepare_and_gradients_that_come_later(name):
+def test_conformance_accepts_parameters_made_in_prepare_and_late_gradients(name):
     assert CHECKS[3](build(name, RIGHT)).startswith("finite")
 
 
-def test_a_temperature_of_all_latents_is_told_by_the_whole_conformance_only():
+def test_only_full_conformance_finds_a_temperature_shared_by_all_latents():
     estimator = build("temperature_of_all_latents", RIGHT)
     assert check_examples(estimator)
     with pytest.raises(AssertionError, match="expected a gradient of each latent by its own logits alone"):
@@ -194,7 +194,7 @@ def test_a_temperature_of_all_latents_is_told_by_the_whole_conformance_only():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_wrong_plugin_is_refused_at_the_shape_of_a_usual_model_too(name, tiny_run):
+def test_a_wrong_plugin_is_refused_at_the_shape_of_an_ordinary_model_too(name, tiny_run):
     with pytest.raises(PluginError, match=name):
         check(tiny_run, WRONG, name, model=(30, 10))
 
@@ -224,7 +224,7 @@ def exit_code(arguments: list[str]) -> int | str | None:
 
 
 @pytest.mark.parametrize("options", [["run"], ["run", "--dry-run"], ["gradients"]], ids=" ".join)
-def test_the_commands_refuse_it_before_anything_is_stored(tmp_path, capsys, options):
+def test_commands_refuse_a_wrong_plugin_before_anything_is_stored(tmp_path, capsys, options):
     command, *more = options
     assert exit_code([*command_of(tmp_path, "off_the_simplex", command), *more]) == 2
     out, err = capsys.readouterr()
@@ -234,7 +234,7 @@ def test_the_commands_refuse_it_before_anything_is_stored(tmp_path, capsys, opti
     assert not (tmp_path / "results").exists()
 
 
-def test_no_check_runs_it_as_it_is_and_the_run_and_the_report_say_so(tmp_path):
+def test_with_no_check_a_wrong_plugin_runs_and_the_report_says_so(tmp_path):
     assert exit_code([*command_of(tmp_path, "slope_over_batch"), "--no-check", "--workers", "1"]) == 0
     folder = tmp_path / "results" / "tiny"
     started = json.loads((folder / "journal.jsonl").read_text().splitlines()[0][9:])["provenance"]
@@ -251,7 +251,7 @@ def test_a_report_of_a_sweep_without_plugins_says_nothing_of_them():
 
 
 @pytest.mark.parametrize("name", ["in_place", "in_data", "detached"])
-def test_training_itself_notices_what_pathwise_can(name, tiny_run):
+def test_training_notices_the_mistakes_that_pathwise_can_check(name, tiny_run):
     run = tiny_run("softmax")
     estimator = run.estimator.model_copy(update={"name": name, "params": {}})
     run = run.model_copy(update={"estimator": estimator, "schedule": tiny_run("reinforce").schedule})
@@ -262,7 +262,7 @@ def test_training_itself_notices_what_pathwise_can(name, tiny_run):
         list(train(run, WRONG))
 
 
-def test_what_a_plugin_changes_when_built_is_named_and_gone_when_it_is_checked(tiny_run, tmp_path):
+def test_changes_of_process_state_by_a_plugin_are_named_and_undone(tiny_run, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import torch\nfrom estimators import Pathwise\n"
@@ -319,7 +319,7 @@ class Scaled(Pathwise):
 
 
 @pytest.mark.parametrize("requires_grad", [True, False])
-def test_parameters_that_nothing_trains_are_told(requires_grad: bool, tmp_path: Path, tiny_run: Make) -> None:
+def test_untrained_parameters_are_reported(requires_grad: bool, tmp_path: Path, tiny_run: Make) -> None:
     path = tmp_path / "scaled.py"
     path.write_text(UNTRAINED.replace("REQUIRES", str(requires_grad)))
     registry = load_registry([path])

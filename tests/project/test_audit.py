@@ -1,4 +1,4 @@
-"""`make audit`: what is found fails, what cannot be asked is said, and nothing is ignored without a reason."""
+"""`make audit`: vulnerabilities fail, an unreachable list is reported, and every ignored one has a reason."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ BAD = {"name": "bad", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": 
 
 @pytest.fixture
 def audit(tmp_path: Path):
-    """A function that runs the script with a pip-audit that prints what it is told, if its arguments hold `when`."""
+    """A function that runs the script with a pip-audit that prints the given text if its arguments hold `when`."""
     shutil.copy(ROOT / ".ci" / "audit.py", tmp_path)
 
     def run(said: object, *, code: int = 0, when: str = "", ignore: str = "") -> tuple[int, str]:
@@ -44,7 +44,7 @@ def test_a_vulnerability_fails_with_the_list(audit) -> None:
 
 
 @pytest.mark.parametrize(("said", "code"), [("Traceback", 1), ("", 1), ([UNKNOWN], 0), ([], 0), ("[]", 0)])
-def test_no_list_within_reach_is_one_line_and_passes(audit, said, code) -> None:
+def test_if_no_list_can_be_reached_one_line_says_so_and_it_passes(audit, said, code) -> None:
     found, line = audit(said, code=code)
     assert found == 0
     assert line.count("\n") == 1
@@ -58,7 +58,7 @@ def test_the_second_list_is_asked_where_the_first_does_not_answer(audit) -> None
     assert "(osv; 0 not known to it)" in said
 
 
-def test_what_is_ignored_has_a_reason(audit) -> None:
+def test_ignored_vulnerabilities_have_a_reason(audit) -> None:
     assert audit([FINE], ignore="# none\n\nCVE-1 we do not use it\n", when="--ignore-vuln CVE-1")[0] == 0
     code, said = audit([FINE], ignore="CVE-1\n")
     assert code == 1

@@ -89,7 +89,7 @@ def room(module: str) -> str:
     return parts[1] if parts[0] == "harness" and len(parts) > 1 else ".".join(parts[: 1 + (parts[0] == "reports")])
 
 
-def test_folders_import_what_the_table_allows_and_the_table_allows_no_more() -> None:
+def test_folders_import_exactly_what_the_table_allows() -> None:
     found: dict[str, set[str]] = {}
     for module, imports in graph().items():
         found.setdefault(room(module), set()).update({room(name) for name in imports} - {room(module), "harness"})
@@ -106,7 +106,7 @@ def test_the_table_has_one_direction() -> None:
             assert order.index(name) < order.index(other), f"{name} imports {other}, which stands above it"
 
 
-def test_there_is_no_circle() -> None:
+def test_there_is_no_import_cycle() -> None:
     """Not even one that runs through imports inside functions or for type checking."""
     done: set[str] = set()
 
@@ -156,11 +156,11 @@ LEAN = {
     ],
     "a report": [("reports.store.load", "mlflow harness")],
 }
-"""What is imported, and what is not imported with it, by who starts."""
+"""For each kind of process: what it imports, and what must not be imported with it."""
 
 
 @pytest.mark.parametrize("steps", LEAN.values(), ids=LEAN)
-def test_what_takes_long_to_import_is_imported_only_where_it_is_needed(steps: list[tuple[str, str]]) -> None:
+def test_slow_imports_happen_only_where_they_are_needed(steps: list[tuple[str, str]]) -> None:
     checks = (
         f"import {names}; assert not {set(heavy.split())} & sys.modules.keys(), {names!r}" for names, heavy in steps
     )

@@ -43,7 +43,7 @@ def _calls(name: str, named: dict[str, str]) -> Iterator[str]:
         yield name
 
 
-def test_there_are_sources_to_look_at() -> None:
+def test_sources_are_found() -> None:
     assert len(SOURCES) > 60
 
 
@@ -69,5 +69,5 @@ def test_each_fault_would_be_found(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["torch.load(f, weights_only=True)", "np.load(f, allow_pickle=False)", "yaml.parse(t)"]
 )
-def test_what_is_safe_is_no_fault(text: str) -> None:
+def test_safe_calls_are_not_faults(text: str) -> None:
     assert list(faults(text)) == []

@@ -29,3 +29,12 @@ def hostile_report(hostile_uri: str, tmp_path_factory: pytest.TempPathFactory) -
     out = tmp_path_factory.mktemp("report") / "inner" / "report"
     build_report(load(None, hostile_uri), out, Options(title=TITLE))
     return out
+
+
+@pytest.fixture
+def secret(tmp_path) -> Path:
+    """A folder of this machine with a file that no report may show."""
+    folder = tmp_path / "private"
+    folder.mkdir()
+    (folder / "history.json").write_text('[{"epoch": 1}]')
+    return folder

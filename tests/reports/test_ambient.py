@@ -1,4 +1,4 @@
-"""A report is a function of its runs: what process, folder and environment have set changes no byte of it."""
+"""A report depends on its runs only: settings of process, folder and environment change no byte of it."""
 
 import hashlib
 import json
@@ -87,7 +87,7 @@ HOSTILE = {
 }
 
 
-def test_settings_of_the_caller_change_nothing_and_stay(
+def test_settings_of_the_caller_change_nothing_and_are_kept(
     runs: Runs, plain: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with mpl.rc_context(HOSTILE), pd.option_context("display.max_colwidth", 5, "display.precision", 1):
@@ -159,7 +159,7 @@ def _run(folder: Path, out: Path, environment: dict[str, str]) -> subprocess.Com
 
 
 @pytest.mark.slow
-def test_environment_and_folder_change_no_byte_and_are_not_told(tmp_path: Path) -> None:
+def test_environment_and_folder_do_not_change_or_appear_in_a_report(tmp_path: Path) -> None:
     first = _run(tmp_path, tmp_path / "plain", {})
     assert (first.returncode, first.stderr) == (0, "")
     expected = digest(tmp_path / "plain")

@@ -23,7 +23,7 @@ def runs():
     return with_diagnostics()
 
 
-def test_what_was_measured_first_and_last_is_tabled_as_means_over_seeds(runs):
+def test_tables_show_first_and_last_measurements_as_means_over_seeds(runs):
     sections = gradient_history.sections(runs)
     assert [section.title for section in sections] == [
         "gumbel_softmax · constant(1), epoch 1",
@@ -41,7 +41,7 @@ def test_what_was_measured_first_and_last_is_tabled_as_means_over_seeds(runs):
     assert (reinmax["Enc. bias"], reinmax["95 % interval"]) == ("4.600", "–")
 
 
-def test_over_seeds_intervals_are_joined_and_the_smallest_p_value_counts_as_often(runs):
+def test_intervals_of_seeds_are_joined_and_the_smallest_p_value_is_corrected(runs):
     name, history = "gradient/own", runs.history.copy()
     at = (history["estimator"] == "rloo") & (history["epoch"] == 4)
     for metric, values in (("p_value", [0.2, 0.01, 0.9]), ("relative_bias_low", [0.1, 0.0, 0.2]),
@@ -61,7 +61,7 @@ def test_settings_of_other_lengths_and_devices_have_their_own_first_and_last_epo
     assert titles[-3:] == ["rloo on cpu, epoch 1", "rloo on cpu, epoch 4", "rloo on cuda, epoch 1"]
 
 
-def test_a_bias_that_was_not_found_is_drawn_as_zero_and_its_number_is_kept(runs):
+def test_a_bias_that_was_not_found_is_drawn_as_zero_with_its_number(runs):
     name = "gradient/own/relative_bias"
     history = runs.history.assign(**{f"{name}_low": 0.0})
     (title, panels), *_ = gradient_history.curves(history, styles([("rloo", "rloo"), ("gumbel_softmax",) * 2]))
@@ -72,7 +72,7 @@ def test_a_bias_that_was_not_found_is_drawn_as_zero_and_its_number_is_kept(runs)
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_tables_are_written_beside_the_report(runs, tmp_path):
+def test_tables_are_written_next_to_the_report(runs, tmp_path):
     build_report(runs, tmp_path)
     stored = pd.read_csv(tmp_path / "tables" / "gradients.csv")
     assert list(stored.columns[:2]) == ["parameters_of", "estimator"]
@@ -91,7 +91,7 @@ def test_the_report_has_a_section_on_gradients_only_where_there_are_diagnostics(
     assert "Not measured: a diagnostics section in the grid asks for it" in without.text
 
 
-def test_the_report_says_when_the_truth_is_an_average(runs):
+def test_the_report_says_when_the_reference_is_an_average(runs):
     history = runs.history.assign(**{"gradient/truth_error": 0.0213})
     assert "standard error is up to 0.021 of its norm" in gradient_history.truth(history)
     assert gradient_history.truth(in_memory(planned("rloo", "gumbel_softmax")).history) == ""

@@ -1,4 +1,4 @@
-"""The report as a reader gets it: right numbers, every kind of outcome, safe with hostile names, one file, pure."""
+"""The report as a file: its numbers, every status of runs, hostile names, one file, the same bytes every time."""
 
 import dataclasses
 import math
@@ -66,7 +66,7 @@ def test_provenance_and_command_are_there(page):
     assert "2025-10-09 08:53 UTC" in page.text
 
 
-def test_contended_times_and_confounding_are_said(page):
+def test_contended_times_and_confounding_are_noted(page):
     assert "Contended: other runs shared the machine" in page.text
     assert "Temperature and learning rate are confounded" in page.text
 
@@ -238,7 +238,7 @@ def test_an_unknown_baseline_is_one_line(runs, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_holm_p_is_shown_once_the_pairs_allow_it():
+def test_holm_p_is_shown_where_there_are_enough_pairs():
     runs = in_memory(planned("straight_through", "gumbel_softmax", "st_gumbel_softmax", seeds=range(8))).runs
     differences = comparison.differences(runs, "test/neg_elbo", comparison.choose_baseline(runs, None))
     assert list(differences["p_holm"]) == pytest.approx([2 / 2**7] * 2)

@@ -44,7 +44,7 @@ def column(browser, index: int, table: str = TABLE) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["report", "gradients", "compare"])
-def test_it_opens_from_a_file_without_a_request_or_a_complaint(browser, pages, name):
+def test_the_report_opens_from_a_file_without_requests_or_errors(browser, pages, name):
     visit(browser, pages[name])
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
@@ -52,7 +52,7 @@ def test_it_opens_from_a_file_without_a_request_or_a_complaint(browser, pages, n
     assert browser.get_log("browser") == []
 
 
-def test_a_click_on_a_heading_sorts_and_a_second_one_turns_it_round(browser, pages):
+def test_clicks_on_a_heading_sort_and_reverse_the_rows(browser, pages):
     visit(browser, pages["report"])
     before = column(browser, 3)
     browser.execute_script(f"{TABLE}.tHead.rows[0].cells[0].querySelector('button').click()")
@@ -87,7 +87,7 @@ def test_rows_are_filtered_by_words(browser, pages):
     assert column(browser, 0, table) == everything
 
 
-def test_it_is_whole_without_javascript(browser, pages):
+def test_the_report_is_complete_without_javascript(browser, pages):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         visit(browser, pages["report"])
@@ -150,8 +150,8 @@ def test_axe_would_find_something(browser, pages, axe_core):
     assert {"image-alt", "color-contrast", "label"} <= {each[0] for each in found}
 
 
-def test_it_prints_to_paper(browser, pages, tmp_path):
-    """All of it, the folded parts too, on white."""
+def test_the_report_prints_completely_and_on_white(browser, pages, tmp_path):
+    """All of it, including the folded parts."""
     visit(browser, pages["report"], prefers_color_scheme="dark")
     printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert printed.startswith(b"%PDF")

@@ -84,7 +84,7 @@ def expected_pairs(grid: Grid, baseline: str, texts: dict[Setting, str]) -> dict
     return found
 
 
-def test_every_setting_of_the_grid_is_one_of_the_report(grid: Grid, runs: Runs) -> None:
+def test_every_setting_of_the_grid_is_in_the_report(grid: Grid, runs: Runs) -> None:
     check(grid, runs, "a")
     assert {"a · none", '"a" · "b"', '"a · b"', "=1+1"} <= set(runs.runs["setting"])
     assert {"a", "$x_{$", "a · b", "none", "=1+1"} == set(runs.runs["estimator_label"])
@@ -175,7 +175,7 @@ def test_a_baseline_is_an_estimator_before_it_is_a_setting(runs: Runs) -> None:
     assert comparison.choose_baseline(runs.runs, '"a" · "none"') == comparison.Baseline("a · none", "setting")
 
 
-def test_only_takes_a_schedule_by_its_label_first(grid: Grid) -> None:
+def test_only_matches_the_label_of_a_schedule_first(grid: Grid) -> None:
     from harness.commands.checks import select
 
     assert {run.setting.schedule for run in select(grid.runs, ["schedule=none"])} == {"none"}

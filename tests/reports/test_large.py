@@ -1,15 +1,13 @@
 """Large sweeps: what a report shows of many runs, schedules and settings, and the store that its benchmark makes."""
 
-import importlib.util
 import re
 import shutil
-import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
+from benchmark_scripts import load_benchmark
 from mlflow.tracking import MlflowClient
-from paths import ROOT
 from reports_store import Planned, in_memory
 
 from estimators import REGISTRY
@@ -17,8 +15,6 @@ from harness.grid.load import load_grid
 from reports.page import figures, gallery, svg
 from reports.page.palette import styles
 from reports.report import build_report
-
-BENCHMARKS = ROOT / "benchmarks"
 
 
 def sweep(n_estimators, n_seeds, n_schedules, **more):
@@ -82,7 +78,7 @@ def test_coordinates_have_two_decimals():
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_pictures_are_of_all_estimators_in_turn(monkeypatch, tmp_path):
+def test_pictures_take_turns_among_all_estimators(monkeypatch, tmp_path):
     runs = sweep(4, 1, 3, epochs=1)
     monkeypatch.setattr(gallery, "MAX_SETTINGS", 6)
     (shown,) = gallery.galleries(runs)
@@ -107,11 +103,7 @@ def test_only_long_tables_are_in_a_box(tmp_path):
 
 @pytest.fixture(scope="module")
 def report_store():
-    spec = importlib.util.spec_from_file_location("report_store", BENCHMARKS / "report_store.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("report_store")
 
 
 def stored(uri, name):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from reports_store import PROVENANCE, START_MS, Planned, StoreWriter, main_grid, neg_elbo
+from stores_that_fail import free_port
 
 from reports.report import build_report
 from reports.store.frame import CORE, IDENTITY, newest, planned_but_missing, tidy, typed
@@ -90,7 +91,7 @@ def test_images_are_those_of_the_first_finished_seed(demo):
     assert all(set(images) == {"originals", "reconstructions", "prior_samples"} for images in demo.images.values())
 
 
-def test_the_sweep_says_how_it_was_made(demo):
+def test_the_command_and_versions_of_the_sweep_are_read(demo):
     (sweep,) = demo.sweeps
     assert sweep.command == "harness run --grid experiments/demo.yaml"
     assert sweep.question.startswith("Which estimator")
@@ -137,20 +138,14 @@ def test_no_runs_is_one_line(store):
         load("empty", store)
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_a_server_that_does_not_answer_is_one_line_within_seconds():
     with pytest.raises(ReportError, match="expected a tracking server that answers") as caught:
-        load("demo", f"http://name:secret@127.0.0.1:{_free_port()}")
+        load("demo", f"http://name:secret@127.0.0.1:{free_port()}")
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_speaks_another_language_is_one_line():
+def test_a_server_that_does_not_speak_http_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():
@@ -166,7 +161,7 @@ def test_a_server_that_speaks_another_language_is_one_line():
         thread.join()
 
 
-def test_a_database_that_is_not_there_is_not_made(tmp_path):
+def test_a_missing_database_is_not_created(tmp_path):
     with pytest.raises(ReportError, match="expected a database, got no file"):
         load("demo", f"sqlite:///{tmp_path / 'new.db'}")
     assert list(tmp_path.iterdir()) == []

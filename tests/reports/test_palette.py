@@ -35,8 +35,8 @@ def test_any_two_colours_stay_apart(colours, vision):
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) >= 23
 
 
-def test_two_colours_that_are_confused_would_be_found():
-    """Orange and ochre, which a former palette had, are two units apart for protan vision."""
+def test_the_check_finds_colours_that_are_too_close():
+    """Orange and ochre, which a previous palette had, are two units apart for protan vision."""
     orange, ochre = (lab(np.array(VISION["protan"]) @ linear(colour)) for colour in ("#c2570c", "#8a6d00"))
     assert np.linalg.norm(orange - ochre) < 5
 

@@ -1,4 +1,4 @@
-"""Reports of runs that invite a wrong number: each case here was one, or nearly."""
+"""Cases that could put a wrong number into a report; each of them did so once, or nearly."""
 
 import dataclasses
 import math
@@ -91,7 +91,7 @@ def lr_grid():
             for name in ("gumbel_softmax", "straight_through") for lr in (0.1, 0.2) for seed in range(2)]  # fmt: skip
 
 
-def test_groups_know_the_value_of_a_run_that_left_no_trace():
+def test_groups_know_the_settings_of_a_run_without_history():
     grid = lr_grid()
     grid[5] = dataclasses.replace(grid[5], status="missing")  # straight_through, lr 0.1, seed 1
     found = grouping.grouped(in_memory(grid).runs, "training.lr", [ELBO])
@@ -160,7 +160,7 @@ def test_published_numbers_are_of_one_device_and_prefer_settings_without_failure
     assert [(row["n"], row["setting"]) for row in rows] == [(3, "gumbel_softmax · constant(1)")]
 
 
-def test_what_is_not_stored_or_not_stated_differs_from_what_is_published():
+def test_published_numbers_name_settings_that_are_not_stored_or_stated():
     rows = list(published._rows(Context(in_memory(planned("gumbel_softmax", params={"model.n_categories": 8})))))
     assert rows
     for row in rows:
@@ -168,7 +168,7 @@ def test_what_is_not_stored_or_not_stated_differs_from_what_is_published():
         assert "optimizer sgd → not stored" in row["differs"]
 
 
-def test_equal_cost_wants_all_seeds_and_ranks_failures_last():
+def test_equal_cost_needs_all_seeds_and_ranks_failures_last():
     runs = in_memory(with_status(two(3), "diverged", 2, estimator="gumbel_softmax"), epochs=4)
     history = runs.history.copy()
     slow = (history["estimator"] == "straight_through") & (history["seed"] == 2)
@@ -222,7 +222,7 @@ def test_a_comparison_sees_that_settings_were_exchanged_and_other_metrics_change
     assert not changed(first, dataclasses.replace(first, runs=moved))["same"].any()
 
 
-def test_a_comparison_of_settings_that_failed_in_both_is_no_equality():
+def test_settings_that_failed_in_both_sweeps_do_not_compare_as_equal():
     runs = in_memory(with_status(two(3), "diverged", 0, 1, 2, estimator="gumbel_softmax"))
     found = changed(runs, runs).set_index("estimator")
     assert bool(found.loc["straight_through", "same"])
@@ -236,7 +236,7 @@ def test_runs_without_a_seed_are_not_paired_with_each_other():
     assert shared_runs((without, without)).empty
 
 
-def test_different_data_and_budgets_are_said():
+def test_different_data_and_budgets_are_noted():
     grid = [
         Planned("rloo", "none", s, params={"data.name": name}, axis=f"data={name}")
         for name in ("a", "b")
@@ -251,7 +251,7 @@ def test_headings_of_a_csv_are_no_formulas():
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_former_report_leaves_no_table_or_figure_behind(tmp_path):
+def test_a_previous_report_leaves_no_table_or_figure_behind(tmp_path):
     html.build_report(in_memory(main_grid()), tmp_path)
     (tmp_path / "tables" / "mine.csv").write_text("mine")
     before = set(tmp_path.rglob("*"))
@@ -262,7 +262,7 @@ def test_a_former_report_leaves_no_table_or_figure_behind(tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["http://user:s3cret/xx@host:5000", "http://localhost:99999/", "http://[x"])
-def test_an_address_that_is_none_tells_no_password_and_makes_no_link(uri):
+def test_an_invalid_address_shows_no_password_and_makes_no_link(uri):
     assert report._ui_url(None, uri) == report.LOCAL_UI
     with pytest.raises(Refused, match="--ui-url: expected"):
         report._ui_url("http://[x", None)
@@ -270,7 +270,7 @@ def test_an_address_that_is_none_tells_no_password_and_makes_no_link(uri):
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_a_history_that_does_not_say_when_is_not_drawn(value):
+def test_a_history_with_invalid_times_is_not_drawn(value):
     from reports.store.records import _sane, history_of
 
     class Read:

@@ -1,4 +1,4 @@
-"""What each section of a report says, against numbers computed by hand; and that each says something without data."""
+"""The sections of a report against numbers computed by hand, and their text without data."""
 
 import dataclasses
 import math
@@ -90,7 +90,7 @@ def test_runs_link_to_mlflow(context):
 
 
 @pytest.mark.parametrize(("run_id", "experiment"), [("x" * 32, "1"), ("0" * 32, "1/../2"), ("", "1")])
-def test_what_is_no_run_of_mlflow_has_no_link(context, run_id, experiment):
+def test_invalid_run_and_experiment_ids_have_no_link(context, run_id, experiment):
     assert context.link({"run_id": run_id, "experiment_id": experiment}) == ""
 
 
@@ -169,7 +169,7 @@ def test_sensitivity_counts_failures_as_worst():
     assert cells["n"].tolist() == [3]
 
 
-def test_published_numbers_stand_beside_runs_of_the_same_shape(context):
+def test_published_numbers_are_shown_next_to_runs_of_the_same_shape(context):
     rows = [row for row in published._rows(context) if row["source"].startswith("Jang")]
     assert {row["estimator"] for row in rows} == {"straight_through", "gumbel_softmax", "st_gumbel_softmax"}
     gumbel = next(row for row in rows if row["estimator"] == "gumbel_softmax")
@@ -254,7 +254,7 @@ def test_differences_take_no_pair_in_which_both_failed():
     assert row["mean"] == pytest.approx(np.mean(finite))
 
 
-def test_the_verdict_says_how_many_seeds_would_do(sections):
+def test_the_verdict_says_how_many_seeds_would_be_enough(sections):
     texts = [block.text for block in blocks(sections[0], Words)]
     assert any(re.search(r"found four times out of five with \d+ seeds", text) for text in texts)
 

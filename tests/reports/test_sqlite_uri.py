@@ -26,7 +26,7 @@ LETTERS = st.characters(exclude_characters="/\0", exclude_categories=["Cs"]) | s
 
 
 @given(st.text(LETTERS, min_size=1))
-def test_what_is_made_is_read_back_by_sqlalchemy_and_by_us(name: str) -> None:
+def test_a_uri_is_read_back_alike_by_sqlalchemy_and_the_harness(name: str) -> None:
     path = Path("/somewhere", name, "mlflow.db")
     if name in (".", ".."):
         return
@@ -48,25 +48,25 @@ def test_a_uri_of_a_user_is_read_as_sqlalchemy_reads_it(text: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x.db?uri=true", "http://h/x.db", ""]
 )
-def test_what_is_no_file_has_no_path_and_stays_as_it_is(uri: str) -> None:
+def test_a_uri_of_no_file_has_no_path_and_is_unchanged(uri: str) -> None:
     assert sqlite_path(uri) is None
     assert unambiguous(uri) == uri
 
 
-def test_a_relative_path_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert sqlite_path("sqlite:///x/y.db") == tmp_path / "x/y.db"
     assert sqlite_uri("x/y.db") == f"sqlite:///{tmp_path}/x/y.db"
 
 
-def test_a_path_out_of_a_linked_folder_leads_where_the_system_says(tmp_path: Path) -> None:
+def test_a_path_out_of_a_linked_folder_resolves_as_the_system_does(tmp_path: Path) -> None:
     (tmp_path / "far" / "inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "inner")
     assert sqlite_path(sqlite_uri(tmp_path / "link" / ".." / "mlflow.db")) == tmp_path / "far" / "mlflow.db"
 
 
 @pytest.mark.parametrize("name", FOLDERS, ids=ascii)
-def test_a_folder_of_any_name_holds_the_store_and_nothing_appears_beside_it(
+def test_a_folder_of_any_name_holds_the_store_and_all_its_files(
     name: str, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
@@ -93,7 +93,7 @@ def test_a_folder_whose_name_mlflow_cannot_write_down_is_refused(tmp_path: Path)
     assert not out.exists()
 
 
-def test_the_database_itself_is_made_in_such_a_folder(tmp_path: Path) -> None:
+def test_the_database_is_created_in_a_folder_of_any_name(tmp_path: Path) -> None:
     out = tmp_path / "place" / "100% why?"
     Tracker(tracking.default_uri(out), out=out)
     assert os.listdir(tmp_path / "place") == ["100% why?"]

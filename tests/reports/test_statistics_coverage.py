@@ -1,28 +1,21 @@
 """Coverage and level, simulated again and quicker: the figures of benchmarks/results/coverage.json hold."""
 
-import importlib.util
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
-from paths import ROOT
+from benchmark_scripts import BENCHMARKS, load_benchmark
 
 from reports import statistics as st
 
-BENCHMARKS = ROOT / "benchmarks"
 STORED = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())
 DEVIATIONS = 4.5  # standard errors: of 200 figures one is further off by chance with probability .0014
 
 
 @pytest.fixture(scope="module")
 def coverage():
-    spec = importlib.util.spec_from_file_location("coverage_of_intervals", BENCHMARKS / "coverage.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("coverage")
 
 
 def agree(found, stored, repetitions):
@@ -85,7 +78,7 @@ def test_the_tables_of_the_docs_are_the_stored_figures():
         assert f"| {name} | {' | '.join(texts)} |\n" in page
 
 
-def test_defaults_hold_what_they_were_chosen_for():
+def test_default_intervals_have_the_coverage_they_were_chosen_for():
     """Within three standard errors: t, sign test, signed rank and exact shares cover 95 %; the IQM's covers 92 %."""
     least = {"iqm": 0.92}
     error = 3 * math.sqrt(0.95 * 0.05 / STORED["repetitions"])

@@ -109,7 +109,7 @@ def test_an_interval_with_one_infinite_end_can_exclude_zero():
     assert not st.UNKNOWN.excludes_zero
 
 
-def test_median_interval_takes_failures():
+def test_median_interval_accepts_failures():
     assert st.median_interval([-1.0, -2.0, -3.0, -4.0, -5.0, INF]) == st.Interval(-5.0, INF)
     assert st.median_interval([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0, -8.0, INF]) == st.Interval(-7.0, -1.0)
     assert st.median_interval([]) == st.Interval(-INF, INF)
@@ -171,7 +171,7 @@ def test_equivalence_is_two_one_sided_tests(values, band):
     assert st.equivalence(-values, band) == opposite.get(found, found)
 
 
-def test_a_difference_inside_the_band_is_equivalent_and_one_that_reaches_out_is_not():
+def test_only_differences_entirely_inside_the_band_are_equivalent():
     small = np.array([-0.11, -0.10, -0.09, -0.10, -0.10])
     assert st.t_interval(small).high < 0
     assert st.equivalence(small, 0.5) == "equivalent"
@@ -195,7 +195,7 @@ def test_a_failed_run_is_never_equivalent():
 
 
 @pytest.mark.parametrize("band", [-1.0, math.nan])
-def test_equivalence_refuses_a_band_that_is_none(band):
+def test_equivalence_refuses_an_invalid_band(band):
     with pytest.raises(ValueError, match=r"^band: expected a number >= 0, got .*\.$"):
         st.equivalence([1.0, 2.0], band)
 

@@ -42,14 +42,14 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("path", ["", "/busy"])
-def test_a_server_behind_a_proxy_is_there_whatever_it_answers(proxy: list[str], path: str) -> None:
+def test_a_server_behind_a_proxy_is_up_whatever_it_answers(proxy: list[str], path: str) -> None:
     ask_server(FAR + path)
     check_server(FAR + path)
     assert checked_uri(FAR + path) == FAR + path
     assert proxy == [f"{FAR}{path}/health"] * 3
 
 
-def test_without_the_proxy_it_is_not_there(proxy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_behind_a_proxy_is_down_without_the_proxy(proxy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "mlflow.example.test")
     with pytest.raises(
         StoreUnavailableError, match=rf"^tracking: expected an MLflow server at {FAR}, got: [^\n]*not known"
@@ -60,7 +60,7 @@ def test_without_the_proxy_it_is_not_there(proxy: list[str], monkeypatch: pytest
     assert proxy == []
 
 
-def test_a_proxy_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -80,6 +80,6 @@ def test_a_server_that_hangs_up_or_stays_silent_is_down(monkeypatch: pytest.Monk
 
 
 def test_a_database_server_is_left_to_its_driver() -> None:
-    """libpq knows sockets, several hosts and service files, of which a check of our own would know nothing."""
+    """libpq supports sockets, several hosts and service files; a check of our own would not."""
     check_server("postgresql://no.such.host.test:1/db")
     check_server("mssql+pyodbc://no.such.host.test/db")

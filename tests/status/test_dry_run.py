@@ -68,7 +68,7 @@ def test_the_median_of_a_few_timings_counts() -> None:
     assert len(calls) == 1
 
 
-def test_the_time_is_the_sum_over_runs_whatever_they_do(
+def test_the_estimated_time_is_the_sum_over_all_kinds_of_runs(
     tiny_run: Make, timed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs that cost the same are counted, not computed again; more epochs or diagnostics cost more."""

@@ -108,7 +108,7 @@ def test_a_live_table_of_more_runs_than_lines_keeps_its_bar(tiny_run: Make) -> N
     progress.close()
 
 
-def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunConfig]) -> None:
+def test_the_time_left_of_a_resumed_run_counts_remaining_epochs_only(runs: list[RunConfig]) -> None:
     run = runs[0].model_copy(update={"training": TrainingConfig(epochs=100)})
     sweep = sweep_of([run])
     for event in (Started({}), *(EpochDone(epoch, epoch, 0.0, {}) for epoch in range(1, 91)), Interrupted("killed")):
@@ -124,7 +124,7 @@ def test_the_time_left_of_a_run_that_goes_on_is_of_what_is_left(runs: list[RunCo
     progress.close()
 
 
-def test_the_bar_says_nothing_before_evidence_and_waits_for_no_run_that_failed(
+def test_the_bar_waits_for_evidence_but_not_for_failed_runs(
     runs: list[RunConfig],
 ) -> None:
     progress = LiveProgress(Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None))
@@ -148,7 +148,7 @@ def test_the_bar_says_nothing_before_evidence_and_waits_for_no_run_that_failed(
     progress.close()
 
 
-def test_finished_runs_of_other_code_are_pointed_out(runs: list[RunConfig]) -> None:
+def test_finished_runs_of_other_code_are_noted(runs: list[RunConfig]) -> None:
     out = io.StringIO()
     sweep = sweep_of(runs)
     here = provenance()

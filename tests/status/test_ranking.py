@@ -192,6 +192,6 @@ def test_a_sweep_of_one_setting_compares_nothing(tiny_run: Make) -> None:
     assert "only · constant(1)  1.50    6.35    2/2" in text
 
 
-def test_nothing_finished_is_no_empty_table(tiny_run: Make) -> None:
+def test_without_finished_runs_no_table_is_shown(tiny_run: Make) -> None:
     assert shown(sweep_of(tiny_run, {"a": [None, None]})) == "2 planned.\n"
     assert "ELBO" not in shown(sweep_of(tiny_run, {"a": ["failed"]}))

@@ -1,4 +1,4 @@
-"""`harness status`: from the journal's start, what is under way, what is left, and the document that scripts read."""
+"""`harness status`: finished, running and remaining runs, and the JSON document for scripts."""
 
 import io
 import json
@@ -71,7 +71,7 @@ def epoch(number: int) -> EpochDone:
 
 
 def a_day() -> Iterator[tuple[int, float, Event]]:
-    """Two finished, one failed, one diverged, one under way, one under way since it went on, one that has no epoch."""
+    """Return two finished runs, a failed, a diverged, a running, a resumed one, and one without an epoch."""
     for index, begun, value in ((0, 0, 100.0), (1, 0, 102.0)):
         yield index, begun, Started(FACTS)
         yield from ((index, begun + 2 * n, epoch(n)) for n in range(1, 11))
@@ -120,7 +120,7 @@ diverged: loss is nan (straight_through · constant(1) · seed 1)
 """
 
 
-def test_runs_under_way_are_told_by_name(asked: Asked) -> None:
+def test_running_runs_are_listed_by_name(asked: Asked) -> None:
     asked.write(*a_day())
     with Lease(asked.out / "asked"):
         text = shown(asked, asked.quick())
@@ -133,7 +133,7 @@ def test_runs_under_way_are_told_by_name(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("driven", [True, False])
-def test_the_quick_way_tells_the_same_as_all_epochs(asked: Asked, driven: bool) -> None:
+def test_the_outline_of_a_journal_gives_the_status_of_all_epochs(asked: Asked, driven: bool) -> None:
     asked.write(*a_day())
     if driven:
         with Lease(asked.out / "asked"):
@@ -145,7 +145,7 @@ def test_the_quick_way_tells_the_same_as_all_epochs(asked: Asked, driven: bool) 
     assert [run["epoch"] for run in quick["runs"]] == [10, 10, None, None, 6, 1, 0, 0, 0]
 
 
-def test_without_a_driver_the_commands_go_on_and_try_again(asked: Asked) -> None:
+def test_without_a_driver_the_commands_to_resume_and_retry_are_shown(asked: Asked) -> None:
     asked.write(*a_day())
     text = shown(asked, asked.quick())
     grid = f"--grid {asked.path} --out {asked.out}"
@@ -236,7 +236,7 @@ def test_a_document_has_no_nan() -> None:
         json_document.to_text({"values": [{"value": float("inf")}]})
 
 
-def test_a_damaged_lease_is_a_driver_all_the_same(asked: Asked) -> None:
+def test_a_damaged_lease_counts_as_a_driver(asked: Asked) -> None:
     asked.write(*a_day())
     (asked.out / "asked" / "driver.json").write_bytes(b"damaged")
     assert lease.holder(asked.out / "asked") is not None

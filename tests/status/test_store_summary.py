@@ -110,13 +110,13 @@ def test_settings_have_the_order_of_the_terminal(three_seeds: Sweep) -> None:
     assert [names[level.setting] for level in best] == list(dict.fromkeys(names[each] for each in ranked[:-1]))
 
 
-def test_a_setting_that_is_not_through_says_over_how_many_of_its_seeds(three_seeds: Sweep) -> None:
+def test_an_unfinished_setting_says_how_many_of_its_seeds_count(three_seeds: Sweep) -> None:
     finish(three_seeds, {0: 100.0})
     assert "test −ELBO 100.00 (mean of 1 of 3 seeds)." in note(three_seeds, None, is_over=False)
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_words_of_a_grid_make_no_markup(payload: str) -> None:
+def test_text_of_a_grid_makes_no_markup(payload: str) -> None:
     shown = text(payload, 600)
     assert not re.search(r"[<>`*\[\]|\\~$]|://|(?<!&)#", shown)
     assert not re.search(UNSEEN, shown)

@@ -66,7 +66,7 @@ def estimates(sweep: Sweep, events: list[Timed]) -> Iterator[tuple[int, float, f
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("left_out", ["", "exact", "rloo(n_samples=4)"])
-def test_it_is_right_within_half_once_runs_have_finished(workers: int, left_out: str) -> None:
+def test_the_estimate_is_within_half_once_runs_have_finished(workers: int, left_out: str) -> None:
     settings = {label: facts for label, facts in SETTINGS.items() if label != left_out}
     sweep = sweep_of(settings, 4)
     ratios = [
@@ -78,7 +78,7 @@ def test_it_is_right_within_half_once_runs_have_finished(workers: int, left_out:
     assert 1 / 1.5 < min(ratios) <= max(ratios) < 1.5
 
 
-def test_nothing_is_said_before_there_is_evidence() -> None:
+def test_no_estimate_is_given_before_there_is_evidence() -> None:
     sweep = sweep_of(SETTINGS, 2)
     events = list(history(sweep, SETTINGS, 2))
     second = next(second for second, _, event in events if isinstance(event, EpochDone) and event.epoch == 2)
@@ -97,7 +97,7 @@ def test_the_start_of_the_workers_and_the_first_epoch_are_not_multiplied() -> No
         assert n_finished or found is None or left - 6 < found < 1.1 * left
 
 
-def test_of_a_run_that_was_cut_short_the_pause_does_not_count() -> None:
+def test_the_pause_of_an_interrupted_run_does_not_count() -> None:
     settings = {"one": (1.0, 2.0, 10, 0.0)}
     sweep = sweep_of(settings, 2)
     start = START

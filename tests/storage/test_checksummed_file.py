@@ -1,4 +1,4 @@
-"""A sealed file is read as it was written, or not at all, whatever happens to it or to its writer."""
+"""Files with a checksum are read as they were written or refused, whatever happens to them or their writer."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 @given(st.binary(max_size=200))
-def test_what_was_sealed_is_unsealed(content: bytes) -> None:
+def test_contents_with_a_checksum_are_read_back(content: bytes) -> None:
     assert checksummed_file.verify(checksummed_file.add_checksum(content), "here") == content
 
 
@@ -55,7 +55,7 @@ def test_the_header_is_one_line_that_sha256sum_would_agree_with(tmp_path: Path) 
     assert (tmp_path / "state").read_bytes() == f"harness-sealed 1 {expected}\nabc".encode()
 
 
-def test_every_truncation_is_seen(tmp_path: Path) -> None:
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
     whole, path = checksummed_file.add_checksum(CONTENT), tmp_path / "state"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
@@ -63,7 +63,7 @@ def test_every_truncation_is_seen(tmp_path: Path) -> None:
             checksummed_file.read(path)
 
 
-def test_every_flipped_bit_is_seen() -> None:
+def test_every_flipped_bit_is_noticed() -> None:
     whole = checksummed_file.add_checksum(CONTENT)
     for position in range(len(whole)):
         for bit in range(8):
@@ -74,7 +74,7 @@ def test_every_flipped_bit_is_seen() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_nothing_else_is_taken_for_sealed(content: bytes) -> None:
+def test_other_contents_are_refused(content: bytes) -> None:
     for text in (
         content,
         checksummed_file.add_checksum(b"") + b"\0" + content,
@@ -84,15 +84,13 @@ def test_nothing_else_is_taken_for_sealed(content: bytes) -> None:
             checksummed_file.verify(text, "here")
 
 
-def test_no_file_is_a_file_not_found(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_file_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         checksummed_file.read(tmp_path / "state")
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_former_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_failed_write_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -106,7 +104,7 @@ def test_a_failed_write_leaves_the_former_file_alone(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_the_system_cuts_short_leaves_the_former_file_alone(tmp_path: Path) -> None:
+def test_a_write_that_the_system_cuts_short_keeps_the_previous_file(tmp_path: Path) -> None:
     """The limit on a file's size is what a full disk is to a process: some bytes are written, then an error comes."""
     path = tmp_path / "state"
     checksummed_file.write(path, CONTENT)
@@ -127,7 +125,7 @@ except OSError as error:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_none_is_an_oserror(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_oserror(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in ("missing", "file"):
         with pytest.raises(OSError, match=folder):
@@ -164,7 +162,7 @@ def check_whole(content: bytes) -> int:
     return int(words[0])
 
 
-def test_a_killed_writer_never_leaves_what_was_never_written(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_old_or_the_new_content(tmp_path: Path) -> None:
     path, random_s = tmp_path / "state", random.Random(0)  # noqa: S311 no secret
     newest = 0
     checksummed_file.write(path, b"0 " * 20_000)

@@ -1,4 +1,4 @@
-"""A damaged journal goes on: what is damaged is left out, and what has a gap since is run again."""
+"""A damaged journal is repaired: damaged lines are left out, and runs with a gap are repeated."""
 
 import random
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_whole_journal_is_left_alone(folder: Path) -> None:
     assert (folder / "journal.jsonl").read_bytes() == before
 
 
-def test_whatever_line_is_damaged_no_run_is_believed_that_lacks_it(folder: Path) -> None:
+def test_a_run_that_lacks_a_damaged_line_is_not_used(folder: Path) -> None:
     path = folder / "journal.jsonl"
     content, before = path.read_bytes(), newest(folder)
     n_left_out = 0
@@ -103,7 +103,7 @@ def test_a_record_of_another_version_is_no_damage(folder: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_sweep_whose_journal_was_damaged_goes_on(tmp_path: Path, out: Path) -> None:
+def test_a_sweep_with_a_damaged_journal_continues(tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path)
     assert harness("run", "--grid", grid, "--out", out).returncode == 0
     before = results(out, "tiny")

@@ -11,6 +11,8 @@ from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 from harness.cli import main
 
 TINY = """
@@ -43,6 +45,14 @@ def harness(*arguments: object, cwd: Path | None = None, **environment: str) -> 
         finally:
             gc.unfreeze()
     return Done(given, code, *(stream.buffer.getvalue().decode() for stream in (output, errors)))
+
+
+def run_captured(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Run a command in this process; return its exit code and all that it wrote, also past `sys.stdout`."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    captured = capfd.readouterr()
+    return int(ended.value.code or 0), captured.out + captured.err
 
 
 def harness_process(*arguments: object, cwd: Path | None = None, **environment: str) -> Done:

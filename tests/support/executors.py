@@ -1,4 +1,4 @@
-"""Executors without processes: one that computes the runs where it is, and one that answers as it is told."""
+"""Executors without processes: one that computes runs in this process, and one that answers from a script."""
 
 import time
 from collections import deque
@@ -14,7 +14,7 @@ from harness.training.run_controls import RunControls
 
 
 class InThisProcess(Executor):
-    """Computes the runs where it is, one after the other: a worker takes 3 s of a core to start."""
+    """An executor that computes runs in this process, one by one: a worker takes 3 s of a core to start."""
 
     def __init__(
         self, *, workers: int, threads: int = 1, plugins: Sequence[Path] = (), saving: SavingEvery = NEVER

@@ -1,4 +1,4 @@
-"""A store that keeps what it is told to write, and fails as it is told."""
+"""A store in memory that fails on request."""
 
 import threading
 
@@ -13,7 +13,7 @@ Gate = threading.Event
 
 
 class FakeTracker:
-    """Keeps what it is told to write; waits at the gate before each write; fails as it is told."""
+    """A tracker that keeps what is written, waits at the gate before each write, and fails on request."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.written: list[list[Record]] = []

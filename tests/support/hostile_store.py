@@ -1,4 +1,4 @@
-"""A store that somebody else filled: every text that a report shows is an attack of some kind."""
+"""A store filled by an attacker: every text that a report shows is an attack of some kind."""
 
 import json
 import sqlite3

@@ -62,7 +62,7 @@ def forget_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Said:
-    """A progress that keeps what is said."""
+    """A progress display that keeps the printed lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

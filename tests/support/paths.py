@@ -1,4 +1,4 @@
-"""Where the repository and what the tests share lie."""
+"""The folders of the repository and of the shared test code."""
 
 from pathlib import Path
 

@@ -43,7 +43,9 @@ def fill(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_clear_line_and_the_sweep_goes_on_later(tmp_path: Path, out: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_one_clear_line_and_the_sweep_can_be_resumed(
+    tmp_path: Path, out: Path, small_disk: Path
+) -> None:
     (tmp_path / "killed.yaml").write_text(GRID.format(epochs=80, seeds=1))
     reference = tmp_path / "reference"
     run_quietly(tmp_path, reference)
@@ -74,7 +76,7 @@ def test_a_full_disk_is_one_clear_line_and_the_sweep_goes_on_later(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_read_only_disk_is_one_clear_line_and_the_sweep_goes_on_later(tmp_path: Path, small_disk: Path) -> None:
+def test_a_read_only_disk_is_one_clear_line_and_the_sweep_can_be_resumed(tmp_path: Path, small_disk: Path) -> None:
     (tmp_path / "killed.yaml").write_text(GRID.format(epochs=80, seeds=1))
     there = small_disk / "out"
     process = start(tmp_path, there)

@@ -1,4 +1,4 @@
-"""Sweeps that are killed again and again, at random moments, and end as if nothing had happened."""
+"""Sweeps that are killed repeatedly at random moments end with the results of an undisturbed sweep."""
 
 import random
 import re

@@ -61,7 +61,7 @@ def _as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def move(one: Path) -> Path:
-    """Move the folder, and put a file where it was: whoever writes there fails."""
+    """Move the folder, and put a file where it was, so that writing there fails."""
     two = one.parent / "elsewhere (2)" / "100%"
     two.parent.mkdir()
     one.rename(two)
@@ -118,7 +118,7 @@ def test_nothing_is_left_to_replay_in_the_new_place(two: tuple[object, Path], gr
 
 
 @pytest.mark.parametrize("cut", [11, pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)])
-def test_a_sweep_that_was_stopped_goes_on_in_the_new_place(cut: int, out: Path, grid: Grid) -> None:
+def test_a_stopped_sweep_continues_in_the_new_place(cut: int, out: Path, grid: Grid) -> None:
     def stop(number: int) -> None:
         if number == cut:
             raise KeyboardInterrupt
@@ -157,7 +157,7 @@ def test_a_run_whose_files_stayed_behind_is_not_looked_for_in_the_new_place(one:
     assert follow_moved_files(default_uri(there), there) == 0
 
 
-def test_files_that_never_lay_beside_the_database_stay_where_they_are(tmp_path: Path, out: Path, grid: Grid) -> None:
+def test_files_outside_the_folder_of_the_database_stay_in_place(tmp_path: Path, out: Path, grid: Grid) -> None:
     """`--tracking-uri` names a database in another folder than --out."""
     uri, there = default_uri(out), tmp_path / "results of mine"
     play(grid, there, lambda: Tracker(uri, out=there), size=3)
@@ -177,7 +177,7 @@ def test_a_report_is_attached_in_the_new_place(one: Path) -> None:
     assert (there / "artifacts" / "away" / run.run_id / "artifacts" / "report" / "report.html").is_file()
 
 
-def test_a_plan_that_cannot_be_read_is_told_first(one: Path) -> None:
+def test_an_unreadable_plan_is_reported_first(one: Path) -> None:
     [plan] = one.glob("artifacts/away/*/artifacts/plan.json")
     plan.write_text("[")
     notes = load("away", default_uri(one)).notes
@@ -231,7 +231,7 @@ def test_the_report_is_the_same_byte_for_byte(tmp_path: Path) -> None:
 # --- whose places are changed ----------------------------------------------------------------------------------------
 
 
-def test_a_sweep_that_is_driven_keeps_its_places(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_with_a_driver_keeps_its_stored_places(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its driver may see the folder under another name, as in a container, and asks MLflow for places as it goes."""
     there = move(one)
     known = places(there)

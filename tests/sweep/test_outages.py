@@ -1,4 +1,4 @@
-"""The store fails at any of its calls: afterwards it has everything once, and the user was told once."""
+"""Outages at any call to the store: afterwards it has everything once, and the outage was reported once."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ class UploadError(Exception):
 
 
 class Client:
-    """Numbers the calls of MLflow's client, those that its methods make of each other too, and fails as it is told."""
+    """A client that numbers the calls of MLflow's client, nested ones too, and fails at the chosen calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
@@ -68,7 +68,7 @@ def from_then_on(k: int) -> Fails:
 
 
 def fresh(client: Client, new_out: Iterator[Path], fails: Fails, size: int) -> tuple[Path, Said, str]:
-    """Play the sweep into a new store that fails so. Return its folder, what was said, and the store."""
+    """Play the sweep into a new store that fails so. Return its folder, what was printed, and the store."""
     out = next(new_out)
     uri = f"sqlite:///{out / 'mlflow.db'}"
     client.calls.clear()
@@ -123,7 +123,7 @@ def test_a_call_that_fails_once_leaves_everything_once(client: Client, new_out: 
 
 
 @pytest.mark.parametrize("call", ["log_artifacts", "log_image"])
-def test_an_artifact_store_with_exceptions_of_its_own_is_away_as_any_other(
+def test_an_artifact_store_with_its_own_exceptions_counts_as_unavailable(
     client: Client, new_out: Iterator[Path], call: str
 ) -> None:
     def fails(number: int) -> str:
@@ -147,15 +147,11 @@ def test_every_call_that_fails_once_leaves_everything_once(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3])
-def test_every_call_from_which_on_the_store_is_away_leaves_everything_once(
-    client: Client, new_out: Iterator[Path], size: int
-) -> None:
+def test_an_outage_from_any_call_on_leaves_everything_once(client: Client, new_out: Iterator[Path], size: int) -> None:
     fail_each_call(client, new_out, from_then_on, size, range(1, 1000))
 
 
-def test_an_outage_is_noticed_where_mlflow_is_told_to_log_by_a_thread_of_its_own(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outage_is_noticed_with_mlflows_asynchronous_logging(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
     grid, uri, calls = small_grid(out.parent, 2), f"sqlite:///{out / 'mlflow.db'}", list[str]()
     whole = SqlAlchemyStore.log_batch

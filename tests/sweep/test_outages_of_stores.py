@@ -41,7 +41,7 @@ def grid(tmp_path: Path) -> Grid:
 
 
 def sweep(grid: Grid, out: Path, uri: str, **at: Callable[[], object]) -> Said:
-    """Play a sweep with the store's own thread. `away` is called early; `back`, late, once the outage was said."""
+    """Play a sweep with the store's own thread. `away` is called early; `back`, late, once the outage was reported."""
     said = Said()
 
     def before(number: int) -> None:
@@ -138,7 +138,7 @@ def test_a_server_down_until_after_the_end(grid: Grid, out: Path, server: tuple[
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_hangs_and_then_does_what_it_was_asked(
+def test_a_server_that_hangs_and_then_answers_stores_nothing_twice(
     grid: Grid, out: Path, server: tuple[Service, str]
 ) -> None:
     """What was asked twice and never answered is there in the end, but once."""
@@ -147,7 +147,7 @@ def test_a_server_that_hangs_and_then_does_what_it_was_asked(
     assert_caught_up(grid, out, uri, said)
 
 
-def test_a_server_that_never_answers_does_not_hold_the_sweep_up(
+def test_a_server_that_never_answers_does_not_block_the_sweep(
     grid: Grid, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reports.contract.web_server.ANSWER_S", 1.0)
@@ -161,7 +161,7 @@ def test_a_server_that_never_answers_does_not_hold_the_sweep_up(
 
 
 @pytest.mark.slow
-def test_a_server_that_falls_silent_holds_the_end_up_for_a_minute_at_most(
+def test_a_server_that_falls_silent_delays_the_end_by_a_minute_at_most(
     grid: Grid, out: Path, server: tuple[Service, str]
 ) -> None:
     """With the times that a user gets."""
@@ -204,7 +204,7 @@ def test_postgres_down_at_the_start(grid: Grid, out: Path) -> None:
 
 @needs_postgres
 @pytest.mark.parametrize("wrong", ["database", "user"])
-def test_postgres_that_does_not_let_one_in_is_no_outage(out: Path, wrong: str) -> None:
+def test_postgres_that_refuses_a_connection_is_no_outage(out: Path, wrong: str) -> None:
     with postgres() as (_, uri):
         uri = uri.replace("/postgres", "/none") if wrong == "database" else uri.replace("harness@", "nobody@")
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""Stopping and going on as a user does it: signals, limits, a changed grid, a damaged checkpoint."""
+"""Stopping and resuming a sweep: signals, limits, a changed grid, a damaged checkpoint."""
 
 import os
 import re
@@ -82,7 +82,7 @@ def test_ctrl_c_while_the_workers_start_is_quiet(folder: Path, out: Path, delay_
 
 
 @pytest.mark.slow  # tests/training/test_checkpoint.py damages every byte of one
-def test_a_damaged_checkpoint_is_said_and_the_run_starts_over(folder: Path, out: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_run_starts_over(folder: Path, out: Path) -> None:
     reference = folder / "reference"
     assert run(folder, reference).returncode == 0
     process = start(folder, out)
@@ -129,7 +129,7 @@ SLOW = """
 
 
 @pytest.mark.slow  # tests/execution/test_dispatch.py has the limit itself
-def test_a_run_beyond_its_time_limit_fails_and_goes_on_with_a_larger_one(tmp_path: Path, out: Path) -> None:
+def test_a_run_beyond_its_time_limit_fails_and_resumes_with_a_larger_one(tmp_path: Path, out: Path) -> None:
     plugin = tmp_path / "slow.py"
     plugin.write_text(textwrap.dedent(SLOW))
     text = GRID.format(epochs=30, seeds=1).replace(
@@ -158,7 +158,7 @@ def test_a_run_beyond_its_time_limit_fails_and_goes_on_with_a_larger_one(tmp_pat
         ("--retries", "-1", "-1 is not in the range"),
     ],
 )
-def test_a_limit_that_is_none_is_one_line(folder: Path, out: Path, option: str, value: str, pattern: str) -> None:
+def test_an_invalid_limit_is_one_line(folder: Path, out: Path, option: str, value: str, pattern: str) -> None:
     assert_refused(harness("run", "--grid", folder / "killed.yaml", "--out", out, option, value), pattern)
 
 

@@ -25,7 +25,7 @@ def checkpoint(run: RunConfig, epoch: int, source: str) -> Checkpoint:
 
 
 class Played:
-    """A driver that is told what the workers send."""
+    """A driver that receives made-up records in place of those of workers."""
 
     def __init__(self, folder: Path, run: RunConfig) -> None:
         self.run, self.journal = run, Journal(folder).__enter__()
@@ -56,7 +56,7 @@ def played(tmp_path: Path, tiny_run: Callable[..., RunConfig]) -> Played:
     return Played(tmp_path, tiny_run())
 
 
-def test_a_run_goes_on_from_its_checkpoint(played: Played) -> None:
+def test_a_run_resumes_from_its_checkpoint(played: Played) -> None:
     saved = checkpoint(played.run, 3, "a")
     played.hears(started("a"), *epochs(1, 3), saved, *epochs(4, 5), Interrupted("killed"))
     assert played.gives() == saved.content
@@ -64,7 +64,7 @@ def test_a_run_goes_on_from_its_checkpoint(played: Played) -> None:
     assert [event.epoch for event in played.driver.sweep.attempts[played.run.key].epochs] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_checkpoint_of_other_code_is_forgotten_once_a_new_attempt_begins(played: Played, tmp_path: Path) -> None:
+def test_a_new_attempt_discards_a_checkpoint_of_other_code(played: Played, tmp_path: Path) -> None:
     """Code a, then b, then a again: the epochs of b are not those that the checkpoint of a goes on from."""
     saved = checkpoint(played.run, 3, "a")
     played.hears(started("a"), *epochs(1, 3), saved, Interrupted("killed"))

@@ -1,4 +1,4 @@
-"""The thread that writes the store: together what has gathered, never a record lost in silence, bounded in memory."""
+"""The thread that writes the store: waiting records in one call, no record lost unreported, bounded memory."""
 
 import io
 import signal
@@ -50,7 +50,7 @@ def test_closing_writes_everything_in_order_then_the_end() -> None:
     assert store.lost is None
 
 
-def test_what_gathers_while_the_store_is_slow_is_written_together() -> None:
+def test_records_that_wait_for_a_slow_store_are_written_together() -> None:
     tracker = FakeTracker()
     tracker.gate.clear()
     first, second, third = (attempt_of(f"run{i}") for i in range(3))
@@ -101,7 +101,7 @@ def test_the_driver_does_not_wait_until_the_queue_is_full() -> None:
     assert [r for records in tracker.written for r in records] == attempt.records
 
 
-def test_a_lost_store_is_said_once_and_never_blocks() -> None:
+def test_a_lost_store_is_reported_once_and_never_blocks() -> None:
     tracker, said = FakeTracker(MlflowException("database is locked\nand more")), Said()
     with new_store(tracker, said) as store:
         for i in range(MAX_QUEUED):
@@ -174,7 +174,7 @@ def full_store(tracker: FakeTracker, said: Said) -> StoreThread:
     return store
 
 
-def test_ctrl_c_is_heard_while_a_full_queue_waits_for_a_store_that_hangs() -> None:
+def test_ctrl_c_works_while_a_full_queue_waits_for_a_hanging_store() -> None:
     tracker = FakeTracker()
     store = full_store(tracker, Said())
     threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
@@ -186,7 +186,7 @@ def test_ctrl_c_is_heard_while_a_full_queue_waits_for_a_store_that_hangs() -> No
     store.wait_for_room()
 
 
-def test_ctrl_c_is_heard_while_a_store_that_hangs_is_opened_or_closed() -> None:
+def test_ctrl_c_works_while_a_hanging_store_is_opened_or_closed() -> None:
     tracker = FakeTracker()
     tracker.gate.clear()
     tracker.close_sweep = lambda *_: tracker.gate.wait(10)  # type: ignore[method-assign]
@@ -196,7 +196,7 @@ def test_ctrl_c_is_heard_while_a_store_that_hangs_is_opened_or_closed() -> None:
     tracker.gate.set()
 
 
-def test_a_store_that_is_silent_for_too_long_is_lost_and_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_silent_for_too_long_is_lost_and_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.sweep.store_thread, "TIMEOUT_S", 0.3)
     tracker, said = FakeTracker(), Said()
     store = full_store(tracker, said)

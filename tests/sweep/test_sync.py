@@ -1,4 +1,4 @@
-"""`harness sync` and `harness run` as a user meets them when the store was away."""
+"""`harness sync` and `harness run` after the store was unavailable."""
 
 import hashlib
 import time
@@ -34,7 +34,7 @@ def opened(out: Path, grid) -> tuple[Tracker, int]:
     return tracker, open_store(tracker, read_sweep(grid, out), Options(out=out, workers=1))
 
 
-def test_a_lost_picture_is_all_that_a_replay_leaves_out(out: Path) -> None:
+def test_a_replay_leaves_out_nothing_but_a_lost_picture(out: Path) -> None:
     grid = synced_sweep(out)
     lost, *others = (out / "away" / "images" / f"{hashlib.sha256(png(seed)).hexdigest()}.png" for seed in range(4))
     lost.write_bytes(lost.read_bytes()[:20])
@@ -108,7 +108,7 @@ def test_a_run_that_is_tried_again_replaces_the_one_that_was_not_read(out: Path)
     assert replay(grid, out, uri_of(out)) == 0
 
 
-def test_a_run_that_goes_on_stays_the_same_run(out: Path) -> None:
+def test_a_resumed_run_stays_the_same_stored_run(out: Path) -> None:
     grid = small_grid(out.parent, 1)
     (run,) = grid.runs
     records = made_up_records([run])
@@ -132,7 +132,7 @@ def test_a_run_that_goes_on_stays_the_same_run(out: Path) -> None:
 
 
 @pytest.mark.parametrize("told", [2, 5])
-def test_a_run_that_went_on_and_finished_while_the_store_was_away(out: Path, told: int) -> None:
+def test_a_run_resumed_and_finished_during_an_outage_is_stored_once(out: Path, told: int) -> None:
     """The store has the run up to one of its two interruptions."""
     grid = small_grid(out.parent, 1)
     (run,) = grid.runs
@@ -190,7 +190,7 @@ def test_a_parent_that_was_deleted_in_mlflow_comes_back(out: Path, with_children
     assert replay(grid, out, uri_of(out)) == 0
 
 
-def test_runs_of_a_deleted_parent_beside_a_new_one_are_deleted(out: Path) -> None:
+def test_runs_of_a_deleted_parent_are_deleted_if_there_is_a_new_parent(out: Path) -> None:
     """As an older version of the harness left them."""
     grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
     old = client.get_run(parent_of(out))
@@ -227,7 +227,7 @@ def test_a_run_whose_tags_were_edited_is_replaced(out: Path, tag: str, value: st
     assert replay(grid, out, uri_of(out)) == 0
 
 
-def test_doubles_of_a_creation_without_an_answer_are_deleted(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_of_a_creation_without_an_answer_are_deleted(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow asks a second time by itself, and never tells that there are two."""
     create = MlflowClient.create_run
 
@@ -243,7 +243,7 @@ def test_doubles_of_a_creation_without_an_answer_are_deleted(out: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_path: Path, out: Path) -> None:
+def test_a_sweep_with_a_locked_database_and_the_default_time_limits(tmp_path: Path, out: Path) -> None:
     file, lock = grid_file(tmp_path), Lock(out / "mlflow.db")
     lock.take()
     begun = time.monotonic()
@@ -261,7 +261,7 @@ def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_pa
     check(load_grid(file, REGISTRY), out, uri_of(out))
 
 
-def test_sync_says_of_runs_of_a_former_grid_that_they_were_not_replayed(tmp_path: Path, out: Path) -> None:
+def test_sync_lists_skipped_runs_that_are_no_longer_in_the_grid(tmp_path: Path, out: Path) -> None:
     play(small_grid(tmp_path, 3), out, lambda: Tracker("http://127.0.0.1:9", out=out))
     small_grid(tmp_path, 2)
     for said in ("2 runs replayed into", "0 runs replayed into"):
@@ -283,7 +283,7 @@ def reported(out: Path) -> tuple[str, object, list[bool], tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("was_away", [False, True])
-def test_sync_sends_what_the_sweep_was_run_with(tmp_path: Path, out: Path, was_away: bool) -> None:
+def test_sync_sends_the_options_that_the_sweep_was_run_with(tmp_path: Path, out: Path, was_away: bool) -> None:
     """Not what it is run with itself; also where the store hears of the sweep for the first time."""
     grid, options = small_grid(tmp_path), Options(out=out, workers=16, command=COMMAND)
 
@@ -297,7 +297,7 @@ def test_sync_sends_what_the_sweep_was_run_with(tmp_path: Path, out: Path, was_a
     check(grid, out, uri_of(out))
 
 
-def test_sync_leaves_what_the_store_has_where_nobody_knows_it_any_more(tmp_path: Path, out: Path) -> None:
+def test_sync_keeps_stored_values_that_the_folder_no_longer_has(tmp_path: Path, out: Path) -> None:
     """A folder of an older version, or a damaged file in it."""
     grid, options = small_grid(tmp_path), Options(out=out, workers=16, command=COMMAND)
     play(grid, out, lambda: Tracker(uri_of(out), out=out), options=options)
@@ -309,7 +309,7 @@ def test_sync_leaves_what_the_store_has_where_nobody_knows_it_any_more(tmp_path:
         assert reported(out) == (COMMAND, 16, [True], ())
 
 
-def test_a_sweep_with_nothing_to_compute_does_not_say_that_it_computed_it(tmp_path: Path, out: Path) -> None:
+def test_a_sweep_with_nothing_to_compute_claims_no_computation(tmp_path: Path, out: Path) -> None:
     grid = small_grid(tmp_path)
     for options in (Options(out=out, workers=16, command=COMMAND), Options(out=out, workers=1, command="again")):
         play(grid, out, lambda: Tracker(uri_of(out), out=out), options=options)

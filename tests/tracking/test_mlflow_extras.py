@@ -42,7 +42,7 @@ def test_a_note_is_replaced_unless_somebody_edited_it() -> None:
     assert note_tags({TAG_NOTE: "mine, without a checksum"}, "three") == []
 
 
-def test_a_note_says_once_that_a_report_is_attached() -> None:
+def test_a_note_mentions_an_attached_report_once() -> None:
     tags = as_tags(note_tags({}, "one"))
     for when in ("2030-01-01 10:00 UTC", "2031-01-01 10:00 UTC"):
         tags |= as_tags(report_tags(tags, when))
@@ -188,7 +188,7 @@ def test_digests_differ_where_the_images_do(name: str) -> None:
 # --- the machine ----------------------------------------------------------------------------------------------------
 
 
-def test_points_of_the_machine_have_the_names_of_mlflow_and_get_fewer() -> None:
+def test_system_metrics_have_mlflows_names_and_are_thinned_out() -> None:
     now = [0.0]
     system = SystemMetrics(0, clock=lambda: now[0])
     points: list[float] = []
@@ -228,7 +228,7 @@ def test_a_curve_that_cannot_be_written_loses_nothing(monkeypatch: pytest.Monkey
     assert machine.closed == ["FINISHED"]
 
 
-def test_the_machine_is_not_written_before_the_sweep_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_are_not_written_before_the_sweep_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.sweep.store_thread, "IDLE_S", 0.01)
     machine = Machine()
     with new_store(machine) as store:
@@ -237,7 +237,7 @@ def test_the_machine_is_not_written_before_the_sweep_is_open(monkeypatch: pytest
     assert machine.asked == 0
 
 
-def test_the_parent_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parent_run_has_the_curves(tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.tracking.system_metrics.WRITE_EVERY_S", 0.0)
     tracker.write_system()
     assert parent(tracker).data.metrics["system/system_memory_usage_percentage"] > 0

@@ -1,4 +1,4 @@
-"""What a store refuses for good costs that value alone, is said once, and is told apart from an outage."""
+"""Values that a store refuses permanently: only they are lost, it is reported once, and it is not an outage."""
 
 import re
 import sqlite3
@@ -59,7 +59,7 @@ def rest(code: str, message: str) -> RestException:
         caused(UnicodeEncodeError("utf-8", "\\ud800", 0, 1, "surrogates not allowed")),
     ],
 )
-def test_a_refusal_for_good(error: Exception) -> None:
+def test_a_permanent_refusal_is_recognised(error: Exception) -> None:
     assert is_permanent(error)
     assert hint(error).startswith("Trying again does not help")
 
@@ -81,12 +81,12 @@ def test_a_refusal_for_good(error: Exception) -> None:
         caused(IntegrityError("INSERT", {}, Exception("FOREIGN KEY constraint failed"))),
     ],
 )
-def test_an_outage(error: Exception) -> None:
+def test_an_outage_is_recognised(error: Exception) -> None:
     assert not is_permanent(error)
     assert hint(error) == "The same command continues."
 
 
-def test_a_call_is_halved_until_what_is_refused_stands_alone() -> None:
+def test_a_call_is_halved_until_the_refused_value_is_alone() -> None:
     refusals, stored = Refusals(), list[str]()
 
     def write(entities: Any) -> None:
@@ -187,7 +187,7 @@ def test_a_run_that_is_refused_costs_that_run_alone(out: Path, monkeypatch: pyte
     check(grid, out, default_uri(out))
 
 
-def test_long_texts_are_cut_in_plain_sight(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_texts_are_cut_with_a_visible_mark(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRUNCATE_LONG_VALUES", "false")
     grid = small_grid(out.parent, 1)
     tracker = Tracker(default_uri(out), out=out)
@@ -203,7 +203,7 @@ def test_long_texts_are_cut_in_plain_sight(out: Path, monkeypatch: pytest.Monkey
 
 
 @given(st.lists(st.text(max_size=300), unique=True, max_size=8))
-def test_metric_names_are_taken_and_unique_whatever_the_labels(labels: list[str]) -> None:
+def test_metric_names_are_accepted_and_unique_whatever_the_labels(labels: list[str]) -> None:
     found = names.metric_names(labels)
     for name in found:
         _validate_metric_name(f"gradient/{name}/encoder/relative_bias_high")
@@ -253,7 +253,7 @@ def test_a_grid_with_such_labels_is_stored_whole(tmp_path: Path, out: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["Default", "default", "artifacts", "Compare", "gradients", "mlflow.db", "MLruns"])
-def test_names_of_the_tool_are_refused(name: str, tmp_path: Path) -> None:
+def test_reserved_names_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "g.yaml"
     path.write_text(f"name: {name}\nestimators: [rloo]\nseeds: [0]\n")
     with pytest.raises(GridError, match=rf"g.yaml:1:7: name: expected none of .*, got '{name}'\. Give the grid"):
@@ -268,7 +268,9 @@ def test_names_of_the_tool_are_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_postgresql_takes_long_names_and_refuses_single_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_accepts_long_names_and_refuses_single_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, out = tmp_path / "long.yaml", tmp_path / "results"
     path.write_text(
         f"name: long\nestimators: [{{name: straight_through, label: {'é' * 200}}}]\nseeds: [0, 1]\n"

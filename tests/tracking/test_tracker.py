@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from outages import IN_CHARTS
 from PIL import Image as PILImage
-from stores_that_fail import wait_for
+from stores_that_fail import free_port, wait_for
 from tracked_runs import PNG, finished_attempt, open_sweep
 
 from harness import tracking
@@ -70,9 +69,7 @@ def test_a_finished_run_has_tags_params_metrics_and_files(tracker: Tracker, grid
     assert len(list(artifact(child, "images").iterdir())) == 2  # for the UI: with the step, and small
 
 
-def test_what_is_written_together_takes_few_calls(
-    tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_written_together_need_few_calls(tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def counted(name: str):
@@ -148,17 +145,14 @@ def test_a_new_attempt_replaces_the_old_one(tracker: Tracker, grid: Grid) -> Non
 
 
 def test_a_server_that_does_not_answer_is_one_line(out: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with pytest.raises(
         StoreUnavailableError, match=r"^tracking: expected an MLflow server at http://127.*another --tracking-uri\.$"
     ):
-        Tracker(f"http://127.0.0.1:{port}", out=out)
+        Tracker(f"http://127.0.0.1:{free_port()}", out=out)
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////proc/no/such/place.db", "nonsense://x"])
-def test_a_store_that_cannot_be_is_one_line(out: Path, uri: str) -> None:
+def test_an_impossible_store_is_one_line(out: Path, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"^tracking: expected an MLflow store at [^\n]*$"):
         Tracker(uri, out=out)
 
@@ -231,7 +225,7 @@ def test_pictures_over_training_are_in_the_charts_and_the_last_one_is_the_artifa
     assert shown == {5: 50, 10: 100, 20: 200}
 
 
-def test_one_name_twice_among_the_final_pictures_leaves_the_last(tracker: Tracker, grid: Grid) -> None:
+def test_of_final_pictures_with_one_name_the_last_is_kept(tracker: Tracker, grid: Grid) -> None:
     events = [Started({}), Image("originals", 5, png(1)), Image("originals", 10, png(2)), Finished(10, {})]
     attempt = Attempt([Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate(events)])
     tracker.write(attempt.records, attempt)
@@ -268,7 +262,7 @@ def test_checksums_are_of_the_files_that_are_there(tracker: Tracker, grid: Grid)
     assert len(stated(children(tracker)[0])) == 4
 
 
-def test_checksums_are_right_while_the_driver_goes_on(
+def test_checksums_are_right_while_the_driver_continues(
     tracker: Tracker, grid: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run is started again and has its next epoch while the store still uploads its interruption."""
@@ -351,7 +345,7 @@ def test_a_process_that_is_killed_while_it_makes_the_database_leaves_none(tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_that_make_one_database_at_once_have_the_same(tmp_path: Path) -> None:
+def test_two_processes_that_create_one_database_at_once_share_it(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "mlflow.db"
     both = [maker(path), maker(path)]
     for process in both:
@@ -360,7 +354,7 @@ def test_two_processes_that_make_one_database_at_once_have_the_same(tmp_path: Pa
     assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
 
 
-def test_a_database_is_not_put_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_does_not_replace_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for refuses in (False, True):
         path = tmp_path / f"there-{refuses}"
         for content in (b"first", b"second"):
@@ -371,7 +365,7 @@ def test_a_database_is_not_put_over_another(tmp_path: Path, monkeypatch: pytest.
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_database_that_is_half_made_is_no_outage(out: Path, tmp_path: Path) -> None:
+def test_a_half_created_database_is_no_outage(out: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.db"
     shutil.copy(out / "mlflow.db", path)
     with closing(sqlite3.connect(path)) as database:

@@ -1,4 +1,4 @@
-"""CheckpointFiles: a run that was cut short ends with the bits of one that was not."""
+"""Checkpoints: a run that was interrupted and resumed ends with the same bits as one that was not."""
 
 import errno
 import json
@@ -40,7 +40,7 @@ DIFFERENT = ("straight_through", "gumbel_softmax", "rloo", "reinforce_ema", "nvi
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in DIFFERENT)) for name in sorted(REGISTRY)]
 )
-def test_every_estimator_goes_on_with_the_same_bits(name: str, tiny_run: Make) -> None:
+def test_every_estimator_resumes_with_the_same_bits(name: str, tiny_run: Make) -> None:
     n_categories = 2 if name == "disarm" else 4
     model = ModelConfig(n_latents=3, n_categories=n_categories, hidden=(16,))
     assert_the_same_however_often_cut(tiny_run(name, model=model, training=TrainingConfig(epochs=3, batch_size=60)))
@@ -55,7 +55,7 @@ def test_every_estimator_goes_on_with_the_same_bits(name: str, tiny_run: Make) -
     ],
     ids=lambda training: training.optimizer,
 )
-def test_every_optimizer_goes_on_with_the_same_bits(training: TrainingConfig, tiny_run: Make) -> None:
+def test_every_optimizer_resumes_with_the_same_bits(training: TrainingConfig, tiny_run: Make) -> None:
     assert_the_same_however_often_cut(tiny_run(training=training))
 
 
@@ -68,19 +68,19 @@ def test_every_optimizer_goes_on_with_the_same_bits(training: TrainingConfig, ti
     ],
     ids=["exponential", "learned through the loss", "learned through the variance"],
 )
-def test_temperatures_go_on_with_the_same_bits(name: str, schedule: object, tiny_run: Make) -> None:
+def test_temperatures_resume_with_the_same_bits(name: str, schedule: object, tiny_run: Make) -> None:
     training = TrainingConfig(epochs=3, batch_size=50)
     assert_the_same_however_often_cut(tiny_run(name, schedule=schedule, training=training))
 
 
-def test_a_run_with_diagnostics_goes_on_with_the_same_bits(tiny_run: Make) -> None:
+def test_a_run_with_diagnostics_resumes_with_the_same_bits(tiny_run: Make) -> None:
     settings = DiagnosticsConfig(every=1, resamples=64, probe=10)
     run = tiny_run("rloo", diagnostics=settings, training=TrainingConfig(epochs=3, batch_size=50))
     assert_the_same_however_often_cut(run)
 
 
 @pytest.mark.slow
-def test_a_compiled_run_goes_on_with_the_same_bits(tiny_run: Make) -> None:
+def test_a_compiled_run_resumes_with_the_same_bits(tiny_run: Make) -> None:
     assert_the_same_however_often_cut(tiny_run(training=TrainingConfig(epochs=3, batch_size=50, compile="on")))
 
 
@@ -112,7 +112,7 @@ def test_saving_changes_nothing(tiny_run: Make) -> None:
 
 
 @pytest.mark.parametrize("field", ["made_by", "run_key", "format"])
-def test_what_other_code_saved_is_not_gone_on_from(field: str, tiny_run: Make) -> None:
+def test_a_checkpoint_of_other_code_is_not_resumed(field: str, tiny_run: Make) -> None:
     run = tiny_run()
     _, checkpoint = cut_after(run, 1)
     label, body = label_of(checkpoint)
@@ -121,7 +121,7 @@ def test_what_other_code_saved_is_not_gone_on_from(field: str, tiny_run: Make) -
     assert without_times(train(run, REGISTRY, changed)) == without_times(train(run, REGISTRY))
 
 
-def test_the_pace_by_epochs_and_by_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_due_by_epochs_or_by_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [epoch for epoch in range(1, 8) if RunControls(every_epochs=3).is_due(epoch)] == [3, 6]
     assert not any(RunControls().is_due(epoch) for epoch in range(1, 8))
     now = [0.0]
@@ -157,7 +157,7 @@ def attempt(n_epochs: int, source: str = "x") -> Attempt:
     return Attempt([Record("abc", 1, event) for event in events])
 
 
-def test_the_newest_is_kept_until_it_is_discarded(kept: CheckpointFiles, said: list[str]) -> None:
+def test_the_newest_checkpoint_is_kept_until_it_is_discarded(kept: CheckpointFiles, said: list[str]) -> None:
     assert kept.load("abc", attempt(9)) is None
     kept.save("abc", Checkpoint(2, CONTENT.replace(b"3", b"2")))
     kept.save("abc", Checkpoint(3, CONTENT))
@@ -168,18 +168,18 @@ def test_the_newest_is_kept_until_it_is_discarded(kept: CheckpointFiles, said: l
     assert said == []
 
 
-def test_one_that_is_ahead_of_the_journal_is_not_used(kept: CheckpointFiles) -> None:
+def test_a_checkpoint_ahead_of_the_journal_is_not_used(kept: CheckpointFiles) -> None:
     kept.save("abc", Checkpoint(3, CONTENT))
     assert kept.load("abc", attempt(2)) is None
 
 
-def test_one_of_other_code_is_not_used(kept: CheckpointFiles) -> None:
+def test_a_checkpoint_file_of_other_code_is_not_used(kept: CheckpointFiles) -> None:
     kept.save("abc", Checkpoint(3, CONTENT))
     assert kept.load("abc", attempt(9, source="y")) is None
     assert kept.load("abc", Attempt([Record("abc", 1, Interrupted("before it began"))])) is None
 
 
-def test_one_that_cannot_be_read_is_set_aside_as_a_damaged_one_is(
+def test_an_unreadable_checkpoint_is_set_aside(
     kept: CheckpointFiles, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def bad_sector(path: Path) -> bytes:
@@ -197,7 +197,7 @@ def test_one_that_cannot_be_read_is_set_aside_as_a_damaged_one_is(
     assert len(said) == 1
 
 
-def test_what_no_run_needs_is_removed_and_what_was_damaged_is_kept(kept: CheckpointFiles, tmp_path: Path) -> None:
+def test_unneeded_checkpoints_are_removed_and_damaged_ones_kept(kept: CheckpointFiles, tmp_path: Path) -> None:
     for key in ("abc", "done"):
         kept.save(key, Checkpoint(3, CONTENT))
     folder = tmp_path / "checkpoints"
@@ -235,7 +235,7 @@ def test_damage_at_any_place_is_noticed_and_set_aside(
     assert len(list(path.parent.glob("abc.ckpt.damaged-*"))) == len(whole)
 
 
-def test_a_disk_that_refuses_is_said_once(
+def test_a_disk_that_refuses_checkpoints_is_reported_once(
     kept: CheckpointFiles, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Compiled training steps: the same numbers as plain ones, no compiling anew as tau changes, and honest failures."""
+"""Compiled training steps: the same numbers as plain ones, no recompilation as tau changes, clear failures."""
 
 import shutil
 
@@ -49,14 +49,14 @@ def test_a_compiled_run_has_the_numbers_of_a_plain_one_and_compiles_once(monkeyp
     assert "compiled" not in plain[-1].metrics
 
 
-def test_auto_goes_on_plainly_and_unchanged_where_it_does_not_compile(monkeypatch):
+def test_auto_trains_uncompiled_where_it_cannot_compile(monkeypatch):
     monkeypatch.setitem(compiled.AUTO_STEPS, "cpu", 1)
     tried, plain = run_with("auto", "rebar"), run_with("off", "rebar")
     assert losses(tried) == losses(plain)
     assert tried[-1].metrics["compiled"] == 0.0
 
 
-def test_auto_leaves_short_runs_alone(monkeypatch):
+def test_auto_does_not_compile_short_runs(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
     assert "compiled" not in run_with("auto")[-1].metrics
 
@@ -97,7 +97,7 @@ def test_a_gradient_of_nan_is_refused(monkeypatch):
         run_with("on")
 
 
-def test_a_compiler_that_cannot_even_start_leaves_auto_alone(monkeypatch):
+def test_auto_trains_uncompiled_if_the_compiler_cannot_start(monkeypatch):
     def unsupported(*_, **__):
         raise RuntimeError("not on this Python")
 
@@ -108,7 +108,7 @@ def test_a_compiler_that_cannot_even_start_leaves_auto_alone(monkeypatch):
         run_with("on")
 
 
-def test_other_numbers_are_refused(monkeypatch):
+def test_compiled_steps_with_other_numbers_are_refused(monkeypatch):
     def wrong(losses, **_):
         return lambda x_BD: (*(1.01 * value for value in losses(x_BD)[:2]), None)
 

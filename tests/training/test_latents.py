@@ -1,4 +1,4 @@
-"""The use of latents against loops over single numbers, and that looking at it alters nothing."""
+"""The use of latents equals loops over single numbers, and measuring it changes nothing."""
 
 import math
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def started(run: RunConfig) -> tuple[State, Dataset]:
 
 
 @pytest.mark.parametrize("name", ["gumbel_softmax", "igr", "gaussian_softmax", "decoupled_st_gs", "rloo"])
-def test_validation_takes_the_law_of_the_estimators_own_codes(tiny_run: Make, name: str) -> None:
+def test_validation_uses_the_distribution_of_the_estimators_own_codes(tiny_run: Make, name: str) -> None:
     run = tiny_run(name, evaluation=EvaluationConfig(batch_size=130))
     state, dataset = started(run)
     metrics = evaluate.validation_metrics(run, state.vae, state.estimator, dataset, 1)
@@ -102,7 +102,7 @@ class Hardened(Estimator):
 
 
 @pytest.mark.parametrize("codes", ["one_hot", "relaxed"])
-def test_the_gap_is_the_loss_with_one_hot_codes_less_that_with_the_estimators_own(tiny_run: Make, codes: str) -> None:
+def test_the_gap_is_the_one_hot_loss_minus_the_loss_of_the_estimators_codes(tiny_run: Make, codes: str) -> None:
     run = tiny_run(evaluation=EvaluationConfig(validation_codes=codes, batch_size=130))
     state, dataset = started(run)
     estimator, x_ND = Hardened(), dataset.split("validation")
@@ -135,8 +135,8 @@ def test_neither_latents_nor_the_gap_alter_the_validation_loss(tiny_run: Make, n
     assert [metrics["val/bce"], metrics["val/kl"]] == pytest.approx((total / len(x_ND)).tolist(), rel=1e-12)
 
 
-def test_what_is_known_of_latents_alters_no_training(tiny_run: Make) -> None:
-    """Dearer validation, and more of it, leaves the losses of training and of the test as they are."""
+def test_measuring_latents_does_not_change_training(tiny_run: Make) -> None:
+    """More expensive and more frequent validation leaves the training and test losses unchanged."""
     found = []
     for every in (1, 4):
         settings = EvaluationConfig(bound_samples=2, n_images=2 if every == 1 else 0, validation_every=every)

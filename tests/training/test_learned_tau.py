@@ -1,4 +1,4 @@
-"""Temperatures that are trained, and pairs of them: in a run, and in a grid that asks for the impossible."""
+"""Learned temperatures and pairs of temperatures: in runs, and in grids that are refused."""
 
 import math
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def epochs(config: RunConfig) -> list[dict[str, float]]:
     return [event.metrics for event in train.train(config, TOYS) if isinstance(event, EpochDone)]
 
 
-def test_through_the_loss_tau_follows_the_gradient_of_the_training_loss(tiny_run: Make) -> None:
+def test_learning_by_loss_follows_the_gradient_of_the_training_loss(tiny_run: Make) -> None:
     """The first step of Adam goes by lr against the sign of the derivative, which finite differences give."""
     config = tiny_run(schedule=Learned(initial=0.8, lr=0.01))
     state = start(config, REGISTRY, 784, torch.device("cpu"))
@@ -85,7 +85,7 @@ def test_a_run_learns_tau_and_logs_it(tiny_run: Make) -> None:
     assert all(0 < tau < 2 for tau in taus)
 
 
-def test_through_the_variance_tau_minimises_the_control_loss(tiny_run: Make) -> None:
+def test_learning_by_variance_minimises_the_control_loss(tiny_run: Make) -> None:
     schedule = Learned(initial=1.0, through="variance", lr=0.1)
     taus = [m["tau"] for m in epochs(tiny_run("spread", schedule=schedule, training=TrainingConfig(epochs=25)))]
     assert taus[-1] == pytest.approx(3, abs=0.05)
@@ -101,7 +101,7 @@ def test_through_the_variance_tau_minimises_the_control_loss(tiny_run: Make) -> 
         ("spread", "loss", "reported cost"),
     ],
 )
-def test_an_estimator_that_cannot_teach_tau_is_refused(name: str, through: str, refused: str | None) -> None:
+def test_an_estimator_that_cannot_learn_tau_is_refused(name: str, through: str, refused: str | None) -> None:
     estimator, schedule = TOYS[name](), Learned.model_validate({"through": through})
     if refused is None:
         return check_learns(estimator, schedule)
@@ -133,7 +133,7 @@ def test_the_estimator_gets_both_temperatures_of_a_pair(tiny_run: Make) -> None:
 GRID = "seeds: [0]\nschedules:\n  - {kind: constant}\n  - {kind: decoupled, forward: [0.5, 1]}\n"
 
 
-def test_each_estimator_takes_the_schedules_of_its_own_temperatures(tmp_path) -> None:
+def test_each_estimator_accepts_the_schedules_of_its_own_temperatures(tmp_path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text("estimators: [pair, straight_through, reinforce]\n" + GRID)
     grid = load_grid(path, TOYS)

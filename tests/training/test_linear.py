@@ -47,7 +47,7 @@ def test_products_have_the_full_precision_of_float32():
 
 
 @needs_onednn
-def test_the_layer_does_use_onednn(monkeypatch):
+def test_the_layer_uses_onednn(monkeypatch):
     used = []
     monkeypatch.setattr(linear._Product, "apply", lambda *operands: used.append(operands) or operands[0][:, :4])
     LinearLayer(7, 4)(torch.randn(3, 7))
@@ -79,7 +79,7 @@ def test_bfloat16_rounds_the_products_and_nothing_else():
     assert {t.dtype for t in (y, x.grad, layer.weight, layer.weight.grad, layer.bias.grad)} == {torch.float32}
 
 
-def test_the_backbone_is_made_of_it_and_starts_as_torch_starts():
+def test_the_backbone_uses_the_layer_with_torchs_initial_weights():
     torch.manual_seed(0)
     vae = CategoricalVAE(n_pixels=9, n_latents=2, n_categories=3, hidden=[5])
     layers = [module for module in vae.modules() if isinstance(module, nn.Linear)]

@@ -1,4 +1,4 @@
-"""Times, devices, seeds and provenance: what surrounds a number."""
+"""Times, devices, seeds, memory and provenance of a run."""
 
 import platform
 import re
@@ -50,7 +50,7 @@ def test_timer_on_cuda_times_the_device() -> None:
     assert sum(step_s) <= total
 
 
-def test_seeded_block_is_repeatable_and_leaves_no_trace() -> None:
+def test_a_seeded_block_is_repeatable_and_restores_the_generator() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     drawn = []

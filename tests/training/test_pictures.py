@@ -96,7 +96,7 @@ def test_a_run_shows_its_pictures_over_training(tiny_run: Make) -> None:
     assert len(set(samples)) == 4  # the noise is the same, but the model is not
 
 
-def test_no_pictures_are_none_at_any_step(tiny_run: Make) -> None:
+def test_with_no_pictures_there_are_none_at_any_step(tiny_run: Make) -> None:
     none = EvaluationConfig(bound_samples=0, n_images=0)
     run = tiny_run(evaluation=none, training=TrainingConfig(epochs=3, batch_size=50))
     assert shown(list(train.train(run, REGISTRY))) == []
