@@ -37,16 +37,13 @@ def open_store(
     tracker: "Tracker",
     sweep: "Sweep",
     options: "Options",
-    *,
-    thorough: bool = False,
     on_activity: Callable[[], None] = lambda: None,
 ) -> int:
     """Open the sweep in the store and replay the runs that it lacks. Return their number.
 
-    `thorough`: check every run in the store, even if the last sweep closed there and nothing has happened since.
     `on_activity` is called after each replayed run.
     """
-    return _open(tracker, sweep, last_command.current(sweep, options), thorough=thorough, on_activity=on_activity)
+    return _open(tracker, sweep, last_command.current(sweep, options), on_activity)
 
 
 def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
@@ -66,10 +63,11 @@ def _open(
     tracker: "Tracker",
     sweep: "Sweep",
     made_with: LastCommand | None,
-    *,
-    thorough: bool,
     on_activity: Callable[[], None] = lambda: None,
+    *,
+    thorough: bool = False,
 ) -> int:
+    """Open the sweep. `thorough`: check every run in the store, even if nothing has happened since it was closed."""
     grid = sweep.grid
     tags, files = {TAG_QUESTION: grid.question}, {GRID_FILE: grid.text, PLAN_FILE: json.dumps(planned_runs(grid))}
     if made_with is not None:
@@ -92,7 +90,7 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
     newest: dict[str, Attempt] = {}
     written: dict[str, int] = {}
     journal = Journal(sweep.folder)
-    for record in journal.read(pictures=False):
+    for record in journal.read():
         key = record.run_key
         if key not in missing:
             continue
