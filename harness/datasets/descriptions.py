@@ -16,21 +16,9 @@ Split = Literal["train", "test"]
 MNIST_MINI_SHA256 = "625e8c654a1ba984516ea173dc89bea88391290cf87fae361ecd774dfa89367d"
 
 _IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_OMNIGLOT_NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-short",
-    "test-images-idx3-ubyte",
-    "test-labels-idx1-short",
-)
-_EMNIST_NAMES = tuple(
-    f"emnist-letters-{part}"
-    for part in (
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "test-images-idx3-ubyte",
-        "test-labels-idx1-ubyte",
-    )
-)
+_TEST_NAMES = tuple(name.replace("t10k", "test") for name in _IDX_NAMES)
+_EMNIST_NAMES = tuple(f"emnist-letters-{name}" for name in _TEST_NAMES)
+_OMNIGLOT_NAMES = tuple(name.replace("idx1-ubyte", "idx1-short") for name in _TEST_NAMES)
 
 
 class DataError(UserError):
