@@ -30,11 +30,10 @@ from harness.tracking import (
     Tracker,
     TrackingError,
     errors,
-    first_line,
     in_one_line,
 )
 from reports.contract import mlflow_environment
-from reports.contract.text import visible, visible_json, visible_lines
+from reports.contract.text import first_line, visible, visible_json, visible_lines
 from reports.page import export
 from reports.page.latex import latex
 from reports.page.table import Cell, Column, Table
