@@ -106,12 +106,13 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
 
 def with_content(record: Record, journal: Journal) -> Record:
     """Return a record with its picture or weights, which are read from their files. Lost ones stay empty."""
-    if isinstance(weights := record.event, Weights):
-        content = WeightFiles(journal.folder).read(record.run_key, weights.sha256)
-        return replace(record, event=replace(weights, content=content or b""))
-    if not isinstance(event := record.event, Image):
-        return record
-    return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
+    event = record.event
+    if isinstance(event, Weights):
+        content = WeightFiles(journal.folder).read(record.run_key, event.sha256)
+        return replace(record, event=replace(event, content=content or b""))
+    if isinstance(event, Image):
+        return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
+    return record
 
 
 def has_lost_content(record: Record) -> bool:
