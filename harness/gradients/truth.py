@@ -46,7 +46,7 @@ def _exact(problem: GradientProblem, class_BLK: Tensor) -> Tensor:
     leaf = class_BLK.clone().requires_grad_()
     if problem.expectation is not None:
         return torch.autograd.grad(problem.expectation(leaf).sum(), leaf)[0]
-    cost_NB, class_NL = problem.all_costs().to(leaf), problem.all_classes()
+    cost_NB, class_NL = problem.all_costs.to(leaf), problem.all_classes()
     total = torch.zeros_like(leaf)
     size = max(1, CODES_PER_CALL // max(1, len(leaf)))
     for cost_nB, class_nL in zip(torch.split(cost_NB, size), torch.split(class_NL, size), strict=True):
