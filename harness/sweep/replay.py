@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,13 +80,12 @@ def _open(
     tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
     missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.active_keys()))
     if missing:
-        for _ in _replayed(tracker, sweep, missing):
-            on_activity()
+        _replay(tracker, sweep, missing, on_activity)
     return len(missing)
 
 
-def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator[str]:
-    """Write the newest attempts of the missing runs one by one, so that few are in memory; yield their keys."""
+def _replay(tracker: "Tracker", sweep: "Sweep", missing: Set[str], on_activity: Callable[[], None]) -> None:
+    """Write the newest attempts of the missing runs one by one, so that few are in memory."""
     newest: dict[str, Attempt] = {}
     written: dict[str, int] = {}
     journal = Journal(sweep.folder)
@@ -101,7 +100,7 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
         written[key] = len(attempt.records)
         if record.time_ms == sweep.spans[key].last_ms and not is_cut_short(record.event):
             del newest[key]
-        yield key
+        on_activity()
 
 
 def with_content(record: Record, journal: Journal) -> Record:
