@@ -24,18 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.datasets import files
-from harness.datasets.descriptions import (
-    DATASETS,
-    MNIST_MINI_SHA256,
-    DataError,
-    DatasetInfo,
-    Split,
-    lookup,
-    split_sizes,
-)
+from harness.datasets.descriptions import MNIST_MINI_SHA256, DatasetInfo, Split, lookup, split_sizes
 from harness.datasets.idx import check_sha256
-
-__all__ = ["DATASETS", "DataError", "Dataset", "binarize_batch", "load"]
 
 Binarization = Literal["none", "threshold", "fixed", "resampled"]
 

@@ -29,10 +29,10 @@ from harness.datasets import build_mnist_mini, descriptions
 from harness.datasets import fetch as fetch_module
 from harness.datasets import files as stored_files
 from harness.datasets import load as data_module
-from harness.datasets.descriptions import DATASETS, Archive, DatasetInfo
+from harness.datasets.descriptions import DATASETS, Archive, DataError, DatasetInfo
 from harness.datasets.fetch import fetch
 from harness.datasets.idx import format_idx, sha256
-from harness.datasets.load import DataError, load
+from harness.datasets.load import load
 
 N_TRAIN, N_TEST = 40, 10
 FROM_MIRRORS, FROM_NPM = fetch_module._from_mirrors, fetch_module._from_npm
