@@ -10,7 +10,7 @@ from harness.commands.journal import repair, sync
 from harness.commands.lists import data, doctor, list_
 from harness.commands.report import report
 from harness.commands.run import run
-from harness.commands.shared import REFUSED, Refused
+from harness.commands.shared import REFUSED
 from harness.commands.status import status
 from harness.commands.ui import ui
 from harness.environment import check_current_folder
@@ -18,8 +18,6 @@ from harness.errors import UserError
 from harness.terminal import Output, resilient_output
 from reports.contract.errors import ReportError
 from reports.contract.text import FILE, visible, visible_lines
-
-__all__ = ["Refused", "cli", "main"]
 
 INTERRUPTED = 130
 HELP = """Which gradient estimator should carry a gradient through argmax?

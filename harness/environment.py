@@ -27,15 +27,8 @@ def path_variable(name: str) -> Path | None:
 
 def expanded(text: str) -> Path:
     """Return the path with `~` or `~user` at its start replaced, if there is such a user."""
-    first, separator, rest = text.partition("/")
-    if first == "~":
-        return home() / rest
-    if first.startswith("~"):
-        try:
-            return Path(pwd.getpwnam(first[1:]).pw_dir + separator + rest)
-        except KeyError:
-            return Path(text)
-    return Path(text)
+    first, _, rest = text.partition("/")
+    return home() / rest if first == "~" else Path(os.path.expanduser(text))
 
 
 def user_folder(xdg: str, below_home: str) -> Path:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,7 @@ Event = (
     | Interrupted
 )
 TERMINAL = (Finished, Diverged, Failed, Skipped, Interrupted)
-_KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Started, EpochDone, Image, Latents, Checkpoint, Weights, Note, *TERMINAL)
-}
+_KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in get_args(Event)}
 
 
 def is_cut_short(end: Event | None) -> bool:

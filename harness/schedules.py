@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from math import cos, exp, pi
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -270,23 +270,12 @@ class Decoupled(Schedule):
         return [part.label if isinstance(part, Schedule) else short(part) for part in (self.forward, self.backward)]
 
 
+AnySchedule = Constant | Exponential | Linear | Cosine | Step | Increasing | Learned | Decoupled
+ScheduleConfig = Annotated[AnySchedule | NoSchedule, Field(discriminator="kind")]
 KINDS: Mapping[str, type[Schedule]] = MappingProxyType(
-    {
-        "constant": Constant,
-        "exponential": Exponential,
-        "linear": Linear,
-        "cosine": Cosine,
-        "step": Step,
-        "increasing": Increasing,
-        "learned": Learned,
-        "decoupled": Decoupled,
-    }
+    {cls.model_fields["kind"].default: cls for cls in get_args(AnySchedule)}
 )
-
-ScheduleConfig = Annotated[
-    Constant | Exponential | Linear | Cosine | Step | Increasing | Learned | Decoupled | NoSchedule,
-    Field(discriminator="kind"),
-]
+"""The schedules that a grid may name."""
 
 
 def short(value: Any) -> str:

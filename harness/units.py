@@ -45,6 +45,11 @@ SIZE = _Quantity("size", BYTES, "800MB, 4GB")
 SAVING = _SavingInterval()
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun: `1 run`, `2,000 runs`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as `3.2 s`, `45 s`, `12 min` or `3.4 h`."""
     if seconds < 10:

@@ -17,7 +17,7 @@ from harness.gradients.comparison import COLUMNS, measure
 from harness.gradients.problem import GradientProblem
 from harness.gradients.quality import METRICS
 from harness.gradients.toy_problems import TOYS
-from harness.gradients.truth import Reference, true_gradient
+from harness.gradients.truth import true_gradient
 
 WEIGHTS = example_weights()
 LOGITS, COST = example_logits(), cubic_cost(WEIGHTS)
@@ -105,7 +105,7 @@ def test_costs_of_all_codes_may_come_from_elsewhere():
 
     given = GradientProblem(LOGITS, COST, 3, code_costs=code_costs)
     own = GradientProblem(LOGITS, COST, 3)
-    found = [true_gradient(p, lambda logits: logits, 9, Reference()) for p in (given, own)]
+    found = [true_gradient(p, lambda logits: logits, 9) for p in (given, own)]
     torch.testing.assert_close(*found)
     assert asked == [9]
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from estimators import REGISTRY, Cost, Estimate, Estimator
 from harness import train
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
-from harness.datasets.load import DataError, load
+from harness.datasets.descriptions import DataError
+from harness.datasets.load import load
 from harness.events import Diverged, EpochDone, Event, Finished, Image, Latents, Started
 from harness.grid.load import load_grid
 from harness.schedules import Exponential, NoSchedule

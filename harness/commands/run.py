@@ -3,9 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +27,7 @@ from harness.units import DURATION, SAVING, SIZE
 if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.grid.load import Grid
-    from harness.options import Options, RayOptions, SavingEvery
+    from harness.options import Options, RayOptions
     from harness.plugins.registry import Registry
 
 
@@ -97,7 +96,7 @@ def run(grid_file: GridFile, dry_run: bool, as_json: bool, only: Sequence[str], 
     from harness.plugins.registry import load_registry
     from harness.storage import plan
 
-    options = make_options(**given)
+    options = make_options(given)
     plan_fingerprint = plan.plan_fingerprint(
         options.plugins
     )  # before the plug-ins are loaded: a later edit is then noticed
@@ -117,57 +116,32 @@ def run(grid_file: GridFile, dry_run: bool, as_json: bool, only: Sequence[str], 
     sys.exit(run_grid(grid, selected, options, notes, as_json=as_json))
 
 
-def make_options(
-    *,
-    workers: int | None,
-    threads: int,
-    retry: str | None,
-    retries: int,
-    time_limit: float | None,
-    memory_limit: float | None,
-    saving: "SavingEvery",
-    save_models: bool,
-    fail_fast: bool,
-    executor: str,
-    address: str | None,
-    gpus_per_run: float | None,
-    env: Sequence[str],
-    plugins: Sequence[Path],
-    out: Path,
-    tracking_uri: str | None,
-) -> "Options":
-    """Return the options of the command line, except those that need the grid."""
+def make_options(given: Mapping[str, Any]) -> "Options":
+    """Return the options of the command line, by the names that click gives them, without those that need the grid."""
     from harness.options import Options, Policy
 
-    ray = ray_options(executor, address, workers, gpus_per_run, env)
-    if ray is not None and memory_limit is not None:
+    ray = ray_options(given)
+    if ray is not None and given["memory_limit"] is not None:
         raise Refused("--memory-limit: expected none with --executor ray, where each node's Ray guards its own memory.")
     return Options(
-        out=out,
-        workers=workers or os.cpu_count() or 1,
-        threads=threads,
-        policy=Policy(retries=retries, time_limit_s=time_limit, memory_limit=memory_limit),
-        saving=saving._replace(model=save_models),
-        tracking_uri=tracking_uri,
-        retry_failed=retry == "failed",
-        fail_fast=fail_fast,
-        plugins=plugins,
+        workers=given["workers"] or os.cpu_count() or 1,
+        policy=Policy(given["retries"], time_limit_s=given["time_limit"], memory_limit=given["memory_limit"]),
+        saving=given["saving"]._replace(model=given["save_models"]),
+        retry_failed=given["retry"] == "failed",
         ray=ray,
+        **{name: given[name] for name in ("out", "threads", "tracking_uri", "fail_fast", "plugins")},
     )
 
 
-def ray_options(
-    executor: str, address: str | None, workers: int | None, gpus_per_run: float | None, env: Sequence[str]
-) -> "RayOptions | None":
+def ray_options(given: Mapping[str, Any]) -> "RayOptions | None":
     """Return the options for Ray, or None for local workers. Raises Refused for options that need --executor ray."""
-    if executor == "local":
-        given = {"--address": address, "--gpus-per-run": gpus_per_run, "--env": env}
-        if name := next((name for name, value in given.items() if value), None):
-            raise Refused(f"{name}: expected --executor ray with it, got --executor local.")
+    if given["executor"] == "local":
+        if name := next((name for name in ("address", "gpus_per_run", "env") if given[name]), None):
+            raise Refused(f"--{name.replace('_', '-')}: expected --executor ray with it, got --executor local.")
         return None
     from harness.options import RayOptions
 
-    return RayOptions(address, workers, gpus_per_run or 1.0, env)
+    return RayOptions(given["address"], given["workers"], given["gpus_per_run"] or 1.0, given["env"])
 
 
 def named_grid(options: "Options", grid_file: GridFile, name: str) -> "Options":

@@ -35,8 +35,9 @@ def ui(port: int, out: Path, tracking_uri: str | None) -> None:
 
 def _uri_with_moved_files(uri: str, out: Path) -> str:
     """Point the runs of a database at files that were moved with it. Return the URI as the server reads it."""
-    from harness.tracking import STORE_ERRORS, first_line, follow_moved_files
+    from harness.tracking import STORE_ERRORS, follow_moved_files
     from reports.contract.sqlite_uri import sqlite_path, unambiguous
+    from reports.contract.text import first_line
 
     uri = unambiguous(uri)
     if (database := sqlite_path(uri)) is not None and not database.is_file():

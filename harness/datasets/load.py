@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,18 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.datasets import files
-from harness.datasets.descriptions import (
-    DATASETS,
-    MNIST_MINI_SHA256,
-    DataError,
-    DatasetInfo,
-    Split,
-    lookup,
-    split_sizes,
-)
+from harness.datasets.descriptions import MNIST_MINI_SHA256, DatasetInfo, Split, lookup, split_sizes
 from harness.datasets.idx import check_sha256
-
-__all__ = ["DATASETS", "DataError", "Dataset", "binarize_batch", "load"]
 
 Binarization = Literal["none", "threshold", "fixed", "resampled"]
 
@@ -87,15 +77,8 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the same data on a device."""
-        return replace(
-            self,
-            train_ND=self.train_ND.to(device),
-            train_N=self.train_N.to(device),
-            validation_ND=self.validation_ND.to(device),
-            validation_N=self.validation_N.to(device),
-            test_ND=self.test_ND.to(device),
-            test_N=self.test_N.to(device),
-        )
+        moved: dict[str, Any] = {name: one.to(device) for name, one in vars(self).items() if isinstance(one, Tensor)}
+        return replace(self, **moved)
 
 
 def binarize_batch(x_BD: Tensor, kind: Binarization, generator: torch.Generator | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from threading import Thread
 from typing import TypeVar
 
@@ -14,24 +15,19 @@ def call_with_deadline(call: Callable[[], Result], is_over: Callable[[], bool]) 
 
     Raises TimeoutError once `is_over` returns True; the thread is then left running.
     """
-    results: list[Result] = []
-    errors: list[Exception] = []
+    future = Future[Result]()
 
     def work() -> None:
         try:
-            results.append(call())
-        except Exception as error:  # noqa: BLE001 it is raised again in the caller's thread
-            errors.append(error)
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 it is raised again in the caller's thread
+            future.set_exception(error)
 
-    thread = Thread(target=work, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(LOOK_EVERY_S)
-        if thread.is_alive() and is_over():
+    Thread(target=work, daemon=True).start()  # a ThreadPoolExecutor would wait for it when the process ends
+    while not wait([future], LOOK_EVERY_S).done:
+        if is_over():
             raise TimeoutError("no answer in time")
-    for error in errors:
-        raise error
-    return results[0]
+    return future.result()
 
 
 def deadline(seconds: float) -> Callable[[], bool]:

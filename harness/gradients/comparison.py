@@ -12,11 +12,10 @@ from torch import Tensor
 
 from estimators import Estimator
 from harness import process_state
-from harness.gradients import draws
+from harness.gradients import draws, truth
 from harness.gradients.draws import Draws, NotFiniteError
 from harness.gradients.problem import GradientProblem, is_differentiable
 from harness.gradients.quality import METRICS, N_BLOCKS, quality, relative_standard_error
-from harness.gradients.truth import Reference, true_gradient
 from harness.training import seeding
 
 MAX_CODES = 16_384
@@ -47,7 +46,6 @@ def measure(
     max_codes: int,
     seed: int,
     projections: Mapping[str, Projection] | None = None,
-    reference: Reference | None = None,
     trained: Collection[str] = (),
 ) -> tuple[dict[str, Row], TruthInfo]:
     """Return a row for each label, and what the true gradient is. Estimators are copied before they are used.
@@ -57,10 +55,10 @@ def measure(
     The labels in `trained` keep their running state and parameters; the other estimators that have some warm up first.
     """
     projections = projections or {"": draws.scaled}
-    reference, device = reference or Reference(), problem.logits_BLH.device
+    device = problem.logits_BLH.device
     with torch.enable_grad(), seeding.seeded(seed, "diagnostics", AVERAGE, device=device):
         differentiable = is_differentiable(problem)
-        truths = _TrueGradients(problem, max_codes, reference)
+        truths = _TrueGradients(problem, max_codes)
         rows: dict[str, Row] = {}
         changes: dict[str, list[str]] = {}
         for label, estimator in labelled.items():
@@ -138,8 +136,8 @@ def not_applicable(estimator: Estimator, problem: GradientProblem, differentiabl
 class _TrueGradients:
     """The true gradient for each law of the codes, computed once."""
 
-    def __init__(self, problem: GradientProblem, max_codes: int, reference: Reference) -> None:
-        self._problem, self._max_codes, self._reference = problem, max_codes, reference
+    def __init__(self, problem: GradientProblem, max_codes: int) -> None:
+        self._problem, self._max_codes = problem, max_codes
         self._found: list[tuple[Tensor, Tensor]] = []
 
     def of(self, estimator: Estimator) -> Tensor:
@@ -147,7 +145,7 @@ class _TrueGradients:
         for known_BLK, blocks_JBLH in self._found:
             if torch.equal(known_BLK, law_BLK):
                 return blocks_JBLH
-        found = true_gradient(self._problem, estimator.class_logits, self._max_codes, self._reference)
+        found = truth.true_gradient(self._problem, estimator.class_logits, self._max_codes)
         self._found.append((law_BLK, found))
         return found
 
@@ -159,10 +157,9 @@ class _TrueGradients:
             return TruthInfo(f"exact, by enumeration of {count} = {self._problem.n_codes} codes", 0.0)
         blocks = [draws.scaled(blocks_JBLH) for _, blocks_JBLH in self._found]
         error = max((relative_standard_error((each @ each.T).numpy()) for each in blocks), default=math.nan)
-        reference = self._reference
         return TruthInfo(
-            f"the mean of {reference.draws_per_block * N_BLOCKS} draws of {reference.name}(n_samples="
-            f"{reference.n_samples}), as {count} codes are more than {self._max_codes}; its own standard error is "
+            f"the mean of {truth.DRAWS_PER_BLOCK * N_BLOCKS} draws of {truth.REFERENCE}(n_samples="
+            f"{truth.N_SAMPLES}), as {count} codes are more than {self._max_codes}; its own standard error is "
             f"{error:.2g} of its norm",
             error,
         )

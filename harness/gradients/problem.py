@@ -7,7 +7,8 @@ N codes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,7 +32,6 @@ class GradientProblem:
     context_BX: Tensor | None = None
     code_costs: Callable[[Tensor], Tensor] | None = None
     expectation: Callable[[Tensor], Tensor] | None = None
-    _enumerated: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_latents(self) -> int:
@@ -41,22 +41,18 @@ class GradientProblem:
     def n_codes(self) -> int:
         return int(self.n_categories**self.n_latents)
 
+    @cached_property
     def all_costs(self) -> Tensor:
-        """Return the costs (N, B) of all codes, on the CPU, evaluated once; values only.
-
-        Raises ValueError if one is not finite.
-        """
-        if "costs" not in self._enumerated:
-            ask = self.code_costs or self._ask_cost
-            like = self.logits_BLH.new_empty(self.n_categories)
-            size = CODES_PER_CALL if self.code_costs else max(1, CODES_PER_CALL // max(1, len(self.logits_BLH)))
-            with torch.no_grad():
-                classes = torch.split(self.all_classes().to(self.logits_BLH.device), size)
-                found = torch.cat([ask(one_hot(class_NL, like)).cpu() for class_NL in classes])
-            if not found.isfinite().all():
-                raise ValueError("diagnose: expected a finite cost of every code, got NaN or ∞.")
-            self._enumerated["costs"] = found
-        return self._enumerated["costs"]
+        """The costs (N, B) of all codes, on the CPU; values only. Raises ValueError if one is not finite."""
+        ask = self.code_costs or self._ask_cost
+        like = self.logits_BLH.new_empty(self.n_categories)
+        size = CODES_PER_CALL if self.code_costs else max(1, CODES_PER_CALL // max(1, len(self.logits_BLH)))
+        with torch.no_grad():
+            classes = torch.split(self.all_classes().to(self.logits_BLH.device), size)
+            found = torch.cat([ask(one_hot(class_NL, like)).cpu() for class_NL in classes])
+        if not found.isfinite().all():
+            raise ValueError("diagnose: expected a finite cost of every code, got NaN or ∞.")
+        return found
 
     def all_classes(self) -> Tensor:
         """Return all codes as class numbers (N, L), the first latent slowest."""

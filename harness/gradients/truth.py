@@ -7,7 +7,6 @@ N codes. Gradients are of the sum over examples of E[cost], with respect to the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,19 +18,12 @@ from harness.gradients.draws import sum_of_draws
 from harness.gradients.problem import GradientProblem
 from harness.gradients.quality import N_BLOCKS
 
-
-@dataclass(frozen=True)
-class Reference:
-    """The unbiased estimator whose long average is the truth where there are too many codes to enumerate."""
-
-    name: str = "rloo"
-    n_samples: int = 32
-    draws_per_block: int = 64
+REFERENCE, N_SAMPLES = "rloo", 32
+"""The unbiased estimator whose long average is the truth where there are too many codes to enumerate."""
+DRAWS_PER_BLOCK = 64
 
 
-def true_gradient(
-    problem: GradientProblem, class_logits: Callable[[Tensor], Tensor], max_codes: int, reference: Reference
-) -> Tensor:
+def true_gradient(problem: GradientProblem, class_logits: Callable[[Tensor], Tensor], max_codes: int) -> Tensor:
     """Return block means (J, B, L, H) of the true gradient of E[cost] under the law of `class_logits`.
 
     All blocks are equal if it is exact: in closed form, or by enumeration of at most `max_codes` codes. Otherwise they
@@ -44,7 +36,7 @@ def true_gradient(
     if problem.expectation is not None or problem.n_codes <= max_codes:
         found = _exact(problem, at).unsqueeze(0)
     else:
-        found = _average(problem, at, reference)
+        found = _average(problem, at)
     if class_BLK is not leaf:
         found = torch.stack([torch.autograd.grad(class_BLK, leaf, g, retain_graph=True)[0] for g in found])
     return found.expand(N_BLOCKS, -1, -1, -1)
@@ -54,7 +46,7 @@ def _exact(problem: GradientProblem, class_BLK: Tensor) -> Tensor:
     leaf = class_BLK.clone().requires_grad_()
     if problem.expectation is not None:
         return torch.autograd.grad(problem.expectation(leaf).sum(), leaf)[0]
-    cost_NB, class_NL = problem.all_costs().to(leaf), problem.all_classes()
+    cost_NB, class_NL = problem.all_costs.to(leaf), problem.all_classes()
     total = torch.zeros_like(leaf)
     size = max(1, CODES_PER_CALL // max(1, len(leaf)))
     for cost_nB, class_nL in zip(torch.split(cost_NB, size), torch.split(class_NL, size), strict=True):
@@ -63,8 +55,8 @@ def _exact(problem: GradientProblem, class_BLK: Tensor) -> Tensor:
     return total
 
 
-def _average(problem: GradientProblem, class_BLK: Tensor, reference: Reference) -> Tensor:
-    estimator = build(reference.name, n_samples=reference.n_samples)
+def _average(problem: GradientProblem, class_BLK: Tensor) -> Tensor:
+    estimator = build(REFERENCE, n_samples=N_SAMPLES)
     at = GradientProblem(class_BLK.to(problem.logits_BLH), problem.cost, problem.n_categories)
-    sums = [sum_of_draws(estimator, at, reference.draws_per_block).gradient_BLH for _ in range(N_BLOCKS)]
-    return torch.stack(sums) / reference.draws_per_block
+    sums = [sum_of_draws(estimator, at, DRAWS_PER_BLOCK).gradient_BLH for _ in range(N_BLOCKS)]
+    return torch.stack(sums) / DRAWS_PER_BLOCK

@@ -44,14 +44,11 @@ def placed(node: Node, path: str) -> Placed:
 
 def values_of(node: Node, path: str, *, is_list: bool = False) -> list[Placed]:
     """Return the values to sweep. Where the setting is a list itself (`is_list`), a list of lists sweeps."""
-    items = node.value if isinstance(node.value, list) else []
+    is_swept = isinstance(node.value, list)
     if is_list:
-        if not items or not any(isinstance(item.value, list) for item in items):
-            return [_as_tuple(placed(node, path))]
-        return [_as_tuple(placed(item, f"{path}[{i}]")) for i, item in enumerate(items)]
-    if isinstance(node.value, list):
-        return [placed(item, f"{path}[{i}]") for i, item in enumerate(items)]
-    return [placed(node, path)]
+        is_swept = is_swept and any(isinstance(item.value, list) for item in node.value)
+    found = [placed(item, f"{path}[{i}]") for i, item in enumerate(node.value)] if is_swept else [placed(node, path)]
+    return [_as_tuple(one) for one in found] if is_list else found
 
 
 def read_mapping(node: Node, path: str, problems: Problems) -> dict[str, Node]:

@@ -105,7 +105,8 @@ def _parameters(
                 item, key, where, ["name", "label", *(k for k in known if k not in model.reserved)], problems
             )
         else:
-            fields[key] = [_checked(c, problems) for c in choices.values_of(node, where, is_list=_is_list(known[key]))]
+            is_list = isinstance(known[key], list | tuple)
+            fields[key] = [_checked(choice, problems) for choice in choices.values_of(node, where, is_list=is_list)]
             if not fields[key]:
                 problems.expected(choices.placed(node, where), "a value or a list of at least one", [])
     return fields
@@ -144,10 +145,6 @@ def _as_float(cls: type[Estimator], key: str, value: Any) -> Any:
     kind = str(argument.annotation)
     is_float = isinstance(argument.default, float) or ("float" in kind and "int" not in kind)
     return float(value) if is_float and isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _is_list(default: object) -> bool:
-    return isinstance(default, list | tuple)
 
 
 BuiltEstimators = list[tuple[Candidate, "Estimator"]]

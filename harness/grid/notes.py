@@ -11,6 +11,7 @@ from harness.grid.choices import Placed
 from harness.grid.estimators import BuiltEstimators, Candidate, schedules_for
 from harness.grid.sections import SectionValues
 from harness.schedules import Constant, Decoupled, Learned, Schedule, SingleTau, short
+from harness.units import counted
 
 if TYPE_CHECKING:
     from harness.config import DataConfig, DiagnosticsConfig, EvaluationConfig, TrainingConfig
@@ -77,11 +78,6 @@ def _budget(data: DataConfig, training: TrainingConfig) -> Budget:
     return Budget(n_train, steps_per_epoch, steps_per_epoch * training.epochs)
 
 
-def _count(number: int, what: str) -> str:
-    """Return a number with its unit: `1 epoch`, `2,000 epochs`."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def _of_training(training: TrainingConfig, budget: Budget) -> Iterator[str]:
     """Yield notes about the settings of training."""
     if training.batch_size > budget.n_train:
@@ -98,7 +94,7 @@ def _of_evaluation(evaluation: EvaluationConfig, training: TrainingConfig) -> It
     if evaluation.validation_every > training.epochs:
         yield (
             f"evaluation.validation_every {evaluation.validation_every:,} is more than the "
-            f"{_count(training.epochs, 'epoch')} of a run: validated after the last one only"
+            f"{counted(training.epochs, 'epoch')} of a run: validated after the last one only"
         )
 
 
@@ -111,7 +107,7 @@ def _of_diagnostics(diagnostics: DiagnosticsConfig, training: TrainingConfig, bu
         )
     if diagnostics.every > training.epochs:
         yield (
-            f"diagnostics.every {diagnostics.every:,} is more than the {_count(training.epochs, 'epoch')} of a run: "
+            f"diagnostics.every {diagnostics.every:,} is more than the {counted(training.epochs, 'epoch')} of a run: "
             "measured after the first and the last only"
         )
 
@@ -127,5 +123,5 @@ def _of_schedules(schedules: Iterable[Schedule], budget: Budget) -> Iterator[str
                     for step in (0, budget.n_steps - 1)
                 )
                 if first == last:
-                    updates = _count(budget.n_steps, "update")
+                    updates = counted(budget.n_steps, "update")
                     yield f"schedule {schedule.label} stays at tau {short(first)} in runs of {updates}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harness.events import Failed, Finished
@@ -77,9 +78,7 @@ def _ranked(one: RankedSetting, place: int, best: RankedSetting) -> dict[str, An
 
 
 def _mean(value: Mean | None) -> dict[str, Any]:
-    if value is None:
-        return {"n": 0, "mean": None, "low": None, "high": None}
-    return {"n": value.n, "mean": value.mean, "low": value.low, "high": value.high}
+    return {"n": 0, "mean": None, "low": None, "high": None} if value is None else asdict(value)
 
 
 def _run(sweep: "Sweep", run: "RunConfig", live: RunProgress | None) -> dict[str, Any]:

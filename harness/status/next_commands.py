@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.environment import path_variable
 from harness.storage import last_command
-from reports.contract.text import without_passwords
 
 if TYPE_CHECKING:
     from harness.options import Options
@@ -105,10 +104,5 @@ def _tracebacks(sweep: "Sweep", grid_path: Path | None, plugins: Sequence[Path],
 def _grid_command(
     name: str, grid_path: Path | None, plugins: Sequence[Path], out: Path, tracking_uri: str | None
 ) -> str:
-    command = ["harness", name, "--grid", str(grid_path)]
-    command += [part for plugin in plugins for part in ("--plugin", str(plugin))]
-    if out != Path("results"):
-        command += ["--out", str(out)]
-    if tracking_uri is not None:
-        command += ["--tracking-uri", tracking_uri]
-    return without_passwords(shlex.join(command))
+    options = [part for plugin in plugins for part in ("--plugin", str(plugin))]
+    return last_command.command_line([name, "--grid", str(grid_path), *options], "--out", out, tracking_uri)

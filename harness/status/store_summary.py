@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.status.ranking import RankedSetting, rank, result
+from harness.units import counted
 from reports.contract.text import visible
 
 if TYPE_CHECKING:
@@ -124,11 +125,6 @@ def ranking(rows: Sequence[RankedSetting]) -> str:
     lines += [f"- and {counted(len(rows) - MAX_ROWS, 'more estimator')}"] * (len(rows) > MAX_ROWS)
     last = "; those with failed or diverged runs are last" * any(one.n_bad for one in rows)
     return "\n".join([f"The best setting of each estimator, by its mean test −ELBO{last}:", "", *lines])
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number with its noun: `1 run`, `2 runs`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def listed(values: Iterable[str]) -> str:

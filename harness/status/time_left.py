@@ -49,18 +49,14 @@ def run_progress(run: "RunConfig", records: Sequence[Record], now_ms: int) -> Ru
     """Return the progress of a run. Its start, and its first and latest epoch since then, are enough as records."""
     starts = [index for index, record in enumerate(records) if isinstance(record.event, Started)]
     started, *since = records[starts[-1] if starts else 0 :]
-    epochs = [record for record in since if isinstance(record.event, EpochDone)]
+    epochs = [(record.event.epoch, record.time_ms) for record in since if isinstance(record.event, EpochDone)]
     done = max((record.event.epoch for record in records if isinstance(record.event, EpochDone)), default=0)
     since_start_s = (now_ms - started.time_ms) / 1e3
     if not epochs:
         return RunProgress(run, done, since_start_s, None, None)
-    return RunProgress(run, done, since_start_s, (now_ms - epochs[-1].time_ms) / 1e3, _epoch_s(epochs[0], epochs[-1]))
-
-
-def _epoch_s(first: Record, latest: Record) -> float | None:
-    epochs = [record.event.epoch for record in (first, latest) if isinstance(record.event, EpochDone)]
-    n = epochs[-1] - epochs[0]
-    return (latest.time_ms - first.time_ms) / 1e3 / n if n else None
+    (first, first_ms), (latest, latest_ms) = epochs[0], epochs[-1]
+    epoch_s = (latest_ms - first_ms) / 1e3 / (latest - first) if latest != first else None
+    return RunProgress(run, done, since_start_s, (now_ms - latest_ms) / 1e3, epoch_s)
 
 
 def epochs_done(sweep: "Sweep", run: "RunConfig") -> int | None:

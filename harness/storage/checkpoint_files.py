@@ -44,18 +44,16 @@ class CheckpointFiles:
         except FileNotFoundError:
             return None
         except checksummed_file.DamagedError as error:
-            self._say(f"{error} {_rename(path)}; the run starts over.")
-            return None
+            why = str(error)
         except (ValueError, TypeError) as error:
-            self._say(f"{path}: expected a checkpoint, got: {first_line(error)}. {_rename(path)}; the run starts over.")
-            return None
+            why = f"{path}: expected a checkpoint, got: {first_line(error)}."
         except OSError as error:
-            self._say(
-                f"{path}: the checkpoint cannot be read ({error.strerror}). {_rename(path)}; the run starts over."
-            )
-            return None
-        fits = label.epoch <= len(attempt.epochs) and tuple(label.made_by) == attempt.code_version
-        return content if fits else None
+            why = f"{path}: the checkpoint cannot be read ({error.strerror})."
+        else:
+            fits = label.epoch <= len(attempt.epochs) and tuple(label.made_by) == attempt.code_version
+            return content if fits else None
+        self._say(f"{why} {_rename(path)}; the run starts over.")
+        return None
 
     def discard(self, run_key: str) -> None:
         """Remove the checkpoint of a run that no longer needs it."""

@@ -5,16 +5,14 @@ machine stopped, and is dropped. Any other line with a wrong checksum is damage,
 files in the folder `images`, named by their SHA-256, so that the journal stays small.
 """
 
-import base64
 import hashlib
-import io
 import json
 import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from harness import atomic_file
 from harness.errors import UserError
@@ -88,21 +86,17 @@ class Journal:
             raise
         self._size += len(line)
 
-    def read(self, *, pictures: bool = True, epochs: bool = True) -> Iterator[Record]:
-        """Yield every record in order.
+    def read(self, *, epochs: bool = True) -> Iterator[Record]:
+        """Yield every record in order, with empty pictures: `picture` returns them.
 
-        Without `pictures`, records have empty pictures. Without `epochs`, the records of epochs, pictures and latents
-        are left out. Either one saves most of the reading time.
+        Without `epochs`, the records of epochs, pictures and latents are left out, which saves most of the time.
 
         Raises JournalError with the line number if the file is damaged.
         """
-        with self._opened() as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    return
-                body = self._checked(line[:-1], number)
-                if epochs or _DETAIL.search(body, 0, _HEAD) is None:
-                    yield self._parse(body, number, pictures)
+        for number, line in self._lines():
+            body = self._checked(line, number)
+            if epochs or _DETAIL.search(body, 0, _HEAD) is None:
+                yield self._parse(body, number)
 
     def outline(self, run_keys: Iterable[str]) -> Iterator[Record]:
         """Yield the records of these runs, run by run. Of consecutive epochs, yield only the first and the last.
@@ -110,59 +104,54 @@ class Journal:
         Other lines are not checked for damage.
         """
         starts = {b'{"run_key": %s' % json.dumps(key).encode(): dict[int, bytes]() for key in run_keys}
-        with self._opened() as lines:
-            for number, line in enumerate(lines, 1):
-                if (kept := starts.get(line[_BODY_START : line.find(b",")])) is not None and line.endswith(b"\n"):
-                    _keep_line(kept, line, number)
+        for number, line in self._lines():
+            if (kept := starts.get(line[_BODY_START : line.find(b",")])) is not None:
+                _keep_line(kept, line, number)
         for kept in starts.values():
             for number, line in kept.items():
-                yield self._parse(self._checked(line[:-1], number), number, pictures=False)
+                yield self._parse(self._checked(line, number), number)
 
     def read_lines(self) -> Iterator[tuple[bytes, Record | None]]:
         """Yield every line and its record without picture, or None if the line is damaged.
 
         Raises JournalError for an undamaged line that is not a record of this version.
         """
-        with self._opened() as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    body = self._checked(line[:-1], number)
-                except JournalError:
-                    yield line, None
-                else:
-                    yield line, self._parse(body, number, pictures=False)
+        for number, line in self._lines():
+            try:
+                body = self._checked(line, number)
+            except JournalError:
+                yield line, None
+            else:
+                yield line, self._parse(body, number)
 
-    def _opened(self) -> BinaryIO:
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each whole line with its number; none if there is no file."""
         try:
-            return self.path.open("rb")
+            with self.path.open("rb") as lines:
+                yield from ((number, line) for number, line in enumerate(lines, 1) if line.endswith(b"\n"))
         except FileNotFoundError:
-            return io.BytesIO()
+            return
         except OSError as error:
             raise JournalError(f"{self.path}: the journal cannot be read ({error.strerror}).") from error
 
     def _checked(self, line: bytes, number: int) -> bytes:
-        checksum, _, body = line.partition(b" ")
+        checksum, _, body = line[:-1].partition(b" ")
         if checksum != b"%08x" % zlib.crc32(body):
-            where = f"{self.path}:{number}"
             raise JournalError(
-                f"{where}: expected a line with its checksum, got {checksum[:8]!r}; the journal is damaged. "
-                "`harness repair` leaves out the damaged lines; their runs are computed again."
+                f"{self.path}:{number}: expected a line with its checksum, got {checksum[:8]!r}; the journal is "
+                "damaged. `harness repair` leaves out the damaged lines; their runs are computed again."
             )
         return body
 
-    def _parse(self, body: bytes, number: int, pictures: bool) -> Record:
-        where = f"{self.path}:{number}"
+    def _parse(self, body: bytes, number: int) -> Record:
         try:
             data = json.loads(body)
             if data["kind"] == Image.kind and "sha256" in data:
-                png = self._read_picture(data["sha256"], where) if pictures else b""
-                data["png"] = base64.b64encode(png).decode()
+                data["png"] = ""
             return Record.from_data(data)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise JournalError(
-                f"{where}: expected a record of this version, got: {type(error).__name__}: {error}. "
+                f"{self.path}:{number}: expected a record of this version, got: {type(error).__name__}: {error}. "
                 "Move the folder away and run the grid again."
             ) from error
 
@@ -181,14 +170,6 @@ class Journal:
         except OSError:
             return None
         return png if hashlib.sha256(png).hexdigest() == sha256 else None
-
-    def _read_picture(self, sha256: str, where: str) -> bytes:
-        png = self.picture(sha256)
-        if png is None:
-            raise JournalError(
-                f"{where}: expected the picture {sha256}.png with its checksum, got a damaged or missing file."
-            )
-        return png
 
     def _drop_torn_line(self) -> int:
         """Drop a last line that was cut off when the machine stopped. Return its size in bytes."""

@@ -5,7 +5,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,11 +38,14 @@ def current(sweep: "Sweep", options: "Options") -> LastCommand:
 
 def report_command(name: str, out: Path, tracking_uri: str | None) -> str:
     """Return the command that makes the report of a sweep."""
-    command = ["harness", "report", "--experiment", name]
-    if out != Path("results"):
-        command += ["--from", str(out)]
+    return command_line(["report", "--experiment", name], "--from", out, tracking_uri)
+
+
+def command_line(words: Sequence[str], option: str, out: Path, tracking_uri: str | None) -> str:
+    """Return a command of `harness`, with results folder (as `option`) and store where they are not the default."""
+    folder = [option, str(out)] if out != Path("results") else []
     uri = ["--tracking-uri", tracking_uri] if tracking_uri is not None else []
-    return without_passwords(shlex.join([*command, *uri]))
+    return without_passwords(shlex.join(["harness", *words, *folder, *uri]))
 
 
 def save(sweep: "Sweep", options: "Options") -> None:

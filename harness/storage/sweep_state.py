@@ -103,7 +103,7 @@ def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = Non
     Raises JournalError if the journal is damaged.
     """
     sweep = Sweep(grid, out / grid.name, tuple(grid.runs if selected is None else selected))
-    for record in Journal(sweep.folder).read(pictures=False):
+    for record in Journal(sweep.folder).read():
         sweep.add(record)
     return sweep
 
@@ -114,24 +114,24 @@ def read_status(grid_path: Path, out: Path, plugins: Sequence[Path], text: str |
     `text` is that of a grid that was already read from a pipe. Attempts hold only the first and the last epoch since
     each start.
     """
-    try:
-        text = read_text(grid_path) if text is None else text
-    except SourceError:  # building the grid reports it
-        return None
-    folder = plan.sweep_folder(out, grid_path, text)
+    folder, text = _folder_and_text(grid_path, out, text)
     runs = plan.planned_runs(folder, text, plugins) if folder else None
     return None if folder is None or runs is None else _outlined(folder, text, runs)
 
 
 def read_last_run(grid_path: Path, out: Path, text: str | None = None) -> tuple[Sweep, Plan] | None:
     """Return a sweep and its plan as it was last run with this text, for a grid whose plug-ins are missing."""
-    try:
-        text = read_text(grid_path) if text is None else text
-    except SourceError:
-        return None
-    folder = plan.sweep_folder(out, grid_path, text)
+    folder, text = _folder_and_text(grid_path, out, text)
     saved = plan.plan_of_text(folder, text) if folder else None
     return None if folder is None or saved is None else (_outlined(folder, text, saved.runs), saved)
+
+
+def _folder_and_text(grid_path: Path, out: Path, text: str | None) -> tuple[Path | None, str]:
+    try:
+        text = read_text(grid_path) if text is None else text
+    except SourceError:  # building the grid reports it
+        return None, ""
+    return plan.sweep_folder(out, grid_path, text), text
 
 
 def _outlined(folder: Path, text: str, runs: Sequence[PlannedRun]) -> Sweep:
@@ -139,7 +139,7 @@ def _outlined(folder: Path, text: str, runs: Sequence[PlannedRun]) -> Sweep:
     sweep = Sweep(Grid(folder.name, known, text), folder, known)
     sweep.epoch_costs = {run.label: run.setting.epoch_cost for run in runs if run.setting.epoch_cost is not None}
     journal = Journal(folder)
-    for record in journal.read(pictures=False, epochs=False):
+    for record in journal.read(epochs=False):
         sweep.add(record)
     if sweep.attempts:
         sweep.attempts = newest_attempts(journal.outline(sweep.attempts))

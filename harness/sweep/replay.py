@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,16 +37,13 @@ def open_store(
     tracker: "Tracker",
     sweep: "Sweep",
     options: "Options",
-    *,
-    thorough: bool = False,
     on_activity: Callable[[], None] = lambda: None,
 ) -> int:
     """Open the sweep in the store and replay the runs that it lacks. Return their number.
 
-    `thorough`: check every run in the store, even if the last sweep closed there and nothing has happened since.
     `on_activity` is called after each replayed run.
     """
-    return _open(tracker, sweep, last_command.current(sweep, options), thorough=thorough, on_activity=on_activity)
+    return _open(tracker, sweep, last_command.current(sweep, options), on_activity)
 
 
 def sync_store(tracker: "Tracker", sweep: "Sweep") -> int:
@@ -66,10 +63,11 @@ def _open(
     tracker: "Tracker",
     sweep: "Sweep",
     made_with: LastCommand | None,
-    *,
-    thorough: bool,
     on_activity: Callable[[], None] = lambda: None,
+    *,
+    thorough: bool = False,
 ) -> int:
+    """Open the sweep. `thorough`: check every run in the store, even if nothing has happened since it was closed."""
     grid = sweep.grid
     tags, files = {TAG_QUESTION: grid.question}, {GRID_FILE: grid.text, PLAN_FILE: json.dumps(planned_runs(grid))}
     if made_with is not None:
@@ -82,17 +80,16 @@ def _open(
     tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
     missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.active_keys()))
     if missing:
-        for _ in _replayed(tracker, sweep, missing):
-            on_activity()
+        _replay(tracker, sweep, missing, on_activity)
     return len(missing)
 
 
-def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator[str]:
-    """Write the newest attempts of the missing runs one by one, so that few are in memory; yield their keys."""
+def _replay(tracker: "Tracker", sweep: "Sweep", missing: Set[str], on_activity: Callable[[], None]) -> None:
+    """Write the newest attempts of the missing runs one by one, so that few are in memory."""
     newest: dict[str, Attempt] = {}
     written: dict[str, int] = {}
     journal = Journal(sweep.folder)
-    for record in journal.read(pictures=False):
+    for record in journal.read():
         key = record.run_key
         if key not in missing:
             continue
@@ -103,17 +100,18 @@ def _replayed(tracker: "Tracker", sweep: "Sweep", missing: Set[str]) -> Iterator
         written[key] = len(attempt.records)
         if record.time_ms == sweep.spans[key].last_ms and not is_cut_short(record.event):
             del newest[key]
-        yield key
+        on_activity()
 
 
 def with_content(record: Record, journal: Journal) -> Record:
     """Return a record with its picture or weights, which are read from their files. Lost ones stay empty."""
-    if isinstance(weights := record.event, Weights):
-        content = WeightFiles(journal.folder).read(record.run_key, weights.sha256)
-        return replace(record, event=replace(weights, content=content or b""))
-    if not isinstance(event := record.event, Image):
-        return record
-    return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
+    event = record.event
+    if isinstance(event, Weights):
+        content = WeightFiles(journal.folder).read(record.run_key, event.sha256)
+        return replace(record, event=replace(event, content=content or b""))
+    if isinstance(event, Image):
+        return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
+    return record
 
 
 def has_lost_content(record: Record) -> bool:

@@ -20,6 +20,7 @@ from harness.storage import last_command
 from harness.storage.attempt import Attempt
 from harness.storage.journal import Journal
 from harness.sweep.replay import open_store, with_weights
+from reports.contract.text import first_line
 
 if TYPE_CHECKING:
     from harness.options import Options
@@ -218,7 +219,7 @@ class StoreThread:
 
     def _call_store(self, action: Callable[[], object]) -> None:
         """Call it unless the store is lost. An error of the store makes it lost."""
-        from harness.tracking import STORE_ERRORS, first_line
+        from harness.tracking import STORE_ERRORS
 
         if self.lost is not None:
             return

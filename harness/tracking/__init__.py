@@ -7,7 +7,6 @@ stops answering does not stop the sweep: the journal has everything, and `harnes
 import logging
 
 from reports.contract import mlflow_environment
-from reports.contract.text import first_line
 
 mlflow_environment.prepare()
 
@@ -25,7 +24,6 @@ __all__ = [
     "TrackingError",
     "attach",
     "default_uri",
-    "first_line",
     "follow_moved_files",
     "hint",
     "in_one_line",

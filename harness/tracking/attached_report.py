@@ -12,7 +12,7 @@ from harness.tracking.databases import is_database, with_timeout
 from harness.tracking.errors import TrackingError, check_server
 from harness.tracking.files import Files
 from harness.tracking.moved_results import follow_moved_files
-from harness.tracking.notes import report_tags
+from harness.tracking.notes import LONGEST_TAG, report_tags
 from harness.tracking.records import checksum_tag, sha256, stated_checksums
 from reports.contract.places import local_path
 from reports.contract.sqlite_uri import unambiguous
@@ -20,7 +20,6 @@ from reports.contract.stored_run import KIND_SWEEP, REPORT_FILE, REPORT_FOLDER, 
 from reports.contract.text import NAME, visible
 
 TABLES = (".csv", ".md", ".tex")
-_LONGEST_TAG = 7900  # MLflow silently cuts a tag at 8,000, and then no checksum could be read
 
 
 class Attached(NamedTuple):
@@ -61,7 +60,7 @@ def attach(uri: str, experiment: str, page: Path, results: Path | None = None) -
         name: stated for name, stated in stated_checksums(tags).items() if not name.startswith(f"{REPORT_FOLDER}/")
     }
     checksums = checksum_tag(others | {name: sha256(content) for name, content in files.items()})
-    if len(checksums.value) > _LONGEST_TAG:
+    if len(checksums.value) > LONGEST_TAG:  # MLflow would cut it, and then no checksum could be read
         checksums = checksum_tag(others | {REPORT_FILE: sha256(files[REPORT_FILE])})
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     client.log_batch(run.info.run_id, tags=[checksums, *report_tags(tags, when)], synchronous=True)

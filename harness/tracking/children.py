@@ -8,21 +8,8 @@ from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.experiment_runs import ExperimentRuns, children_of
 from harness.tracking.records import stated_checksums, truncated
+from reports.contract import stored_run as names
 from reports.contract.places import local_path
-from reports.contract.stored_run import (
-    KIND_RUN,
-    RUNNING,
-    TAG_ATTEMPT,
-    TAG_END,
-    TAG_ESTIMATOR_LABEL,
-    TAG_KIND,
-    TAG_LABEL,
-    TAG_PARENT,
-    TAG_RUN_KEY,
-    TAG_SETTING,
-    TAG_STATUS,
-    TAG_SWEEP,
-)
 
 
 @final
@@ -49,11 +36,11 @@ class Children:
         duplicates = []
         for run in self._runs.search(children_of(self._parent_id) + more):
             tags, run_id = run.data.tags, run.info.run_id
-            key = tags.get(TAG_RUN_KEY)
+            key = tags.get(names.TAG_RUN_KEY)
             if key is None:
                 duplicates.append(run_id)
                 continue
-            begun_ms, last_ms = _milliseconds(tags.get(TAG_ATTEMPT)), _milliseconds(tags.get(TAG_END))
+            begun_ms, last_ms = _milliseconds(tags.get(names.TAG_ATTEMPT)), _milliseconds(tags.get(names.TAG_END))
             ended = run.info.status != "RUNNING" and last_ms >= 0
             ended = ended and not (self._files_are_here and lacks_files(run))
             self._ended[run_id] = Span(begun_ms, last_ms) if ended else None
@@ -79,7 +66,7 @@ class Children:
         A child run of an older attempt is deleted.
         """
         if run.key in self._unread:
-            self.read(f" AND tags.{TAG_RUN_KEY} = '{run.key}'")
+            self.read(f" AND tags.{names.TAG_RUN_KEY} = '{run.key}'")
             self._unread.remove(run.key)
         begun_ms, child = self._newest.get(run.key, (0, ""))
         if child and begun_ms != attempt.begun_ms:
@@ -91,14 +78,14 @@ class Children:
 
     def _create(self, run: RunConfig, attempt: Attempt, tags: Mapping[str, str]) -> str:
         own = {
-            TAG_PARENT: self._parent_id,
-            TAG_KIND: KIND_RUN,
-            TAG_SWEEP: self._parent_id,
-            TAG_LABEL: run.label,
-            TAG_ESTIMATOR_LABEL: run.estimator.label,
-            TAG_SETTING: run.setting.to_json(),
-            TAG_STATUS: RUNNING,
-            TAG_ATTEMPT: str(attempt.begun_ms),
+            names.TAG_PARENT: self._parent_id,
+            names.TAG_KIND: names.KIND_RUN,
+            names.TAG_SWEEP: self._parent_id,
+            names.TAG_LABEL: run.label,
+            names.TAG_ESTIMATOR_LABEL: run.estimator.label,
+            names.TAG_SETTING: run.setting.to_json(),
+            names.TAG_STATUS: names.RUNNING,
+            names.TAG_ATTEMPT: str(attempt.begun_ms),
         }
         fitting = {name: truncated(value, 8000) for name, value in {**tags, **own}.items()}
         return self._runs.create(truncated(run.name, 250), fitting, attempt.begun_ms)
@@ -106,7 +93,7 @@ class Children:
     def delete_duplicates(self) -> None:
         """Delete runs that MLflow created twice because the first answer was lost."""
         known = {run_id for _, run_id in self._newest.values()}
-        running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`{TAG_STATUS}` = '{RUNNING}'")
+        running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`{names.TAG_STATUS}` = '{names.RUNNING}'")
         self._runs.delete({run.info.run_id for run in running} - known)
 
 

@@ -8,22 +8,22 @@ from typing import Any
 
 from sqlalchemy import create_engine, make_url
 
+from harness.tracking.errors import DATABASES
 from reports.contract.sqlite_uri import sqlite_path, sqlite_uri
 
 CONNECT_S = 10
 """A database server that has not accepted a connection for this long is down."""
-_SERVERS = ("postgresql", "mysql", "mssql")
 _DRIVERS_WITH_TIMEOUT = ("psycopg2", "psycopg", "mysqldb", "pymysql")
 
 
 def is_database(uri: str) -> bool:
     """Return whether this process itself opens the database of a URI."""
-    return uri.startswith(("sqlite", *_SERVERS))
+    return uri.startswith(("sqlite", *DATABASES))
 
 
 def with_timeout(uri: str) -> str:
     """Return the URI of a database server with a limit for connecting, unless it has one or is another URI."""
-    url = make_url(uri) if uri.startswith(_SERVERS) else None
+    url = make_url(uri) if uri.startswith(DATABASES) else None
     if url is None or "connect_timeout" in url.query or url.get_driver_name() not in _DRIVERS_WITH_TIMEOUT:
         return uri
     return url.update_query_dict({"connect_timeout": str(CONNECT_S)}).render_as_string(hide_password=False)
@@ -34,7 +34,7 @@ def check_server_database(uri: str) -> None:
 
     Raises SQLAlchemyError.
     """
-    if uri.startswith(_SERVERS):
+    if uri.startswith(DATABASES):
         engine = create_engine(with_timeout(uri))
         try:
             engine.connect().close()

@@ -8,7 +8,7 @@ from harness.tracking.records import sha256
 from reports.contract.stored_run import REPORT_FILE, TAG_NOTE, TAG_NOTE_CHECKSUM, TAG_REPORT
 from reports.contract.text import visible
 
-_LONGEST_TAG = 7900  # MLflow silently cuts a tag at 8,000
+LONGEST_TAG = 7900  # MLflow silently cuts a tag at 8,000
 
 
 def note_tags(tags: Mapping[str, str], note: str) -> list[RunTag]:
@@ -16,7 +16,7 @@ def note_tags(tags: Mapping[str, str], note: str) -> list[RunTag]:
 
     `tags` are those that the run has. If a report was attached, the note says so.
     """
-    previous, full = tags.get(TAG_NOTE, ""), f"{note}{report_paragraph(tags.get(TAG_REPORT, ''))}"[:_LONGEST_TAG]
+    previous, full = tags.get(TAG_NOTE, ""), f"{note}{report_paragraph(tags.get(TAG_REPORT, ''))}"[:LONGEST_TAG]
     if not full or (previous and sha256(previous.encode()) != tags.get(TAG_NOTE_CHECKSUM)):
         return []
     return [RunTag(TAG_NOTE, full), RunTag(TAG_NOTE_CHECKSUM, sha256(full.encode()))]

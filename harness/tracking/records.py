@@ -9,42 +9,16 @@ from mlflow.entities import Metric, Param, RunTag
 
 from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started, Weights
 from harness.storage.attempt import Attempt
-from reports.contract.stored_run import (
-    DIVERGED,
-    FAILED,
-    FINISHED,
-    HISTORY_FILE,
-    INTERRUPTED,
-    LATENT_PREFIX,
-    LATENTS_FILE,
-    PICTURES_FOLDER,
-    PROVENANCE_FILE,
-    RUNNING,
-    SKIPPED,
-    TAG_CHECKSUMS,
-    TAG_END,
-    TAG_ERROR,
-    TAG_STARTS,
-    TAG_STATUS,
-    TIME_PREFIX,
-    TRACEBACK_FILE,
-    WEIGHTS_FILE,
-)
+from reports.contract import stored_run as names
 from reports.contract.text import visible
 
 Entity = Metric | Param | RunTag
 MAX_PER_CALL: dict[type, int] = {Metric: 1000, Param: 100, RunTag: 100}
 MAX_ENTITIES_PER_CALL = 1000
-MLFLOW_STATUS = {
-    FINISHED: "FINISHED",
-    FAILED: "FAILED",
-    DIVERGED: "FAILED",
-    SKIPPED: "KILLED",
-    INTERRUPTED: "KILLED",
-}
-
-
-PER_RUN = (TIME_PREFIX, LATENT_PREFIX)
+MLFLOW_STATUS = {names.FINISHED: "FINISHED"}
+MLFLOW_STATUS |= dict.fromkeys((names.FAILED, names.DIVERGED), "FAILED")
+MLFLOW_STATUS |= dict.fromkeys((names.SKIPPED, names.INTERRUPTED), "KILLED")
+PER_RUN = (names.TIME_PREFIX, names.LATENT_PREFIX)
 """Metrics of which the store has only the final value. Those of each epoch are in history.json."""
 
 
@@ -94,13 +68,13 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
     elif isinstance(event, Finished):
         entities = [Metric(name, value, record.time_ms, 0) for name, value in event.metrics.items()]  # drawn as bars
     elif isinstance(event, TERMINAL):
-        entities.append(RunTag(TAG_ERROR, visible(getattr(event, "error", ""), 4900)))
+        entities.append(RunTag(names.TAG_ERROR, visible(getattr(event, "error", ""), 4900)))
     elif resumes(record, attempt):
         starts = sum(isinstance(each.event, Started) for each in attempt.records)
-        entities += [RunTag(TAG_STARTS, str(starts)), RunTag(TAG_ERROR, "")]
-        entities.append(RunTag(TAG_STATUS, RUNNING))
+        entities += [RunTag(names.TAG_STARTS, str(starts)), RunTag(names.TAG_ERROR, "")]
+        entities.append(RunTag(names.TAG_STATUS, names.RUNNING))
     if isinstance(event, TERMINAL):
-        entities += [RunTag(TAG_STATUS, event.kind), RunTag(TAG_END, str(record.time_ms))]
+        entities += [RunTag(names.TAG_STATUS, event.kind), RunTag(names.TAG_END, str(record.time_ms))]
     return entities
 
 
@@ -108,19 +82,19 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     """Return the artifacts of a record, by name."""
     event: Event = record.event
     if isinstance(event, Started):
-        return {PROVENANCE_FILE: json.dumps(event.provenance, indent=1).encode()}
+        return {names.PROVENANCE_FILE: json.dumps(event.provenance, indent=1).encode()}
     if isinstance(event, Image):
-        return {f"{PICTURES_FOLDER}/{event.name}.png": event.png} if event.final else {}
+        return {f"{names.PICTURES_FOLDER}/{event.name}.png": event.png} if event.final else {}
     if isinstance(event, Latents):
-        return {LATENTS_FILE: json.dumps(asdict(event)).encode()}
+        return {names.LATENTS_FILE: json.dumps(asdict(event)).encode()}
     if isinstance(event, Weights):
-        return {WEIGHTS_FILE: event.content}
+        return {names.WEIGHTS_FILE: event.content}
     if not isinstance(event, TERMINAL):
         return {}
     rows = [{"epoch": e.epoch, "step": e.step, "elapsed_s": e.elapsed_s, **e.metrics} for e in attempt.epochs]
-    files = {HISTORY_FILE: json.dumps(rows).encode()}
+    files = {names.HISTORY_FILE: json.dumps(rows).encode()}
     if traceback := getattr(event, "traceback", ""):
-        files[TRACEBACK_FILE] = traceback.encode(errors="backslashreplace")
+        files[names.TRACEBACK_FILE] = traceback.encode(errors="backslashreplace")
     return files
 
 
@@ -138,13 +112,13 @@ def artifact_checksums(attempt: Attempt) -> dict[str, str]:
 
 def checksum_tag(checksums: Mapping[str, str]) -> RunTag:
     """Return the tag by which a reader verifies a run's files: their SHA-256 by name, as JSON."""
-    return RunTag(TAG_CHECKSUMS, json.dumps(checksums))
+    return RunTag(names.TAG_CHECKSUMS, json.dumps(checksums))
 
 
 def stated_checksums(tags: Mapping[str, str]) -> dict[str, str]:
     """Return what that tag says; nothing if there is none or it cannot be read."""
     try:
-        stated = json.loads(tags.get(TAG_CHECKSUMS, "{}"))
+        stated = json.loads(tags.get(names.TAG_CHECKSUMS, "{}"))
     except (ValueError, RecursionError):
         return {}
     return stated if isinstance(stated, dict) else {}

@@ -42,24 +42,9 @@ from harness.tracking.records import (
 )
 from harness.tracking.refusals import Refusals
 from harness.tracking.system_metrics import SystemMetrics
+from reports.contract import stored_run as names
 from reports.contract.places import ARTIFACTS_FOLDER
 from reports.contract.sqlite_uri import unambiguous
-from reports.contract.stored_run import (
-    CONFIG_FILE,
-    EXPERIMENT_KIND,
-    KIND_SWEEP,
-    TAG_COUNT_PREFIX,
-    TAG_DEVICE,
-    TAG_ESTIMATOR,
-    TAG_EXPERIMENT_KIND,
-    TAG_GRID,
-    TAG_KIND,
-    TAG_RUN_KEY,
-    TAG_SCHEDULE,
-    TAG_SEED,
-    TAG_STORED,
-    TAG_SWEEP_ID,
-)
 
 NO_SUMMARY = StoreSummary()
 
@@ -101,7 +86,7 @@ class Tracker:
         self._grid, self._sweep_id = name, sweep_id
         self.experiment_id = self._find_or_create_experiment(name)
         self._runs = ExperimentRuns(self._client, self.experiment_id)
-        own = {TAG_KIND: KIND_SWEEP, TAG_SWEEP_ID: sweep_id, TAG_GRID: name}
+        own = {names.TAG_KIND: names.KIND_SWEEP, names.TAG_SWEEP_ID: sweep_id, names.TAG_GRID: name}
         self.parent_id = self._runs.find_parent(sweep_id) or self._runs.create(f"sweep {name}", own)
         self._children = Children(self._runs, self.parent_id, files_are_here=is_database(self.uri))
         self._client.update_run(self.parent_id, status="RUNNING")
@@ -150,7 +135,7 @@ class Tracker:
         config = run.to_json().encode()
         if records[0] is attempt.records[0]:
             entities += [param(name, value) for name, value in {**run.flat(), **self._identity(run)}.items()]
-            files[CONFIG_FILE] = config
+            files[names.CONFIG_FILE] = config
             with self.refusals.tolerated(f"data set {run.data.name}"):
                 self._client.log_inputs(child, inputs_of(run.data))
         for record in records:
@@ -159,7 +144,7 @@ class Tracker:
         with self.refusals.tolerated(f"files of {run.name}"):
             self._files.log(child, files)
         if files:
-            entities.append(checksum_tag({CONFIG_FILE: sha256(config), **artifact_checksums(attempt)}))
+            entities.append(checksum_tag({names.CONFIG_FILE: sha256(config), **artifact_checksums(attempt)}))
         self._log_batches(child, newest_tags(entities))
 
     @cached_property
@@ -178,10 +163,10 @@ class Tracker:
         self._children.delete_duplicates()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
         tag_best(self._client, self._runs, self.parent_id, summary.best)
-        tags = [RunTag(f"{TAG_COUNT_PREFIX}{name}", str(count)) for name, count in counts.items()]
+        tags = [RunTag(f"{names.TAG_COUNT_PREFIX}{name}", str(count)) for name, count in counts.items()]
         tags += note_tags(self._client.get_run(self.parent_id).data.tags, summary.note)
         if not self.refusals.count:  # else the next sweep looks at every run again
-            tags.append(RunTag(TAG_STORED, self._digest(spans)))
+            tags.append(RunTag(names.TAG_STORED, self._digest(spans)))
         self._log_batches(self.parent_id, tags)
         self._client.set_terminated(self.parent_id, status=status)
 
@@ -191,7 +176,7 @@ class Tracker:
         Reading 10,000 runs from MLflow takes half a minute. So, unless asked to be thorough, this trusts the tag of
         the last sweep that closed, if nothing has happened since.
         """
-        if not thorough and self._client.get_run(self.parent_id).data.tags.get(TAG_STORED) == self._digest(spans):
+        if not thorough and self._client.get_run(self.parent_id).data.tags.get(names.TAG_STORED) == self._digest(spans):
             self._children.read_later(set(spans))
             return set()
         self._children.read()
@@ -207,22 +192,22 @@ class Tracker:
         if found is not None and found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         if found is not None:
-            if TAG_EXPERIMENT_KIND not in found.tags:
-                self._client.set_experiment_tag(found.experiment_id, TAG_EXPERIMENT_KIND, EXPERIMENT_KIND)
+            if names.TAG_EXPERIMENT_KIND not in found.tags:
+                self._client.set_experiment_tag(found.experiment_id, names.TAG_EXPERIMENT_KIND, names.EXPERIMENT_KIND)
             return str(found.experiment_id)
         remote = urlsplit(self.uri).scheme in ("http", "https")
         location = None if remote else (self._artifacts / name).as_uri()
-        tags = {TAG_EXPERIMENT_KIND: EXPERIMENT_KIND}
+        tags = {names.TAG_EXPERIMENT_KIND: names.EXPERIMENT_KIND}
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
     def _identity(self, run: RunConfig) -> dict[str, str]:
         return {
-            TAG_ESTIMATOR: run.estimator.name,
-            TAG_SCHEDULE: run.schedule.label,
-            TAG_DEVICE: run.device,
-            TAG_SEED: str(run.seed),
-            TAG_RUN_KEY: run.key,
-            TAG_GRID: self._grid,
+            names.TAG_ESTIMATOR: run.estimator.name,
+            names.TAG_SCHEDULE: run.schedule.label,
+            names.TAG_DEVICE: run.device,
+            names.TAG_SEED: str(run.seed),
+            names.TAG_RUN_KEY: run.key,
+            names.TAG_GRID: self._grid,
         }
 
     def _log_batches(self, run_id: str, entities: Sequence[Entity]) -> None:

@@ -49,7 +49,8 @@ def validation_metrics(
     chosen, other = (training_losses, discrete_losses) if relaxed else (discrete_losses, training_losses)
     with seeding.seeded(run.seed, "evaluation", epoch, device=x_ND.device):
         bce, kl = chosen(vae, estimator, batches)
-    metrics = {"val/loss": bce + kl, "val/bce": bce, "val/kl": kl} | use_of(batches).metrics()
+    use = latent_use(batch.logits_BLK for batch in batches)
+    metrics = {"val/loss": bce + kl, "val/bce": bce, "val/kl": kl} | use.metrics()
     if estimator.relaxes:
         with seeding.seeded(run.seed, "gap", epoch, device=x_ND.device):
             gap = bce + kl - sum(other(vae, estimator, batches))
@@ -77,7 +78,7 @@ def test_metrics(
     if settings.bound_samples:
         with seeding.seeded(run.seed, "evaluation", BOUND_NOISE, device=x_ND.device):
             metrics["test/neg_bound"] = neg_bound(vae, estimator, x_ND, settings.bound_samples)
-    use = use_of(batches)
+    use = latent_use(batch.logits_BLK for batch in batches)
     return metrics | use.metrics(), use
 
 
@@ -86,11 +87,6 @@ def encoded(vae: CategoricalVAE, estimator: Estimator, x_ND: Tensor, batch_size:
     vae.eval()
     outputs = ((x_BD, vae.encode(x_BD)) for x_BD in torch.split(x_ND, batch_size))
     return [Encoded(x_BD, outputs_BLH, estimator.class_logits(outputs_BLH)) for x_BD, outputs_BLH in outputs]
-
-
-def use_of(batches: Sequence[Encoded]) -> LatentUse:
-    """Return how the latents are used on these images."""
-    return latent_use(batch.logits_BLK for batch in batches)
 
 
 def training_losses(vae: CategoricalVAE, estimator: Estimator, batches: Sequence[Encoded]) -> tuple[float, float]:

@@ -10,21 +10,8 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
+from reports.contract import stored_run as names
 from reports.contract.errors import ReportError
-from reports.contract.stored_run import (
-    COST_PREFIX,
-    ENTROPY,
-    FINISHED,
-    GRADIENT_PREFIX,
-    LATENT_PREFIX,
-    MEMORY_PREFIX,
-    PARAM_BOUND_SAMPLES,
-    TEST_GAP,
-    TEST_NEG_BOUND,
-    TEST_NEG_ELBO,
-    TEST_RELAXED_LOSS,
-    TIME_PREFIX,
-)
 from reports.store.frame import WORST
 
 NATS = "nats"
@@ -60,8 +47,16 @@ class Metric:
 
 
 _HIGHER_IS_BETTER = ("images_per_s", "cosine", "cosine_low", "cosine_high", "snr", "compiled")
-_UNITS = ((TIME_PREFIX, "s"), (MEMORY_PREFIX, "MB"), (ENTROPY, NATS))
-_NO_NATS = (TIME_PREFIX, MEMORY_PREFIX, COST_PREFIX, LATENT_PREFIX, GRADIENT_PREFIX, "compiled", "tau")
+_UNITS = ((names.TIME_PREFIX, "s"), (names.MEMORY_PREFIX, "MB"), (names.ENTROPY, NATS))
+_NO_NATS = (
+    names.TIME_PREFIX,
+    names.MEMORY_PREFIX,
+    names.COST_PREFIX,
+    names.LATENT_PREFIX,
+    names.GRADIENT_PREFIX,
+    "compiled",
+    "tau",
+)
 
 
 def _asked(runs: pd.DataFrame, name: str) -> Metric:
@@ -80,10 +75,10 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
     """
     k = bound_samples(runs)
     known = [
-        Metric(TEST_NEG_ELBO, "Negative ELBO", "one-hot samples, test images: what the model is used as"),
-        Metric(TEST_NEG_BOUND, f"Negative bound, k = {k}", f"importance-weighted with k = {k} one-hot samples"),
-        Metric(TEST_RELAXED_LOSS, "Relaxed loss", "test images with the relaxed codes seen in training"),
-        Metric(TEST_GAP, "Soft/hard gap", "negative ELBO − relaxed loss: what rounding costs", False),
+        Metric(names.TEST_NEG_ELBO, "Negative ELBO", "one-hot samples, test images: what the model is used as"),
+        Metric(names.TEST_NEG_BOUND, f"Negative bound, k = {k}", f"importance-weighted with k = {k} one-hot samples"),
+        Metric(names.TEST_RELAXED_LOSS, "Relaxed loss", "test images with the relaxed codes seen in training"),
+        Metric(names.TEST_GAP, "Soft/hard gap", "negative ELBO − relaxed loss: what rounding costs", False),
     ]
     there = [metric for metric in known if metric.name in runs and runs[metric.name].notna().any()]
     if first is None:
@@ -91,21 +86,21 @@ def metrics(runs: pd.DataFrame, first: str | None = None) -> list[Metric]:
     others = [metric for metric in there if metric.name != first]
     if len(others) < len(there):
         return [*(metric for metric in there if metric.name == first), *others]
-    names = sorted(str(name) for name in runs.columns if "/" in str(name) and runs[name].notna().any())
-    names = [name for name in names if not name.endswith(_HIGHER_IS_BETTER)]
-    if first not in names:
-        near = difflib.get_close_matches(first, names, 1)
+    metrics = sorted(str(name) for name in runs.columns if "/" in str(name) and runs[name].notna().any())
+    metrics = [name for name in metrics if not name.endswith(_HIGHER_IS_BETTER)]
+    if first not in metrics:
+        near = difflib.get_close_matches(first, metrics, 1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        listed = ", ".join(names) or "none, as no run finished"
+        listed = ", ".join(metrics) or "none, as no run finished"
         raise ReportError(f"--metric: expected one of {listed}; got '{first}'.{hint}")
     return [_asked(runs, first), *others]
 
 
 def bound_samples(runs: pd.DataFrame) -> str:
     """Return k of the importance-weighted bound, from the configuration; several if the runs differ."""
-    if PARAM_BOUND_SAMPLES not in runs:
+    if names.PARAM_BOUND_SAMPLES not in runs:
         return "?"
-    numbers = pd.to_numeric(runs[PARAM_BOUND_SAMPLES], errors="coerce")
+    numbers = pd.to_numeric(runs[names.PARAM_BOUND_SAMPLES], errors="coerce")
     return ", ".join(f"{k:g}" for k in sorted(set(numbers.dropna()))) or "?"
 
 
@@ -149,5 +144,5 @@ def _named(name: str, interval: st.Interval) -> dict[str, float]:
 
 
 def _finished(group: pd.DataFrame, metric: str) -> np.ndarray:
-    values = group.loc[group["status"] == FINISHED, metric] if metric in group else pd.Series(dtype=float)
+    values = group.loc[group["status"] == names.FINISHED, metric] if metric in group else pd.Series(dtype=float)
     return values.dropna().to_numpy(dtype=float)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports.page.svg import short
+from reports.page.svg import short, style
 
 SIZE = (4.4, 3.1)
+
+
+@contextmanager
+def one_panel(name: str, size: tuple[float, float] = SIZE) -> Iterator[tuple[Figure, Axes]]:
+    """Use the report's style for a new figure with one pair of axes. ``name`` makes the ids in the SVG unique."""
+    with style(name):
+        figure = Figure(size, layout="constrained")
+        yield figure, figure.add_subplot()
 
 
 def finish(axes: Axes, title: str, x: str, y: str) -> None:

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports.contract.settings import joined
 from reports.contract.stored_run import VAL_LOSS
 from reports.page import palette
-from reports.page.axes import SIZE, finish, legend
+from reports.page.axes import finish, legend, one_panel
 from reports.page.palette import Style, Styles, styles_of
-from reports.page.svg import Panel, inline, short, style
+from reports.page.svg import Panel, inline, short
 from reports.process_settings import default_settings
 from reports.store.frame import WORST
 
@@ -51,9 +50,7 @@ def summary(
     data = history[np.isfinite(history[metric].astype(float))] if metric in history else history.iloc[:0]
     if data.empty:
         return []
-    with style(f"summary-{metric}-{x}"):
-        figure = Figure((5.2, 3.2), layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel(f"summary-{metric}-{x}", (5.2, 3.2)) as (figure, axes):
         for label, group in data.groupby("estimator_label", sort=True):
             how = styles[str(label)]
             _median_line(axes, _median_curve(group, metric, x), x, how, how.dash, 1.7)
@@ -75,9 +72,7 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
         return []
     data = history[history["tau"].notna()]
     data = data.assign(schedule_label=data["schedule_label"].map(_schedule))  # an older store may have none
-    with style("tau"):
-        figure = Figure((5.4, 3.0), layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel("tau", (5.4, 3.0)) as (figure, axes):
         names, drawn = sorted(set(data["schedule_label"])), list[Line2D]()
         for number, name in enumerate(names):
             line = data[data["schedule_label"] == name].groupby("step")["tau"].median()
@@ -132,9 +127,7 @@ def _curve_panel(
     number: int,
     words: str,
 ) -> Panel:
-    with style(f"{metric}-{x}-{number}"):
-        figure = Figure(SIZE, layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel(f"{metric}-{x}-{number}") as (figure, axes):
         n_runs = part["run_key"].nunique()
         if n_runs > CROWDED and part["schedule_label"].nunique() > 2:
             _schedule_curves(axes, part, metric, x, styles)

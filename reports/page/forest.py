@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from reports.comparison import SETTING, Metric, difference_points
 from reports.contract.settings import SEPARATOR
 from reports.contract.stored_run import FINISHED
 from reports.page import palette
-from reports.page.axes import finish
+from reports.page.axes import finish, one_panel
 from reports.page.context import Context
 from reports.page.palette import Styles
-from reports.page.svg import Panel, inline, short, style
+from reports.page.svg import Panel, inline, short
 
 MAX_ROWS = 40
 
@@ -76,9 +75,7 @@ def _forest(
     shown = rows[:MAX_ROWS]
     title += f" (first {MAX_ROWS} of {len(rows)})" if len(rows) > MAX_ROWS else ""
     label = f"{'difference in ' if zero else ''}{metric.axis}"
-    with style(f"{metric.name}-{zero}"):
-        figure = Figure((4.9, 0.85 + 0.46 * len(shown)), layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel(f"{metric.name}-{zero}", (4.9, 0.85 + 0.46 * len(shown))) as (figure, axes):
         if zero:
             axes.axvline(0, color=palette.INK, linewidth=1)
         for y, (name, points, row, note) in enumerate(shown):

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from reports import comparison
 from reports import statistics as st
@@ -23,10 +22,10 @@ from reports.contract.stored_run import (
     TOTAL_S,
 )
 from reports.page import palette
-from reports.page.axes import SIZE, annotate, finish
+from reports.page.axes import annotate, finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, short, style
+from reports.page.svg import Panel, inline, short
 from reports.page.table import Cell, Column, Table
 from reports.page.tables import setting_cells, setting_columns
 from reports.sections import budgets
@@ -148,9 +147,7 @@ def setting_levels(context: Context, metric: Metric) -> pd.DataFrame:
 def _panel(context: Context, points: pd.DataFrame, title: str, words: str, metric: Metric) -> Panel:
     on_front = st.pareto_front(points[["cost", "quality"]].to_numpy(dtype=float))
     front = points[on_front].sort_values("cost", kind="stable")
-    with style(f"pareto-{words}"):
-        figure = Figure(SIZE, layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel(f"pareto-{words}") as (figure, axes):
         axes.step(front["cost"], front["mean"], where="post", color=palette.MUTED, linewidth=1.1)
         for is_on, (_, row) in zip(on_front, points.iterrows(), strict=True):
             how = context.styles[row["estimator_label"]]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from reports.comparison import Metric
 from reports.contract.stored_run import FINISHED, GRADIENT_OWN_PREFIX
-from reports.page.axes import SIZE, annotate, finish
+from reports.page.axes import annotate, finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, short, style
+from reports.page.svg import Panel, inline, short
 from reports.sections import gradient_history
 
 HOW = (
@@ -86,9 +85,7 @@ def against_result(context: Context) -> list[Panel]:
 
 
 def _scatter(context: Context, points: pd.DataFrame, column: str, words: str, metric: Metric) -> Panel:
-    with style(f"result-{column}"):
-        figure = Figure(SIZE, layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel(f"result-{column}") as (figure, axes):
         for label, row in zip(points.index.get_level_values("estimator_label"), points.to_dict("records"), strict=True):
             how = context.styles[str(label)]
             axes.plot(row[column], row["final"], how.marker, color=how.hex, markersize=7)

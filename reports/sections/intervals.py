@@ -6,16 +6,15 @@ import re
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from reports import statistics as st
 from reports.comparison import Metric
 from reports.contract.stored_run import FINISHED, TEST_PREFIX
 from reports.page import forest, palette
-from reports.page.axes import finish
+from reports.page.axes import finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, style
+from reports.page.svg import Panel, inline
 from reports.store.frame import WORST
 
 HOW = (
@@ -64,9 +63,7 @@ def profile(context: Context, metric: Metric) -> Panel | None:
     low, high = finite.min(), np.quantile(finite, 0.98) if len(finite) >= MANY else finite.max()
     edge = 0.04 * (high - low)
     x = np.unique(np.concatenate([[low - edge, high + edge], finite[finite <= high + edge]]))
-    with style("profile"):
-        figure = Figure((5.2, 3.2), layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel("profile", (5.2, 3.2)) as (figure, axes):
         several = context.frame.groupby("estimator_label")["setting"].nunique() > 1
         for label, found in values.items():
             how = context.styles[label]

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from reports.contract.stored_run import (
     DEAD_CLASSES,
@@ -19,10 +18,10 @@ from reports.contract.stored_run import (
     VAL_GAP,
 )
 from reports.page import curves, numbers, palette
-from reports.page.axes import finish
+from reports.page.axes import finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, style
+from reports.page.svg import Panel, inline
 from reports.page.table import Cell, Column, Table
 
 COLUMNS = {
@@ -101,9 +100,7 @@ def kl_panel(context: Context) -> Panel | None:
             lines.append((run, np.sort(np.array(kl, dtype=float))[::-1]))
     if not lines:
         return None
-    with style("kl"):
-        figure = Figure((5.2, 3.1), layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel("kl", (5.2, 3.1)) as (figure, axes):
         for run, kl in lines:
             how = context.styles[run["estimator_label"]]
             axes.plot(np.arange(1, len(kl) + 1), kl, color=how.hex, linewidth=1.8, linestyle=palette.line(how.dash),

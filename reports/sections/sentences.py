@@ -10,21 +10,7 @@ import pandas as pd
 
 from reports import statistics as st
 from reports.comparison import Baseline, Metric, ValuesBySeed, bound_samples, by_seed, pairs
-from reports.contract.stored_run import (
-    DIVERGED,
-    FAILED,
-    FINISHED,
-    PARAM_BATCH_SIZE,
-    PARAM_BINARIZATION,
-    PARAM_CATEGORIES,
-    PARAM_DATA,
-    PARAM_EPOCHS,
-    PARAM_HIDDEN,
-    PARAM_LATENTS,
-    PARAM_LR,
-    PARAM_TRAIN_SIZE,
-    SKIPPED,
-)
+from reports.contract import stored_run as names
 from reports.page.numbers import fixed, interval, p_value
 from reports.store.frame import STATUSES
 
@@ -33,7 +19,7 @@ NB = "\u00a0"  # a non-breaking space
 
 def counts(runs: pd.DataFrame) -> list[tuple[str, int]]:
     """Return the number of planned runs, then of every status; of the usual ones also if it is zero."""
-    usual = (FINISHED, FAILED, DIVERGED, SKIPPED, "missing")
+    usual = (names.FINISHED, names.FAILED, names.DIVERGED, names.SKIPPED, "missing")
     found = runs["status"].value_counts()
     others = [status for status in (*STATUSES, *sorted(set(found.index) - set(STATUSES))) if status not in usual]
     shown = [(status, int(found.get(status, 0))) for status in (*usual, *others)]
@@ -215,19 +201,19 @@ _FEW = " From so few seeds that spread is itself uncertain, and Wilcoxon’s tes
 
 
 _PROBLEMS = {
-    "of different data": (PARAM_DATA, PARAM_BINARIZATION, PARAM_TRAIN_SIZE),
-    "of different models": (PARAM_LATENTS, PARAM_CATEGORIES, PARAM_HIDDEN),
-    "with different budgets": (PARAM_EPOCHS, PARAM_BATCH_SIZE),
+    "of different data": (names.PARAM_DATA, names.PARAM_BINARIZATION, names.PARAM_TRAIN_SIZE),
+    "of different models": (names.PARAM_LATENTS, names.PARAM_CATEGORIES, names.PARAM_HIDDEN),
+    "with different budgets": (names.PARAM_EPOCHS, names.PARAM_BATCH_SIZE),
 }
 """Differences that make runs incomparable, although a report ranks them together."""
 
 
-def _swept(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name in runs and runs[name].dropna().astype(str).nunique() > 1]
+def _swept(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name in runs and runs[name].dropna().astype(str).nunique() > 1]
 
 
-def _mixed(runs: pd.DataFrame, words: str, names: Sequence[str]) -> str:
-    parts = [f"{name}: {', '.join(sorted(set(runs[name].dropna().astype(str))))}" for name in _swept(runs, names)]
+def _mixed(runs: pd.DataFrame, words: str, columns: Sequence[str]) -> str:
+    parts = [f"{name}: {', '.join(sorted(set(runs[name].dropna().astype(str))))}" for name in _swept(runs, columns)]
     return (
         f"Runs {words} are ranked together ({'; '.join(parts)}): compare settings only where these are the same, or "
         f"report on each alone."
@@ -237,15 +223,15 @@ def _mixed(runs: pd.DataFrame, words: str, names: Sequence[str]) -> str:
 def warnings(runs: pd.DataFrame) -> list[str]:
     """Return what a reader must know before quoting a number."""
     found = []
-    finished = runs[runs["status"] == FINISHED]
+    finished = runs[runs["status"] == names.FINISHED]
     tempered = runs[runs["schedule_label"].notna()]
-    lr = PARAM_LR
+    lr = names.PARAM_LR
     if tempered["schedule_label"].nunique() > 1 and (lr not in runs or runs[lr].dropna().nunique() < 2):
         found.append(
             "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that "
             "changes τ also changes the size of the gradient. What looks like a schedule may be a learning rate."
         )
-    found += [_mixed(runs, words, names) for words, names in _PROBLEMS.items() if _swept(runs, names)]
+    found += [_mixed(runs, words, columns) for words, columns in _PROBLEMS.items() if _swept(runs, columns)]
     seeds = finished.groupby(["setting", "device"])["seed"].nunique()
     if len(seeds) and seeds.max() == 1:
         found.append("One seed per setting: no interval can be given, and the order of the settings may be chance.")

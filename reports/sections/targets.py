@@ -8,17 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports import statistics as st
 from reports.contract.settings import distinct, in_quotes, joined
 from reports.contract.stored_run import FINISHED
 from reports.page import numbers, palette
-from reports.page.axes import SIZE, finish, legend
+from reports.page.axes import finish, legend, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, best_settings
-from reports.page.svg import Panel, inline, style
+from reports.page.svg import Panel, inline
 from reports.page.table import Cell, Column, Table
 from reports.store.frame import IDENTITY, WORST
 
@@ -115,9 +114,7 @@ def _median(found: Times) -> float:
 
 def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: str, target: float) -> Panel:
     metric = str(context.curve_metric)
-    with style(f"target-{x}-{target}"):
-        figure = Figure(SIZE, layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel(f"target-{x}-{target}") as (figure, axes):
         spoken, last = [], max(float(group[x].max()) for group in runs.values())
         there = {_kind(group) for group in runs.values()} - {(None, "")}
         kinds = sorted(there, key=lambda kind: joined(*kind))

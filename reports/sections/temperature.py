@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from reports import statistics as st
 from reports.comparison import Metric
 from reports.contract.stored_run import FAILED, FINISHED, PARAM_LR, PARAM_TAU
 from reports.page import numbers
-from reports.page.axes import annotate, finish
+from reports.page.axes import annotate, finish, one_panel
 from reports.page.blocks import Block, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
-from reports.page.svg import Panel, inline, short, style
+from reports.page.svg import Panel, inline, short
 from reports.page.table import Cell, Column, Table
 from reports.store.frame import WORST
 
@@ -102,9 +101,7 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
     lines = {key: group for key, group in constant.groupby(["estimator_label", "device"]) if group["tau"].nunique() > 1}
     if not lines:
         return None
-    with style("sensitivity"):
-        figure = Figure((5.2, 3.2), layout="constrained")
-        axes = figure.add_subplot()
+    with one_panel("sensitivity", (5.2, 3.2)) as (figure, axes):
         spoken = []
         for (label, _), group in lines.items():
             how, line = context.styles[str(label)], group.sort_values("tau")

@@ -44,33 +44,30 @@ from typing import Any
 
 import pandas as pd
 
+from reports.contract import stored_run as names
 from reports.contract.files import write_bytes_atomically
 from reports.contract.settings import from_stored
-from reports.contract.stored_run import (
-    DIVERGED,
-    FAILED,
-    FINISHED,
-    INTERRUPTED,
-    PARAM_BASKET,
-    PARAM_SOURCE,
-    RUNNING,
-    SKIPPED,
-    TEST_GAP,
-    TEST_NEG_ELBO,
-    TEST_RELAXED_LOSS,
-)
 from reports.store.naming import is_absent, name_settings
 
-STATUSES = (FINISHED, FAILED, DIVERGED, INTERRUPTED, RUNNING, "waiting", SKIPPED, "missing")
+STATUSES = (
+    names.FINISHED,
+    names.FAILED,
+    names.DIVERGED,
+    names.INTERRUPTED,
+    names.RUNNING,
+    "waiting",
+    names.SKIPPED,
+    "missing",
+)
 ABSENT = ("missing", "waiting")  # only their plan is known
-WORST = (FAILED, DIVERGED)  # these rank last; the others have not been tried to the end
+WORST = (names.FAILED, names.DIVERGED)  # these rank last; the others have not been tried to the end
 IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
 CORE = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
     *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
     *("start", "end", "shared_machine"),
 )
-UNTYPED = (PARAM_BASKET, PARAM_SOURCE)  # labels and a hash are texts, whatever they look like
+UNTYPED = (names.PARAM_BASKET, names.PARAM_SOURCE)  # labels and a hash are texts, whatever they look like
 _LAST_SEED = 2**32 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
 _TEXTS = (
@@ -94,7 +91,7 @@ class Sweep:
     is_running: bool = False  # as far as the store knows
 
     def __repr__(self) -> str:
-        state = RUNNING if self.is_running else "over"
+        state = names.RUNNING if self.is_running else "over"
         return f"Sweep({self.run_id[:32]!r}: {len(self.plan)} planned runs, {state}, began {self.start})"
 
 
@@ -155,7 +152,7 @@ def newest(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[bool, float, str]:
-    return record["status"] == FINISHED, _started(record), str(record["run_id"])
+    return record["status"] == names.FINISHED, _started(record), str(record["run_id"])
 
 
 def _started(record: Mapping[str, Any]) -> float:
@@ -215,8 +212,8 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame["end"] = pd.to_datetime(frame["end"], utc=True)
     for name in ("shared_machine", "former"):
         frame[name] = frame[name].eq(True)
-    if {TEST_NEG_ELBO, TEST_RELAXED_LOSS} <= set(frame.columns):
-        frame[TEST_GAP] = frame[TEST_NEG_ELBO] - frame[TEST_RELAXED_LOSS]
+    if {names.TEST_NEG_ELBO, names.TEST_RELAXED_LOSS} <= set(frame.columns):
+        frame[names.TEST_GAP] = frame[names.TEST_NEG_ELBO] - frame[names.TEST_RELAXED_LOSS]
     parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
     frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
     parts, versions = ([record.get(name) for record in records] for name in own)

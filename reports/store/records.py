@@ -9,40 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from reports.contract import stored_run as names
 from reports.contract.settings import from_json
-from reports.contract.stored_run import (
-    ELAPSED_S,
-    EPOCH,
-    FAILED,
-    FINISHED,
-    HISTORY_FILE,
-    INTERRUPTED,
-    LATENTS_FILE,
-    PARAM_SOURCE,
-    RUNNING,
-    SHARED_MACHINE,
-    STEP,
-    TAG_CHECKSUMS,
-    TAG_DEVICE,
-    TAG_ERROR,
-    TAG_ESTIMATOR,
-    TAG_ESTIMATOR_LABEL,
-    TAG_LABEL,
-    TAG_PARENT,
-    TAG_RUN_KEY,
-    TAG_SCHEDULE,
-    TAG_SEED,
-    TAG_SETTING,
-    TAG_STATUS,
-    TAG_SWEEP,
-)
 from reports.contract.text import NAME, visible
 from reports.store.artifacts import Artifacts
 from reports.store.frame import CORE, IDENTITY, UNTYPED, typed
 
-_FROM_MLFLOW = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED}
+_FROM_MLFLOW = {"FINISHED": names.FINISHED, "FAILED": names.FAILED, "KILLED": names.INTERRUPTED}
 _HUGE = 1e100
-_WHEN = (EPOCH, STEP, ELAPSED_S)
+_WHEN = (names.EPOCH, names.STEP, names.ELAPSED_S)
 
 
 def run_id_of(run: Any) -> str:
@@ -58,28 +33,28 @@ def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
     tags = {name: visible(value) for name, value in run.data.tags.items()}
     params = {visible(name, NAME): visible(value) for name, value in run.data.params.items()}
     metrics = {visible(name, NAME): _sane(float(value)) for name, value in run.data.metrics.items()}
-    named = (TAG_RUN_KEY, TAG_ESTIMATOR, TAG_SCHEDULE, TAG_DEVICE, TAG_SEED)
+    named = (names.TAG_RUN_KEY, names.TAG_ESTIMATOR, names.TAG_SCHEDULE, names.TAG_DEVICE, names.TAG_SEED)
     identity = {name: tags.get(name, params.get(name)) for name in named}
-    shared = typed(tags.get(SHARED_MACHINE, params.get(SHARED_MACHINE)))
-    shared = metrics.pop(SHARED_MACHINE, None) if shared is None else shared
-    sweep = tags.get(TAG_SWEEP, tags.get(TAG_PARENT, ""))
+    shared = typed(tags.get(names.SHARED_MACHINE, params.get(names.SHARED_MACHINE)))
+    shared = metrics.pop(names.SHARED_MACHINE, None) if shared is None else shared
+    sweep = tags.get(names.TAG_SWEEP, tags.get(names.TAG_PARENT, ""))
     record = {name: _typed(name, value) for name, value in params.items() if "/" not in name}  # as metrics have
     record = {name: value for name, value in (record | metrics).items() if name not in (*CORE, *IDENTITY)}
     return record | {
         **identity,
-        "run_key": identity[TAG_RUN_KEY] or run_id_of(run),
-        "estimator": visible(identity[TAG_ESTIMATOR] or "unknown", NAME),
+        "run_key": identity[names.TAG_RUN_KEY] or run_id_of(run),
+        "estimator": visible(identity[names.TAG_ESTIMATOR] or "unknown", NAME),
         "run_id": run_id_of(run),
         "name": visible(run.info.run_name or "", NAME),
-        "label": visible(tags.get(TAG_LABEL, ""), NAME),
-        "estimator_label": visible(tags.get(TAG_ESTIMATOR_LABEL, ""), NAME),
-        "status": tags.get(TAG_STATUS) or _FROM_MLFLOW.get(run.info.status, RUNNING),
-        "error": visible(run.data.tags.get(TAG_ERROR, "").partition("\n")[0]),
+        "label": visible(tags.get(names.TAG_LABEL, ""), NAME),
+        "estimator_label": visible(tags.get(names.TAG_ESTIMATOR_LABEL, ""), NAME),
+        "status": tags.get(names.TAG_STATUS) or _FROM_MLFLOW.get(run.info.status, names.RUNNING),
+        "error": visible(run.data.tags.get(names.TAG_ERROR, "").partition("\n")[0]),
         "sweep": sweep,
         "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME),
         "experiment_id": visible(str(run.info.experiment_id), NAME),
-        "parts": from_json(run.data.tags.get(TAG_SETTING, "")),
-        "source": str(record.get(PARAM_SOURCE) or ""),
+        "parts": from_json(run.data.tags.get(names.TAG_SETTING, "")),
+        "source": str(record.get(names.PARAM_SOURCE) or ""),
         "start": utc(run.info.start_time),
         "end": utc(run.info.end_time),
         "shared_machine": bool(shared) if shared is not None else contended.get(sweep, False),
@@ -88,15 +63,15 @@ def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
 
 def history_of(run: Any, files: Artifacts) -> list[dict[str, float]]:
     """Return the numbers of every epoch; nothing if an epoch does not say when it was."""
-    rows = [_numbers(row) for row in files.records(run, HISTORY_FILE)]
+    rows = [_numbers(row) for row in files.records(run, names.HISTORY_FILE)]
     return rows if all(all(math.isfinite(row.get(name, math.nan)) for name in _WHEN) for row in rows) else []
 
 
 def latents_of(run: Any, files: Artifacts) -> dict[str, Any]:
     """Return what latents.json says of each variable, as far as it has lists of numbers."""
-    if LATENTS_FILE not in run.data.tags.get(TAG_CHECKSUMS, ""):  # older runs have none
+    if names.LATENTS_FILE not in run.data.tags.get(names.TAG_CHECKSUMS, ""):  # older runs have none
         return {}
-    found = files.json(run, LATENTS_FILE, dict)
+    found = files.json(run, names.LATENTS_FILE, dict)
     lists = {name: values for name, values in found.items() if isinstance(values, list) and values}
     return {name: values for name, values in lists.items() if all(_is_numeric(value) for value in values)}
 

@@ -14,7 +14,8 @@ import pytest
 from command_line import TINY, assert_refused, grid_file, harness, harness_process
 from mlflow.tracking import MlflowClient
 
-from harness.cli import Refused, main
+from harness.cli import main
+from harness.commands.shared import Refused
 
 
 @pytest.mark.usefixtures("undrawn")

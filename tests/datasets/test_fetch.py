@@ -14,9 +14,10 @@ from small_datasets import Settings, assert_loads, get, install_catalogue, put, 
 
 from harness.datasets import descriptions
 from harness.datasets import load as data_module
+from harness.datasets.descriptions import DataError
 from harness.datasets.fetch import fetch
 from harness.datasets.idx import sha256
-from harness.datasets.load import DataError, load
+from harness.datasets.load import load
 
 
 @pytest.mark.parametrize("packed", [False, True])

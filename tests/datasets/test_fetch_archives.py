@@ -17,9 +17,9 @@ from PIL import Image
 from small_datasets import N_TEST, N_TRAIN, Settings, get, install_catalogue, put, small
 
 from harness.datasets import files as stored_files
-from harness.datasets.descriptions import DATASETS, Archive
+from harness.datasets.descriptions import DATASETS, Archive, DataError
 from harness.datasets.idx import format_idx, sha256
-from harness.datasets.load import DataError, load
+from harness.datasets.load import load
 
 
 def archive_of(members: dict[str, bytes]) -> bytes:

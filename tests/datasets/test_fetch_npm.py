@@ -15,8 +15,9 @@ from small_datasets import FROM_NPM, Settings, assert_loads, get, install_catalo
 
 from harness.datasets import build_mnist_mini
 from harness.datasets import fetch as fetch_module
+from harness.datasets.descriptions import DataError
 from harness.datasets.fetch import fetch
-from harness.datasets.load import DataError, load
+from harness.datasets.load import load
 
 
 def package(members: dict[str, bytes]) -> bytes:

@@ -13,9 +13,8 @@ import pytest
 from small_datasets import FROM_MIRRORS, assert_loads, get, install_catalogue, put, small
 
 from harness.datasets import fetch as fetch_module
-from harness.datasets.descriptions import DATASETS
+from harness.datasets.descriptions import DATASETS, DataError
 from harness.datasets.fetch import fetch
-from harness.datasets.load import DataError
 
 
 def test_the_expected_names_are_those_of_torchvision():

@@ -14,9 +14,9 @@ from small_datasets import Settings
 
 from harness.datasets import build_mnist_mini
 from harness.datasets import load as data_module
-from harness.datasets.descriptions import MNIST_MINI_SHA256
+from harness.datasets.descriptions import DATASETS, MNIST_MINI_SHA256, DataError
 from harness.datasets.files import default_data_dir
-from harness.datasets.load import DATASETS, DataError, Dataset, binarize_batch, load
+from harness.datasets.load import Dataset, binarize_batch, load
 
 FROZEN_VALIDATION = [3, 3, 5, 7, 1, 5, 8, 5, 4, 3, 4, 0]
 FROZEN_TRAIN = [6, 7, 3, 8, 0, 8, 6, 8, 9, 5, 3, 6]

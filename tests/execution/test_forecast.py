@@ -71,7 +71,7 @@ def test_a_sweep_starts_its_longest_run_first(tmp_path: Path, out: Path) -> None
     text = io.StringIO()
     progress = PlainProgress(Console(file=text, width=200))
     assert run_sweep(grid, Options(out=out, workers=1), progress) == 0
-    started = [r.run_key for r in Journal(out / "order").read(pictures=False) if isinstance(r.event, Started)]
+    started = [r.run_key for r in Journal(out / "order").read() if isinstance(r.event, Started)]
     by_key = {run.key: run.name for run in grid.runs}
     assert [by_key[key] for key in started] == [
         "rloo(n_samples=8) · seed 0",

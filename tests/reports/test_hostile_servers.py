@@ -14,11 +14,13 @@ from harness.tracking import (
     Tracker,
     TrackingError,
     errors,
-    first_line,
     in_one_line,
 )
+from reports.contract.text import first_line
 from reports.report import build_report
 from reports.store.load import ReportError, load
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.mark.parametrize("place", ["file://{secret}", "mlflow-artifacts:/1/r/artifacts"])

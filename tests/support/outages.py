@@ -36,7 +36,7 @@ from harness.storage.attempt import Attempt
 from harness.storage.journal import Journal
 from harness.storage.sweep_state import read_sweep
 from harness.storage.weight_files import WeightFiles
-from harness.sweep.replay import sync_store
+from harness.sweep.replay import sync_store, with_content
 from harness.sweep.store_thread import StoreThread, _Queued
 from harness.tracking import Tracker
 
@@ -159,7 +159,7 @@ def play(
     (out / grid.name).mkdir(parents=True, exist_ok=True)
     with Journal(out / grid.name) as journal:
         sweep = read_sweep(grid, out)
-        done = sum(1 for _ in journal.read(pictures=False))
+        done = sum(1 for _ in journal.read())
         store = kind(connect, said)  # type: ignore[arg-type]
         if isinstance(store, InlineStore):
             store.size = size
@@ -215,7 +215,8 @@ def check(grid: Grid, out: Path, uri: str) -> None:
 def newest_attempts(grid: Grid, out: Path) -> dict[str, Attempt]:
     from harness.storage.attempt import newest_attempts
 
-    return newest_attempts(Journal(out / grid.name).read())
+    journal = Journal(out / grid.name)
+    return newest_attempts(with_content(record, journal) for record in journal.read())
 
 
 def check_child(client: MlflowClient, child: Any, attempt: Attempt) -> None:

