@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.grid import choices
 from harness.grid.choices import Placed
-from harness.grid.problems import Problems
+from harness.grid.errors import ErrorList
 from harness.grid.yaml_nodes import Node
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -17,22 +17,22 @@ RESERVED = ("Default", "artifacts", "compare", "gradients", "mlflow.db", "mlruns
 """Names that MLflow or a results folder uses for something else; a grid may not have them, in whatever capitals."""
 
 
-def read_texts(tree: Node, entries: Mapping[str, Node], path: Path | None, problems: Problems) -> dict[str, str]:
+def read_texts(tree: Node, entries: Mapping[str, Node], path: Path | None, errors: ErrorList) -> dict[str, str]:
     """Return the texts about a grid. The name is by default that of its file; a grid from a pipe must state one."""
     if path is None and "name" not in entries:
-        problems.add(tree.position, "name", "expected a name, since this grid comes through a pipe, got none. Add one.")
+        errors.add(tree.position, "name", "expected a name, since this grid comes through a pipe, got none. Add one.")
     texts = {"name": default_name(path) if path else ""}
     for key in ("name", "question", "description"):
         if key in entries:
             texts[key] = entries[key].value
             if not isinstance(texts[key], str):
-                problems.expected(choices.placed(entries[key], key), "text", entries[key].plain())
+                errors.expected(choices.placed(entries[key], key), "text", entries[key].plain())
     if "name" in entries and isinstance(texts["name"], str) and not NAME.fullmatch(texts["name"]):
-        problems.expected(choices.placed(entries["name"], "name"), NAME_RULE, texts["name"])
+        errors.expected(choices.placed(entries["name"], "name"), NAME_RULE, texts["name"])
     elif isinstance(texts["name"], str) and is_reserved(texts["name"]):
         hint = "Give the grid another name." if "name" in entries else f"Add name: to {path}, or rename it."
         where = choices.placed(entries["name"], "name") if "name" in entries else Placed(None, tree.position, "name")
-        problems.expected(where, f"none of {', '.join(RESERVED)}", texts["name"], hint=hint)
+        errors.expected(where, f"none of {', '.join(RESERVED)}", texts["name"], hint=hint)
     return texts
 
 

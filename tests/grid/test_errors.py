@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
+from harness.grid.errors import MAX_SHOWN
 from harness.grid.load import GridError, load_grid
-from harness.grid.problems import MAX_SHOWN
 from harness.plugins.registry import load_registry
 
 LINE = re.compile(r"[^\n]+:[1-9]\d*:[1-9]\d*: \S[^\n]*: [^\n]+")

@@ -1,4 +1,4 @@
-"""The problems of a grid file: one line for each, with its position."""
+"""The errors of a grid file: one line for each, with its position."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _RULES = {  # pydantic's kind of error → the rule that it states
 
 
 class GridError(UserError):
-    """A grid that was refused: a line for each problem, `file:line:column: path: expected …, got …`."""
+    """A grid that was refused: a line for each error, `file:line:column: path: expected …, got …`."""
 
     def __init__(self, messages: Iterable[str]) -> None:
         self.messages = tuple(messages)
         super().__init__("\n".join(self.messages))
 
 
-class Problems:
-    """The problems of one file: each once, sorted by position."""
+class ErrorList:
+    """The errors of one file: each once, sorted by position."""
 
     def __init__(self, file: str) -> None:
         self.file = _on_one_line(file)
@@ -50,7 +50,7 @@ class Problems:
         return len(self._found)
 
     def add(self, position: Position, path: str, message: str) -> None:
-        """Add a problem; `path` is the dotted name of the setting."""
+        """Add an error; `path` is the dotted name of the setting."""
         self._found[position, _on_one_line(path), " ".join(message.split())] = None
 
     def expected(self, at: Any, rule: str, got: object, known: Iterable[str] = (), hint: str = "") -> None:
@@ -59,14 +59,14 @@ class Problems:
         self.add(at.position, at.path, f"expected {rule}, got {short_repr(got)}.{' ' if hint else ''}{hint}")
 
     def stop_if_any(self) -> None:
-        """Raise GridError if there is a problem."""
+        """Raise GridError if there is an error."""
         if self._found:
             raise GridError(self.lines())
 
     def lines(self) -> list[str]:
-        """Return the problems so far, each as one line."""
+        """Return the errors so far, each as one line."""
         found = sorted(self._found)
-        lines = [self._line(*problem) for problem in found[:MAX_SHOWN]]
+        lines = [self._line(*error) for error in found[:MAX_SHOWN]]
         if more := found[MAX_SHOWN:]:
             lines.append(self._line(*more[0][:2], f"{len(more)} more from here on; the first {MAX_SHOWN} are shown."))
         return lines
