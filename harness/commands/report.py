@@ -225,7 +225,7 @@ def attach_report(paths: _Paths, experiment: str, path: Path) -> str:
 
 def folder_name(experiment: str) -> str:
     """Return the experiment's name if it can name a folder, else raise Refused. Others may write to the store."""
-    from harness.grid.naming import NAME, NAME_RULE
+    from harness.grid.name_and_texts import NAME, NAME_RULE
 
     if not NAME.fullmatch(experiment):
         raise Refused(

@@ -27,7 +27,7 @@ from harness.grid.estimators import (
     read_estimators,
     schedules_for,
 )
-from harness.grid.naming import read_texts
+from harness.grid.name_and_texts import read_texts
 from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes
 from harness.grid.sections import SECTIONS, Factor, SectionValues, expand, read_factors, varying
 from harness.grid.yaml_nodes import Node, SourceError, parse, read_text

@@ -99,7 +99,7 @@ def last_plugins(folder: Path) -> tuple[str, ...]:
 
 def sweep_folder(out: Path, grid_path: Path, text: str) -> Path | None:
     """Return the folder of a grid's sweep without building the grid, or None if the text does not tell its name."""
-    from harness.grid.naming import NAME, default_name
+    from harness.grid.name_and_texts import NAME, default_name
 
     try:
         entries = parse(text).value
