@@ -28,7 +28,7 @@ class Status:
     next_commands: Sequence[NextCommand]
 
 
-def look(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path]) -> Status:
+def sweep_status(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Sequence[Path]) -> Status:
     """Return the status of a sweep. Without a driver, its runs in progress count as interrupted.
 
     `grid_path` is None for a grid from a pipe that was never run: no command can name it.
