@@ -26,9 +26,9 @@ from reports.page import palette
 from reports.page.axes import SIZE, annotate, finish
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
+from reports.page.quality_tables import setting_cells, setting_columns
 from reports.page.svg import Panel, inline, short, style
 from reports.page.table import Cell, Column, Table
-from reports.page.tables import setting_cells, setting_columns
 from reports.sections import budgets
 
 COSTS = {

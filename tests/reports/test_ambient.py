@@ -15,7 +15,7 @@ import pytest
 from paths import ROOT, SUPPORT
 from reports_store import Planned, in_memory
 
-from reports.page import figures, tables
+from reports.page import figures, quality_tables
 from reports.page.context import Context, Options
 from reports.report import build_report
 from reports.store.frame import Runs
@@ -131,7 +131,7 @@ def test_figures_in_a_notebook_leave_its_backend_and_figures_alone(runs: Runs) -
 
 
 def test_a_table_as_text_is_whole_whatever_pandas_shows(runs: Runs) -> None:
-    table = tables.quality(runs.runs)
+    table = quality_tables.quality(runs.runs)
     expected = str(table)
     with pd.option_context("display.max_colwidth", 8, "display.max_rows", 3, "display.max_columns", 2):
         assert str(table) == expected

@@ -12,7 +12,7 @@ from reports_store import PROVENANCE, Planned, in_memory, main_grid, neg_elbo, p
 
 from reports import comparison
 from reports.contract.errors import ReportError
-from reports.page import curves, figures, numbers, tables
+from reports.page import curves, figures, numbers, quality_tables
 from reports.page.context import Options
 from reports.page.palette import styles
 from reports.report import build_report
@@ -242,7 +242,7 @@ def test_holm_p_is_shown_once_the_pairs_allow_it():
     runs = in_memory(planned("straight_through", "gumbel_softmax", "st_gumbel_softmax", seeds=range(8))).runs
     differences = comparison.differences(runs, "test/neg_elbo", comparison.choose_baseline(runs, None))
     assert list(differences["p_holm"]) == pytest.approx([2 / 2**7] * 2)
-    shown = tables.differences_table(differences, comparison.metrics(runs)[0], "straight_through")
+    shown = quality_tables.differences_table(differences, comparison.metrics(runs)[0], "straight_through")
     assert [row[-1].text for row in shown.rows] == [".016", ".016"]
     assert "and .016 after Holm's correction for 2 comparisons" in sentences.power(differences)
 

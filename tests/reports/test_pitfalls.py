@@ -17,7 +17,7 @@ from reports import report as html
 from reports import statistics as st
 from reports.comparison import grouping
 from reports.comparison.changes import changes, shared_runs
-from reports.page import curves, export, numbers, tables
+from reports.page import curves, export, numbers, quality_tables
 from reports.page.blocks import Tabular, Words
 from reports.page.context import Context, Options
 from reports.sections import SECTIONS, budgets, published, sentences, targets
@@ -141,7 +141,7 @@ def test_a_metric_that_is_no_loss_has_its_own_unit_and_no_band():
     context = Context(runs, Options(metric="time/step_s_median"))
     metric = context.primary
     assert (metric.unit, metric.in_nats, metric.digits >= 5) == ("s", False, True)
-    table = tables.differences_table(context.differences(metric), metric, "straight_through")
+    table = quality_tables.differences_table(context.differences(metric), metric, "straight_through")
     assert not any("nats" in column.title for column in table.columns)
     page = Page(html.render(context, [SECTIONS[0](context)])).text
     assert re.search(r"0\.00\d+ s \(95", page)
@@ -194,7 +194,7 @@ def test_budgets_are_those_of_a_device():
 def test_infinite_cells_sort_last():
     grid = with_status(two(3), "diverged", 1, 2, estimator="gumbel_softmax")
     runs = in_memory(grid).runs
-    table = tables.levels_table(comparison.levels(runs, ELBO), metric_of(runs))
+    table = quality_tables.levels_table(comparison.levels(runs, ELBO), metric_of(runs))
     sorts = [cell.sort for row in table.rows for cell in row if cell.text == "∞"]
     assert sorts == [1e300, 1e300]
     page = html.render(Context(in_memory(grid)), [section(Context(in_memory(grid))) for section in SECTIONS])

@@ -266,7 +266,7 @@ def test_panels_are_files_for_papers(context):
 
 
 def test_a_notebook_makes_tables_and_figures_from_frames():
-    from reports.page import figures, tables
+    from reports import figures, tables
 
     runs = in_memory(main_grid())
     assert tables.quality(runs.runs).frame().iloc[0, 0].startswith("gumbel_softmax")
