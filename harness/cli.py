@@ -7,7 +7,7 @@ import click
 
 from harness.commands.gradients import gradients
 from harness.commands.journal import repair, sync
-from harness.commands.lists import data, doctor, list_
+from harness.commands.list_data_doctor import data, doctor, list_
 from harness.commands.report import report
 from harness.commands.run import run
 from harness.commands.shared import REFUSED, Refused

@@ -16,24 +16,24 @@ from reports.contract.text import visible
 @plugin_option
 def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -> None:
     """List what is available, with parameters. With the NAME of an estimator, explain that one."""
-    from harness.commands import inventory
+    from harness.commands import available
 
     if name is not None:
         if what != "estimators":
             raise Refused(f"list {what}: expected no name, got {name!r}. Only estimators are explained.")
         try:
-            click.echo(inventory.explain(name, plugins, min(make_console().width, 120)))
+            click.echo(available.explain(name, plugins, min(make_console().width, 120)))
         except ValueError as error:
             raise Refused(str(error)) from error
         return
-    rows = inventory.rows(what, plugins)
+    rows = available.rows(what, plugins)
     if as_json:
         import json
 
         click.echo(json.dumps(rows, indent=1))
     else:
         console = make_console()
-        console.print(inventory.table(rows, console.width))
+        console.print(available.table(rows, console.width))
         if what == "estimators":
             click.echo("\nFormula, bias and reference of one estimator: harness list estimators NAME")
 
@@ -63,7 +63,7 @@ def fetch(name: str, data_dir: Path | None) -> None:
 @click.command()
 def doctor() -> None:
     """Show what this machine has: versions, devices, data sets."""
-    from harness.commands import inventory
+    from harness.commands import available
 
-    for line in inventory.doctor():
+    for line in available.doctor():
         click.echo(line)
