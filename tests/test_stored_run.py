@@ -109,7 +109,7 @@ def client_and_ids(
     failed = Attempt([Record(key, 2000 + i, event) for i, event in enumerate(ends)])
     tracker.write(failed.records, failed)
     tracker.close_sweep(
-        "FAILED", dict.fromkeys(STATUSES, 0), {}, StoreSummary("a note", {"gumbel_softmax": grid.runs[0].key})
+        "FAILED", dict.fromkeys(STATUSES, 0), {}, StoreSummary("a description", {"gumbel_softmax": grid.runs[0].key})
     )
     (out / "tables").mkdir()
     (out / "tables" / "quality.csv").write_text("a,b\n")

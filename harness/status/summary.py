@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harness.events import Failed
 from harness.status.next_commands import NextCommand
-from harness.status.ranking import RankedSetting, notes, rank
+from harness.status.ranking import RankedSetting, rank, remarks
 from harness.status.t_interval import Mean
 from harness.status.time_left import RunProgress
 from harness.units import duration
@@ -48,7 +48,7 @@ def show_results(console: Console, sweep: "Sweep") -> None:
     if any(one.value is not None for one in ranked):
         shown = [one for one in ranked if one.is_tried][:SHOWN]
         console.print(table(shown, of_one=len(ranked) == 1, narrow=console.width < NARROW))
-        for line in notes(shown, ranked):
+        for line in remarks(shown, ranked):
             say_folded(console, line)
     say(console, ", ".join(f"{n} {status}" for status, n in sweep.counts().most_common()) + ".")
     reasons = unfinished(sweep)

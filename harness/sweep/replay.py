@@ -77,9 +77,11 @@ def _open(
         files[PROVENANCE_FILE] = json.dumps(made_with.provenance, indent=1)
     if labels := basket_labels(grid):
         files[BASKET_FILE] = json.dumps(labels)
-    note = summarize(sweep, made_with, is_over=False).note
+    description = summarize(sweep, made_with, is_over=False).description
     sweep_id = _sweep_id(sweep.folder)
-    tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
+    tracker.open_sweep(
+        name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, description=description
+    )
     missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.active_keys()))
     if missing:
         for _ in _replayed(tracker, sweep, missing):

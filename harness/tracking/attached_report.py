@@ -12,8 +12,8 @@ from harness.tracking.databases import is_database, with_timeout
 from harness.tracking.errors import TrackingError, check_server
 from harness.tracking.files import Files
 from harness.tracking.moved_results import follow_moved_files
-from harness.tracking.notes import report_tags
 from harness.tracking.records import checksum_tag, sha256, stated_checksums
+from harness.tracking.sweep_description import report_tags
 from reports.contract.places import local_path
 from reports.contract.sqlite_uri import unambiguous
 from reports.contract.stored_run import KIND_SWEEP, REPORT_FILE, REPORT_FOLDER, REPORT_TABLES, TAG_KIND
@@ -31,7 +31,7 @@ class Attached(NamedTuple):
 
 
 def attach(uri: str, experiment: str, page: Path, results: Path | None = None) -> Attached:
-    """Make report.html and the tables/ beside it artifacts of the newest parent run, and say so in its note.
+    """Make report.html and the tables/ beside it artifacts of the newest parent run, and say so in its description.
 
     `results` is the folder in which the files of the runs may lie.
 

@@ -23,7 +23,6 @@ from harness.tracking.files import Files
 from harness.tracking.inputs import inputs_of
 from harness.tracking.logged_models import log_model
 from harness.tracking.moved_results import follow_moved_files
-from harness.tracking.notes import note_tags
 from harness.tracking.records import (
     MLFLOW_STATUS,
     Entity,
@@ -41,6 +40,7 @@ from harness.tracking.records import (
     tag,
 )
 from harness.tracking.refusals import Refusals
+from harness.tracking.sweep_description import description_tags
 from harness.tracking.system_metrics import SystemMetrics
 from reports.contract.places import ARTIFACTS_FOLDER
 from reports.contract.sqlite_uri import unambiguous
@@ -89,11 +89,11 @@ class Tracker:
         runs: Sequence[RunConfig],
         tags: Mapping[str, str],
         files: Mapping[str, str],
-        note: str = "",
+        description: str = "",
     ) -> None:
         """Find or create experiment and parent run of a sweep; `files` become the parent's artifacts, by name.
 
-        `note` is its description, in Markdown. Call only while holding the sweep's lease.
+        `description` is in Markdown. Call only while holding the sweep's lease.
         """
         if is_database(self.uri):
             follow_moved_files(self.uri, self._out, own=name)
@@ -111,7 +111,7 @@ class Tracker:
         parent = self._client.get_run(self.parent_id)
         stated = stated_checksums(parent.data.tags)  # keeps the checksums of files that are not sent again
         stated |= {name: sha256(content) for name, content in contents.items()}
-        self._log_batches(self.parent_id, [checksum_tag(stated), *note_tags(parent.data.tags, note)])
+        self._log_batches(self.parent_id, [checksum_tag(stated), *description_tags(parent.data.tags, description)])
         self._begun_ms = parent.info.start_time
 
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
@@ -174,12 +174,12 @@ class Tracker:
     def close_sweep(
         self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span], summary: StoreSummary = NO_SUMMARY
     ) -> None:
-        """Set status, note and counts of the parent, tag the best runs, and record that all attempts are stored."""
+        """Set the parent's status, description and counts, tag the best runs, and record that all is stored."""
         self._children.delete_duplicates()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
         tag_best(self._client, self._runs, self.parent_id, summary.best)
         tags = [RunTag(f"{TAG_COUNT_PREFIX}{name}", str(count)) for name, count in counts.items()]
-        tags += note_tags(self._client.get_run(self.parent_id).data.tags, summary.note)
+        tags += description_tags(self._client.get_run(self.parent_id).data.tags, summary.description)
         if not self.refusals.count:  # else the next sweep looks at every run again
             tags.append(RunTag(TAG_STORED, self._digest(spans)))
         self._log_batches(self.parent_id, tags)
