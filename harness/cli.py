@@ -17,7 +17,7 @@ from harness.environment import check_current_folder
 from harness.errors import UserError
 from harness.terminal import Output, resilient_output
 from reports.contract.errors import ReportError
-from reports.contract.text import FILE, visible, visible_lines
+from reports.contract.text import FILE_LENGTH, visible, visible_lines
 
 __all__ = ["Refused", "cli", "main"]
 
@@ -88,7 +88,7 @@ def _exit_code(arguments: list[str], command: click.Command) -> int | None:
         if "--debug" in arguments:
             raise
         if isinstance(error, UserError | ReportError):
-            click.echo(visible_lines(str(error), FILE), err=True)
+            click.echo(visible_lines(str(error), FILE_LENGTH), err=True)
             return error.exit_code if isinstance(error, UserError) else REFUSED
         if isinstance(error, OSError) and error.filename:
             click.echo(f"{visible(str(error.filename))}: {error.strerror}. Use --debug to see where.", err=True)

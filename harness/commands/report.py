@@ -225,9 +225,9 @@ def attach_report(paths: _Paths, experiment: str, path: Path) -> str:
 
 def folder_name(experiment: str) -> str:
     """Return the experiment's name if it can name a folder, else raise Refused. Others may write to the store."""
-    from harness.grid.name_and_texts import NAME, NAME_RULE
+    from harness.grid.name_and_texts import NAME_PATTERN, NAME_RULE
 
-    if not NAME.fullmatch(experiment):
+    if not NAME_PATTERN.fullmatch(experiment):
         raise Refused(
             f"experiment: expected {NAME_RULE}, to name a folder, got {experiment!r}. Give the folder with --out."
         )

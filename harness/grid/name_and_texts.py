@@ -11,7 +11,7 @@ from harness.grid.choices import Placed
 from harness.grid.errors import ErrorList
 from harness.grid.yaml_nodes import Node
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE = "1 to 64 letters, digits, '-', '_' and '.', of which the first is a letter or digit"
 RESERVED = ("Default", "artifacts", "compare", "gradients", "mlflow.db", "mlruns")
 """Names that MLflow or a results folder uses for something else; a grid may not have them, in whatever capitals."""
@@ -27,7 +27,7 @@ def read_texts(tree: Node, entries: Mapping[str, Node], path: Path | None, error
             texts[key] = entries[key].value
             if not isinstance(texts[key], str):
                 errors.expected(choices.placed(entries[key], key), "text", entries[key].plain())
-    if "name" in entries and isinstance(texts["name"], str) and not NAME.fullmatch(texts["name"]):
+    if "name" in entries and isinstance(texts["name"], str) and not NAME_PATTERN.fullmatch(texts["name"]):
         errors.expected(choices.placed(entries["name"], "name"), NAME_RULE, texts["name"])
     elif isinstance(texts["name"], str) and is_reserved(texts["name"]):
         hint = "Give the grid another name." if "name" in entries else f"Add name: to {path}, or rename it."

@@ -18,7 +18,7 @@ from harness.status.ranking import RankedSetting, rank, remarks
 from harness.status.t_interval import Mean
 from harness.status.time_left import RunProgress
 from harness.units import duration
-from reports.contract.text import NAME, visible, visible_lines
+from reports.contract.text import NAME_LENGTH, visible, visible_lines
 
 if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
@@ -82,7 +82,7 @@ def table(ranked: Sequence[RankedSetting], *, of_one: bool = False, narrow: bool
 def _setting(one: RankedSetting) -> Text:
     parts = {"failed": one.n_failed, "diverged": one.n_diverged}
     bad = ", ".join(f"{n} {status}" for status, n in parts.items() if n)
-    return Text(visible(one.setting, NAME) + (f"\n  {bad}" if bad else ""))
+    return Text(visible(one.setting, NAME_LENGTH) + (f"\n  {bad}" if bad else ""))
 
 
 def _mean(value: Mean | None) -> tuple[str, str]:
@@ -112,7 +112,7 @@ def show_running(console: Console, running: Sequence[RunProgress], left_s: float
         if one.since_epoch_s is not None:
             ages[1] = f"{duration(one.since_epoch_s)} ago"
         left = "…" if one.left_s is None else duration(one.left_s)
-        found.add_row(Text(visible(one.run.name, NAME)), f"{one.epoch}/{one.run.n_epochs}", *ages, left)
+        found.add_row(Text(visible(one.run.name, NAME_LENGTH)), f"{one.epoch}/{one.run.n_epochs}", *ages, left)
     console.print(found)
     if len(running) > SHOWN:
         say(console, f"… and {len(running) - SHOWN} more in progress.")

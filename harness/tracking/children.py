@@ -8,7 +8,7 @@ from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.experiment_runs import ExperimentRuns, children_of
 from harness.tracking.records import stated_checksums, truncated
-from reports.contract.places import local_path
+from reports.contract.artifact_paths import local_path
 from reports.contract.stored_run import (
     KIND_RUN,
     RUNNING,

@@ -42,7 +42,7 @@ from harness.tracking.records import (
 from harness.tracking.refusals import Refusals
 from harness.tracking.sweep_description import description_tags
 from harness.tracking.system_metrics import SystemMetrics
-from reports.contract.places import ARTIFACTS_FOLDER
+from reports.contract.artifact_paths import ARTIFACTS_FOLDER
 from reports.contract.sqlite_uri import unambiguous
 from reports.contract.stored_run import (
     CONFIG_FILE,

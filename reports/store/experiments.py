@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reports.contract.errors import ReportError
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME_LENGTH, visible
 
 _PAGE = 1000
 
@@ -58,4 +58,4 @@ def _listed(names: list[str]) -> str:
     """Return the names as an error lists them."""
     if not names:
         return "none yet; run a grid first"
-    return ", ".join(visible(name, NAME) for name in names[:20]) + (", …" if len(names) > 20 else "")
+    return ", ".join(visible(name, NAME_LENGTH) for name in names[:20]) + (", …" if len(names) > 20 else "")

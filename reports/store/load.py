@@ -19,7 +19,7 @@ from reports.contract import mlflow_environment
 from reports.contract.errors import ReportError
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri
 from reports.contract.stored_run import FINISHED, HISTORY_FILE, KIND_RUN, KIND_SWEEP, TAG_KIND
-from reports.contract.text import NAME, first_line, visible, without_passwords
+from reports.contract.text import NAME_LENGTH, first_line, visible, without_passwords
 from reports.process_settings import default_settings
 from reports.store.artifacts import Artifacts
 from reports.store.experiments import ids_of, runs_of
@@ -103,7 +103,7 @@ def _load(
         sweeps = list(with_provenance(sweeps, present, files))
     notes = (*plan_notes(sweeps), *files.notes, *_history_notes(runs, histories), *_outdated_notes(left_out))
     return Runs(
-        experiment=visible(", ".join(name_by_id.values()), NAME),
+        experiment=visible(", ".join(name_by_id.values()), NAME_LENGTH),
         runs=runs,
         history=history_frame(runs, histories),
         images={key: found for key, found in images.items() if found},

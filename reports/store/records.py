@@ -36,7 +36,7 @@ from reports.contract.stored_run import (
     TAG_STATUS,
     TAG_SWEEP,
 )
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME_LENGTH, visible
 from reports.store.artifacts import Artifacts
 from reports.store.frame import CORE, IDENTITY, UNTYPED, typed
 
@@ -47,7 +47,7 @@ _WHEN = (EPOCH, STEP, ELAPSED_S)
 
 def run_id_of(run: Any) -> str:
     """Return the id of a stored run, made visible."""
-    return visible(run.info.run_id, NAME)
+    return visible(run.info.run_id, NAME_LENGTH)
 
 
 def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, str]) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
     `contended` says by the id of a sweep whether its runs shared a machine; `experiments` has names by id.
     """
     tags = {name: visible(value) for name, value in run.data.tags.items()}
-    params = {visible(name, NAME): visible(value) for name, value in run.data.params.items()}
-    metrics = {visible(name, NAME): _sane(float(value)) for name, value in run.data.metrics.items()}
+    params = {visible(name, NAME_LENGTH): visible(value) for name, value in run.data.params.items()}
+    metrics = {visible(name, NAME_LENGTH): _sane(float(value)) for name, value in run.data.metrics.items()}
     named = (TAG_RUN_KEY, TAG_ESTIMATOR, TAG_SCHEDULE, TAG_DEVICE, TAG_SEED)
     identity = {name: tags.get(name, params.get(name)) for name in named}
     shared = typed(tags.get(SHARED_MACHINE, params.get(SHARED_MACHINE)))
@@ -68,16 +68,16 @@ def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
     return record | {
         **identity,
         "run_key": identity[TAG_RUN_KEY] or run_id_of(run),
-        "estimator": visible(identity[TAG_ESTIMATOR] or "unknown", NAME),
+        "estimator": visible(identity[TAG_ESTIMATOR] or "unknown", NAME_LENGTH),
         "run_id": run_id_of(run),
-        "name": visible(run.info.run_name or "", NAME),
-        "label": visible(tags.get(TAG_LABEL, ""), NAME),
-        "estimator_label": visible(tags.get(TAG_ESTIMATOR_LABEL, ""), NAME),
+        "name": visible(run.info.run_name or "", NAME_LENGTH),
+        "label": visible(tags.get(TAG_LABEL, ""), NAME_LENGTH),
+        "estimator_label": visible(tags.get(TAG_ESTIMATOR_LABEL, ""), NAME_LENGTH),
         "status": tags.get(TAG_STATUS) or _FROM_MLFLOW.get(run.info.status, RUNNING),
         "error": visible(run.data.tags.get(TAG_ERROR, "").partition("\n")[0]),
         "sweep": sweep,
-        "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME),
-        "experiment_id": visible(str(run.info.experiment_id), NAME),
+        "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME_LENGTH),
+        "experiment_id": visible(str(run.info.experiment_id), NAME_LENGTH),
         "parts": from_json(run.data.tags.get(TAG_SETTING, "")),
         "source": str(record.get(PARAM_SOURCE) or ""),
         "start": utc(run.info.start_time),
@@ -133,4 +133,4 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 @lru_cache(maxsize=4096)
 def _shown(name: str) -> str:
     """Return the name of a metric, made visible once for all epochs."""
-    return visible(name, NAME)
+    return visible(name, NAME_LENGTH)

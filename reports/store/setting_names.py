@@ -9,7 +9,7 @@ import pandas as pd
 
 from reports.contract.settings import Setting, axes_text, distinct, in_quotes, joined, quote, setting_from_label
 from reports.contract.stored_run import PARAM_SOURCE
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME_LENGTH, visible
 
 SHOWN = 24
 """Characters of a parameter that are shown if the label does not name it."""
@@ -115,4 +115,4 @@ def _shown(axes: Iterable[tuple[str, str | None]]) -> str:
 
 
 def _visible(text: str) -> str:
-    return visible(text, NAME)
+    return visible(text, NAME_LENGTH)

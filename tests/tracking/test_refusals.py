@@ -280,7 +280,7 @@ def test_postgresql_takes_long_names_and_refuses_single_values(tmp_path: Path, m
         said = play(grid, out, lambda: Tracker(uri, out=out))
         assert said.lines == []
         check(grid, out, uri)
-        out.rename(tmp_path / "moved")  # the database is elsewhere: its places follow --out
+        out.rename(tmp_path / "moved")  # the database is elsewhere: its paths follow --out
         assert replay(grid, tmp_path / "moved", uri) == 0
         check(grid, tmp_path / "moved", uri)
         monkeypatch.setattr("harness.names.MAX_RUN_NAME", 10_000)
