@@ -21,7 +21,7 @@ from reports.page.definitions import TERMS
 from reports.page.table import Cell, Column, Table
 from reports.process_settings import default_settings
 from reports.report import figure_files, render, table_files
-from reports.sections import sentences
+from reports.sections import findings
 from reports.store.frame import ABSENT, WORST, Runs
 from reports.store.shared_names import named_together
 
@@ -81,7 +81,7 @@ def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
         found = [f"{int((words == word).sum())} {said.get(word, word)}" for word in order if (words == word).any()]
         blocks.append(Words(f"Of {len(rows)} settings that both have: {', '.join(found)}.", "lead"))
     for name, context in zip(sides.names, sides.contexts, strict=True):
-        blocks += [Heading(name), Counts(sentences.counts(context.frame))]
+        blocks += [Heading(name), Counts(findings.counts(context.frame))]
         blocks += [Words(note, "warn") for note in context.runs.notes]
     if any(context.is_shared for context in sides.contexts):
         blocks.append(Words("Times were taken while other runs shared the machine: step times do not compare.", "warn"))

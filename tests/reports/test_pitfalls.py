@@ -20,7 +20,7 @@ from reports.comparison.changes import changes, shared_runs
 from reports.page import curves, export, numbers, quality_tables
 from reports.page.blocks import Tabular, Words
 from reports.page.context import Context, Options
-from reports.sections import SECTIONS, budgets, published, sentences, targets
+from reports.sections import SECTIONS, equal_cost, findings, published, targets
 from reports.store.frame import tidy
 
 ELBO = "test/neg_elbo"
@@ -44,7 +44,7 @@ def sentence(runs, name=ELBO):
     metric = metric_of(runs, name)
     baseline = comparison.choose_baseline(runs, None)
     levels, rows = comparison.levels(runs, name), comparison.differences(runs, name, baseline)
-    return "".join(sentences.sentence(runs, metric, levels, rows, baseline))
+    return "".join(findings.sentence(runs, metric, levels, rows, baseline))
 
 
 def test_pairs_in_which_both_failed_have_no_difference_anywhere():
@@ -173,11 +173,11 @@ def test_equal_cost_wants_all_seeds_and_ranks_failures_last():
     history = runs.history.copy()
     slow = (history["estimator"] == "straight_through") & (history["seed"] == 2)
     history.loc[slow, "elapsed_s"] += 100
-    found = budgets.equal_cost(runs.runs, history, "val/loss").set_index("estimator")
+    found = equal_cost.losses(runs.runs, history, "val/loss").set_index("estimator")
     assert math.isnan(found.loc["straight_through", "seconds_loss"])
     assert found.loc["gumbel_softmax", "updates_rank"] == 2
     assert found.loc["gumbel_softmax", "n_bad"] == 1
-    table = budgets.table(found.reset_index(), "val/loss")
+    table = equal_cost.table(found.reset_index(), "val/loss")
     assert any("(1 failed)" in row[0].text for row in table.rows)
 
 
@@ -186,7 +186,7 @@ def test_budgets_are_those_of_a_device():
     runs = in_memory(grid, epochs=4)
     history = runs.history.copy()
     history.loc[history["device"] == "cuda", "elapsed_s"] /= 100
-    found = budgets.equal_cost(runs.runs, history, "val/loss")
+    found = equal_cost.losses(runs.runs, history, "val/loss")
     assert found.groupby("device")["seconds_budget"].nunique().tolist() == [1, 1]
     assert found["seconds_loss"].notna().sum() >= 3
 
@@ -241,7 +241,7 @@ def test_different_data_and_budgets_are_said():
         for name in ("a", "b")
         for s in (0, 1)
     ]
-    texts = sentences.warnings(in_memory(grid).runs)
+    texts = findings.warnings(in_memory(grid).runs)
     assert any(text.startswith("Runs of different data are ranked together (data.name: a, b)") for text in texts)
 
 

@@ -25,7 +25,7 @@ def with_evaluations(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     return history.assign(evals_per_image=history["epoch"] * history["run_key"].map(per_update))
 
 
-def equal_cost(runs: pd.DataFrame, history: pd.DataFrame, metric: str | None) -> pd.DataFrame | None:
+def losses(runs: pd.DataFrame, history: pd.DataFrame, metric: str | None) -> pd.DataFrame | None:
     """Return one row per setting and device that finished: budget, loss and rank in each unit; None without a pair.
 
     The budget is the smallest, over the settings of a device, of what a setting's runs cost in the median. A setting's

@@ -1,4 +1,4 @@
-"""Sentences of the report: one per metric, the counts, and what a reader must not overlook."""
+"""What the runs say, in words: a sentence per metric, the counts, and what a reader must not overlook."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _nearest(tried: ValuesBySeed, usable: pd.DataFrame, metric: Metric) -> str:
     return f"paired with it by seed, {second} is at {away} ({_note(finite, metric)})."
 
 
-def power(differences: pd.DataFrame) -> str:
+def power_floor(differences: pd.DataFrame) -> str:
     """Return what Wilcoxon's test can and cannot say at the number of pairs there is."""
     if differences.empty:
         return ""
@@ -192,7 +192,7 @@ def power(differences: pd.DataFrame) -> str:
     return f"{text}, and {p_value(least)} after Holm's correction for {len(differences)} comparisons."
 
 
-def needed(levels: pd.DataFrame, tried: ValuesBySeed, band: float) -> str:
+def seeds_needed(levels: pd.DataFrame, tried: ValuesBySeed, band: float) -> str:
     """Return how many seeds would show a difference of ``band`` nats, by the spread of the second best to the best."""
     usable = levels[levels["n"] > 1]
     if len(usable) < 2 or band <= 0:
