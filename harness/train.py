@@ -40,7 +40,7 @@ def train(
 
     The same run gives the same numbers, to the last bit, on the same machine, however often it is interrupted.
     """
-    yield Started({**provenance(), "process": process_state.in_force()})
+    yield Started({**provenance(), "process": process_state.current_settings()})
     controls = controls or RunControls()
     device = torch.device(run.device)
     dataset = load_cached(run.data).to(device)

@@ -322,7 +322,7 @@ def test_a_plugin_that_changes_it_where_it_is_imported_is_named(tmp_path: Path):
     assert import_notes(load_registry()) == []
 
 
-def test_provenance_states_what_was_in_force(tiny_run):
+def test_provenance_states_the_current_settings(tiny_run):
     (started,) = (event for event in events(tiny_run()) if isinstance(event, Started))
     assert started.provenance["process"] == {
         "dtype": "float32",
