@@ -11,7 +11,7 @@ from harness.config import RunConfig
 from harness.events import EpochDone, Failed, Finished, Record, Started
 from harness.execution.dispatch import Dispatch
 from harness.execution.executor import Job
-from harness.execution.local import LocalExecutor
+from harness.execution.local_executor import LocalExecutor
 from harness.execution.worker import records_of
 from harness.options import Policy
 from harness.train import train

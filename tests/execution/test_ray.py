@@ -25,9 +25,9 @@ from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone, Finished, Image, Interrupted, Record, Started
 from harness.execution.dispatch import Dispatch
 from harness.execution.executor import Executor, Job
-from harness.execution.local import LocalExecutor
-from harness.execution.ray import RayExecutor, _Task
+from harness.execution.local_executor import LocalExecutor
 from harness.execution.ray_cluster import ClusterError, environment, token_hint
+from harness.execution.ray_executor import RayExecutor, _Task
 from harness.grid.load import load_grid
 from harness.options import Policy, RayOptions, SavingEvery
 from harness.storage.sweep_state import is_measured

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
-from harness.commands.checks import check_memory_limit, saving_notes
+from harness.commands.run_checks import check_memory_limit, saving_notes
 from harness.commands.shared import Refused
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
 from harness.datasets.descriptions import DATASETS, split_sizes

@@ -12,7 +12,7 @@ from paths import ROOT
 
 from harness.cli import main
 from harness.commands.grid_argument import GridFile, is_pipe, open_grid
-from harness.execution.local import without_main_module
+from harness.execution.local_executor import without_main_module
 from harness.grid.load import GridError
 from harness.plugins.registry import load_registry
 from harness.storage.plan import plan_fingerprint, save_plan

@@ -146,7 +146,7 @@ LEAN = {
         ("harness.config, harness.schedules, harness.grid.load, harness.plugins.registry", "torch"),
         ("harness.status, harness.status.progress", "torch numpy scipy pandas"),
         ("estimators", "entmax"),
-        ("harness.execution.ray, harness.sweep.run, harness.commands.run", "ray"),
+        ("harness.execution.ray_executor, harness.sweep.run, harness.commands.run", "ray"),
     ],
     "a worker": [  # reports are not sent to a cluster; the others would take a good part of the start
         (

@@ -176,7 +176,7 @@ def test_a_baseline_is_an_estimator_before_it_is_a_setting(runs: Runs) -> None:
 
 
 def test_only_takes_a_schedule_by_its_label_first(grid: Grid) -> None:
-    from harness.commands.checks import select
+    from harness.commands.run_checks import select
 
     assert {run.setting.schedule for run in select(grid.runs, ["schedule=none"])} == {"none"}
     without = [run for run in grid.runs if run.setting.schedule != "none"]
