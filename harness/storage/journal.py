@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 
 from harness import atomic_file
 from harness.errors import UserError
-from harness.events import Image, Record
+from harness.events import Picture, Record
 
 
 class JournalError(UserError):
@@ -61,7 +61,7 @@ class Journal:
         """
         text = record.to_json()
         try:
-            if isinstance(record.event, Image):
+            if isinstance(record.event, Picture):
                 text = self._move_picture_out(text, record.event.png)
             self._write(line_of(text))
         except OSError as error:
@@ -156,7 +156,7 @@ class Journal:
         where = f"{self.path}:{number}"
         try:
             data = json.loads(body)
-            if data["kind"] == Image.kind and "sha256" in data:
+            if data["kind"] == Picture.kind and "sha256" in data:
                 png = self._read_picture(data["sha256"], where) if pictures else b""
                 data["png"] = base64.b64encode(png).decode()
             return Record.from_data(data)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.events import TERMINAL, Image, Record, Weights, is_cut_short
+from harness.events import TERMINAL, Picture, Record, Weights, is_cut_short
 from harness.grid.load import Grid
 from harness.status.store_summary import summarize
 from harness.storage import checksummed_file, last_command
@@ -113,7 +113,7 @@ def with_content(record: Record, journal: Journal) -> Record:
     if isinstance(weights := record.event, Weights):
         content = WeightFiles(journal.folder).read(record.run_key, weights.sha256)
         return replace(record, event=replace(weights, content=content or b""))
-    if not isinstance(event := record.event, Image):
+    if not isinstance(event := record.event, Picture):
         return record
     return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
 
@@ -121,7 +121,7 @@ def with_content(record: Record, journal: Journal) -> Record:
 def has_lost_content(record: Record) -> bool:
     """Return whether a record has lost its picture or weights. The store does not get such a record."""
     event = record.event
-    return (isinstance(event, Image) and not event.png) or (isinstance(event, Weights) and not event.content)
+    return (isinstance(event, Picture) and not event.png) or (isinstance(event, Weights) and not event.content)
 
 
 def with_weights(records: Sequence[Record], attempt: Attempt, journal: Journal) -> tuple[list[Record], Attempt]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from mlflow.entities import Metric, Param, RunTag
 
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started, Weights
+from harness.events import TERMINAL, EpochDone, Event, Finished, Latents, Picture, Record, Started, Weights
 from harness.storage.attempt import Attempt
 from reports.contract.stored_run import (
     DIVERGED,
@@ -109,7 +109,7 @@ def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
     event: Event = record.event
     if isinstance(event, Started):
         return {PROVENANCE_FILE: json.dumps(event.provenance, indent=1).encode()}
-    if isinstance(event, Image):
+    if isinstance(event, Picture):
         return {f"{PICTURES_FOLDER}/{event.name}.png": event.png} if event.final else {}
     if isinstance(event, Latents):
         return {LATENTS_FILE: json.dumps(asdict(event)).encode()}
@@ -129,7 +129,7 @@ def artifact_checksums(attempt: Attempt) -> dict[str, str]:
     found: dict[str, str] = {}
     for record in attempt.records:
         contents = files_of(record, attempt)
-        if isinstance(event := record.event, Image | Weights):  # their bytes may not be in the journal
+        if isinstance(event := record.event, Picture | Weights):  # their bytes may not be in the journal
             found |= dict.fromkeys(contents, event.sha256)
         else:
             found |= {name: sha256(content) for name, content in contents.items()}

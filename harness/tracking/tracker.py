@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from mlflow.entities import Metric, Param, RunTag
 
 from harness.config import RunConfig
-from harness.events import TERMINAL, Image, Record, Started
+from harness.events import TERMINAL, Picture, Record, Started
 from harness.status.store_summary import StoreSummary
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
@@ -132,7 +132,7 @@ class Tracker:
             self._client.update_run(child, status="RUNNING")
         self._write_entities_and_files(child, run, records, attempt)
         for record in records:
-            if isinstance(record.event, Image):
+            if isinstance(record.event, Picture):
                 again = self._children.was_stored(child)
                 with self.refusals.tolerated(f"picture {record.event.name} for charts"):
                     self._files.log_for_charts(child, record.event, record.time_ms, again=again)

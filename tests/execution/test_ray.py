@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from estimators import REGISTRY
 from harness.cli import main
 from harness.config import RunConfig, TrainingConfig
-from harness.events import EpochDone, Finished, Image, Interrupted, Record, Started
+from harness.events import EpochDone, Finished, Interrupted, Picture, Record, Started
 from harness.execution.dispatch import Dispatch
 from harness.execution.executor import Executor, Job
 from harness.execution.local_executor import LocalExecutor
@@ -117,7 +117,7 @@ def told(records: list[Record], run: RunConfig) -> list[object]:
         if isinstance(event, EpochDone | Finished):
             metrics = unmeasured(event.metrics)
             assert found.setdefault((event.kind, event.step), metrics) == metrics
-        elif isinstance(event, Image):
+        elif isinstance(event, Picture):
             found[event.name] = event.png
     return list(found.items())
 

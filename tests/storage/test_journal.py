@@ -10,9 +10,9 @@ from harness.events import (
     Event,
     Failed,
     Finished,
-    Image,
     Interrupted,
     Latents,
+    Picture,
     Record,
     Skipped,
     Started,
@@ -23,7 +23,7 @@ from harness.storage.journal import Journal, JournalError, line_of
 EVENTS: list[Event] = [
     Started({"torch": "2"}),
     EpochDone(1, 10, 0.5, {"train/loss": 1.25}),
-    Image("originals", 10, b"\x89PNG picture"),
+    Picture("originals", 10, b"\x89PNG picture"),
     Latents([0.5], [1.75], [0.193], [0], [[0.8, 0.2]]),
     Finished(10, {"test/neg_elbo": 2.5}),
     Diverged(3, "loss is nan at step 3"),
@@ -60,7 +60,7 @@ def test_records_are_read_back_in_order_across_openings(tmp_path: Path) -> None:
 def test_pictures_are_left_out_on_request_and_stored_once(tmp_path: Path) -> None:
     write(tmp_path)
     write(tmp_path)
-    assert [r.event.png for r in Journal(tmp_path).read(pictures=False) if isinstance(r.event, Image)] == [b"", b""]
+    assert [r.event.png for r in Journal(tmp_path).read(pictures=False) if isinstance(r.event, Picture)] == [b"", b""]
     assert len(list((tmp_path / "images").iterdir())) == 1
 
 
@@ -172,7 +172,7 @@ def test_a_bit_flipped_at_any_of_100_places_is_noticed(tmp_path: Path) -> None:
 def test_a_status_is_read_without_its_epochs(tmp_path: Path) -> None:
     records, _ = long_journal(tmp_path)
     found = list(Journal(tmp_path).read(epochs=False))
-    assert found == [record for record in records if not isinstance(record.event, EpochDone | Image | Latents)]
+    assert found == [record for record in records if not isinstance(record.event, EpochDone | Picture | Latents)]
 
 
 def test_an_outline_has_the_first_and_the_last_of_epochs_in_a_row(tmp_path: Path) -> None:
@@ -212,11 +212,11 @@ def test_a_run_goes_on_with_its_attempt_if_the_same_code_does(tmp_path: Path) ->
 
 
 def test_a_picture_is_a_repeat_at_its_own_step_alone() -> None:
-    events: list[Event] = [Started({}), Image("prior_samples", 5, b"one", final=False), EpochDone(1, 5, 0.5, {})]
+    events: list[Event] = [Started({}), Picture("prior_samples", 5, b"one", final=False), EpochDone(1, 5, 0.5, {})]
     attempt = Attempt([Record("a", i, event) for i, event in enumerate(events)])
-    assert attempt.is_repeat(Image("prior_samples", 5, b"other bits", final=False))
-    assert not attempt.is_repeat(Image("prior_samples", 10, b"one"))
-    assert not attempt.is_repeat(Image("reconstructions", 5, b"one"))
+    assert attempt.is_repeat(Picture("prior_samples", 5, b"other bits", final=False))
+    assert not attempt.is_repeat(Picture("prior_samples", 10, b"one"))
+    assert not attempt.is_repeat(Picture("reconstructions", 5, b"one"))
     latents = Latents([0.5], [1.75], [0.193], [0], [[0.8, 0.2]])
     assert not attempt.is_repeat(latents)
     attempt.records.append(Record("a", 9, latents))
@@ -226,7 +226,7 @@ def test_a_picture_is_a_repeat_at_its_own_step_alone() -> None:
 def test_a_picture_of_an_older_version_is_one_of_the_end() -> None:
     text = '{"run_key": "a", "time_ms": 1, "kind": "image", "name": "originals", "step": 3, "png": "", "sha256": "x"}'
     event = Record.from_json(text).event
-    assert isinstance(event, Image)
+    assert isinstance(event, Picture)
     assert event.final
 
 

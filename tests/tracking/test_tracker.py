@@ -19,12 +19,23 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from outages import IN_CHARTS
-from PIL import Image as PILImage
+from PIL import Image
 from stores_that_fail import wait_for
 from tracked_runs import PNG, finished_attempt, open_sweep
 
 from harness import tracking
-from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Latents, Record, Skipped, Started
+from harness.events import (
+    Diverged,
+    EpochDone,
+    Failed,
+    Finished,
+    Interrupted,
+    Latents,
+    Picture,
+    Record,
+    Skipped,
+    Started,
+)
 from harness.grid.load import Grid
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
@@ -206,7 +217,7 @@ def test_every_file_of_a_run_has_its_checksum(tracker: Tracker, grid: Grid, toge
 
 def png(shade: int) -> bytes:
     file = io.BytesIO()
-    PILImage.new("L", (4, 4), shade).save(file, "PNG")
+    Image.new("L", (4, 4), shade).save(file, "PNG")
     return file.getvalue()
 
 
@@ -217,7 +228,7 @@ def test_pictures_over_training_are_in_the_charts_and_the_last_one_is_the_artifa
     shades = {5: png(50), 10: png(100), 20: png(200)}
     events = [Started({"torch": "2"})]
     for epoch, (step, shade) in enumerate(shades.items(), 1):
-        events += [Image("reconstructions", step, shade, final=step == 20), EpochDone(epoch, step, 0.5, {})]
+        events += [Picture("reconstructions", step, shade, final=step == 20), EpochDone(epoch, step, 0.5, {})]
     attempt = Attempt(
         [Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate([*events, Finished(20, {})])]
     )
@@ -227,12 +238,12 @@ def test_pictures_over_training_are_in_the_charts_and_the_last_one_is_the_artifa
     assert stated(child)["pictures/reconstructions.png"] == hashlib.sha256(shades[20]).hexdigest()
     assert all(IN_CHARTS.fullmatch(f"images/{path.name}") for path in artifact(child, "images").iterdir())
     charts = artifact(child, "images").glob("*.png")
-    shown = {int(re.search(r"step\W(\d+)", path.name)[1]): PILImage.open(path).getpixel((0, 0)) for path in charts}
+    shown = {int(re.search(r"step\W(\d+)", path.name)[1]): Image.open(path).getpixel((0, 0)) for path in charts}
     assert shown == {5: 50, 10: 100, 20: 200}
 
 
 def test_one_name_twice_among_the_final_pictures_leaves_the_last(tracker: Tracker, grid: Grid) -> None:
-    events = [Started({}), Image("originals", 5, png(1)), Image("originals", 10, png(2)), Finished(10, {})]
+    events = [Started({}), Picture("originals", 5, png(1)), Picture("originals", 10, png(2)), Finished(10, {})]
     attempt = Attempt([Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate(events)])
     tracker.write(attempt.records, attempt)
     (child,) = children(tracker)
@@ -304,7 +315,7 @@ def test_the_checksums_fit_into_a_tag() -> None:
 def test_a_picture_cannot_leave_its_folder(tracker: Tracker, grid: Grid, tmp_path: Path) -> None:
     """A journal on a shared disk may have been written by somebody else."""
     for name in ("../../escaped", "../../../../escaped"):
-        attempt = Attempt([Record(grid.runs[0].key, 1, Image(name, 1, PNG))])
+        attempt = Attempt([Record(grid.runs[0].key, 1, Picture(name, 1, PNG))])
         with pytest.raises(TrackingError, match=r"^tracking: expected the name of a file below its run, got [^\n]*\.$"):
             tracker.write(attempt.records, attempt)
     assert not list(tmp_path.rglob("escaped*"))
