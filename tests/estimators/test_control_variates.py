@@ -8,8 +8,8 @@ import copy
 
 import pytest
 import torch
-from estimator_naive import jacobian, softmax, value_and_slope
-from families.cv import NAIVE, RelaxedTemplate
+from families.control_variates import NAIVE, RelaxedTemplate
+from naive_formulas import jacobian, softmax, value_and_slope
 from scipy import stats
 from torch import nn
 

@@ -4,7 +4,7 @@ import copy
 import math
 
 import torch
-from estimator_naive import jacobian, per_latent, sampled_code, score, softmax, value_and_slope
+from naive_formulas import jacobian, per_latent, sampled_code, score, softmax, value_and_slope
 from torch import nn
 
 from estimators import Estimate, Estimator, replace_gradient

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from estimator_naive import jacobian, onehot, sampled_code, score, softmax, value_and_slope, with_gumbel
+from naive_formulas import jacobian, onehot, sampled_code, score, softmax, value_and_slope, with_gumbel
 
 from estimators import Estimate, Estimator, replace_gradient
 from estimators.base import check_count

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from estimator_naive import (
+from naive_formulas import (
     entmax,
     entmax_jacobian,
     gumbel_softmax,

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from estimator_naive import jacobian, onehot, same_noise, softmax, value_and_slope
-from families.slope import FORMULAS, RaoTotalDerivative, darn_jacobian, reinmax_jacobian, zgr_jacobian
+from families.straight_through import FORMULAS, RaoTotalDerivative, darn_jacobian, reinmax_jacobian, zgr_jacobian
+from naive_formulas import jacobian, onehot, same_noise, softmax, value_and_slope
 from scipy import integrate, stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -178,7 +178,7 @@ def test_gumbel_rao_tends_to_zgr_as_tau_falls_code_by_code():
         assert error[1] < error[0] / 4
 
 
-# Means at K = 3: what an estimator's own definition says, against many draws. At K = 2: test_estimators_means.py.
+# Means at K = 3: what an estimator's own definition says, against many draws. At K = 2: test_means.py.
 
 ENUMERATED = [
     ("reinmax", {}),

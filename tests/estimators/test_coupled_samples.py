@@ -9,7 +9,7 @@ from itertools import combinations, permutations
 
 import pytest
 import torch
-from families.pairs import set_probability
+from families.coupled_samples import set_probability
 from scipy import stats
 
 import estimators.base
@@ -241,7 +241,7 @@ def test_a_stick_that_no_code_reaches_gets_no_gradient():
 
 def test_unreached_sticks_only_add_noise():
     """With them, DisARM of the K − 1 binary variables is unbiased, too, and varies more."""
-    from families.pairs import SBSticksThatNobodyReached
+    from families.coupled_samples import SBSticksThatNobodyReached
 
     shape = (3, 6)
     assert total_variance(build("disarm_sb"), shape) < 0.95 * total_variance(SBSticksThatNobodyReached(), shape)

@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 import torch
-from families.multi import copula, joint_probability
+from families.carms_and_double_cv import copula, joint_probability
 from scipy import stats
 
 from estimators import build
@@ -197,7 +197,7 @@ def test_double_cv_varies_less_than_rloo(shape, most):
 
 
 def test_two_variates_vary_less_than_one():
-    from families.multi import TaylorSingle
+    from families.carms_and_double_cv import TaylorSingle
 
     assert total_variance(build("double_cv", eta=1.0), (5, 10)) < 0.9 * total_variance(TaylorSingle(), (5, 10))
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from families.score import NAIVE, NvilWithState
+from families.score_function import NAIVE, NvilWithState
 
 from estimators import build
 from estimators.base import CODES_PER_CALL

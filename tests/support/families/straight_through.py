@@ -1,12 +1,12 @@
 """One-hot codes and a differentiable cost: the published formulas as loops, deliberate mistakes, and refusals.
 
-`test_estimators_slope.py` has the identities of the family.
+`tests/estimators/test_straight_through.py` has the identities of the family.
 """
 
 import math
 
 import torch
-from estimator_naive import jacobian, per_latent, sampled_code, softmax, value_and_slope
+from naive_formulas import jacobian, per_latent, sampled_code, softmax, value_and_slope
 
 from estimators import Estimate, Estimator, Pathwise, replace_gradient
 from estimators.base import temperature

@@ -1,7 +1,7 @@
 """Every published formula as loops over examples, samples and latents, with explicit Jacobians: slow and obvious.
 
 `NAIVE[name](estimator, logits_BLK, cost, seed)` is the gradient of the summed cost with respect to the logits, given
-the noise of that seed; f is evaluated on one code at a time. Those of later families are in their family_*.py.
+the noise of that seed; f is evaluated on one code at a time. Those of later families are in families/.
 """
 
 import torch

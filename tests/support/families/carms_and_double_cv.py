@@ -3,7 +3,7 @@
 import math
 
 import torch
-from estimator_naive import jacobian, onehot, per_latent, sampled_code, score, softmax, value_and_slope, with_gumbel
+from naive_formulas import jacobian, onehot, per_latent, sampled_code, score, softmax, value_and_slope, with_gumbel
 from torch import nn
 
 from estimators import Estimate, Estimator, replace_gradient

@@ -4,7 +4,7 @@ import math
 from itertools import permutations
 
 import torch
-from estimator_naive import onehot, score, softmax, value_and_slope
+from naive_formulas import onehot, score, softmax, value_and_slope
 
 from estimators import Estimate, Estimator, replace_gradient
 from estimators.base import check_count

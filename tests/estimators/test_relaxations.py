@@ -6,7 +6,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from estimator_naive import entmax
+from naive_formulas import entmax
 from scipy import integrate, special, stats
 from torch import nn
 
