@@ -86,7 +86,7 @@ def test_paths_links_and_names_of_a_page_exist(page: Path) -> None:
     assert [name for name in sorted(set(dotted) - stored_names()) if not resolves(name)] == []
 
 
-def test_architecture_says_what_may_live_in_every_folder_and_names_every_file_beside_them() -> None:
+def test_architecture_says_what_may_live_in_every_folder_and_names_every_other_file() -> None:
     words = in_backticks(ROOT / "docs" / "architecture.md")
     folders = [path.parent for package in ("harness", "reports") for path in (ROOT / package).glob("*/__init__.py")]
     assert [folder.name for folder in folders if f"{folder.relative_to(ROOT)}/" not in words] == []

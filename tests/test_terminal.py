@@ -87,7 +87,7 @@ class Failing(io.StringIO):
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.EBADF])
-def test_where_nobody_reads_any_more_nothing_is_written_or_said(number: int) -> None:
+def test_nothing_is_written_or_said_after_the_reader_is_gone(number: int) -> None:
     stream = Failing(number)
     output = Output(stream)
     print("one", file=output)

@@ -60,7 +60,7 @@ def uri(folder: Path) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
-def test_runs_that_the_grid_has_no_more_are_left_out_and_told(folder, tmp_path):
+def test_runs_no_longer_in_the_grid_are_left_out_and_reported(folder, tmp_path):
     page = page_of(report("--experiment", "edited", "--from", folder, "--out", tmp_path))
     assert "1 stored run is left out: no longer in the grid" in page.text
     assert "reinforce" not in page.text
@@ -81,7 +81,7 @@ class Plan:
         self.plan = [{"run_key": key} for key in keys]
 
 
-def test_an_edited_plugin_is_no_axis_and_its_former_version_a_setting_of_its_own():
+def test_an_edited_plugin_is_no_axis_and_its_previous_version_a_setting_of_its_own():
     records = [record("new", "b" * 64), record("old", "a" * 64), record("st", "", estimator="straight_through")]
     found = tidy(mark_outdated(records, [Plan("new", "st")])).set_index("run_key")
     assert list(found["former"]) == [key == "old" for key in found.index]
@@ -212,7 +212,7 @@ def test_links_lead_to_the_server_without_its_password(tracking, expected):
     assert report_command._ui_url("http://elsewhere", tracking) == "http://elsewhere"
 
 
-def test_a_report_into_the_results_of_a_sweep_is_told_where_they_are_named(folder, tmp_path, capsys, monkeypatch):
+def test_a_report_into_the_results_of_a_sweep_is_refused_with_a_hint_at_from(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for results in ([], ["--from", str(tmp_path / "none")]):
         with pytest.raises(SystemExit) as end:

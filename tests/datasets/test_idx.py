@@ -54,7 +54,7 @@ def test_a_short_file_is_refused(length):
     assert_refused(CONTENT[:length], PLAIN_FILE)
 
 
-def test_a_short_file_is_told_with_both_lengths():
+def test_the_error_of_a_short_file_has_both_lengths():
     with pytest.raises(DataError) as caught:
         parse_idx(CONTENT[:-1], "images")
     assert str(caught.value) == "images: expected 40 bytes for (2, 3, 4), got 39."
@@ -143,7 +143,7 @@ def test_without_any_checksum_a_file_is_refused():
     assert verified_array(CONTENT, DataFile("images", (2, 3, 4)), "images", sha256(CONTENT)).shape == (2, 3, 4)
 
 
-def test_a_wrong_checksum_is_told_with_both():
+def test_the_error_of_a_wrong_checksum_has_both():
     with pytest.raises(DataError) as caught:
         verified_array(CONTENT + b"x", PLAIN_FILE, "images")
     found = sha256(CONTENT + b"x")

@@ -144,7 +144,7 @@ def test_no_bias_where_the_cost_is_quadratic_in_each_of_several_latents(name):
 @pytest.mark.parametrize(
     ("name", "params"), [("reinmax", {"tau": 1.5}), ("darn", {}), ("reinmax_rao", {}), ("straight_through", {})]
 )
-def test_the_others_are_biased_there(name, params):
+def test_the_others_are_biased_on_a_quadratic_cost(name, params):
     assert bias_scores(build(name, **params), quadratic_in_each_latent)[1].abs().max() > MAX_Z
 
 

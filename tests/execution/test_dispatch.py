@@ -91,7 +91,7 @@ def test_a_run_that_takes_too_long_is_stopped_and_others_go_on(tiny_run: Make) -
     assert sum(isinstance(r.event, Finished) for r in records) == 2
 
 
-def test_a_stop_begins_nothing_more_and_waits_for_what_is_under_way(tiny_run: Make) -> None:
+def test_a_stop_starts_nothing_more_and_waits_for_running_jobs(tiny_run: Make) -> None:
     runs = [tiny_run(seed=seed) for seed in range(5)]
     executor = Scripted({run.key: [[Started({}), EpochDone(1, 1, 0.1, {})]] for run in runs})
     dispatch = Dispatch(executor, SOON, Job)

@@ -431,7 +431,7 @@ def test_a_dry_run_needs_no_cluster_and_says_what_it_looked_at(tmp_path: Path, o
     assert "will be skipped" not in said
 
 
-def test_a_cluster_that_asks_for_a_token_is_told_how_to_be_shown_it(
+def test_the_error_of_a_cluster_that_asks_for_a_token_says_how_to_give_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.execution.ray_cluster.TOKEN", tmp_path / "auth_token")

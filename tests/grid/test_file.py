@@ -148,7 +148,9 @@ def test_workers_know_nothing_of_the_calling_program() -> None:
     assert sys.modules["__main__"] is main_module
 
 
-def test_a_script_that_is_its_own_plugin_is_told_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_of_a_script_that_is_its_own_plugin_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
     script = tmp_path / "script.py"
     script.write_text("from harness.cli import main\nmain(['list', 'datasets'])\n")

@@ -96,7 +96,7 @@ def sweep_of(runs: list[RunConfig], errors: dict[int, str]) -> tuple[Sweep, list
     return sweep, records
 
 
-def test_one_cause_is_told_once_with_its_count(tiny_run):
+def test_one_cause_is_reported_once_with_its_count(tiny_run):
     runs = [tiny_run("rloo", seed=seed) for seed in range(11)]
     errors = {seed: f"ValueError: mine: no (step {seed}, epoch 1) (mine.py:7)" for seed in range(10)}
     sweep, records = sweep_of(runs, errors)
@@ -172,7 +172,7 @@ def called(folder: Path, capsys: pytest.CaptureFixture[str], command: str, *more
     return (code or 0, *capsys.readouterr())
 
 
-def test_status_needs_no_plugin_where_the_frozen_sweep_knows_its_runs(finished, capsys):
+def test_status_needs_no_plugin_where_the_stored_plan_has_the_runs(finished, capsys):
     code, out, err = called(finished, capsys, "status")
     assert (code, err) == (0, "")
     assert "2 finished." in out

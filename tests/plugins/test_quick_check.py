@@ -170,7 +170,7 @@ def test_a_plugin_is_tried_at_the_shape_of_its_model_and_a_huge_one_at_a_small_o
     assert check_all(estimator)  # the whole conformance knows no model
 
 
-def test_an_estimator_that_accepts_no_shape_that_is_tried_is_told_so():
+def test_an_estimator_that_accepts_no_shape_that_is_tried_is_reported():
     class Never(type(build("many_classes_only", RIGHT))):
         name = "never"
 
@@ -186,7 +186,7 @@ def test_conformance_takes_what_is_made_in_prepare_and_gradients_that_come_later
     assert CHECKS[3](build(name, RIGHT)).startswith("finite")
 
 
-def test_a_temperature_of_all_latents_is_told_by_the_whole_conformance_only():
+def test_a_temperature_of_all_latents_is_found_by_the_whole_conformance_only():
     estimator = build("temperature_of_all_latents", RIGHT)
     assert check_examples(estimator)
     with pytest.raises(AssertionError, match="expected a gradient of each latent by its own logits alone"):
@@ -319,7 +319,7 @@ class Scaled(Pathwise):
 
 
 @pytest.mark.parametrize("requires_grad", [True, False])
-def test_parameters_that_nothing_trains_are_told(requires_grad: bool, tmp_path: Path, tiny_run: Make) -> None:
+def test_parameters_that_nothing_trains_are_reported(requires_grad: bool, tmp_path: Path, tiny_run: Make) -> None:
     path = tmp_path / "scaled.py"
     path.write_text(UNTRAINED.replace("REQUIRES", str(requires_grad)))
     registry = load_registry([path])

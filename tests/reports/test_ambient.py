@@ -159,7 +159,7 @@ def _run(folder: Path, out: Path, environment: dict[str, str]) -> subprocess.Com
 
 
 @pytest.mark.slow
-def test_environment_and_folder_change_no_byte_and_are_not_told(tmp_path: Path) -> None:
+def test_environment_and_folder_change_no_byte_and_are_not_reported(tmp_path: Path) -> None:
     first = _run(tmp_path, tmp_path / "plain", {})
     assert (first.returncode, first.stderr) == (0, "")
     expected = digest(tmp_path / "plain")

@@ -71,7 +71,7 @@ def test_a_bias_that_was_not_found_is_drawn_as_zero_and_its_number_is_kept(runs)
     assert found["relative_bias"][0] == pytest.approx(4.1)
 
 
-def test_tables_are_written_beside_the_report(runs, tmp_path):
+def test_tables_are_written_into_the_folder_of_the_report(runs, tmp_path):
     build_report(runs, tmp_path)
     stored = pd.read_csv(tmp_path / "tables" / "gradients.csv")
     assert list(stored.columns[:2]) == ["parameters_of", "estimator"]

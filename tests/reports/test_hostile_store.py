@@ -75,7 +75,7 @@ def test_what_the_store_says_is_there_as_text(page):
     assert "{{ 7*7 }}" in page.text
 
 
-def test_a_browser_is_told_what_the_page_may_do(page):
+def test_the_page_states_its_content_security_policy(page):
     (policy,) = (value for name, value in page.attributes if name == "content" and "default-src" in value)
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-")
     assert "unsafe-eval" not in policy
@@ -175,7 +175,7 @@ def test_the_interface_of_mlflow_is_on_loopback(monkeypatch, out):
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
 
 
-def test_a_plugin_beside_a_grid_runs_only_when_it_is_named(tmp_path, capfd, monkeypatch):
+def test_a_plugin_in_the_folder_of_a_grid_runs_only_when_it_is_named(tmp_path, capfd, monkeypatch):
     (tmp_path / "plugin.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     for name in ("sitecustomize.py", "conftest.py", "estimators.py", "harness_plugin.py"):
         shutil.copy(tmp_path / "plugin.py", tmp_path / name)
@@ -461,7 +461,7 @@ def test_a_report_waits_no_longer_for_a_server_than_a_sweep(monkeypatch):
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "20"
 
 
-def test_what_the_library_of_an_object_store_raises_is_told_once(tmp_path, monkeypatch):
+def test_what_the_library_of_an_object_store_raises_is_reported_once(tmp_path, monkeypatch):
     class NoCredentialsError(Exception):
         """As boto3 raises it."""
 

@@ -249,7 +249,7 @@ def test_headings_of_a_csv_are_no_formulas():
     assert export.csv(pd.DataFrame({"=HYPERLINK(1)": [1]})).decode("utf-8-sig") == "'=HYPERLINK(1)\n1\n"
 
 
-def test_a_former_report_leaves_no_table_or_figure_behind(tmp_path):
+def test_a_previous_report_leaves_no_table_or_figure_behind(tmp_path):
     html.build_report(in_memory(main_grid()), tmp_path)
     (tmp_path / "tables" / "mine.csv").write_text("mine")
     before = set(tmp_path.rglob("*"))
@@ -260,7 +260,7 @@ def test_a_former_report_leaves_no_table_or_figure_behind(tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["http://user:s3cret/xx@host:5000", "http://localhost:99999/", "http://[x"])
-def test_an_address_that_is_none_tells_no_password_and_makes_no_link(uri):
+def test_an_invalid_address_shows_no_password_and_makes_no_link(uri):
     assert report._ui_url(None, uri) == report.LOCAL_UI
     with pytest.raises(Refused, match="--ui-url: expected"):
         report._ui_url("http://[x", None)

@@ -166,7 +166,7 @@ def test_sensitivity_counts_failures_as_worst():
     assert cells["n"].tolist() == [3]
 
 
-def test_published_numbers_stand_beside_runs_of_the_same_shape(context):
+def test_published_numbers_are_shown_with_runs_of_the_same_shape(context):
     rows = [row for row in published._rows(context) if row["source"].startswith("Jang")]
     assert {row["estimator"] for row in rows} == {"straight_through", "gumbel_softmax", "st_gumbel_softmax"}
     gumbel = next(row for row in rows if row["estimator"] == "gumbel_softmax")

@@ -66,7 +66,7 @@ def test_a_path_out_of_a_linked_folder_leads_where_the_system_says(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", FOLDERS, ids=ascii)
-def test_a_folder_of_any_name_holds_the_store_and_nothing_appears_beside_it(
+def test_a_folder_of_any_name_holds_the_store_and_nothing_appears_next_to_it(
     name: str, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"

@@ -161,7 +161,7 @@ def test_win_matrix_of_a_hundred_settings_is_fast():
     assert np.allclose((found.share + found.share.T)[np.triu_indices(100, 1)], 1)
 
 
-def test_the_least_holm_p_of_a_large_matrix_is_told():
+def test_the_least_holm_p_of_a_large_matrix_is_stated():
     found = st.win_matrix([{s: float(k) for s in range(10)} for k in range(4)])
     assert found.holm_floor == 6 * 2 / 2**10 == pytest.approx(np.nanmin(found.p_holm))
     assert math.isnan(st.win_matrix([{1: 2.0}]).holm_floor)

@@ -72,7 +72,7 @@ def test_an_undamaged_store_has_no_notes(uri: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [20, pytest.param(100, marks=pytest.mark.slow)])
-def test_a_damaged_history_is_told_each_time_and_never_used(uri: str, out: Path, n: int) -> None:
+def test_a_damaged_history_is_reported_each_time_and_never_used(uri: str, out: Path, n: int) -> None:
     """Truncated at n places and with a bit flipped at n places: many of these would be valid JSON."""
     whole = load("small", uri)
     path = files(out, "history.json")[0]
@@ -110,7 +110,7 @@ def _is_json(content: bytes) -> bool:
         ("pictures/originals.png", lambda runs: len(runs.images) == 2),
     ],
 )
-def test_other_damaged_files_are_told_and_not_used(
+def test_other_damaged_files_are_reported_and_not_used(
     uri: str, out: Path, tmp_path: Path, name: str, lost: Callable
 ) -> None:
     path = next(path for path in files(out, name) if name != "provenance.json" or b'workers": 2' in path.read_bytes())
@@ -124,12 +124,12 @@ def test_other_damaged_files_are_told_and_not_used(
         assert NOT_USED.format(name) in page
 
 
-def test_a_file_that_is_gone_is_told(uri: str, out: Path) -> None:
+def test_a_file_that_is_gone_is_reported(uri: str, out: Path) -> None:
     files(out, "history.json")[0].unlink()
     assert any("history.json is not used: it is missing, although its checksum" in n for n in load("small", uri).notes)
 
 
-def test_a_file_without_a_checksum_and_a_tag_that_is_damaged_are_told(uri: str, out: Path) -> None:
+def test_a_file_without_a_checksum_and_a_damaged_tag_are_reported(uri: str, out: Path) -> None:
     def state(text: str) -> tuple[str, ...]:
         with sqlite3.connect(out / "mlflow.db") as database:
             database.execute("UPDATE tags SET value = ? WHERE key = 'harness.sha256'", (text,))

@@ -49,7 +49,7 @@ def test_a_server_behind_a_proxy_is_there_whatever_it_answers(proxy: list[str], 
     assert proxy == [f"{FAR}{path}/health"] * 3
 
 
-def test_without_the_proxy_it_is_not_there(proxy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_proxy_it_cannot_be_reached(proxy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "mlflow.example.test")
     with pytest.raises(
         StoreUnavailableError, match=rf"^tracking: expected an MLflow server at {FAR}, got: [^\n]*not known"

@@ -120,7 +120,7 @@ diverged: loss is nan (straight_through · constant(1) · seed 1)
 """
 
 
-def test_runs_under_way_are_told_by_name(asked: Asked) -> None:
+def test_running_runs_are_listed_by_name(asked: Asked) -> None:
     asked.write(*a_day())
     with Lease(asked.out / "asked"):
         text = shown(asked, asked.quick())
@@ -133,7 +133,7 @@ def test_runs_under_way_are_told_by_name(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("driven", [True, False])
-def test_the_quick_way_tells_the_same_as_all_epochs(asked: Asked, driven: bool) -> None:
+def test_the_quick_way_gives_the_same_as_all_epochs(asked: Asked, driven: bool) -> None:
     asked.write(*a_day())
     if driven:
         with Lease(asked.out / "asked"):

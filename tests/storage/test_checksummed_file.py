@@ -36,7 +36,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 @given(st.binary(max_size=200))
-def test_what_was_sealed_is_unsealed(content: bytes) -> None:
+def test_content_is_read_back_as_it_was_written(content: bytes) -> None:
     assert checksummed_file.verify(checksummed_file.add_checksum(content), "here") == content
 
 
@@ -74,7 +74,7 @@ def test_every_flipped_bit_is_seen() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_nothing_else_is_taken_for_sealed(content: bytes) -> None:
+def test_a_file_without_a_valid_checksum_is_refused(content: bytes) -> None:
     for text in (
         content,
         checksummed_file.add_checksum(b"") + b"\0" + content,
@@ -90,7 +90,7 @@ def test_no_file_is_a_file_not_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_former_file_alone(
+def test_a_failed_write_leaves_the_previous_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def full(*_: object) -> None:
@@ -106,7 +106,7 @@ def test_a_failed_write_leaves_the_former_file_alone(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_the_system_cuts_short_leaves_the_former_file_alone(tmp_path: Path) -> None:
+def test_a_write_that_the_system_cuts_short_leaves_the_previous_file_alone(tmp_path: Path) -> None:
     """The limit on a file's size is what a full disk is to a process: some bytes are written, then an error comes."""
     path = tmp_path / "state"
     checksummed_file.write(path, CONTENT)

@@ -157,7 +157,9 @@ def test_a_run_whose_files_stayed_behind_is_not_looked_for_in_the_new_place(one:
     assert follow_moved_files(default_uri(there), there) == 0
 
 
-def test_files_that_never_lay_beside_the_database_stay_where_they_are(tmp_path: Path, out: Path, grid: Grid) -> None:
+def test_files_that_were_never_in_the_folder_of_the_database_stay_where_they_are(
+    tmp_path: Path, out: Path, grid: Grid
+) -> None:
     """`--tracking-uri` names a database in another folder than --out."""
     uri, there = default_uri(out), tmp_path / "results of mine"
     play(grid, there, lambda: Tracker(uri, out=there), size=3)
@@ -177,7 +179,7 @@ def test_a_report_is_attached_in_the_new_place(one: Path) -> None:
     assert (there / "artifacts" / "away" / run.run_id / "artifacts" / "report" / "report.html").is_file()
 
 
-def test_a_plan_that_cannot_be_read_is_told_first(one: Path) -> None:
+def test_a_plan_that_cannot_be_read_is_the_first_note(one: Path) -> None:
     [plan] = one.glob("artifacts/away/*/artifacts/plan.json")
     plan.write_text("[")
     notes = load("away", default_uri(one)).notes

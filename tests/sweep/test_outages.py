@@ -153,7 +153,7 @@ def test_every_call_from_which_on_the_store_is_away_leaves_everything_once(
     fail_each_call(client, new_out, from_then_on, size, range(1, 1000))
 
 
-def test_an_outage_is_noticed_where_mlflow_is_told_to_log_by_a_thread_of_its_own(
+def test_an_outage_is_noticed_where_mlflow_logs_by_a_thread_of_its_own(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")

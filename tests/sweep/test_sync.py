@@ -190,7 +190,7 @@ def test_a_parent_that_was_deleted_in_mlflow_comes_back(out: Path, with_children
     assert replay(grid, out, uri_of(out)) == 0
 
 
-def test_runs_of_a_deleted_parent_beside_a_new_one_are_deleted(out: Path) -> None:
+def test_runs_of_a_deleted_parent_are_deleted_if_there_is_a_new_one(out: Path) -> None:
     """As an older version of the harness left them."""
     grid, client = synced_sweep(out), MlflowClient(tracking_uri=uri_of(out))
     old = client.get_run(parent_of(out))
@@ -243,7 +243,7 @@ def test_doubles_of_a_creation_without_an_answer_are_deleted(out: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_path: Path, out: Path) -> None:
+def test_a_sweep_with_a_locked_database_and_the_time_limits_of_a_user(tmp_path: Path, out: Path) -> None:
     file, lock = grid_file(tmp_path), Lock(out / "mlflow.db")
     lock.take()
     begun = time.monotonic()
@@ -261,7 +261,7 @@ def test_a_sweep_beside_a_locked_database_with_the_times_that_a_user_gets(tmp_pa
     check(load_grid(file, REGISTRY), out, uri_of(out))
 
 
-def test_sync_says_of_runs_of_a_former_grid_that_they_were_not_replayed(tmp_path: Path, out: Path) -> None:
+def test_sync_says_that_runs_no_longer_in_the_grid_were_not_replayed(tmp_path: Path, out: Path) -> None:
     play(small_grid(tmp_path, 3), out, lambda: Tracker("http://127.0.0.1:9", out=out))
     small_grid(tmp_path, 2)
     for said in ("2 runs replayed into", "0 runs replayed into"):

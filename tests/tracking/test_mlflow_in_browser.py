@@ -146,7 +146,7 @@ def check_slider(browser: Any, n_runs: int) -> None:
 
 
 @pytest.mark.slow  # half a minute; tests/support/outages.py wants of every name that the charts can read it
-def test_pictures_over_steps_are_beside_each_other_and_on_the_page_of_a_run(
+def test_pictures_over_steps_are_next_to_each_other_and_on_the_page_of_a_run(
     browser: Any, address: str, tracker: Tracker
 ) -> None:
     runs = f"{address}/#/experiments/{tracker.experiment_id}/runs"

@@ -121,7 +121,7 @@ def test_what_other_code_saved_is_not_gone_on_from(field: str, tiny_run: Make) -
     assert without_times(train(run, REGISTRY, changed)) == without_times(train(run, REGISTRY))
 
 
-def test_the_pace_by_epochs_and_by_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_is_due_by_epochs_or_by_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [epoch for epoch in range(1, 8) if RunControls(every_epochs=3).is_due(epoch)] == [3, 6]
     assert not any(RunControls().is_due(epoch) for epoch in range(1, 8))
     now = [0.0]
