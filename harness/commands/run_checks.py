@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:
     """Return the runs that match every KEY=VALUE. Raises Refused if none does."""
-    known = {name for run in runs for name in settings_of(run)} if only else set()
+    known = {name for run in runs for name in settings_as_text(run)} if only else set()
     for condition in only:
         key, separator, value = condition.partition("=")
         if not separator:
             raise Refused(f"--only: expected KEY=VALUE, got {condition!r}.")
         if key not in known:
             raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}.")
-        values = sorted({settings_of(run).get(key, "–") for run in runs})
-        matching = [run for run in runs if settings_of(run).get(key) == value]
+        values = sorted({settings_as_text(run).get(key, "–") for run in runs})
+        matching = [run for run in runs if settings_as_text(run).get(key) == value]
         if not matching and (key, value) == ("schedule", "none"):  # those without a temperature have no label
             matching = [run for run in runs if run.setting.schedule is None]
         runs = matching
@@ -29,7 +29,7 @@ def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunCon
     return runs
 
 
-def settings_of(run: "RunConfig") -> dict[str, str]:
+def settings_as_text(run: "RunConfig") -> dict[str, str]:
     """Return the settings of a run as text, by the names that `--only` accepts."""
     named = {"estimator": run.estimator.name, "label": run.label}
     if run.setting.schedule is not None:

@@ -20,7 +20,7 @@ def read_schedules(node: Node, errors: ErrorList) -> list[Placed]:
         entries = {"kind": item} if isinstance(item.value, str) else choices.read_mapping(item, path, errors)
         if isinstance(item.value, dict) and "kind" not in entries:
             errors.add(item.position, f"{path}.kind", f"expected one of {', '.join(KINDS)}, got no kind.")
-        for kind in choices.values_of(entries["kind"], f"{path}.kind") if "kind" in entries else []:
+        for kind in choices.swept_values(entries["kind"], f"{path}.kind") if "kind" in entries else []:
             if isinstance(kind.value, str) and kind.value in KINDS:
                 found += _schedules(item, path, KINDS[kind.value], kind, errors)
             else:

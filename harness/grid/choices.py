@@ -42,7 +42,7 @@ def placed(node: Node, path: str) -> Placed:
     return Placed(node.plain(), node.position, path)
 
 
-def values_of(node: Node, path: str, *, is_list: bool = False) -> list[Placed]:
+def swept_values(node: Node, path: str, *, is_list: bool = False) -> list[Placed]:
     """Return the values to sweep. Where the setting is a list itself (`is_list`), a list of lists sweeps."""
     items = node.value if isinstance(node.value, list) else []
     if is_list:
@@ -92,7 +92,7 @@ def read_fields(node: Node, path: str, model: type[Settings], errors: ErrorList)
 
 def read_choices(node: Node, path: str, model: type[Settings], key: str, errors: ErrorList) -> list[Placed]:
     """Return the choices of one setting, each checked against the model. An empty list is an error."""
-    found = values_of(node, path, is_list="tuple" in str(fields_by_alias(model)[key].annotation))
+    found = swept_values(node, path, is_list="tuple" in str(fields_by_alias(model)[key].annotation))
     if not found:
         errors.expected(placed(node, path), "a value or a list of at least one", [])
     for choice in found:

@@ -52,7 +52,7 @@ def read_estimators(
         if isinstance(item.value, dict) and "name" not in entries:
             errors.add(item.position, f"{path}.name", "expected the name of an estimator, got none.")
         name_path = f"{path}.name" if isinstance(item.value, dict) else path
-        for name in choices.values_of(entries["name"], name_path) if "name" in entries else []:
+        for name in choices.swept_values(entries["name"], name_path) if "name" in entries else []:
             if isinstance(name.value, str) and name.value in registry:
                 found += _candidates(item, path, registry[name.value], model, errors)
             else:
@@ -103,7 +103,7 @@ def _parameters(item: Node, path: str, cls: type[Estimator], model: type[Estimat
                 item, key, where, ["name", "label", *(k for k in known if k not in model.reserved)], errors
             )
         else:
-            fields[key] = [_checked(c, errors) for c in choices.values_of(node, where, is_list=_is_list(known[key]))]
+            fields[key] = [_checked(c, errors) for c in choices.swept_values(node, where, is_list=_is_list(known[key]))]
             if not fields[key]:
                 errors.expected(choices.placed(node, where), "a value or a list of at least one", [])
     return fields

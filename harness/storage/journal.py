@@ -63,7 +63,7 @@ class Journal:
         try:
             if isinstance(record.event, Picture):
                 text = self._move_picture_out(text, record.event.png)
-            self._write(line_of(text))
+            self._write(checksummed_line(text))
         except OSError as error:
             raise AppendError(
                 f"{self.path}: a record could not be written ({error.strerror}). Everything before it is stored."
@@ -223,7 +223,7 @@ def _keep_line(kept: dict[int, bytes], line: bytes, number: int) -> None:
     kept[number] = line
 
 
-def line_of(text: str) -> bytes:
+def checksummed_line(text: str) -> bytes:
     """Return the line of the journal for the JSON of a record."""
     body = text.encode()
     return f"{zlib.crc32(body):08x} ".encode() + body + b"\n"

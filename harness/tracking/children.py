@@ -6,7 +6,7 @@ from typing import Any, final
 from harness.config import RunConfig
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
-from harness.tracking.experiment_runs import ExperimentRuns, children_of
+from harness.tracking.experiment_runs import ExperimentRuns, children_filter
 from harness.tracking.records import stated_checksums, truncated
 from reports.contract.artifact_paths import local_path
 from reports.contract.stored_run import (
@@ -47,7 +47,7 @@ class Children:
         A run whose tags somebody edited or deleted counts as older than any attempt; one without a key is a duplicate.
         """
         duplicates = []
-        for run in self._runs.search(children_of(self._parent_id) + more):
+        for run in self._runs.search(children_filter(self._parent_id) + more):
             tags, run_id = run.data.tags, run.info.run_id
             key = tags.get(TAG_RUN_KEY)
             if key is None:
@@ -106,7 +106,7 @@ class Children:
     def delete_duplicates(self) -> None:
         """Delete runs that MLflow created twice because the first answer was lost."""
         known = {run_id for _, run_id in self._newest.values()}
-        running = self._runs.search(f"{children_of(self._parent_id)} AND tags.`{TAG_STATUS}` = '{RUNNING}'")
+        running = self._runs.search(f"{children_filter(self._parent_id)} AND tags.`{TAG_STATUS}` = '{RUNNING}'")
         self._runs.delete({run.info.run_id for run in running} - known)
 
 

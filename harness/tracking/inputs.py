@@ -34,7 +34,7 @@ class DatasetPart(NamedTuple):
     how: str
 
 
-def inputs_of(data: DataConfig) -> list[DatasetInput]:
+def dataset_inputs(data: DataConfig) -> list[DatasetInput]:
     """Return what a run trains on and what it is tested on."""
     return [_input(data, part) for part in dataset_parts(data)]
 

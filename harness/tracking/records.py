@@ -84,7 +84,7 @@ def newest_tags(entities: Sequence[Entity]) -> list[Entity]:
     return [*(entity for entity in entities if not isinstance(entity, RunTag)), *tags.values()]
 
 
-def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
+def metrics_and_tags(record: Record, attempt: Attempt) -> list[Entity]:
     """Return the metrics of a record, and the tags if it ends or resumes its attempt."""
     event: Event = record.event
     entities: list[Entity] = []
@@ -104,7 +104,7 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
     return entities
 
 
-def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
+def artifacts_by_name(record: Record, attempt: Attempt) -> dict[str, bytes]:
     """Return the artifacts of a record, by name."""
     event: Event = record.event
     if isinstance(event, Started):
@@ -128,7 +128,7 @@ def artifact_checksums(attempt: Attempt) -> dict[str, str]:
     """Return the SHA-256 of all artifacts of an attempt, by name."""
     found: dict[str, str] = {}
     for record in attempt.records:
-        contents = files_of(record, attempt)
+        contents = artifacts_by_name(record, attempt)
         if isinstance(event := record.event, Picture | Weights):  # their bytes may not be in the journal
             found |= dict.fromkeys(contents, event.sha256)
         else:

@@ -20,18 +20,18 @@ from harness.tracking.connection import connect
 from harness.tracking.databases import is_database
 from harness.tracking.experiment_runs import ExperimentRuns
 from harness.tracking.files import Files
-from harness.tracking.inputs import inputs_of
+from harness.tracking.inputs import dataset_inputs
 from harness.tracking.logged_models import log_model
 from harness.tracking.moved_results import follow_moved_files
 from harness.tracking.records import (
     MLFLOW_STATUS,
     Entity,
     artifact_checksums,
+    artifacts_by_name,
     attempt_until,
     batches,
     checksum_tag,
-    entities_of,
-    files_of,
+    metrics_and_tags,
     newest_tags,
     param,
     resumes,
@@ -152,10 +152,10 @@ class Tracker:
             entities += [param(name, value) for name, value in {**run.flat(), **self._identity(run)}.items()]
             files[CONFIG_FILE] = config
             with self.refusals.tolerated(f"data set {run.data.name}"):
-                self._client.log_inputs(child, inputs_of(run.data))
+                self._client.log_inputs(child, dataset_inputs(run.data))
         for record in records:
-            entities += entities_of(record, attempt)
-            files |= files_of(record, attempt)
+            entities += metrics_and_tags(record, attempt)
+            files |= artifacts_by_name(record, attempt)
         with self.refusals.tolerated(f"files of {run.name}"):
             self._files.log(child, files)
         if files:

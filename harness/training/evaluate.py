@@ -49,7 +49,7 @@ def validation_metrics(
     chosen, other = (training_losses, discrete_losses) if relaxed else (discrete_losses, training_losses)
     with seeding.seeded(run.seed, "evaluation", epoch, device=x_ND.device):
         bce, kl = chosen(vae, estimator, batches)
-    metrics = {"val/loss": bce + kl, "val/bce": bce, "val/kl": kl} | use_of(batches).metrics()
+    metrics = {"val/loss": bce + kl, "val/bce": bce, "val/kl": kl} | use_on_images(batches).metrics()
     if estimator.relaxes:
         with seeding.seeded(run.seed, "gap", epoch, device=x_ND.device):
             gap = bce + kl - sum(other(vae, estimator, batches))
@@ -77,7 +77,7 @@ def test_metrics(
     if settings.bound_samples:
         with seeding.seeded(run.seed, "evaluation", BOUND_NOISE, device=x_ND.device):
             metrics["test/neg_bound"] = neg_bound(vae, estimator, x_ND, settings.bound_samples)
-    use = use_of(batches)
+    use = use_on_images(batches)
     return metrics | use.metrics(), use
 
 
@@ -88,7 +88,7 @@ def encoded(vae: CategoricalVAE, estimator: Estimator, x_ND: Tensor, batch_size:
     return [Encoded(x_BD, outputs_BLH, estimator.class_logits(outputs_BLH)) for x_BD, outputs_BLH in outputs]
 
 
-def use_of(batches: Sequence[Encoded]) -> LatentUse:
+def use_on_images(batches: Sequence[Encoded]) -> LatentUse:
     """Return how the latents are used on these images."""
     return latent_use(batch.logits_BLK for batch in batches)
 

@@ -50,7 +50,7 @@ def run_id_of(run: Any) -> str:
     return visible(run.info.run_id, NAME_LENGTH)
 
 
-def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, str]) -> dict[str, Any]:
+def to_record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, str]) -> dict[str, Any]:
     """Return one flat record of a child run: tags, typed params, last metrics.
 
     `contended` says by the id of a sweep whether its runs shared a machine; `experiments` has names by id.
@@ -86,13 +86,13 @@ def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
     }
 
 
-def history_of(run: Any, files: Artifacts) -> list[dict[str, float]]:
+def read_history(run: Any, files: Artifacts) -> list[dict[str, float]]:
     """Return the numbers of every epoch; nothing if an epoch does not say when it was."""
     rows = [_numbers(row) for row in files.records(run, HISTORY_FILE)]
     return rows if all(all(math.isfinite(row.get(name, math.nan)) for name in _WHEN) for row in rows) else []
 
 
-def latents_of(run: Any, files: Artifacts) -> dict[str, Any]:
+def read_latents(run: Any, files: Artifacts) -> dict[str, Any]:
     """Return what latents.json says of each variable, as far as it has lists of numbers."""
     if LATENTS_FILE not in run.data.tags.get(TAG_CHECKSUMS, ""):  # older runs have none
         return {}

@@ -17,7 +17,7 @@ from harness.cli import main
 from harness.config import RunConfig
 from harness.events import Diverged, Failed, Finished, Record, Started
 from harness.execution.executor import Job
-from harness.execution.worker import records_of
+from harness.execution.worker import train_to_records
 from harness.grid.load import Grid, load_grid
 from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry
@@ -48,7 +48,7 @@ def failure(tmp_path: Path, tiny_run: Make) -> Callable[[str], Failed]:
         path.write_text(HEAD + text)
         run = tiny_run("reinforce")
         run = run.model_copy(update={"estimator": run.estimator.model_copy(update={"name": "mine"})})
-        end = list(records_of(Job(run), load_registry([path])))[-1].event
+        end = list(train_to_records(Job(run), load_registry([path])))[-1].event
         assert isinstance(end, Failed)
         return end
 

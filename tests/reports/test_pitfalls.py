@@ -269,13 +269,13 @@ def test_an_invalid_address_shows_no_password_and_makes_no_link(uri):
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_history_that_does_not_say_when_is_not_drawn(value):
-    from reports.store.records import _sane, history_of
+    from reports.store.records import _sane, read_history
 
     class Read:
         def records(self, run, name):
             return [{"epoch": 1, "step": 3, "elapsed_s": value, "val/loss": 1.0}]
 
-    assert history_of(None, Read()) == []
+    assert read_history(None, Read()) == []
     assert math.isnan(_sane(1.8e308))
     assert _sane(-3.5) == -3.5
 

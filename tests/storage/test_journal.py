@@ -18,7 +18,7 @@ from harness.events import (
     Started,
 )
 from harness.storage.attempt import Attempt, newest_attempts
-from harness.storage.journal import Journal, JournalError, line_of
+from harness.storage.journal import Journal, JournalError, checksummed_line
 
 EVENTS: list[Event] = [
     Started({"torch": "2"}),
@@ -183,7 +183,7 @@ def test_an_outline_has_the_first_and_the_last_of_epochs_in_a_row(tmp_path: Path
         for event in (Started({}), EpochDone(6, 6, 0.5, {}), EpochDone(7, 7, 0.5, {})):
             journal.append(Record("a", 2, event))
     with journal.path.open("ab") as file:
-        file.write(line_of(Record("a", 3, EpochDone(8, 8, 0.5, {})).to_json())[:-1])  # being written
+        file.write(checksummed_line(Record("a", 3, EpochDone(8, 8, 0.5, {})).to_json())[:-1])  # being written
     found = list(Journal(tmp_path).outline(["a", "never heard of"]))
     assert {record.run_key for record in found} == {"a"}
     shown = [record.event.epoch if isinstance(record.event, EpochDone) else record.event.kind for record in found]
@@ -234,6 +234,6 @@ def test_a_picture_of_an_older_version_is_one_of_the_end() -> None:
     "text", ["[1]", '{"kind": "started"}', '{"run_key": "a", "time_ms": 1, "kind": "other"}', "[" * 10_000, "no json"]
 )
 def test_a_line_of_something_else_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
-    (tmp_path / "journal.jsonl").write_bytes(line_of(text))
+    (tmp_path / "journal.jsonl").write_bytes(checksummed_line(text))
     with pytest.raises(JournalError, match=r"journal\.jsonl:1: expected a record of this version, got: [^\n]*$"):
         list(Journal(tmp_path).read())

@@ -9,7 +9,7 @@ from killed_sweeps import results
 
 from harness.events import EpochDone, Event, Failed, Finished, Interrupted, Latents, Picture, Record, Started
 from harness.storage.attempt import newest_attempts
-from harness.storage.journal import Journal, JournalError, line_of
+from harness.storage.journal import Journal, JournalError, checksummed_line
 from harness.storage.repair import is_complete, repair
 
 
@@ -96,7 +96,7 @@ def test_whatever_line_is_damaged_no_run_is_believed_that_lacks_it(folder: Path)
 
 def test_a_record_of_another_version_is_no_damage(folder: Path) -> None:
     path = folder / "journal.jsonl"
-    path.write_bytes(path.read_bytes() + line_of('{"kind": "of the future"}'))
+    path.write_bytes(path.read_bytes() + checksummed_line('{"kind": "of the future"}'))
     before = path.read_bytes()
     with pytest.raises(JournalError, match="expected a record of this version"):
         repair(folder)
