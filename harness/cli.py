@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import click
 
 from harness.commands.gradients import gradients
-from harness.commands.journal import repair, sync
 from harness.commands.list_data_doctor import data, doctor, list_
 from harness.commands.report import report
 from harness.commands.run import run
 from harness.commands.shared import REFUSED, Refused
 from harness.commands.status import status
+from harness.commands.sync_and_repair import repair, sync
 from harness.commands.ui import ui
 from harness.environment import check_current_folder
 from harness.errors import UserError

@@ -20,7 +20,7 @@ from harness.provenance import provenance
 from harness.training import checkpoint as checkpoints
 from harness.training import seeding, timing
 from harness.training.compiled import compile_if_wanted
-from harness.training.epoch import EpochResult, StepResult, epoch_metrics, gradient_sum, non_finite
+from harness.training.epoch_result import EpochResult, StepResult, epoch_metrics, gradient_sum, non_finite
 from harness.training.evaluate import kl_divergence
 from harness.training.finish import finish
 from harness.training.optimizers import set_learning_rate

@@ -17,7 +17,7 @@ from rich.text import Text
 from harness.config import RunConfig
 from harness.events import TERMINAL, Diverged, EpochDone, Event, Failed, Finished, Interrupted, Record, Started
 from harness.status.next_commands import NextCommand
-from harness.status.summary import cause, say, show_next, show_results
+from harness.status.terminal_summary import cause, say, show_next, show_results
 from harness.status.time_left import run_progress, seconds_left
 from harness.units import duration
 from reports.contract.stored_run import TEST_NEG_ELBO, TOTAL_S, TRAIN_LOSS, VAL_LOSS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.status import json_document, summary
+from harness.status import json_document, terminal_summary
 from harness.status.next_commands import NextCommand, after_status
 from harness.status.time_left import RunProgress, runs_in_progress, seconds_left
 from harness.storage import lease
@@ -45,12 +45,12 @@ def sweep_status(sweep: "Sweep", grid_path: Path | None, out: Path, plugins: Seq
 def show(console: "Console", found: Status, *, tracebacks: bool = False) -> None:
     """Print the status for a person."""
     if found.driver is not None:
-        summary.say(console, f"{'last driven' if found.driver.expired else 'driven'} by {found.driver}")
-    summary.show_running(console, found.running, found.seconds_left)
-    summary.show_results(console, found.sweep)
-    for text in summary.tracebacks(found.sweep) if tracebacks else ():
+        terminal_summary.say(console, f"{'last driven' if found.driver.expired else 'driven'} by {found.driver}")
+    terminal_summary.show_running(console, found.running, found.seconds_left)
+    terminal_summary.show_results(console, found.sweep)
+    for text in terminal_summary.tracebacks(found.sweep) if tracebacks else ():
         console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
-    summary.show_next(console, found.next_commands)
+    terminal_summary.show_next(console, found.next_commands)
 
 
 def to_text(found: Status) -> str:

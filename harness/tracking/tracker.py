@@ -14,13 +14,13 @@ from harness.events import TERMINAL, Picture, Record, Started
 from harness.status.store_summary import StoreSummary
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
-from harness.tracking.best import tag_best
-from harness.tracking.children import Children
+from harness.tracking.best_runs import tag_best
+from harness.tracking.child_runs import Children
 from harness.tracking.connection import connect
+from harness.tracking.data_inputs import dataset_inputs
 from harness.tracking.databases import is_database
 from harness.tracking.experiment_runs import ExperimentRuns
 from harness.tracking.files import Files
-from harness.tracking.inputs import dataset_inputs
 from harness.tracking.logged_models import log_model
 from harness.tracking.moved_results import follow_moved_files
 from harness.tracking.records import (

@@ -9,7 +9,7 @@ from harness.datasets.load import Dataset
 from harness.devices import peak_memory_mb
 from harness.events import Event, Finished, Picture
 from harness.training import timing, weights
-from harness.training.epoch import non_finite
+from harness.training.epoch_result import non_finite
 from harness.training.evaluate import test_metrics
 from harness.training.pictures import final_pictures
 from harness.training.state import State

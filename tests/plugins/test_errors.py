@@ -22,7 +22,7 @@ from harness.grid.load import Grid, load_grid
 from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry
 from harness.status.progress import PlainProgress
-from harness.status.summary import cause, unfinished
+from harness.status.terminal_summary import cause, unfinished
 from harness.storage import checksummed_file, plan
 from harness.storage.journal import Journal
 from harness.storage.plan_file import read_plan

@@ -284,7 +284,7 @@ def test_postgresql_takes_long_names_and_refuses_single_values(tmp_path: Path, m
         assert replay(grid, tmp_path / "moved", uri) == 0
         check(grid, tmp_path / "moved", uri)
         monkeypatch.setattr("harness.names.MAX_RUN_NAME", 10_000)
-        monkeypatch.setattr("harness.tracking.children.truncated", lambda text, limit: text)
+        monkeypatch.setattr("harness.tracking.child_runs.truncated", lambda text, limit: text)
         again = play(grid, tmp_path / "again", lambda: Tracker(uri, out=tmp_path / "again"))
         assert again.outages() == 0, again.lines
         assert any("refused the run" in line and "too long" in line for line in again.lines)
