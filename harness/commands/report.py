@@ -146,7 +146,7 @@ def _build(
 
 def _compare(names: tuple[str, str], options: "Options", paths: _Paths) -> None:
     """Write the page about two sweeps and print its path."""
-    from reports.compare import build_comparison
+    from reports.compare_sweeps import build_comparison
 
     one, other = (_load_named(name, paths) for name in names)
     for runs in (one, other):

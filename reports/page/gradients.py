@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from reports.contract.files import write_atomically, write_bytes_atomically
+from reports.contract.atomic_files import write_atomically, write_bytes_atomically
 from reports.contract.stored_run import ENCODER_PREFIX
 from reports.page import export, palette, svg
 from reports.page.numbers import fixed, p_value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports import comparison
 from reports.comparison import Metric
-from reports.page import forest, stored_provenance
+from reports.page import interval_plots, stored_provenance
 from reports.page.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
 from reports.page.context import Context
 from reports.sections import findings
@@ -59,7 +59,7 @@ def _picture(context: Context) -> list[Block]:
     """Show the one figure to look at: paired differences, or the levels if nothing can be paired."""
     if context.primary is None:
         return []
-    panel = forest.difference_plot_of(context, context.primary) or forest.level_plot(
+    panel = interval_plots.difference_plot_of(context, context.primary) or interval_plots.level_plot(
         context.compared, context.levels(context.primary), context.primary, context.styles
     )
     return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name))] if panel else []

@@ -44,7 +44,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.contract.files import write_bytes_atomically
+from reports.contract.atomic_files import write_bytes_atomically
 from reports.contract.settings import from_stored
 from reports.contract.stored_run import (
     DIVERGED,

@@ -13,7 +13,9 @@ PACKAGES = ("estimators", "harness", "reports")
 
 BOTTOM = "atomic_file config devices environment errors events names options process_state provenance schedules"
 BOTTOM += " terminal units"
-REPORTS = "reports reports.compare reports.report reports.page reports.store reports.process_settings reports.contract"
+REPORTS = (
+    "reports reports.compare_sweeps reports.report reports.page reports.store reports.process_settings reports.contract"
+)
 MAY_IMPORT = {
     "cli": f"commands {BOTTOM} reports.contract",
     "commands": f"sweep tracking status storage execution gradients grid plugins datasets {BOTTOM} {REPORTS}",
@@ -35,7 +37,7 @@ MAY_IMPORT = {
     "process_state": "devices",
     "units": "options",
     "reports": "reports.page reports.store",
-    "reports.compare": "reports.report reports.sections reports.page reports.comparison"
+    "reports.compare_sweeps": "reports.report reports.sections reports.page reports.comparison"
     " reports.store reports.process_settings reports.contract",
     "reports.report": "reports.sections reports.page reports.store reports.process_settings reports.contract",
     "reports.sections": "reports.page reports.comparison reports.statistics reports.store reports.contract",

@@ -190,7 +190,7 @@ def test_gradients_keep_estimators_apart(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_compare_the_same_setting(folder: Path, tmp_path: Path, runs: Runs) -> None:
-    from reports.store.shared_names import named_together
+    from reports.store.shared_setting_names import named_together
 
     make(tmp_path, grid_text(["a"], [], ["b"]))
     one, other = named_together(load("labelled", uri(tmp_path)), runs)

@@ -12,7 +12,7 @@ from reports_store import Planned, in_memory, main_grid, neg_elbo, planned
 
 from harness.commands import report
 from harness.commands.shared import Refused
-from reports import compare, comparison
+from reports import compare_sweeps, comparison
 from reports import report as html
 from reports import statistics as st
 from reports.comparison import grouping
@@ -202,12 +202,12 @@ def test_infinite_cells_sort_last():
 
 
 def sides(one, other):
-    return compare.Sides(("one", "other"), (Context(one), Context(other)))
+    return compare_sweeps.Sides(("one", "other"), (Context(one), Context(other)))
 
 
 def changed(first, second):
     both = sides(first, second)
-    return changes([each.frame for each in both.contexts], compare.shared_metric(both), 0.5)
+    return changes([each.frame for each in both.contexts], compare_sweeps.shared_metric(both), 0.5)
 
 
 def test_a_comparison_sees_that_settings_were_exchanged_and_other_metrics_changed():
@@ -215,7 +215,7 @@ def test_a_comparison_sees_that_settings_were_exchanged_and_other_metrics_change
     exchanged = first.runs.assign(**{"training.grad_clip": np.where(first.runs["estimator"] == "gumbel_softmax", 1, 2)})
     other = first.runs.assign(**{"training.grad_clip": np.where(first.runs["estimator"] == "gumbel_softmax", 2, 1)})
     both = sides(dataclasses.replace(first, runs=exchanged), dataclasses.replace(first, runs=other))
-    assert ("training.grad_clip", "1 → 2, 2 → 1 (in 8 of 8 runs)") in compare._differing(both)
+    assert ("training.grad_clip", "1 → 2, 2 → 1 (in 8 of 8 runs)") in compare_sweeps._differing(both)
     moved = first.runs.assign(**{"test/neg_bound": first.runs["test/neg_bound"] + 1})
     assert changed(first, first)["same"].all()
     assert not changed(first, dataclasses.replace(first, runs=moved))["same"].any()

@@ -11,10 +11,10 @@ import pandas as pd
 from reports import comparison
 from reports.comparison import Metric
 from reports.comparison.changes import change_points, changes, shared_runs
-from reports.contract.files import Folder, write_atomically
+from reports.contract.atomic_files import Folder, write_atomically
 from reports.contract.settings import SEPARATOR
 from reports.contract.stored_run import VAL_LOSS
-from reports.page import forest, numbers, stored_provenance
+from reports.page import interval_plots, numbers, stored_provenance
 from reports.page.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, Options
 from reports.page.definitions import TERMS
@@ -23,7 +23,7 @@ from reports.process_settings import default_settings
 from reports.report import figure_files, render, table_files
 from reports.sections import findings
 from reports.store.frame import ABSENT, WORST, Runs
-from reports.store.shared_names import named_together
+from reports.store.shared_setting_names import named_together
 
 USED = ("setting", "pair", "interval", "p-better", "equivalence", "failures", "step-time")
 HOW = (
@@ -124,7 +124,7 @@ def _settings(sides: Sides, rows: pd.DataFrame) -> Section:
     blocks: list[Block] = []
     if metric is not None:
         points = change_points([each.frame for each in sides.contexts], metric.name, rows)
-        panel = forest.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], context.styles)
+        panel = interval_plots.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], context.styles)
         blocks += [Pictures("changes", [panel])] if panel else []
         blocks.append(Tabular(_table(sides, rows, metric, context.options.band), "changes", rows))
     return Section("settings", "Setting by setting", [*blocks, How(HOW)])
