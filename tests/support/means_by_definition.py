@@ -2,7 +2,7 @@
 
 A second derivation, which shares no code with the estimators. At two latents of two classes the noise of a latent is
 one number x, the difference of its perturbed logits, so that a mean over all noise is an integral over two numbers.
-`OWN_MEANS[name](estimator, logits_LH, cost)` is that mean, (L, H). Letters: Q nodes of the quadrature.
+`MEANS_BY_DEFINITION[name](estimator, logits_LH, cost)` is that mean, (L, H). Letters: Q nodes of the quadrature.
 """
 
 import math
@@ -270,7 +270,7 @@ def nvil(_, logits_LK, cost):
     return exact_gradient(logits_LK, cost)[1]
 
 
-OWN_MEANS = {
+MEANS_BY_DEFINITION = {
     "identity_ste": identity_ste,
     "argmax_ste": argmax_ste,
     "straight_through": enumerated(straight_through),
