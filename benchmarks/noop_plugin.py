@@ -29,7 +29,7 @@ class Noop(Pathwise):
         raise NotImplementedError
 
 
-def train(run: RunConfig, registry: Mapping[str, Any], checkpoint: Any = None, pace: Any = None) -> Iterator[Event]:
+def train(run: RunConfig, registry: Mapping[str, Any], checkpoint: Any = None, controls: Any = None) -> Iterator[Event]:
     """Yield the events of a run whose training takes no time: nothing is saved or restored."""
     yield Started(provenance())
     yield EpochDone(1, 1, 0.0, dict.fromkeys(METRICS, float(run.seed)))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from estimator_cases import settings
 from estimator_checks import first_failure
 from families import MUTANTS
-from own_means import COST, LOGITS_LK, OWN_MEANS, draws
+from means_by_definition import COST, LOGITS_LK, MEANS_BY_DEFINITION, draws
 
 from estimators import REGISTRY, build
 from estimators.reference_problem import MAX_Z, N_REPLICAS, bias_scores, z_scores
@@ -43,7 +43,7 @@ def row(name: str) -> dict[str, object]:
     if REGISTRY[name].unbiased:
         found |= {"z_cost": largest(list(cost_z)), "z_gradient": largest(list(gradient_z))}
     else:
-        own = [z_scores(draws(each), OWN_MEANS[name](each, LOGITS_LK, COST)) for each in built]
+        own = [z_scores(draws(each), MEANS_BY_DEFINITION[name](each, LOGITS_LK, COST)) for each in built]
         found |= {"z_own_definition": largest(own), "z_control": largest(list(gradient_z)[:1])}
     return found | {"mutants": len(mutants), "caught": sum(first_failure(cls()) is not None for cls in mutants)}
 

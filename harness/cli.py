@@ -6,18 +6,18 @@ from collections.abc import Sequence
 import click
 
 from harness.commands.gradients import gradients
-from harness.commands.journal import repair, sync
-from harness.commands.lists import data, doctor, list_
+from harness.commands.list_data_doctor import data, doctor, list_
 from harness.commands.report import report
 from harness.commands.run import run
 from harness.commands.shared import REFUSED
 from harness.commands.status import status
+from harness.commands.sync_and_repair import repair, sync
 from harness.commands.ui import ui
 from harness.environment import check_current_folder
 from harness.errors import UserError
 from harness.terminal import Output, resilient_output
 from reports.contract.errors import ReportError
-from reports.contract.text import FILE, visible, visible_lines
+from reports.contract.text import FILE_LENGTH, visible, visible_lines
 
 INTERRUPTED = 130
 HELP = """Which gradient estimator should carry a gradient through argmax?
@@ -86,7 +86,7 @@ def _exit_code(arguments: list[str], command: click.Command) -> int | None:
         if "--debug" in arguments:
             raise
         if isinstance(error, UserError | ReportError):
-            click.echo(visible_lines(str(error), FILE), err=True)
+            click.echo(visible_lines(str(error), FILE_LENGTH), err=True)
             return error.exit_code if isinstance(error, UserError) else REFUSED
         if isinstance(error, OSError) and error.filename:
             click.echo(f"{visible(str(error.filename))}: {error.strerror}. Use --debug to see where.", err=True)

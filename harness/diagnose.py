@@ -19,7 +19,7 @@ from estimators import REGISTRY, Estimator, build, parameters
 from estimators.base import Cost, check_costs, check_count
 from harness.config import estimator_label
 from harness.gradients.comparison import COLUMNS, MAX_CODES, measure
-from harness.gradients.problem import GradientProblem
+from harness.gradients.gradient_problem import GradientProblem
 from harness.gradients.quality import N_BLOCKS
 
 if TYPE_CHECKING:

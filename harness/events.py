@@ -32,7 +32,7 @@ class EpochDone:
 
 
 @dataclass(frozen=True)
-class Image:
+class Picture:
     """A picture after `step` updates, as PNG bytes (`harness.training.pictures`). `png` may be left on the disk.
 
     A name may occur once at each of several steps. The `final` one, at the end, becomes the run's artifact.
@@ -144,7 +144,7 @@ class Note:
 Event = (
     Started
     | EpochDone
-    | Image
+    | Picture
     | Latents
     | Checkpoint
     | Weights
@@ -179,7 +179,7 @@ class Record:
     def to_json(self) -> str:
         """Return the record as one line of text, with pictures but without the content of checkpoints and weights."""
         body = asdict(self.event)
-        if isinstance(self.event, Image):
+        if isinstance(self.event, Picture):
             body["png"] = base64.b64encode(self.event.png).decode()
         elif isinstance(self.event, Checkpoint | Weights):
             del body["content"]
@@ -197,7 +197,7 @@ class Record:
         """Return the record of parsed JSON."""
         kind = _KINDS[data["kind"]]
         body = {f.name: data[f.name] for f in fields(kind) if f.name in data}
-        if kind is Image:
+        if kind is Picture:
             body["png"] = base64.b64decode(body["png"], validate=True)
         return cls(data["run_key"], data["time_ms"], kind(**body))
 

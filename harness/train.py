@@ -20,7 +20,7 @@ from harness.provenance import provenance
 from harness.training import checkpoint as checkpoints
 from harness.training import seeding, timing
 from harness.training.compiled import compile_if_wanted
-from harness.training.epoch import EpochResult, StepResult, epoch_metrics, gradient_sum, non_finite
+from harness.training.epoch_result import EpochResult, StepResult, epoch_metrics, gradient_sum, non_finite
 from harness.training.evaluate import kl_divergence
 from harness.training.finish import finish
 from harness.training.optimizers import set_learning_rate
@@ -40,7 +40,7 @@ def train(
 
     The same run gives the same numbers, to the last bit, on the same machine, however often it is interrupted.
     """
-    yield Started({**provenance(), "process": process_state.in_force()})
+    yield Started({**provenance(), "process": process_state.current_settings()})
     controls = controls or RunControls()
     device = torch.device(run.device)
     dataset = load_cached(run.data).to(device)

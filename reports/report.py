@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.contract.files import Folder, write_atomically
+from reports.contract.atomic_files import Folder, write_atomically
 from reports.page import export
 from reports.page.blocks import Pictures, Section, Tabular
 from reports.page.context import Context, Options

@@ -14,7 +14,7 @@ from estimators.reference_problem import all_codes, cubic_cost, exact_gradient, 
 from estimators.score_function import RLOO
 from harness.diagnose import diagnose, label_of, plot, summary
 from harness.gradients.comparison import COLUMNS, measure
-from harness.gradients.problem import GradientProblem
+from harness.gradients.gradient_problem import GradientProblem
 from harness.gradients.quality import METRICS
 from harness.gradients.toy_problems import TOYS
 from harness.gradients.truth import true_gradient

@@ -13,7 +13,7 @@ from harness.cli import main
 from harness.commands.shared import default_out
 from harness.datasets.files import default_data_dir, write_file
 from harness.environment import SurroundingsError, expanded, home, path_variable, user_folder, variable
-from reports.contract.files import write_atomically
+from reports.contract.atomic_files import write_atomically
 
 
 def refused(*arguments: str) -> int:
@@ -99,7 +99,7 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, 
     code = (
         f"import os; os.umask({umask}); from pathlib import Path; "
         "from harness.storage import checksummed_file; from harness.datasets.files import write_file; "
-        "from reports.contract.files import write_atomically; "
+        "from reports.contract.atomic_files import write_atomically; "
         "checksummed_file.write(Path('a'), b''); write_file(Path('b'), b''); write_atomically(Path('c'), ''); "
         "Path('d').mkdir()"
     )

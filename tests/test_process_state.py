@@ -19,7 +19,7 @@ from harness.config import DiagnosticsConfig, RunConfig
 from harness.diagnose import diagnose
 from harness.events import Checkpoint, EpochDone, Finished, Interrupted, Note, Started
 from harness.execution.executor import Job
-from harness.execution.worker import records_of
+from harness.execution.worker import train_to_records
 from harness.plugins import quick_check
 from harness.plugins.registry import import_notes, load_registry
 from harness.process_state import preserved, python_settings, restore, snapshot
@@ -122,7 +122,7 @@ def named(make: Make, name: str, **more: object) -> RunConfig:
 
 
 def events(run: RunConfig, checkpoint: bytes | None = None, pace: RunControls | None = None) -> list[object]:
-    return [record.event for record in records_of(Job(run, checkpoint), REGISTRY, pace)]
+    return [record.event for record in train_to_records(Job(run, checkpoint), REGISTRY, pace)]
 
 
 def numbers(found: list[object]) -> list[dict[str, float]]:
@@ -220,7 +220,7 @@ def test_a_plugin_may_set_its_own_variable_at_import(tmp_path: Path, tiny_run, m
     registry, run = load_registry([path]), named(tiny_run, "mine")
     assert import_notes(registry) == []
     assert quick_check.check([run], registry) == quick_check.CheckResult("passed")
-    found = [record.event for record in records_of(Job(run), registry)]
+    found = [record.event for record in train_to_records(Job(run), registry)]
     assert isinstance(found[-1], Finished)
     assert notes(found) == []
 
@@ -322,7 +322,7 @@ def test_a_plugin_that_changes_state_at_import_is_named(tmp_path: Path):
     assert import_notes(load_registry()) == []
 
 
-def test_provenance_states_what_was_in_force(tiny_run):
+def test_provenance_states_the_current_settings(tiny_run):
     (started,) = (event for event in events(tiny_run()) if isinstance(event, Started))
     assert started.provenance["process"] == {
         "dtype": "float32",

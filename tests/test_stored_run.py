@@ -10,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from estimators import REGISTRY
-from harness.events import EpochDone, Failed, Finished, Image, Interrupted, Record, Started
+from harness.events import EpochDone, Failed, Finished, Interrupted, Picture, Record, Started
 from harness.grid.load import Grid, load_grid
 from harness.options import Options
 from harness.status.store_summary import StoreSummary
@@ -83,7 +83,7 @@ def test_a_run_yields_the_metrics_of_the_contract(attempts: Mapping[str, list[Re
     events = [record.event for records in attempts.values() for record in records]
     assert_same((name for e in events if isinstance(e, EpochDone) for name in e.metrics), EPOCH_METRICS)
     assert_same((name for e in events if isinstance(e, Finished) for name in e.metrics), RUN_METRICS, COMPILED)
-    assert {event.name for event in events if isinstance(event, Image)} == set(PICTURES)
+    assert {event.name for event in events if isinstance(event, Picture)} == set(PICTURES)
     assert {event.kind for event in events} >= {stored_run.FINISHED}
 
 
@@ -109,7 +109,7 @@ def client_and_ids(
     failed = Attempt([Record(key, 2000 + i, event) for i, event in enumerate(ends)])
     tracker.write(failed.records, failed)
     tracker.close_sweep(
-        "FAILED", dict.fromkeys(STATUSES, 0), {}, StoreSummary("a note", {"gumbel_softmax": grid.runs[0].key})
+        "FAILED", dict.fromkeys(STATUSES, 0), {}, StoreSummary("a description", {"gumbel_softmax": grid.runs[0].key})
     )
     (out / "tables").mkdir()
     (out / "tables" / "quality.csv").write_text("a,b\n")

@@ -13,7 +13,7 @@ from harness import train
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
 from harness.datasets.descriptions import DataError
 from harness.datasets.load import load
-from harness.events import Diverged, EpochDone, Event, Finished, Image, Latents, Started
+from harness.events import Diverged, EpochDone, Event, Finished, Latents, Picture, Started
 from harness.grid.load import load_grid
 from harness.schedules import Exponential, NoSchedule
 from harness.training.optimizers import set_learning_rate
@@ -35,8 +35,8 @@ def run(config: RunConfig, registry: dict[str, type[Estimator]] | None = None) -
 
 def test_events_come_in_order_with_every_metric(tiny_run: Make) -> None:
     events = run(tiny_run())
-    pictures = [Image] * 4
-    assert [type(e) for e in events] == [Started, Image, Image, EpochDone, EpochDone, *pictures, Latents, Finished]
+    pictures = [Picture] * 4
+    assert [type(e) for e in events] == [Started, Picture, Picture, EpochDone, EpochDone, *pictures, Latents, Finished]
     epoch, final = events[3], events[-1]
     assert isinstance(epoch, EpochDone)
     assert isinstance(final, Finished)

@@ -146,7 +146,7 @@ def _build(
 
 def _compare(names: tuple[str, str], options: "Options", paths: _Paths) -> None:
     """Write the page about two sweeps and print its path."""
-    from reports.compare import build_comparison
+    from reports.compare_sweeps import build_comparison
 
     one, other = (_load_named(name, paths) for name in names)
     for runs in (one, other):
@@ -225,9 +225,9 @@ def attach_report(paths: _Paths, experiment: str, path: Path) -> str:
 
 def folder_name(experiment: str) -> str:
     """Return the experiment's name if it can name a folder, else raise Refused. Others may write to the store."""
-    from harness.grid.naming import NAME, NAME_RULE
+    from harness.grid.name_and_texts import NAME_PATTERN, NAME_RULE
 
-    if not NAME.fullmatch(experiment):
+    if not NAME_PATTERN.fullmatch(experiment):
         raise Refused(
             f"experiment: expected {NAME_RULE}, to name a folder, got {experiment!r}. Give the folder with --out."
         )

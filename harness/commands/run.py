@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.checks import check_data, check_memory_limit, saving_notes, select
 from harness.commands.grid_argument import GridFile
+from harness.commands.run_checks import check_data, check_memory_limit, saving_notes, select
 from harness.commands.shared import (
     Refused,
     given_command,

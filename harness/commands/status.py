@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def status(grid_file: GridFile, plugins: Sequence[Path], out: Path, as_json: bool, tracebacks: bool) -> None:
     """Show which runs are done, running and failed, which setting is best so far, and what to run next."""
     from harness.grid.load import GridError
-    from harness.status.look import look, show, to_text
+    from harness.status.sweep_status import show, sweep_status, to_text
     from harness.storage.sweep_state import read_status
 
     sweep = read_status(grid_file.path, out, plugins, grid_file.text)
@@ -32,7 +32,7 @@ def status(grid_file: GridFile, plugins: Sequence[Path], out: Path, as_json: boo
         except GridError as error:
             sweep, plugins = planned_sweep(grid_file, out, plugins, error)
     path = grid_file.stored_path(sweep.folder)
-    found = look(sweep, path if path.exists() else None, out, plugins)
+    found = sweep_status(sweep, path if path.exists() else None, out, plugins)
     if as_json:
         click.echo(to_text(found))
     else:

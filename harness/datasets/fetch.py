@@ -81,7 +81,7 @@ def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[
 def _from_folder(info: DatasetInfo, source_dir: Path, data_dir: Path) -> dict[str, bytes]:
     """Return the files in a folder of the user's, or already in the data folder."""
     try:
-        return _collect(info, [folder for place in (source_dir, data_dir) for folder in _layouts(place, info)])
+        return _collect(info, [folder for base in (source_dir, data_dir) for folder in _layouts(base, info)])
     except (DataError, OSError) as error:
         names = [one.name for one in info.archives] or [f"{file.name}[.gz]" for file in info.files]
         raise DataError(
@@ -113,11 +113,11 @@ def _first_that_works(info: DatasetInfo, data_dir: Path, say: Callable[[str], No
     )
 
 
-def _layouts(place: Path, info: DatasetInfo) -> list[Path]:
-    """Return the folders under `place` that may hold the files, torchvision's among them, the most specific first."""
+def _layouts(base: Path, info: DatasetInfo) -> list[Path]:
+    """Return the folders under `base` that may hold the files, torchvision's among them, the most specific first."""
     class_name = info.torchvision_class
     nested = (f"{class_name}/raw", class_name, info.name, "omniglot-py", "raw", "data")
-    return [place / part for part in nested] + [place]
+    return [base / part for part in nested] + [base]
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------

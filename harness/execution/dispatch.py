@@ -23,7 +23,7 @@ POLL_S = 0.5
 LONGEST_PAUSE_S = 60.0
 
 _Queue = list[tuple[float, int, RunConfig]]
-"""A heap of (earliest time to submit, place in the order, run)."""
+"""A heap of (earliest time to submit, position in the order, run)."""
 
 
 @final

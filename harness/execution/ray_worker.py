@@ -106,20 +106,20 @@ def compute(setup: Setup, message: bytes, flag: Any) -> Iterator[bytes]:
         raise RuntimeError(f"{why}. Install the same on every node.")
     from harness.events import Started
     from harness.execution.executor import Job
-    from harness.execution.worker import prepare_process, records_of
+    from harness.execution.worker import prepare_process, train_to_records
     from harness.training.run_controls import RunControls
 
     prepare_process(setup.threads)
     saving = setup.saving
     controls = RunControls(saving.seconds, saving.epochs, is_stopping=FlagWatcher(flag), keeps_model=saving.model)
-    for record in records_of(Job.from_bytes(message), registry_of(setup.plugins), controls):
+    for record in train_to_records(Job.from_bytes(message), load_plugins(setup.plugins), controls):
         if isinstance(record.event, Started):  # the code is the driver's, but not in a checkout here
             record = replace(record, event=Started({**record.event.provenance, **setup.git}))
         yield record.to_bytes()
 
 
 @lru_cache(maxsize=1)
-def registry_of(plugins: tuple[tuple[str, bytes], ...]) -> "Registry":
+def load_plugins(plugins: tuple[tuple[str, bytes], ...]) -> "Registry":
     """Write the plug-ins to files of this machine and load them."""
     from harness.plugins.registry import load_registry
 

@@ -44,7 +44,7 @@ def work(connection: Connection, threads: int, plugins: Sequence[str], saving: S
                 continue
             is_stopping = connection.poll  # during a run, STOP is the only message that can arrive
             controls = RunControls(saving.seconds, saving.epochs, is_stopping=is_stopping, keeps_model=saving.model)
-            for record in records_of(Job.from_bytes(message), registry, controls):
+            for record in train_to_records(Job.from_bytes(message), registry, controls):
                 connection.send_bytes(record.to_bytes())
     except (EOFError, ConnectionError):  # the driver closed the pipe or died
         return
@@ -68,7 +68,7 @@ def prepare_process(threads: int) -> None:
     keep_freed_memory()
 
 
-def records_of(
+def train_to_records(
     job: Job, registry: "Mapping[str, type[Estimator]]", controls: "RunControls | None" = None
 ) -> Iterator[Record]:
     """Train one run and yield its records. An exception becomes a `Failed` record, so that the sweep goes on."""

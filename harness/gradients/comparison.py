@@ -14,7 +14,7 @@ from estimators import Estimator
 from harness import process_state
 from harness.gradients import draws, truth
 from harness.gradients.draws import Draws, NotFiniteError
-from harness.gradients.problem import GradientProblem, is_differentiable
+from harness.gradients.gradient_problem import GradientProblem, is_differentiable
 from harness.gradients.quality import METRICS, N_BLOCKS, quality, relative_standard_error
 from harness.training import seeding
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from estimators.base import CODES_PER_CALL, Cost, check_costs
-from harness.gradients.problem import GradientProblem
+from harness.gradients.gradient_problem import GradientProblem
 from harness.gradients.quality import N_BLOCKS
 from harness.training import seeding
 

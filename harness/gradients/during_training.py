@@ -19,7 +19,7 @@ from harness.config import DiagnosticsConfig, RunConfig
 from harness.datasets.load import Dataset
 from harness.gradients import draws
 from harness.gradients.comparison import measure
-from harness.gradients.problem import GradientProblem
+from harness.gradients.gradient_problem import GradientProblem
 from harness.names import OWN
 from harness.training import seeding
 from harness.training.vae import CategoricalVAE, bernoulli_nll

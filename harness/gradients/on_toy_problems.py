@@ -15,7 +15,7 @@ from harness.gradients.toy_problems import N_POINTS, TOYS, Toy
 from harness.grid.load import Grid
 from harness.schedules import short
 from reports.contract.settings import Setting, distinct
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME_LENGTH, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def estimators(grid: Grid, registry: Registry) -> dict[str, Estimator]:
         if setting not in built:
             with process_state.preserved():
                 built[setting] = run.build_estimator(registry)
-    texts = distinct(built, lambda one: visible(one.text, NAME), lambda one: one.quoted)
+    texts = distinct(built, lambda one: visible(one.text, NAME_LENGTH), lambda one: one.quoted)
     return {texts[setting]: estimator for setting, estimator in built.items()}
 
 

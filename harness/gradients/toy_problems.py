@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from harness.gradients.problem import GradientProblem
+from harness.gradients.gradient_problem import GradientProblem
 
 N_POINTS = 8
 """Logits at which each toy is measured: independent draws from N(0, 1), the same ones each time."""

@@ -15,7 +15,7 @@ from estimators import build
 from estimators.base import CODES_PER_CALL
 from estimators.gumbel import log_prob
 from harness.gradients.draws import sum_of_draws
-from harness.gradients.problem import GradientProblem
+from harness.gradients.gradient_problem import GradientProblem
 from harness.gradients.quality import N_BLOCKS
 
 REFERENCE, N_SAMPLES = "rloo", 32

@@ -17,7 +17,7 @@ from harness.config import EstimatorConfig, estimator_label
 from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Fields, Placed
-from harness.grid.problems import Problems
+from harness.grid.errors import ErrorList
 from harness.grid.yaml_nodes import Node, short_repr
 from harness.plugins.registry import source_of
 from harness.schedules import Learned
@@ -41,24 +41,24 @@ class Candidate(Placed):
 def read_estimators(
     node: Node,
     registry: Registry,
-    problems: Problems,
+    errors: ErrorList,
     where: str = "estimators",
     model: type[EstimatorConfig] = EstimatorConfig,
 ) -> list[Candidate]:
     """Return the estimators of a list in a grid, in order, every parameter resolved but τ."""
     found: list[Candidate] = []
-    for item, path in choices.read_items(node, where, "estimator", problems):
-        entries = {"name": item} if isinstance(item.value, str) else choices.read_mapping(item, path, problems)
+    for item, path in choices.read_items(node, where, "estimator", errors):
+        entries = {"name": item} if isinstance(item.value, str) else choices.read_mapping(item, path, errors)
         if isinstance(item.value, dict) and "name" not in entries:
-            problems.add(item.position, f"{path}.name", "expected the name of an estimator, got none.")
+            errors.add(item.position, f"{path}.name", "expected the name of an estimator, got none.")
         name_path = f"{path}.name" if isinstance(item.value, dict) else path
-        for name in choices.values_of(entries["name"], name_path) if "name" in entries else []:
+        for name in choices.swept_values(entries["name"], name_path) if "name" in entries else []:
             if isinstance(name.value, str) and name.value in registry:
-                found += _candidates(item, path, registry[name.value], model, problems)
+                found += _candidates(item, path, registry[name.value], model, errors)
             else:
                 rule = f"one of {len(registry)} names" if isinstance(name.value, str) else "a name"
                 hint = _hint(name.value, registry)
-                problems.expected(name, rule, name.value, hint=hint)
+                errors.expected(name, rule, name.value, hint=hint)
     return found
 
 
@@ -71,23 +71,21 @@ def _hint(name: object, registry: Registry) -> str:
 
 
 def _candidates(
-    item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], problems: Problems
+    item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], errors: ErrorList
 ) -> Iterator[Candidate]:
-    before = len(problems)
-    fields = _parameters(item, path, cls, model, problems)
-    if len(problems) > before:
+    before = len(errors)
+    fields = _parameters(item, path, cls, model, errors)
+    if len(errors) > before:
         return
-    for given in choices.combinations(fields, Placed(None, item.position, path), problems):
+    for given in choices.combinations(fields, Placed(None, item.position, path), errors):
         try:
             yield Candidate(_config(cls, model, given), item.position, path, given)
         except ValidationError:
             message = f"expected numbers, texts, true, false or null as the defaults of {cls.name}, got something else."
-            problems.add(item.position, path, message)
+            errors.add(item.position, path, message)
 
 
-def _parameters(
-    item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], problems: Problems
-) -> Fields:
+def _parameters(item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], errors: ErrorList) -> Fields:
     from estimators import parameters
 
     known = parameters(cls)
@@ -95,33 +93,33 @@ def _parameters(
     for key, node in item.value.items() if isinstance(item.value, dict) else ():
         where = f"{path}.{key}"
         if key == "label":
-            fields[key] = choices.read_choices(node, where, EstimatorConfig, key, problems)
+            fields[key] = choices.read_choices(node, where, EstimatorConfig, key, errors)
         elif key == "tau" and key in model.reserved and cls.temperatures:
-            problems.add(item.keys[key], where, f"expected no tau here, got {short_repr(node.plain())}. {TAU_HINT}")
+            errors.add(item.keys[key], where, f"expected no tau here, got {short_repr(node.plain())}. {TAU_HINT}")
         elif key == "name":
             continue
         elif key not in known:
             choices.refuse_key(
-                item, key, where, ["name", "label", *(k for k in known if k not in model.reserved)], problems
+                item, key, where, ["name", "label", *(k for k in known if k not in model.reserved)], errors
             )
         else:
             is_list = isinstance(known[key], list | tuple)
-            fields[key] = [_checked(choice, problems) for choice in choices.values_of(node, where, is_list=is_list)]
+            fields[key] = [_checked(choice, errors) for choice in choices.swept_values(node, where, is_list=is_list)]
             if not fields[key]:
-                problems.expected(choices.placed(node, where), "a value or a list of at least one", [])
+                errors.expected(choices.placed(node, where), "a value or a list of at least one", [])
     return fields
 
 
-def _checked(choice: Placed, problems: Problems) -> Placed:
-    """Add a problem for what is no plain finite value or tuple of them. The constructor checks the rest."""
+def _checked(choice: Placed, errors: ErrorList) -> Placed:
+    """Add an error for what is no plain finite value or tuple of them. The constructor checks the rest."""
     values = choice.value if isinstance(choice.value, tuple) else (choice.value,)
     for value in values:
         if isinstance(value, dict | list):
-            problems.expected(choice, "a plain value", choice.value)
+            errors.expected(choice, "a plain value", choice.value)
         elif isinstance(value, float) and not math.isfinite(value):
-            problems.expected(choice, "a finite number", value)
+            errors.expected(choice, "a finite number", value)
         elif isinstance(value, int) and abs(value) > 2**63:
-            problems.expected(choice, "a number of at most 64 bits", value)
+            errors.expected(choice, "a number of at most 64 bits", value)
     return choice
 
 
@@ -156,7 +154,7 @@ def schedules_for(cls: type[Estimator], schedules: Iterable[Placed]) -> list[Pla
 
 
 def build_all(
-    candidates: Iterable[Candidate], schedules: Iterable[Placed], registry: Registry, problems: Problems
+    candidates: Iterable[Candidate], schedules: Iterable[Placed], registry: Registry, errors: ErrorList
 ) -> BuiltEstimators:
     """Build every estimator at every first temperature, and leave torch's random state as it was."""
     import torch
@@ -168,59 +166,59 @@ def build_all(
             cls = registry[candidate.value.name]
             mine = schedules_for(cls, schedules)
             if cls.uses_tau and schedules and not mine:
-                problems.expected(candidate, "a schedule of tau", "none", hint="Add constant to schedules.")
+                errors.expected(candidate, "a schedule of tau", "none", hint="Add constant to schedules.")
             elif mine and (also_set := [key for key in mine[0].value.sets if key in candidate.given]):
                 place = candidate.given[also_set[0]]
-                problems.expected(place, f"no {also_set[0]} here", place.value, hint="A schedule of the grid sets it.")
+                errors.expected(place, f"no {also_set[0]} here", place.value, hint="A schedule of the grid sets it.")
             starts: list[Placed | None] = [*mine] or [None]
-            found = [_start(candidate, registry, schedule, problems) for schedule in starts]
+            found = [_start(candidate, registry, schedule, errors) for schedule in starts]
             built += [(candidate, estimator) for estimator in found[-1:] if estimator is not None]
     return built
 
 
-def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, problems: Problems) -> Estimator | None:
-    """Return the estimator at a schedule's first temperatures. If that fails, or cannot learn, add a problem."""
+def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, errors: ErrorList) -> Estimator | None:
+    """Return the estimator at a schedule's first temperatures. If that fails, or cannot learn, add an error."""
     first = schedule.value.temperatures(0, steps_per_epoch=1, n_steps=1) if schedule else {}
-    estimator: Estimator | None = build_one(candidate, registry, first, problems)
+    estimator: Estimator | None = build_one(candidate, registry, first, errors)
     if estimator is not None and schedule is not None and isinstance(schedule.value, Learned):
         from harness.training.learned_tau import check_learns
 
         try:
             check_learns(copy.deepcopy(estimator), schedule.value)
         except ValueError as error:
-            problems.add(schedule.position, schedule.path, str(error))
+            errors.add(schedule.position, schedule.path, str(error))
             return None
     return estimator
 
 
-def check_shapes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], problems: Problems) -> None:
-    """Add a problem for each estimator that refuses the (n_latents, n_categories) of a model."""
+def check_shapes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], errors: ErrorList) -> None:
+    """Add an error for each estimator that refuses the (n_latents, n_categories) of a model."""
     shapes = list(shapes)
     for candidate, estimator in built:
         for shape in shapes:
             try:
                 estimator.check_shape(*shape)
             except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
-                _refuse(candidate, error, problems)
+                _refuse(candidate, error, errors)
 
 
 def check_compiles(
-    built: BuiltEstimators, schedules: Iterable[Placed], shape: tuple[int, int], problems: Problems
+    built: BuiltEstimators, schedules: Iterable[Placed], shape: tuple[int, int], errors: ErrorList
 ) -> None:
-    """Add a problem for what cannot be compiled: an estimator with parameters of its own, a learned temperature."""
+    """Add an error for what cannot be compiled: an estimator with parameters of its own, a learned temperature."""
     for candidate, estimator in built:
         prepared = copy.deepcopy(estimator)
         prepared.prepare(*shape, n_context=1)
         if next(prepared.parameters(), None) is not None:
             rule = "an estimator without parameters of its own where training.compile is on"
-            problems.expected(candidate, rule, candidate.value.name, hint="Use compile: auto.")
+            errors.expected(candidate, rule, candidate.value.name, hint="Use compile: auto.")
     for schedule in schedules:
         if isinstance(schedule.value, Learned):
-            problems.expected(schedule, "no learned schedule where training.compile is on", "one", hint="Use auto.")
+            errors.expected(schedule, "no learned schedule where training.compile is on", "one", hint="Use auto.")
 
 
-def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], problems: Problems) -> Any:
-    """Return the estimator with these first temperatures. If it cannot be built, add a problem and return None."""
+def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, float], errors: ErrorList) -> Any:
+    """Return the estimator with these first temperatures. If it cannot be built, add an error and return None."""
     from estimators import build
     from harness.process_state import preserved
 
@@ -229,15 +227,15 @@ def build_one(candidate: Candidate, registry: Registry, start: Mapping[str, floa
         with nullcontext() if source_of(registry[name]) is None else preserved():
             return build(name, registry, **{**candidate.value.params, **start})
     except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
-        _refuse(candidate, error, problems)
+        _refuse(candidate, error, errors)
         return None
 
 
-def _refuse(candidate: Candidate, error: Exception, problems: Problems) -> None:
-    """Add a problem at the parameter that the message names, or else at the estimator."""
+def _refuse(candidate: Candidate, error: Exception, errors: ErrorList) -> None:
+    """Add an error at the parameter that the message names, or else at the estimator."""
     message = str(error).removeprefix(f"{candidate.value.name}: ")
     if not isinstance(error, ValueError):
         message = f"expected parameters that {candidate.value.name} accepts, got {type(error).__name__}: {message}"
     named = [place for key, place in candidate.given.items() if re.search(rf"\b{re.escape(key)}\b", message)]
     place = named[0] if named else candidate
-    problems.add(place.position, place.path, message or "expected parameters that the constructor accepts.")
+    errors.add(place.position, place.path, message or "expected parameters that the constructor accepts.")

@@ -17,6 +17,7 @@ from harness.grid import choices
 from harness.grid.axes import read_devices, read_schedules, read_seeds
 from harness.grid.choices import MAX_RUNS, Placed
 from harness.grid.diagnostics import check_basket, read_diagnostics
+from harness.grid.errors import ErrorList, GridError
 from harness.grid.estimators import (
     BuiltEstimators,
     Candidate,
@@ -26,9 +27,8 @@ from harness.grid.estimators import (
     read_estimators,
     schedules_for,
 )
-from harness.grid.naming import read_texts
+from harness.grid.name_and_texts import read_texts
 from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes
-from harness.grid.problems import GridError, Problems
 from harness.grid.sections import SECTIONS, Factor, SectionValues, expand, read_factors, varying
 from harness.grid.yaml_nodes import Node, SourceError, parse, read_text
 from harness.schedules import Constant, NoSchedule
@@ -75,7 +75,7 @@ def load_grid(path: Path | str, registry: Registry, text: str | None = None) -> 
     """Read, check and expand a grid file.
 
     `text` is that of a grid that came through a pipe and was read already; it must state its name. Raises GridError,
-    with a line for every problem found.
+    with a line for every error found.
     """
     path = Path(path)
     try:
@@ -86,7 +86,7 @@ def load_grid(path: Path | str, registry: Registry, text: str | None = None) -> 
     from harness.process_state import preserved
 
     with preserved():  # building plug-ins and checking shapes may change the process
-        return _read(tree, path if text is None else None, source, registry, Problems(str(path)))
+        return _read(tree, path if text is None else None, source, registry, ErrorList(str(path)))
 
 
 def read_grid(path: Path) -> str:
@@ -98,30 +98,30 @@ def read_grid(path: Path) -> str:
 
 
 def _unreadable(path: Path, error: SourceError) -> GridError:
-    problems = Problems(str(path))
-    problems.add(error.position, "file", error.message)
-    return GridError(problems.lines())
+    errors = ErrorList(str(path))
+    errors.add(error.position, "file", error.message)
+    return GridError(errors.lines())
 
 
-def _read(tree: Node, path: Path | None, text: str, registry: Registry, problems: Problems) -> Grid:
-    entries = choices.read_mapping(tree, "grid", problems)
-    problems.stop_if_any()
+def _read(tree: Node, path: Path | None, text: str, registry: Registry, errors: ErrorList) -> Grid:
+    entries = choices.read_mapping(tree, "grid", errors)
+    errors.stop_if_any()
     for key in entries.keys() - set(KEYS):
-        choices.refuse_key(tree, key, key, KEYS, problems)
-    texts = read_texts(tree, entries, path, problems)
-    read = _read_entries(tree, registry, problems)
-    built = build_all(read.candidates, read.schedules, registry, problems)
-    problems.stop_if_any()
+        choices.refuse_key(tree, key, key, KEYS, errors)
+    texts = read_texts(tree, entries, path, errors)
+    read = _read_entries(tree, registry, errors)
+    built = build_all(read.candidates, read.schedules, registry, errors)
+    errors.stop_if_any()
 
     pairs = [pair for candidate in read.candidates for pair in _with_schedules(candidate, read.schedules, registry)]
-    _check_count([*read.factors, pairs, read.devices, read.seeds], tree, problems)
-    settings = expand(read.factors, Placed(None, tree.position, "grid"), problems)
+    _check_count([*read.factors, pairs, read.devices, read.seeds], tree, errors)
+    settings = expand(read.factors, Placed(None, tree.position, "grid"), errors)
     shapes = list({(s["model"].n_latents, s["model"].n_categories): None for s in settings})
-    check_shapes(built, shapes, problems)
-    check_basket(read.basket, shapes, problems)
+    check_shapes(built, shapes, errors)
+    check_basket(read.basket, shapes, errors)
     if any(setting["training"].compile == "on" for setting in settings):
-        check_compiles(built, read.schedules, shapes[0], problems)
-    problems.stop_if_any()
+        check_compiles(built, read.schedules, shapes[0], errors)
+    errors.stop_if_any()
 
     runs = _runs(read, settings, pairs)
     notes = (
@@ -132,27 +132,27 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, problems
     return Grid(runs=runs, text=text, notes=notes, **texts)
 
 
-def _read_entries(tree: Node, registry: Registry, problems: Problems) -> _Entries:
-    """Read the entries of a grid and add a problem for each mistake, such as a value that is repeated on an axis."""
+def _read_entries(tree: Node, registry: Registry, errors: ErrorList) -> _Entries:
+    """Read the entries of a grid and add an error for each mistake, such as a value that is repeated on an axis."""
     entries = tree.value
-    factors = read_factors(entries, problems)
-    candidates = read_estimators(entries["estimators"], registry, problems) if "estimators" in entries else []
+    factors = read_factors(entries, errors)
+    candidates = read_estimators(entries["estimators"], registry, errors) if "estimators" in entries else []
     schedules, devices = [Placed(Constant(), tree.position, "schedules")], [Placed("cpu", tree.position, "devices")]
     if "schedules" in entries:
-        schedules = read_schedules(entries["schedules"], problems)
+        schedules = read_schedules(entries["schedules"], errors)
     if "devices" in entries:
-        devices = read_devices(entries["devices"], problems)
-    seeds = read_seeds(entries["seeds"], problems) if "seeds" in entries else []
+        devices = read_devices(entries["devices"], errors)
+    seeds = read_seeds(entries["seeds"], errors) if "seeds" in entries else []
     diagnostics, basket = None, list[Any]()
     if "diagnostics" in entries:
-        diagnostics, basket = read_diagnostics(entries["diagnostics"], registry, problems)
+        diagnostics, basket = read_diagnostics(entries["diagnostics"], registry, errors)
     for key in EXAMPLES.keys() - entries.keys():
         message = f"expected a list of at least one {key[:-1]}, got none. Add {key}: {EXAMPLES[key]}."
-        problems.add(tree.position, key, message)
-    choices.refuse_repeats(candidates, problems)
-    choices.refuse_repeats(schedules, problems)
-    choices.refuse_repeated_values(devices, problems)
-    choices.refuse_repeated_values(seeds, problems)
+        errors.add(tree.position, key, message)
+    choices.refuse_repeats(candidates, errors)
+    choices.refuse_repeats(schedules, errors)
+    choices.refuse_repeated_values(devices, errors)
+    choices.refuse_repeated_values(seeds, errors)
     return _Entries(factors, candidates, schedules, devices, seeds, diagnostics, basket)
 
 
@@ -165,11 +165,11 @@ def _with_schedules(candidate: Candidate, schedules: list[Placed], registry: Reg
     return [(candidate.value.model_copy(update={"params": rest}), schedule.value) for schedule in mine]
 
 
-def _check_count(factors: Iterable[Sized], tree: Node, problems: Problems) -> None:
+def _check_count(factors: Iterable[Sized], tree: Node, errors: ErrorList) -> None:
     count = math.prod(map(len, factors))
     if count > MAX_RUNS:
-        problems.add(tree.position, "grid", f"expected at most {MAX_RUNS} runs, got {count}.")
-        problems.stop_if_any()
+        errors.add(tree.position, "grid", f"expected at most {MAX_RUNS} runs, got {count}.")
+        errors.stop_if_any()
 
 
 def _runs(read: _Entries, settings: list[SectionValues], pairs: list[Any]) -> tuple[RunConfig, ...]:

@@ -10,7 +10,7 @@ from harness.config import DataConfig, EvaluationConfig, ModelConfig, TrainingCo
 from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Placed
-from harness.grid.problems import Problems
+from harness.grid.errors import ErrorList
 from harness.grid.yaml_nodes import Node
 from harness.schedules import Settings
 
@@ -26,87 +26,87 @@ Factor = list[dict[str, Placed]]  # the rows of an axis; each gives one or more 
 SectionValues = dict[str, Any]  # one model of SECTIONS by the name of its section
 
 
-def read_factors(entries: Mapping[str, Node], problems: Problems) -> list[Factor]:
+def read_factors(entries: Mapping[str, Node], errors: ErrorList) -> list[Factor]:
     """Return what is combined: each setting of a section with its values, and each zipped group with its rows."""
     places: dict[str, Placed] = {}
     factors: list[Factor] = []
     for section, model in SECTIONS.items():
-        fields = choices.read_fields(entries[section], section, model, problems) if section in entries else {}
+        fields = choices.read_fields(entries[section], section, model, errors) if section in entries else {}
         for key, found in fields.items():
             places[f"{section}.{key}"] = Placed(None, entries[section].keys[key], f"{section}.{key}")
             factors.append([{f"{section}.{key}": choice} for choice in found])
     if "zip" in entries:
-        for group, path in choices.read_items(entries["zip"], "zip", "group", problems):
-            factors.append(_zipped(group, path, places, problems))
+        for group, path in choices.read_items(entries["zip"], "zip", "group", errors):
+            factors.append(_zipped(group, path, places, errors))
     return factors
 
 
-def _zipped(group: Node, path: str, places: dict[str, Placed], problems: Problems) -> Factor:
+def _zipped(group: Node, path: str, places: dict[str, Placed], errors: ErrorList) -> Factor:
     """Return the rows of one zipped group: the first values of all its settings, the second values, and so on."""
     columns: dict[str, list[Placed]] = {}
-    for key, node in choices.read_mapping(group, path, problems).items():
+    for key, node in choices.read_mapping(group, path, errors).items():
         where = Placed(None, group.keys[key], f"{path}.{key}")
         section, _, name = key.partition(".")
         if key not in PATHS:
             hint = did_you_mean(key, PATHS) or "Write it as section.setting, such as training.lr."
-            problems.expected(where, "the path of a setting", key, hint=hint)
+            errors.expected(where, "the path of a setting", key, hint=hint)
         elif key in places:
             message = f"expected each setting once, got it again (first: {places[key].line})."
-            problems.add(where.position, where.path, message)
+            errors.add(where.position, where.path, message)
         elif not isinstance(node.value, list):
-            problems.expected(choices.placed(node, where.path), "a list of values", node.plain())
+            errors.expected(choices.placed(node, where.path), "a list of values", node.plain())
         else:
-            columns[key] = choices.read_choices(node, where.path, SECTIONS[section], name, problems)
+            columns[key] = choices.read_choices(node, where.path, SECTIONS[section], name, errors)
         places.setdefault(key, where)
     if group.value == {}:
-        problems.expected(Placed(None, group.position, path), "a mapping of at least one setting", {})
+        errors.expected(Placed(None, group.position, path), "a mapping of at least one setting", {})
     for key, column in columns.items():
         first = next(iter(columns))
         if len(column) != len(columns[first]):
             rule = f"as many values as {first} ({len(columns[first])})"
-            problems.add(group.keys[key], f"{path}.{key}", f"expected {rule}, got {len(column)}.")
+            errors.add(group.keys[key], f"{path}.{key}", f"expected {rule}, got {len(column)}.")
     return [dict(zip(columns, row, strict=False)) for row in zip(*columns.values(), strict=False)]
 
 
-def expand(factors: list[Factor], where: Placed, problems: Problems) -> list[SectionValues]:
-    """Return every combination of the sections' settings, each section built once; the others are problems."""
+def expand(factors: list[Factor], where: Placed, errors: ErrorList) -> list[SectionValues]:
+    """Return every combination of the sections' settings, each section built once; the others are errors."""
     settings: list[SectionValues] = []
     cache: dict[Any, Any] = {}
     first: dict[Any, Mapping[str, Placed]] = {}
     for rows in product(*factors):
         chosen = {path: place for row in rows for path, place in row.items()}
-        setting = {section: _section(section, chosen, where, cache, problems) for section in SECTIONS}
+        setting = {section: _section(section, chosen, where, cache, errors) for section in SECTIONS}
         if None in setting.values():
             continue
-        _check_together(setting, chosen, where, problems)
+        _check_together(setting, chosen, where, errors)
         text = tuple(part.canonical for part in setting.values())
         if text in first:
-            _refuse_repeat(chosen, first[text], problems)
+            _refuse_repeat(chosen, first[text], errors)
         first.setdefault(text, chosen)
         settings.append(setting)
     return settings
 
 
-def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict[Any, Any], problems: Problems) -> Any:
+def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict[Any, Any], errors: ErrorList) -> Any:
     mine = {path.partition(".")[2]: place for path, place in chosen.items() if path.startswith(f"{name}.")}
     key = (name, *map(id, mine.values()))
     if key not in cache:
         here = Placed(None, min((p.position for p in mine.values()), default=where.position), name)
-        cache[key] = choices.build(SECTIONS[name], mine, here, problems)
+        cache[key] = choices.build(SECTIONS[name], mine, here, errors)
     return cache[key]
 
 
-def _check_together(setting: SectionValues, chosen: Mapping[str, Placed], where: Placed, problems: Problems) -> None:
+def _check_together(setting: SectionValues, chosen: Mapping[str, Placed], where: Placed, errors: ErrorList) -> None:
     try:
         check_images(setting["data"], setting["evaluation"])
     except ValueError as error:
         path, _, message = str(error).partition(": ")
-        problems.add(chosen.get(path, where).position, path, message)
+        errors.add(chosen.get(path, where).position, path, message)
 
 
-def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], problems: Problems) -> None:
+def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], errors: ErrorList) -> None:
     path, place = next((path, place) for path, place in chosen.items() if place is not before[path])
-    problems.expected(place, "each run once", place.value, hint=f"The same setting: {before[path].line}.")
+    errors.expected(place, "each run once", place.value, hint=f"The same setting: {before[path].line}.")
 
 
 def varying(settings: list[SectionValues]) -> list[str]:

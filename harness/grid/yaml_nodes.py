@@ -89,7 +89,7 @@ def parse(text: str) -> Node:
         got = f"the character {chr(error.character)!r}" if isinstance(error.character, int) else "something else"
         raise SourceError(_position_in(text, error.position), f"expected YAML text, got {got}.") from None
     except yaml.MarkedYAMLError as error:
-        position = _position_of(error.problem_mark or error.context_mark)
+        position = _position(error.problem_mark or error.context_mark)
         problem = re.sub(r"\s+", " ", str(error.problem or error.context))
         raise SourceError(position, f"expected YAML, got a syntax error: {problem}.") from None
     except (ValueError, OverflowError, RecursionError) as error:  # PyYAML converts escapes and versions unchecked
@@ -121,7 +121,7 @@ class _Builder:
 
     def build(self, events: Iterator[Any]) -> Node | None:
         for event in events:
-            position = _position_of(event.start_mark)
+            position = _position(event.start_mark)
             if isinstance(event, yaml.DocumentStartEvent) and self.root:
                 raise SourceError(position, "expected one YAML document, got a second one.")
             if isinstance(event, yaml.AliasEvent):
@@ -206,7 +206,7 @@ def short_repr(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _position_of(mark: Any) -> Position:
+def _position(mark: Any) -> Position:
     return Position(mark.line + 1, mark.column + 1) if mark else Position()
 
 

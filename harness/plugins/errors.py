@@ -31,11 +31,11 @@ def in_one_line(error: Exception, cls: type[Estimator] | None) -> str:
     `cls` is the class of the estimator that was running, None if none is known.
     """
     plugin = cls if cls is not None and source_of(cls) is not None else None
-    place = None if plugin is None else line_of(error, plugin)
-    if place is None:
+    line = None if plugin is None else line_of(error, plugin)
+    if line is None:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"{explained(error, plugin)} ({place})"
+        line = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"{explained(error, plugin)} ({line})"
 
 
 def explained(error: Exception, plugin: type[Estimator] | None) -> str:

@@ -108,7 +108,7 @@ def _load_entry_point(entry_point: EntryPoint) -> type[Estimator]:
 
 
 def _import(path: Path) -> ModuleType:
-    """Import a file as a module named by its content: the same text at the same place is executed once a process."""
+    """Import a file as a module named by its content: the same text at the same path is executed once a process."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -117,8 +117,8 @@ def _import(path: Path) -> ModuleType:
     from harness.process_state import preserved
 
     digest = hashlib.sha256(text).hexdigest()
-    place = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()
-    name = f"harness_plugin_{digest[:16]}_{place[:8]}"
+    path_digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()
+    name = f"harness_plugin_{digest[:16]}_{path_digest[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     loader = SourceFileLoader(name, str(path))

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness.process_state.python_settings import PYTHON_SETTINGS
-from harness.process_state.torch_settings import TORCH_SETTINGS, in_force, short
+from harness.process_state.torch_settings import TORCH_SETTINGS, current_settings, short
 
-__all__ = ["SETTINGS", "Snapshot", "change_note", "in_force", "preserved", "restore", "snapshot"]
+__all__ = ["SETTINGS", "Snapshot", "change_note", "current_settings", "preserved", "restore", "snapshot"]
 
 SETTINGS = (*TORCH_SETTINGS, *PYTHON_SETTINGS)
 Snapshot = Mapping[str, Any]

@@ -10,7 +10,7 @@ from harness.devices import flushes_denormals
 from harness.process_state.setting import Setting
 
 
-def in_force() -> dict[str, Any]:
+def current_settings() -> dict[str, Any]:
     """Return the settings that numbers depend on, as plain JSON values for the provenance of a run."""
     return {
         "dtype": short(torch.get_default_dtype()),

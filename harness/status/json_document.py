@@ -45,7 +45,7 @@ def document(
         "seconds_left": seconds_left,
         "metric": METRIC,
         "confidence": CONFIDENCE,
-        "ranking": [_ranked(one, place, ranked[0]) for place, one in enumerate(ranked, 1)],
+        "ranking": [_ranked(one, position, ranked[0]) for position, one in enumerate(ranked, 1)],
         "next": [one.command for one in next_commands],
         "runs": [{**_run(sweep, run, by_key.get(run.key)), "selected": run.key in selected} for run in sweep.grid.runs],
     }
@@ -61,13 +61,13 @@ def _driver(holder: "Holder") -> dict[str, Any]:
     }
 
 
-def _ranked(one: RankedSetting, place: int, best: RankedSetting) -> dict[str, Any]:
+def _ranked(one: RankedSetting, position: int, best: RankedSetting) -> dict[str, Any]:
     difference = None
     if one.difference is not None:
         excludes_zero = one.difference.excludes_zero if one.difference.low is not None else None
         difference = {"to": best.setting, **_mean(one.difference), "excludes_zero": excludes_zero}
     return {
-        "rank": place,
+        "rank": position,
         "setting": one.setting,
         "n_planned": one.n_planned,
         "n_failed": one.n_failed,

@@ -17,11 +17,11 @@ from rich.text import Text
 from harness.config import RunConfig
 from harness.events import TERMINAL, Diverged, EpochDone, Event, Failed, Finished, Interrupted, Record, Started
 from harness.status.next_commands import NextCommand
-from harness.status.summary import cause, say, show_next, show_results
+from harness.status.terminal_summary import cause, say, show_next, show_results
 from harness.status.time_left import run_progress, seconds_left
 from harness.units import duration
 from reports.contract.stored_run import TEST_NEG_ELBO, TOTAL_S, TRAIN_LOSS, VAL_LOSS
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME_LENGTH, visible
 
 if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
@@ -176,9 +176,11 @@ class LiveProgress(Progress):
                 shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in (TRAIN_LOSS, VAL_LOSS)]
                 here = run_progress(run, [started, *latest], latest[-1].time_ms)
                 left = "…" if here.left_s is None else duration(here.left_s)
-                table.add_row(Text(visible(run.name, NAME)), f"{event.epoch}/{run.training.epochs}", *shown, left)
+                table.add_row(
+                    Text(visible(run.name, NAME_LENGTH)), f"{event.epoch}/{run.training.epochs}", *shown, left
+                )
             else:
-                table.add_row(Text(visible(run.name, NAME)), f"0/{run.training.epochs}", "–", "–", "…")
+                table.add_row(Text(visible(run.name, NAME_LENGTH)), f"0/{run.training.epochs}", "–", "–", "…")
         more = len(self._running) - n_rows
         lines = [Text(f"… and {more} more")] if more > 0 else []
         return Constrain(Group(table, *lines, self._bar), max(20, self.console.width - ECHO))

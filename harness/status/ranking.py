@@ -78,7 +78,7 @@ def _difference(one: RankedSetting, best: RankedSetting, by_seed: dict[str, dict
     return mean_with_interval([mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())])
 
 
-def notes(shown: Sequence[RankedSetting], ranked: Sequence[RankedSetting]) -> list[str]:
+def remarks(shown: Sequence[RankedSetting], ranked: Sequence[RankedSetting]) -> list[str]:
     """Return what a reader of the settings shown should know besides their numbers."""
     lines = []
     if (rest := sum(one.is_tried for one in ranked) - len(shown)) > 0:

@@ -29,13 +29,13 @@ _MARKUP = re.compile(r"[&<>\\`*_{}\[\]|~#$@]|(?<=:)//|(?<=www)\.", re.IGNORECASE
 class StoreSummary(NamedTuple):
     """The description of a sweep, and the key of the best finished run by the name of its estimator."""
 
-    note: str = ""
+    description: str = ""
     best: Mapping[str, str] = MappingProxyType({})
 
 
 def summarize(sweep: "Sweep", made_with: "LastCommand | None", *, is_over: bool) -> StoreSummary:
     """Return the summary of a sweep that is running or over."""
-    return StoreSummary(note(sweep, made_with, is_over=is_over), best_runs(sweep))
+    return StoreSummary(description(sweep, made_with, is_over=is_over), best_runs(sweep))
 
 
 def best_runs(sweep: "Sweep") -> dict[str, str]:
@@ -49,7 +49,7 @@ def best_runs(sweep: "Sweep") -> dict[str, str]:
     return {name: key for name, (_, key) in found.items()}
 
 
-def note(sweep: "Sweep", made_with: "LastCommand | None", *, is_over: bool) -> str:
+def description(sweep: "Sweep", made_with: "LastCommand | None", *, is_over: bool) -> str:
     """Return the description of a sweep in Markdown."""
     parts = [f"**{text(sweep.grid.question, MAX_QUESTION)}**"] if sweep.grid.question else []
     ranked = best_settings(sweep)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, field
 
-from harness.events import TERMINAL, EpochDone, Event, Image, Latents, Record, Started, Weights, is_cut_short
+from harness.events import TERMINAL, EpochDone, Event, Latents, Picture, Record, Started, Weights, is_cut_short
 from harness.provenance import code_version
 
 
@@ -57,8 +57,8 @@ class Attempt:
         if isinstance(event, EpochDone):
             return any(known.epoch == event.epoch for known in self.epochs)
         known = (record.event for record in self.records)
-        if isinstance(event, Image):
-            return (event.name, event.step) in ((e.name, e.step) for e in known if isinstance(e, Image))
+        if isinstance(event, Picture):
+            return (event.name, event.step) in ((e.name, e.step) for e in known if isinstance(e, Picture))
         return isinstance(event, Latents | Weights) and any(type(e) is type(event) for e in known)
 
 

@@ -10,7 +10,7 @@ from harness.errors import first_line
 from harness.events import Checkpoint
 from harness.storage import checksummed_file
 from harness.storage.attempt import Attempt
-from harness.training.checkpoint import label_of
+from harness.training.checkpoint import split_label
 
 
 @final
@@ -40,7 +40,7 @@ class CheckpointFiles:
         path = self._path(run_key)
         try:
             content = checksummed_file.read(path)
-            label, _ = label_of(content)
+            label, _ = split_label(content)
         except FileNotFoundError:
             return None
         except checksummed_file.DamagedError as error:

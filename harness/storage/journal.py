@@ -16,7 +16,7 @@ from typing import Self
 
 from harness import atomic_file
 from harness.errors import UserError
-from harness.events import Image, Record
+from harness.events import Picture, Record
 
 
 class JournalError(UserError):
@@ -59,9 +59,9 @@ class Journal:
         """
         text = record.to_json()
         try:
-            if isinstance(record.event, Image):
+            if isinstance(record.event, Picture):
                 text = self._move_picture_out(text, record.event.png)
-            self._write(line_of(text))
+            self._write(checksummed_line(text))
         except OSError as error:
             raise AppendError(
                 f"{self.path}: a record could not be written ({error.strerror}). Everything before it is stored."
@@ -146,7 +146,7 @@ class Journal:
     def _parse(self, body: bytes, number: int) -> Record:
         try:
             data = json.loads(body)
-            if data["kind"] == Image.kind and "sha256" in data:
+            if data["kind"] == Picture.kind and "sha256" in data:
                 data["png"] = ""
             return Record.from_data(data)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -204,7 +204,7 @@ def _keep_line(kept: dict[int, bytes], line: bytes, number: int) -> None:
     kept[number] = line
 
 
-def line_of(text: str) -> bytes:
+def checksummed_line(text: str) -> bytes:
     """Return the line of the journal for the JSON of a record."""
     body = text.encode()
     return f"{zlib.crc32(body):08x} ".encode() + body + b"\n"

@@ -99,7 +99,7 @@ def last_plugins(folder: Path) -> tuple[str, ...]:
 
 def sweep_folder(out: Path, grid_path: Path, text: str) -> Path | None:
     """Return the folder of a grid's sweep without building the grid, or None if the text does not tell its name."""
-    from harness.grid.naming import NAME, default_name
+    from harness.grid.name_and_texts import NAME_PATTERN, default_name
 
     try:
         entries = parse(text).value
@@ -108,7 +108,7 @@ def sweep_folder(out: Path, grid_path: Path, text: str) -> Path | None:
     if not isinstance(entries, dict):
         return None
     name = entries["name"].value if "name" in entries else default_name(grid_path)
-    return out / name if isinstance(name, str) and NAME.fullmatch(name) else None
+    return out / name if isinstance(name, str) and NAME_PATTERN.fullmatch(name) else None
 
 
 def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:

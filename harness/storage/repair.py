@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import atomic_file
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Weights
+from harness.events import TERMINAL, EpochDone, Event, Finished, Latents, Picture, Weights
 from harness.storage import checksummed_file
 from harness.storage.attempt import Attempt, add_record
 from harness.storage.journal import Journal, JournalError
 
-_NEED_A_START = EpochDone | Image | Latents | Weights | Finished
+_NEED_A_START = EpochDone | Picture | Latents | Weights | Finished
 
 
 class Repaired(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.events import TERMINAL, Image, Record, Weights, is_cut_short
+from harness.events import TERMINAL, Picture, Record, Weights, is_cut_short
 from harness.grid.load import Grid
 from harness.status.store_summary import summarize
 from harness.storage import checksummed_file, last_command
@@ -75,9 +75,11 @@ def _open(
         files[PROVENANCE_FILE] = json.dumps(made_with.provenance, indent=1)
     if labels := basket_labels(grid):
         files[BASKET_FILE] = json.dumps(labels)
-    note = summarize(sweep, made_with, is_over=False).note
+    description = summarize(sweep, made_with, is_over=False).description
     sweep_id = _sweep_id(sweep.folder)
-    tracker.open_sweep(name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, note=note)
+    tracker.open_sweep(
+        name=grid.name, sweep_id=sweep_id, runs=grid.runs, tags=tags, files=files, description=description
+    )
     missing = tracker.missing(sweep.ended_spans(), thorough=thorough or bool(sweep.active_keys()))
     if missing:
         _replay(tracker, sweep, missing, on_activity)
@@ -109,7 +111,7 @@ def with_content(record: Record, journal: Journal) -> Record:
     if isinstance(event, Weights):
         content = WeightFiles(journal.folder).read(record.run_key, event.sha256)
         return replace(record, event=replace(event, content=content or b""))
-    if isinstance(event, Image):
+    if isinstance(event, Picture):
         return replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
     return record
 
@@ -117,7 +119,7 @@ def with_content(record: Record, journal: Journal) -> Record:
 def has_lost_content(record: Record) -> bool:
     """Return whether a record has lost its picture or weights. The store does not get such a record."""
     event = record.event
-    return (isinstance(event, Image) and not event.png) or (isinstance(event, Weights) and not event.content)
+    return (isinstance(event, Picture) and not event.png) or (isinstance(event, Weights) and not event.content)
 
 
 def with_weights(records: Sequence[Record], attempt: Attempt, journal: Journal) -> tuple[list[Record], Attempt]:

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.events import Interrupted, Record, Skipped
 from harness.execution.executor import Executor
 from harness.execution.forecast import epoch_costs, longest_first
-from harness.execution.local import LocalExecutor
+from harness.execution.local_executor import LocalExecutor
 from harness.grid.load import Grid
 from harness.options import Options
 from harness.plugins.registry import load_registry
@@ -109,7 +109,7 @@ def _run_and_store(
 def make_executor(options: Options) -> Executor:
     """Return the executor that the options ask for."""
     if options.ray is not None:
-        from harness.execution.ray import RayExecutor
+        from harness.execution.ray_executor import RayExecutor
 
         return RayExecutor(options.ray, threads=options.threads, plugins=options.plugins, saving=options.saving)
     return LocalExecutor(

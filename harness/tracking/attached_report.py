@@ -12,12 +12,12 @@ from harness.tracking.databases import is_database, with_timeout
 from harness.tracking.errors import TrackingError, check_server
 from harness.tracking.files import Files
 from harness.tracking.moved_results import follow_moved_files
-from harness.tracking.notes import LONGEST_TAG, report_tags
 from harness.tracking.records import checksum_tag, sha256, stated_checksums
-from reports.contract.places import local_path
+from harness.tracking.sweep_description import LONGEST_TAG, report_tags
+from reports.contract.artifact_paths import local_path
 from reports.contract.sqlite_uri import unambiguous
 from reports.contract.stored_run import KIND_SWEEP, REPORT_FILE, REPORT_FOLDER, REPORT_TABLES, TAG_KIND
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME_LENGTH, visible
 
 TABLES = (".csv", ".md", ".tex")
 
@@ -30,7 +30,7 @@ class Attached(NamedTuple):
 
 
 def attach(uri: str, experiment: str, page: Path, results: Path | None = None) -> Attached:
-    """Make report.html and the tables/ beside it artifacts of the newest parent run, and say so in its note.
+    """Make report.html and the tables/ beside it artifacts of the newest parent run, and say so in its description.
 
     `results` is the folder in which the files of the runs may lie.
 
@@ -45,13 +45,13 @@ def attach(uri: str, experiment: str, page: Path, results: Path | None = None) -
     if urlsplit(uri).scheme in ("http", "https") and urlsplit(run.info.artifact_uri).scheme in ("", "file"):
         raise TrackingError(
             "tracking: expected a server that keeps files itself, got one that says they lie on this machine, at "
-            f"{visible(run.info.artifact_uri, NAME)}. If they do, give the store itself as --tracking-uri."
+            f"{visible(run.info.artifact_uri, NAME_LENGTH)}. If they do, give the store itself as --tracking-uri."
         )
-    place = local_path(run.info.artifact_uri)
-    if is_database(uri) and place is not None and not place.is_dir():
+    folder = local_path(run.info.artifact_uri)
+    if is_database(uri) and folder is not None and not folder.is_dir():
         raise TrackingError(
-            f"tracking: expected the files of the sweep in {visible(str(place), NAME)}, got no such folder. If the "
-            "sweep is running and sees its results under another name, attach the report when it has ended."
+            f"tracking: expected the files of the sweep in {visible(str(folder), NAME_LENGTH)}, got no such folder. If "
+            "the sweep is running and sees its results under another name, attach the report when it has ended."
         )
     files = dict(_files(page))
     Files(client).log(run.info.run_id, files)
@@ -64,7 +64,7 @@ def attach(uri: str, experiment: str, page: Path, results: Path | None = None) -
         checksums = checksum_tag(others | {REPORT_FILE: sha256(files[REPORT_FILE])})
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     client.log_batch(run.info.run_id, tags=[checksums, *report_tags(tags, when)], synchronous=True)
-    return Attached(run.info.run_id, visible(run.info.run_name or "", NAME))
+    return Attached(run.info.run_id, visible(run.info.run_name or "", NAME_LENGTH))
 
 
 def _newest_sweep(client: MlflowClient, experiment: str) -> Any:
@@ -75,7 +75,7 @@ def _newest_sweep(client: MlflowClient, experiment: str) -> Any:
     runs = client.search_runs(ids, f"tags.`{TAG_KIND}` = '{KIND_SWEEP}'", max_results=1, order_by=order) if ids else []
     if not runs:
         raise TrackingError(
-            f"tracking: expected a sweep of {visible(experiment, NAME)!r} to attach its report to, got none."
+            f"tracking: expected a sweep of {visible(experiment, NAME_LENGTH)!r} to attach its report to, got none."
         )
     return runs[0]
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from harness.errors import UserError
 from reports.contract.text import first_line, without_passwords
-from reports.contract.web_server import WEB_SCHEMES, ask_server
+from reports.contract.web_server import WEB_SCHEMES, ask_server, invalid_address
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ProtobufError)
 """What a store raises that stops answering: MLflow's exception, one of the network, the disk or the database, or one of
@@ -66,11 +66,8 @@ def scheme_of(uri: str) -> str:
             urlsplit(uri).port  # noqa: B018 it raises ValueError
         elif scheme in DATABASES:
             make_url(uri)  # it takes a slash in a password
-    except (ValueError, ArgumentError):  # their text may contain a part of the password
-        raise TrackingError(
-            f"tracking: expected scheme://host:port, with a port up to 65535, got {without_passwords(uri)!r}. "
-            "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
-        ) from None
+    except (ValueError, ArgumentError):
+        raise TrackingError(f"tracking: {invalid_address(uri)}") from None
     return scheme
 
 

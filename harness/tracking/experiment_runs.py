@@ -13,7 +13,7 @@ from harness.tracking.logged_models import delete_models
 from reports.contract.stored_run import TAG_STORED, TAG_SWEEP, TAG_SWEEP_ID
 
 
-def children_of(parent_id: str) -> str:
+def children_filter(parent_id: str) -> str:
     """Return the filter that finds the child runs of a sweep."""
     return f"tags.`{TAG_SWEEP}` = '{parent_id}'"
 
@@ -54,12 +54,12 @@ class ExperimentRuns:
             return None
         kept = found[0]
         if len(found) > 1:
-            kept = next((each for each in found if any(self.search(children_of(each), 1))), kept)
+            kept = next((each for each in found if any(self.search(children_filter(each), 1))), kept)
         if not active:
             self._client.restore_run(kept)
             self._client.set_tag(kept, TAG_STORED, "", synchronous=True)  # its runs may have been deleted with it
         others = [each for each in (*active, *deleted) if each != kept]
-        self.delete([run.info.run_id for each in others for run in self.search(children_of(each))])
+        self.delete([run.info.run_id for each in others for run in self.search(children_filter(each))])
         self.delete(each for each in active if each != kept)
         return kept
 

@@ -11,7 +11,7 @@ from typing import final
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.multimedia import compress_image_size
 
-from harness.events import Image
+from harness.events import Picture
 from harness.tracking.errors import STORE_ERRORS, StoreUnavailableError, TrackingError
 from reports.contract.stored_run import CHARTS_FOLDER, TAG_CHARTS
 from reports.contract.text import first_line
@@ -38,30 +38,30 @@ class Files:
             with failures_as_outages():
                 self._client.log_artifacts(run_id, folder)
 
-    def log_for_charts(self, run_id: str, image: Image, time_ms: int, *, again: bool) -> None:
+    def log_for_charts(self, run_id: str, picture: Picture, time_ms: int, *, again: bool) -> None:
         """Log a picture with its step.
 
         With `again`, a picture that the charts have from before an outage is overwritten.
         """
-        from PIL import Image as PILImage
+        from PIL import Image
 
-        picture = PILImage.open(io.BytesIO(image.png))
-        found = self._find_in_charts(run_id, image, time_ms) if again else None
+        image = Image.open(io.BytesIO(picture.png))
+        found = self._find_in_charts(run_id, picture, time_ms) if again else None
         if found is None:
             with failures_as_outages():
                 self._client.log_image(
-                    run_id, picture, key=image.name, step=image.step, timestamp=time_ms, synchronous=True
+                    run_id, image, key=picture.name, step=picture.step, timestamp=time_ms, synchronous=True
                 )
             return
         small = io.BytesIO()
-        compress_image_size(picture).save(small, "webp")
+        compress_image_size(image).save(small, "webp")
         name, separator = found
-        self.log(run_id, {f"{name}.png": image.png, f"{name}{separator}compressed.webp": small.getvalue()})
+        self.log(run_id, {f"{name}.png": picture.png, f"{name}{separator}compressed.webp": small.getvalue()})
         self._client.set_tag(run_id, TAG_CHARTS, True, synchronous=True)
 
-    def _find_in_charts(self, run_id: str, image: Image, time_ms: int) -> tuple[str, str] | None:
+    def _find_in_charts(self, run_id: str, picture: Picture, time_ms: int) -> tuple[str, str] | None:
         """Return the stem of a picture's name in the charts and the separator in it, or None."""
-        parts = (re.escape(image.name), "step", str(image.step), "timestamp", str(time_ms), "[^+%.]+")
+        parts = (re.escape(picture.name), "step", str(picture.step), "timestamp", str(time_ms), "[^+%.]+")
         with failures_as_outages():
             files = self._client.list_artifacts(run_id, CHARTS_FOLDER)
         for separator in "+%":  # older versions of MLflow use the second

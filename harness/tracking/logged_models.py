@@ -38,18 +38,18 @@ def log_model(client: MlflowClient, run_id: str, run: RunConfig, attempt: Attemp
         client.log_batch(run_id, metrics=metrics, synchronous=True)
         _describe(client, model_id, run_id, weights)
         client.finalize_logged_model(model_id, "READY")
-        if model_id not in models_of(stored):
+        if model_id not in model_ids(stored):
             client.log_outputs(run_id, [LoggedModelOutput(model_id, weights.step)])
 
 
 def delete_models(client: MlflowClient, run_id: str) -> None:
     """Delete the models of a run that will be deleted."""
-    for model_id in models_of(client.get_run(run_id)):
+    for model_id in model_ids(client.get_run(run_id)):
         with _models_may_be_unknown():
             client.delete_logged_model(model_id)
 
 
-def models_of(run: Any) -> list[str]:
+def model_ids(run: Any) -> list[str]:
     """Return the ids of a run's models."""
     outputs = getattr(run, "outputs", None)
     return [model.model_id for model in outputs.model_outputs] if outputs is not None else []

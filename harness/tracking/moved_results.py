@@ -1,10 +1,10 @@
-"""A results folder that was moved or copied: the places in its database are corrected before anything is written.
+"""A results folder that was moved or copied: the paths in its database are corrected before anything is written.
 
-Reports find the files without this (`reports.contract.places`). But MLflow itself would look for them at their old
-place, and write there. A server keeps its own files, so this is for databases only.
+Reports find the files without this (`reports.contract.artifact_paths`). But MLflow itself would look for them at
+their old paths, and write there. A server keeps its own files, so this is for databases only.
 
-A driver asks MLflow for the place of each run, and may see the folder under another name, as in a container. So the
-places of a sweep are changed by its own driver, or while it has none.
+A driver asks MLflow for the path of each run, and may see the folder under another name, as in a container. So the
+paths of a sweep are changed by its own driver, or while it has none.
 """
 
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from sqlalchemy import create_engine, text
 
 from harness.storage.lease import holder
 from harness.tracking.databases import with_timeout
-from reports.contract.places import ARTIFACTS_FOLDER, local_path
+from reports.contract.artifact_paths import ARTIFACTS_FOLDER, local_path
 from reports.contract.sqlite_uri import sqlite_path
 
 _COLUMNS = {"runs": ("run_uuid", "artifact_uri"), "logged_models": ("model_id", "artifact_location")}
 
 
 def follow_moved_files(uri: str, out: Path | None = None, *, own: str | None = None) -> int:
-    """Point the database at the files below its own folder, or below `out`. Return how many places were changed.
+    """Point the database at the files below its own folder, or below `out`. Return how many paths were changed.
 
     `own` is the experiment of the sweep whose lease the caller holds: then only that one is corrected. Without it,
     all that have no driver are.
 
-    An experiment has moved if files of its runs lie there; or if its old place is gone, and the database lies in `out`,
+    An experiment has moved if files of its runs lie there; or if its old path is gone, and the database lies in `out`,
     so that its files should too. Then those of its runs and models have moved that lie there or are gone from their
-    old place. Raises SQLAlchemyError.
+    old path. Raises SQLAlchemyError.
     """
     database = sqlite_path(uri)
     home = database.parent if database is not None else None
@@ -74,16 +74,16 @@ def _follow(connection: Any, experiment: Any, folders: Sequence[Path], home: Pat
         return 0
     changed = [("experiments", "artifact_location", "experiment_id", number, target)]
     for table, (key, column) in _COLUMNS.items():
-        for row_id, place in rows[table]:
-            path = _local(place)
+        for row_id, location in rows[table]:
+            path = _local(location)
             if path is None or not path.is_relative_to(before):
                 continue
             now = target / path.relative_to(before)
             if now.exists() or not path.exists():
                 changed.append((table, column, key, row_id, now))
     for table, column, key, row_id, path in changed:
-        statement = text(f"UPDATE {table} SET {column} = :place WHERE {key} = :id")  # noqa: S608 names of this file
-        connection.execute(statement, {"place": path.as_uri(), "id": row_id})
+        statement = text(f"UPDATE {table} SET {column} = :location WHERE {key} = :id")  # noqa: S608 names of this file
+        connection.execute(statement, {"location": path.as_uri(), "id": row_id})
     connection.commit()
     return len(changed)
 
@@ -94,8 +94,8 @@ def _rows(connection: Any, table: str, experiment_id: int) -> list[Any]:
     return list(connection.execute(query, {"id": experiment_id}).all())
 
 
-def _local(place: str | None) -> Path | None:
+def _local(location: str | None) -> Path | None:
     try:
-        return local_path(place or "")
+        return local_path(location or "")
     except ValueError:
         return None

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from mlflow.entities import Metric, Param, RunTag
 
-from harness.events import TERMINAL, EpochDone, Event, Finished, Image, Latents, Record, Started, Weights
+from harness.events import TERMINAL, EpochDone, Event, Finished, Latents, Picture, Record, Started, Weights
 from harness.storage.attempt import Attempt
 from reports.contract import stored_run as names
 from reports.contract.text import visible
@@ -58,7 +58,7 @@ def newest_tags(entities: Sequence[Entity]) -> list[Entity]:
     return [*(entity for entity in entities if not isinstance(entity, RunTag)), *tags.values()]
 
 
-def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
+def metrics_and_tags(record: Record, attempt: Attempt) -> list[Entity]:
     """Return the metrics of a record, and the tags if it ends or resumes its attempt."""
     event: Event = record.event
     entities: list[Entity] = []
@@ -78,12 +78,12 @@ def entities_of(record: Record, attempt: Attempt) -> list[Entity]:
     return entities
 
 
-def files_of(record: Record, attempt: Attempt) -> dict[str, bytes]:
+def artifacts_by_name(record: Record, attempt: Attempt) -> dict[str, bytes]:
     """Return the artifacts of a record, by name."""
     event: Event = record.event
     if isinstance(event, Started):
         return {names.PROVENANCE_FILE: json.dumps(event.provenance, indent=1).encode()}
-    if isinstance(event, Image):
+    if isinstance(event, Picture):
         return {f"{names.PICTURES_FOLDER}/{event.name}.png": event.png} if event.final else {}
     if isinstance(event, Latents):
         return {names.LATENTS_FILE: json.dumps(asdict(event)).encode()}
@@ -102,8 +102,8 @@ def artifact_checksums(attempt: Attempt) -> dict[str, str]:
     """Return the SHA-256 of all artifacts of an attempt, by name."""
     found: dict[str, str] = {}
     for record in attempt.records:
-        contents = files_of(record, attempt)
-        if isinstance(event := record.event, Image | Weights):  # their bytes may not be in the journal
+        contents = artifacts_by_name(record, attempt)
+        if isinstance(event := record.event, Picture | Weights):  # their bytes may not be in the journal
             found |= dict.fromkeys(contents, event.sha256)
         else:
             found |= {name: sha256(content) for name, content in contents.items()}

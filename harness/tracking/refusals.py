@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError, NotSupportedError
 
 from harness.tracking.errors import STORE_ERRORS
 from harness.tracking.records import Entity
-from reports.contract.text import NAME, first_line, visible
+from reports.contract.text import NAME_LENGTH, first_line, visible
 
 MAX_NAMED = 5
 """How many refusals are named: a value that is refused in every epoch of a thousand runs would fill the screen."""
@@ -92,7 +92,7 @@ class Refusals:
 
     def _note(self, what: str, error: BaseException) -> None:
         self.count += 1
-        what = visible(what, NAME)
+        what = visible(what, NAME_LENGTH)
         if what in self._known:
             return
         self._known.add(what)

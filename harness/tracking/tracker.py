@@ -10,29 +10,28 @@ from urllib.parse import urlsplit
 from mlflow.entities import Metric, Param, RunTag
 
 from harness.config import RunConfig
-from harness.events import TERMINAL, Image, Record, Started
+from harness.events import TERMINAL, Picture, Record, Started
 from harness.status.store_summary import StoreSummary
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
-from harness.tracking.best import tag_best
-from harness.tracking.children import Children
+from harness.tracking.best_runs import tag_best
+from harness.tracking.child_runs import Children
 from harness.tracking.connection import connect
+from harness.tracking.data_inputs import dataset_inputs
 from harness.tracking.databases import is_database
 from harness.tracking.experiment_runs import ExperimentRuns
 from harness.tracking.files import Files
-from harness.tracking.inputs import inputs_of
 from harness.tracking.logged_models import log_model
 from harness.tracking.moved_results import follow_moved_files
-from harness.tracking.notes import note_tags
 from harness.tracking.records import (
     MLFLOW_STATUS,
     Entity,
     artifact_checksums,
+    artifacts_by_name,
     attempt_until,
     batches,
     checksum_tag,
-    entities_of,
-    files_of,
+    metrics_and_tags,
     newest_tags,
     param,
     resumes,
@@ -41,9 +40,10 @@ from harness.tracking.records import (
     tag,
 )
 from harness.tracking.refusals import Refusals
+from harness.tracking.sweep_description import description_tags
 from harness.tracking.system_metrics import SystemMetrics
 from reports.contract import stored_run as names
-from reports.contract.places import ARTIFACTS_FOLDER
+from reports.contract.artifact_paths import ARTIFACTS_FOLDER
 from reports.contract.sqlite_uri import unambiguous
 
 NO_SUMMARY = StoreSummary()
@@ -74,11 +74,11 @@ class Tracker:
         runs: Sequence[RunConfig],
         tags: Mapping[str, str],
         files: Mapping[str, str],
-        note: str = "",
+        description: str = "",
     ) -> None:
         """Find or create experiment and parent run of a sweep; `files` become the parent's artifacts, by name.
 
-        `note` is its description, in Markdown. Call only while holding the sweep's lease.
+        `description` is in Markdown. Call only while holding the sweep's lease.
         """
         if is_database(self.uri):
             follow_moved_files(self.uri, self._out, own=name)
@@ -96,7 +96,7 @@ class Tracker:
         parent = self._client.get_run(self.parent_id)
         stated = stated_checksums(parent.data.tags)  # keeps the checksums of files that are not sent again
         stated |= {name: sha256(content) for name, content in contents.items()}
-        self._log_batches(self.parent_id, [checksum_tag(stated), *note_tags(parent.data.tags, note)])
+        self._log_batches(self.parent_id, [checksum_tag(stated), *description_tags(parent.data.tags, description)])
         self._begun_ms = parent.info.start_time
 
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
@@ -117,7 +117,7 @@ class Tracker:
             self._client.update_run(child, status="RUNNING")
         self._write_entities_and_files(child, run, records, attempt)
         for record in records:
-            if isinstance(record.event, Image):
+            if isinstance(record.event, Picture):
                 again = self._children.was_stored(child)
                 with self.refusals.tolerated(f"picture {record.event.name} for charts"):
                     self._files.log_for_charts(child, record.event, record.time_ms, again=again)
@@ -137,10 +137,10 @@ class Tracker:
             entities += [param(name, value) for name, value in {**run.flat(), **self._identity(run)}.items()]
             files[names.CONFIG_FILE] = config
             with self.refusals.tolerated(f"data set {run.data.name}"):
-                self._client.log_inputs(child, inputs_of(run.data))
+                self._client.log_inputs(child, dataset_inputs(run.data))
         for record in records:
-            entities += entities_of(record, attempt)
-            files |= files_of(record, attempt)
+            entities += metrics_and_tags(record, attempt)
+            files |= artifacts_by_name(record, attempt)
         with self.refusals.tolerated(f"files of {run.name}"):
             self._files.log(child, files)
         if files:
@@ -159,12 +159,12 @@ class Tracker:
     def close_sweep(
         self, status: str, counts: Mapping[str, int], spans: Mapping[str, Span], summary: StoreSummary = NO_SUMMARY
     ) -> None:
-        """Set status, note and counts of the parent, tag the best runs, and record that all attempts are stored."""
+        """Set the parent's status, description and counts, tag the best runs, and record that all is stored."""
         self._children.delete_duplicates()
         self._runs.delete(each for each in self._runs.parents(self._sweep_id) if each != self.parent_id)
         tag_best(self._client, self._runs, self.parent_id, summary.best)
         tags = [RunTag(f"{names.TAG_COUNT_PREFIX}{name}", str(count)) for name, count in counts.items()]
-        tags += note_tags(self._client.get_run(self.parent_id).data.tags, summary.note)
+        tags += description_tags(self._client.get_run(self.parent_id).data.tags, summary.description)
         if not self.refusals.count:  # else the next sweep looks at every run again
             tags.append(RunTag(names.TAG_STORED, self._digest(spans)))
         self._log_batches(self.parent_id, tags)

@@ -53,7 +53,7 @@ def save(run: RunConfig, state: State) -> Checkpoint:
 
 def restore(run: RunConfig, state: State, content: bytes) -> bool:
     """Restore the state of a checkpoint. Return False, and change nothing, if it is of another run or other code."""
-    label, body = label_of(content)
+    label, body = split_label(content)
     if label.format != FORMAT or label.run_key != run.key or label.made_by != list(code_version(provenance())):
         return False
     device = torch.device(run.device)
@@ -74,7 +74,7 @@ def restore(run: RunConfig, state: State, content: bytes) -> bool:
     return True
 
 
-def label_of(content: bytes) -> tuple[Label, bytes]:
+def split_label(content: bytes) -> tuple[Label, bytes]:
     """Return the label of a checkpoint, and its state as torch saved it."""
     line, _, body = content.partition(b"\n")
     return Label(**json.loads(line)), body

@@ -7,9 +7,9 @@ import torch
 from harness.config import RunConfig
 from harness.datasets.load import Dataset
 from harness.devices import peak_memory_mb
-from harness.events import Event, Finished, Image
+from harness.events import Event, Finished, Picture
 from harness.training import timing, weights
-from harness.training.epoch import non_finite
+from harness.training.epoch_result import non_finite
 from harness.training.evaluate import test_metrics
 from harness.training.pictures import final_pictures
 from harness.training.state import State
@@ -22,7 +22,7 @@ def finish(run: RunConfig, state: State, dataset: Dataset, *, keeps_model: bool)
         yield diverged
         return
     for name, png in final_pictures(run, state.vae, state.estimator, dataset, use):
-        yield Image(name, state.step, png)
+        yield Picture(name, state.step, png)
     yield use.event()
     if keeps_model:
         yield weights.save(run, state)

@@ -7,14 +7,14 @@ import io
 from collections.abc import Iterator
 
 import torch
-from PIL import Image as PILImage
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from estimators import Estimator
 from harness.config import RunConfig
 from harness.datasets.load import Dataset
-from harness.events import Image
+from harness.events import Picture
 from harness.training import seeding
 from harness.training.latents import LatentUse
 from harness.training.state import State
@@ -33,11 +33,11 @@ def is_pictured(epoch: int, last: int) -> bool:
     return epoch < last and epoch.bit_count() == 1
 
 
-def training_pictures(run: RunConfig, state: State, dataset: Dataset) -> Iterator[Image]:
+def training_pictures(run: RunConfig, state: State, dataset: Dataset) -> Iterator[Picture]:
     """Yield the pictures after an epoch, if it is one that has any."""
     if is_pictured(state.epoch, run.training.epochs):
         for name, png in present_pictures(run, state.vae, state.estimator, dataset):
-            yield Image(name, state.step, png, final=False)
+            yield Picture(name, state.step, png, final=False)
 
 
 @torch.no_grad()
@@ -93,5 +93,5 @@ def png_grid(x_RCD: Tensor, image_shape: tuple[int, int]) -> bytes:
     tiles = pad(x_RCD.float().cpu().reshape(n_rows, n_columns, height, width), (0, GAP, 0, GAP))
     sheet = tiles.transpose(1, 2).reshape(n_rows * (height + GAP), n_columns * (width + GAP))[:-GAP, :-GAP]
     out = io.BytesIO()
-    PILImage.fromarray((sheet * 255).round().to(torch.uint8).numpy()).save(out, format="PNG", optimize=True)
+    Image.fromarray((sheet * 255).round().to(torch.uint8).numpy()).save(out, format="PNG", optimize=True)
     return out.getvalue()

@@ -10,7 +10,7 @@ from reports.comparison.differences import (
     differences,
     paired_values,
     pairs,
-    pairs_of,
+    to_pairs,
 )
 from reports.comparison.levels import DESCRIPTION, NATS, SETTING, Metric, bound_samples, levels, metrics
 
@@ -31,5 +31,5 @@ __all__ = [
     "metrics",
     "paired_values",
     "pairs",
-    "pairs_of",
+    "to_pairs",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison.differences import Pairs, by_seed, pairs_of
+from reports.comparison.differences import Pairs, by_seed, to_pairs
 from reports.comparison.levels import SETTING, Metric
 from reports.contract.stored_run import FINISHED, LATENT_PREFIX, STEP_MEDIAN_S, TEST_PREFIX
 
@@ -57,7 +57,7 @@ def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
     """Return the differences second − first at the seeds of both."""
     seeds = sorted(first.keys() & second.keys())
     values = [np.array([each[seed] for seed in seeds], dtype=float) for each in (second, first)]
-    return pairs_of(*values)
+    return to_pairs(*values)
 
 
 def _equal(frames: Sequence[pd.DataFrame]) -> set[tuple[str, str]]:

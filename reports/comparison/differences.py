@@ -126,7 +126,7 @@ class Pairs(NamedTuple):
         return len(self.all) - len(self.finite)
 
 
-def pairs_of(mine: np.ndarray, theirs: np.ndarray) -> Pairs:
+def to_pairs(mine: np.ndarray, theirs: np.ndarray) -> Pairs:
     """Return the differences ``mine − theirs`` of values at the same seeds."""
     every = st.paired_differences(mine, theirs)
     finished = np.isfinite(mine) & np.isfinite(theirs)
@@ -135,7 +135,7 @@ def pairs_of(mine: np.ndarray, theirs: np.ndarray) -> Pairs:
 
 def pairs(tried: ValuesBySeed, one: tuple[str, str], other: tuple[str, str]) -> Pairs:
     """Return the differences of two settings, ``one − other``."""
-    return pairs_of(*paired_values(tried, one, other))
+    return to_pairs(*paired_values(tried, one, other))
 
 
 def paired_values(tried: ValuesBySeed, one: tuple[str, str], other: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:

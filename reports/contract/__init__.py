@@ -1,1 +1,1 @@
-"""Names, forms and places of what `harness` writes and `reports` reads. Both import it, nothing else of each other."""
+"""Names, formats and paths of what `harness` writes and `reports` reads. Both import it, nothing else of each other."""

@@ -1,7 +1,7 @@
 """Paths of SQLite databases as the URIs that MLflow takes, and back: the only place that knows the rules.
 
 SQLAlchemy opens what such a URI says when it is unquoted up to the first "?". MLflow makes the folder that the URI
-says when nothing is unquoted. Both must mean the same place, or a folder full of percent signs appears. They do where
+says when nothing is unquoted. Both must mean the same file, or a folder full of percent signs appears. They do where
 the path has neither "%" nor "?", and where the URI has no slash at all: SQLAlchemy unquotes %2F, and to MLflow the
 whole path is then the name of a file in the current folder.
 """
@@ -21,10 +21,10 @@ _SQLITE = re.compile(r"sqlite(\+\w+)?:///")
 def sqlite_uri(path: Path | str) -> str:
     """Return the URI of a database file, which need not exist. A relative path is taken from the current folder."""
     climbs = ".." in Path(path).parts  # out of a linked folder: SQLAlchemy, which works on the text, ends elsewhere
-    place = os.path.realpath(path) if climbs else os.path.abspath(path)
-    if "%" in place or "?" in place:
-        place = place.replace("%", "%25").replace("?", "%3F").replace("/", "%2F")
-    return f"sqlite:///{place}"
+    location = os.path.realpath(path) if climbs else os.path.abspath(path)
+    if "%" in location or "?" in location:
+        location = location.replace("%", "%25").replace("?", "%3F").replace("/", "%2F")
+    return f"sqlite:///{location}"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -35,10 +35,10 @@ def sqlite_path(uri: str) -> Path | None:
     match = _SQLITE.match(uri)
     if match is None:
         return None
-    place = unquote(uri[match.end() :].partition("?")[0])
-    if not place or place.startswith((":memory:", "file:")):
+    location = unquote(uri[match.end() :].partition("?")[0])
+    if not location or location.startswith((":memory:", "file:")):
         return None
-    return Path(os.path.abspath(place))
+    return Path(os.path.abspath(location))
 
 
 def unambiguous(uri: str) -> str:

@@ -88,8 +88,8 @@ CHILD_TAGS = IDENTITY | {
 TAG_SWEEP_ID = "harness.sweep_id"
 TAG_COMMAND = "harness.command"
 TAG_QUESTION = "harness.question"
-TAG_NOTE = "mlflow.note.content"
-TAG_NOTE_CHECKSUM = "harness.note_sha256"
+TAG_DESCRIPTION = "mlflow.note.content"
+TAG_DESCRIPTION_CHECKSUM = "harness.note_sha256"
 TAG_COUNT_PREFIX = "harness.n_"
 TAG_REPORT = "harness.report"
 TAG_STORED = "harness.stored"
@@ -100,8 +100,8 @@ PARENT_TAGS = {
     TAG_COMMAND: "The command that ran the sweep last.",
     TAG_QUESTION: "The question of the grid.",
     TAG_CHECKSUMS: "The SHA-256 of each artifact of the parent, as of a child.",
-    TAG_NOTE: "The description, in Markdown.",
-    TAG_NOTE_CHECKSUM: "The SHA-256 of the description as it was written. An edited one differs and is kept.",
+    TAG_DESCRIPTION: "The description, in Markdown.",
+    TAG_DESCRIPTION_CHECKSUM: "The SHA-256 of the description as it was written. An edited one differs and is kept.",
     f"{TAG_COUNT_PREFIX}<status>": "How many runs have this status.",
     TAG_REPORT: "When a report was attached.",
     TAG_STORED: "A digest of the attempts that the store had to their ends when the sweep closed.",

@@ -10,11 +10,11 @@ import hashlib
 import re
 from typing import Any
 
-NAME = 300
+NAME_LENGTH = 300
 """How many characters of a name or label are shown."""
-TEXT = 4_000
+TEXT_LENGTH = 4_000
 """How many characters of a text are shown: an error, a question, a command."""
-FILE = 1_000_000
+FILE_LENGTH = 1_000_000
 """How many characters of a file are shown: a grid."""
 _USERINFO = re.compile(r"(://[^:/@\s]*):\S+@")  # to the last @: a password may hold one, and a slash
 _IN_QUERY = re.compile(r"\b(\w*password|passwd|pwd)(=|%3D)[^&;\s'\"]+", re.IGNORECASE)
@@ -22,7 +22,7 @@ _DEPTH = 20
 _LAYOUT = "\n\t"
 
 
-def visible(text: str, limit: int = TEXT, *, keep: str = "") -> str:
+def visible(text: str, limit: int = TEXT_LENGTH, *, keep: str = "") -> str:
     """Return the text with escapes for characters that do not print, except those of `keep`, cut at `limit`."""
     shown = text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters, {_digest(text)})"
     if shown.isprintable():
@@ -30,7 +30,7 @@ def visible(text: str, limit: int = TEXT, *, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else _escape(c) for c in shown)
 
 
-def visible_lines(text: str, limit: int = TEXT) -> str:
+def visible_lines(text: str, limit: int = TEXT_LENGTH) -> str:
     """Return a text of several lines made visible. Line breaks and tabs stay."""
     return visible(text.replace("\r\n", "\n"), limit, keep=_LAYOUT)
 
@@ -45,7 +45,7 @@ def visible_json(value: Any, depth: int = _DEPTH) -> Any:
     if depth == 0 and isinstance(value, dict | list):
         return "…"
     if isinstance(value, dict):
-        return {visible(key, NAME): visible_json(inner, depth - 1) for key, inner in value.items()}
+        return {visible(key, NAME_LENGTH): visible_json(inner, depth - 1) for key, inner in value.items()}
     return [visible_json(inner, depth - 1) for inner in value] if isinstance(value, list) else value
 
 

@@ -1,13 +1,26 @@
-"""Whether a tracking server answers, asked as MLflow's client asks: by `requests`, through the same proxies."""
+"""Tracking servers: the message for a wrong address, and whether one answers.
+
+They are asked as MLflow's client asks: by `requests`, through the same proxies.
+"""
 
 from __future__ import annotations
 
 import re
 
+from reports.contract.text import without_passwords
+
 WEB_SCHEMES = ("http", "https")
 CONNECT_S = 5.0
 ANSWER_S = 10.0
 """A server that has not answered a simple request for this long is down."""
+
+
+def invalid_address(uri: str) -> str:
+    """Return the message for a URI whose host or port cannot be read. The error of Python may contain the password."""
+    return (
+        f"expected scheme://host:port, with a port up to 65535, got {without_passwords(uri)!r}. "
+        "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
+    )
 
 
 def ask_server(uri: str) -> None:

@@ -8,7 +8,7 @@ from reports.comparison import choose_baseline, difference_points, metrics
 from reports.comparison import differences as differences_of
 from reports.comparison import levels as levels_of
 from reports.page.curves import curves, temperatures
-from reports.page.forest import difference_plot, level_plot
+from reports.page.interval_plots import difference_plot, level_plot
 from reports.page.palette import styles_of
 from reports.page.svg import Panel
 from reports.process_settings import default_settings

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from reports.contract.files import write_atomically, write_bytes_atomically
+from reports.contract.atomic_files import write_atomically, write_bytes_atomically
 from reports.contract.stored_run import ENCODER_PREFIX
 from reports.page import export, palette, svg
 from reports.page.numbers import fixed, p_value
@@ -149,14 +149,14 @@ def _records(frame: pd.DataFrame) -> list[dict[str, float]]:
 def _figure(frame: pd.DataFrame) -> Figure:
     drawn = Figure((8.8, 0.9 + 0.21 * max(3, len(frame))), layout="constrained")
     bias, cosine, variance = drawn.subplots(1, 3, sharey=True)
-    place = np.arange(len(frame))
-    _dots(bias, place, frame, "relative_bias", "relative bias")
-    _dots(cosine, place, frame, "cosine", "cosine")
+    position = np.arange(len(frame))
+    _dots(bias, position, frame, "relative_bias", "relative bias")
+    _dots(cosine, position, frame, "cosine", "cosine")
     bias.axvline(0, color=palette.MUTED, linewidth=0.8, zorder=0)
-    _end_axis(bias, frame["relative_bias"].to_numpy(float), place)
+    _end_axis(bias, frame["relative_bias"].to_numpy(float), position)
     cosine.axvline(1, color=palette.MUTED, linewidth=0.8, zorder=0)
     noisy = frame["variance"].to_numpy() > 1e-12
-    variance.plot(frame["variance"].to_numpy()[noisy], place[noisy], "o", color=palette.LIGHT[0], markersize=4.5)
+    variance.plot(frame["variance"].to_numpy()[noisy], position[noisy], "o", color=palette.LIGHT[0], markersize=4.5)
     if noisy.any():
         variance.set_xscale("log")
         found = np.log10(frame["variance"].to_numpy()[noisy])
@@ -164,10 +164,10 @@ def _figure(frame: pd.DataFrame) -> Figure:
         variance.xaxis.set_major_locator(LogLocator(numticks=5))
         variance.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         variance.xaxis.set_minor_locator(NullLocator())
-    for here in place[~noisy]:
+    for here in position[~noisy]:
         variance.annotate("none", (0.02, here), xycoords=("axes fraction", "data"), va="center", color=palette.MUTED)
     variance.set_xlabel("variance of one draw")
-    bias.set_yticks(place, [short(str(name), 60) for name in frame["estimator"]])
+    bias.set_yticks(position, [short(str(name), 60) for name in frame["estimator"]])
     bias.set_ylim(len(frame) - 0.5, -0.5)
     for axes in (bias, cosine, variance):
         axes.grid(axis="y")
@@ -176,20 +176,20 @@ def _figure(frame: pd.DataFrame) -> Figure:
     return drawn
 
 
-def _end_axis(axes: Axes, bias: np.ndarray, place: np.ndarray) -> None:
+def _end_axis(axes: Axes, bias: np.ndarray, position: np.ndarray) -> None:
     """Let the axis begin at 0 and end at LAST_BIAS; larger values are written at its end and do not stretch it."""
     far = bias > LAST_BIAS
     last = LAST_BIAS if far.any() else axes.get_xlim()[1]
     axes.set_xlim(-0.02 * last, last)
-    for value, here in zip(bias[far], place[far], strict=True):
+    for value, here in zip(bias[far], position[far], strict=True):
         axes.annotate(f"{figures(value)} →", (1, here), xycoords=("axes fraction", "data"), ha="right", va="center")
 
 
-def _dots(axes: Axes, place: np.ndarray, frame: pd.DataFrame, name: str, label: str) -> None:
+def _dots(axes: Axes, position: np.ndarray, frame: pd.DataFrame, name: str, label: str) -> None:
     value = frame[name].to_numpy(float)
     span = [value - frame[f"{name}_low"].to_numpy(float), frame[f"{name}_high"].to_numpy(float) - value]
     error = np.nan_to_num(np.maximum(0.0, span))  # an interval that is not defined is not drawn
-    axes.errorbar(value, place, xerr=error, fmt="o", color=palette.LIGHT[0], markersize=4.5, elinewidth=1.4)
+    axes.errorbar(value, position, xerr=error, fmt="o", color=palette.LIGHT[0], markersize=4.5, elinewidth=1.4)
     axes.set_xlabel(label)
 
 

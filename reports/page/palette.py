@@ -47,8 +47,8 @@ Styles = Mapping[str, Style]
 def styles(estimators: Iterable[tuple[str, str]]) -> dict[str, Style]:
     """Return the style of each estimator label, from pairs (estimator, estimator label).
 
-    The colour belongs to the estimator, by its place among the sorted names; labels that share it (one estimator with
-    different parameters, or a ninth estimator) differ by their dash.
+    The colour belongs to the estimator, by its position among the sorted names; labels that share it (one estimator
+    with different parameters, or a ninth estimator) differ by their dash.
     """
     pairs = sorted(set(estimators))
     names = sorted({name for name, _ in pairs})

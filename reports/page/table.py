@@ -31,7 +31,7 @@ class Column:
     title: str
     numeric: bool = True
     meaning: str = ""
-    term: str = ""  # its place in reports.page.definitions
+    term: str = ""  # its anchor in reports.page.definitions
 
 
 @dataclass(frozen=True, repr=False)

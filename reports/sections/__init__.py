@@ -21,7 +21,7 @@ from reports.sections import (
     targets,
     temperature,
     verdict,
-    wins,
+    win_matrix,
 )
 
 SECTIONS: tuple[Callable[[Context], Section], ...] = (
@@ -30,7 +30,7 @@ SECTIONS: tuple[Callable[[Context], Section], ...] = (
     quality.section,
     learning.section,
     intervals.section,
-    wins.section,
+    win_matrix.section,
     targets.section,
     cost.section,
     temperature.section,

@@ -25,10 +25,10 @@ from reports.page import palette
 from reports.page.axes import annotate, finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
+from reports.page.quality_tables import setting_cells, setting_columns
 from reports.page.svg import Panel, inline, short
 from reports.page.table import Cell, Column, Table
-from reports.page.tables import setting_cells, setting_columns
-from reports.sections import budgets
+from reports.sections import equal_cost
 
 COSTS = {
     STEP_MEDIAN_S: ("step time", "step, ms", 1e3),
@@ -60,9 +60,9 @@ def section(context: Context) -> Section:
     blocks: list[Block] = []
     if panels := pareto_panels(context):
         blocks += [Heading("Quality against cost"), Pictures("pareto", panels, legend=True), How(HOW_PARETO)]
-    equal = budgets.equal_cost(context.frame, context.curve_history, context.curve_metric)
+    equal = equal_cost.losses(context.frame, context.curve_history, context.curve_metric)
     if equal is not None:
-        table = budgets.table(equal, str(context.curve_metric))
+        table = equal_cost.table(equal, str(context.curve_metric))
         blocks += [Heading("At equal cost"), Tabular(table, "equal-cost", equal)]
         blocks.append(How(HOW_EQUAL.format(metric=context.curve_metric)))
     if (table_of_times := timings(context.frame)) is not None and table_of_times.rows:

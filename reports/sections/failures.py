@@ -10,8 +10,8 @@ import pandas as pd
 from reports.contract.stored_run import FINISHED, TRACEBACK_FILE
 from reports.page.blocks import How, Section, Tabular, Words
 from reports.page.context import Context
+from reports.page.quality_tables import setting_cells
 from reports.page.table import Cell, Column, Table
-from reports.page.tables import setting_cells
 
 HOW = (
     f"The whole traceback of a failed run is {TRACEBACK_FILE} among its artifacts in MLflow. "

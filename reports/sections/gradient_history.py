@@ -63,7 +63,7 @@ def _labels_of_older_store(runs: pd.DataFrame) -> dict[str, str]:
 
 
 def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    order = {name: place for place, name in enumerate([OWN, *labels])}
+    order = {name: position for position, name in enumerate([OWN, *labels])}
     metrics = [*gradients.NUMBERS, *(str(name) for name in group if str(name).startswith(ENCODER_PREFIX))]
     seeds = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False)
     means = seeds.mean()

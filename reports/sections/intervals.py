@@ -10,7 +10,7 @@ import pandas as pd
 from reports import statistics as st
 from reports.comparison import Metric
 from reports.contract.stored_run import FINISHED, TEST_PREFIX
-from reports.page import forest, palette
+from reports.page import interval_plots, palette
 from reports.page.axes import finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
@@ -36,9 +36,9 @@ def section(context: Context) -> Section:
     """Show interval plots of every metric, and the performance profile of the first."""
     blocks: list[Block] = []
     for metric in context.metrics:
-        panels = [forest.level_plot(context.compared, context.levels(metric), metric, context.styles)]
+        panels = [interval_plots.level_plot(context.compared, context.levels(metric), metric, context.styles)]
         if metric is not context.primary:  # that plot is under the verdict
-            panels.append(forest.difference_plot_of(context, metric))
+            panels.append(interval_plots.difference_plot_of(context, metric))
         if shown := [panel for panel in panels if panel is not None]:
             blocks += [Heading(metric.title), Pictures(f"intervals-{_file(metric.name)}", shown)]
     if not blocks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.page import tables
+from reports.page import quality_tables
 from reports.page.blocks import Block, Heading, How, Section, Tabular, Words
 from reports.page.context import Context
 
@@ -24,8 +24,10 @@ def section(context: Context) -> Section:
     for metric in context.metrics:
         levels, differences = context.levels(metric), context.differences(metric)
         blocks.append(Heading(metric.title, metric.meaning))
-        blocks.append(Tabular(tables.levels_table(levels, metric), "quality", levels.assign(metric=metric.name)))
+        blocks.append(
+            Tabular(quality_tables.levels_table(levels, metric), "quality", levels.assign(metric=metric.name))
+        )
         if len(differences):
-            table = tables.differences_table(differences, metric, context.baseline.label, context.options.band)
+            table = quality_tables.differences_table(differences, metric, context.baseline.label, context.options.band)
             blocks.append(Tabular(table, "differences", differences.assign(metric=metric.name)))
     return Section("quality", "Quality", [*blocks, How(HOW)])

@@ -98,10 +98,10 @@ def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
     keys, status = ordered["run_key"].to_numpy(), ordered["status"].to_numpy()
     at, value = ordered[x].to_numpy(dtype=float), ordered[metric].to_numpy(dtype=float)
     reached, watched = [], []
-    for place in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
-        known = place[np.isfinite(at[place]) & np.isfinite(value[place])]
+    for rows_of_run in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
+        known = rows_of_run[np.isfinite(at[rows_of_run]) & np.isfinite(value[rows_of_run])]
         reached.append(st.time_to_target(at[known], value[known], target) if len(known) else math.inf)
-        is_cut_short = status[place[0]] not in (*WORST, FINISHED)  # a finished run has spent its budget
+        is_cut_short = status[rows_of_run[0]] not in (*WORST, FINISHED)  # a finished run has spent its budget
         watched.append(at[known[-1]] if is_cut_short and len(known) else math.inf)
     return Times(np.array(reached), np.array(watched))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from reports import comparison
 from reports.comparison import Metric
-from reports.page import forest, stored_provenance
+from reports.page import interval_plots, stored_provenance
 from reports.page.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
 from reports.page.context import Context
-from reports.sections import sentences
+from reports.sections import findings
 
 HOW = (
     "{metric} of each setting less that of the baseline with the same schedule, other axes and seed (an estimator "
@@ -21,12 +21,12 @@ BY_DEFAULT = " (chosen by default: straight_through if there is one, else the fi
 def section(context: Context) -> Section:
     """Show a sentence per metric, the counts, the warnings, and how to do it again."""
     blocks: list[Block] = [*_findings(context)]
-    power = next((sentences.power(each) for each in map(context.differences, context.metrics) if len(each)), "")
+    power = next((findings.power_floor(each) for each in map(context.differences, context.metrics) if len(each)), "")
     blocks += [Words(power, "remark")] if power else []
     if context.primary is not None and (needed := _needed(context, context.primary)):
         blocks.append(Words(needed, "remark"))
-    blocks += [Words(text, "warn") for text in (*sentences.warnings(context.frame), *context.runs.notes)]
-    blocks += [Counts(sentences.counts(context.frame)), *_picture(context), _facts(context)]
+    blocks += [Words(text, "warn") for text in (*findings.warnings(context.frame), *context.runs.notes)]
+    blocks += [Counts(findings.counts(context.frame)), *_picture(context), _facts(context)]
     return Section("verdict", "Verdict", blocks)
 
 
@@ -34,7 +34,7 @@ def _findings(context: Context) -> list[Block]:
     found = []
     for metric in context.metrics:
         if metric.compared:
-            sentence = sentences.sentence(
+            sentence = findings.sentence(
                 context.compared, metric, context.levels(metric), context.differences(metric), context.baseline
             )
             found.append(Finding(metric.title, metric.name, *sentence))
@@ -52,14 +52,14 @@ def _needed(context: Context, metric: Metric) -> str:
     if not metric.in_nats:
         return ""
     tried = comparison.by_seed(context.compared, metric.name)
-    return sentences.needed(context.levels(metric), tried, context.options.band)
+    return findings.seeds_needed(context.levels(metric), tried, context.options.band)
 
 
 def _picture(context: Context) -> list[Block]:
     """Show the one figure to look at: paired differences, or the levels if nothing can be paired."""
     if context.primary is None:
         return []
-    panel = forest.difference_plot_of(context, context.primary) or forest.level_plot(
+    panel = interval_plots.difference_plot_of(context, context.primary) or interval_plots.level_plot(
         context.compared, context.levels(context.primary), context.primary, context.styles
     )
     return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name))] if panel else []

@@ -1,6 +1,6 @@
 """The files of a stored run: where they are read from, and when one is trusted. SECURITY.md says why.
 
-A run itself says where its files lie, so a server that others write to could name any place. A path on this machine is
+A run itself says where its files lie, so a server that others write to could name any path. A path on this machine is
 read only if the store is a file on this machine too. A server's files come from that server or from an object store. A
 file must lie within its run's folder, be a regular file of at most MAX_BYTES, and have the checksum that the run's tag
 `harness.sha256` states, unless the run is older than that tag.
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from reports.contract.places import ARTIFACTS_FOLDER, current_place, local_path
+from reports.contract.artifact_paths import ARTIFACTS_FOLDER, current_path, local_path
 from reports.contract.sqlite_uri import DATABASE
 from reports.contract.stored_run import CHARTS_FOLDER, PICTURES, PICTURES_FOLDER, TAG_CHECKSUMS
-from reports.contract.text import NAME, visible, visible_json, without_passwords
+from reports.contract.text import NAME_LENGTH, visible, visible_json, without_passwords
 
 _FOLDERS = (PICTURES_FOLDER, CHARTS_FOLDER)
 """The folders of a run's pictures; older runs have the second."""
@@ -66,10 +66,10 @@ class Artifacts:
     def _absent_note(self) -> tuple[str, ...]:
         if not self._absent:
             return ()
-        n, place = len(self._absent), visible(next(iter(self._absent.values())), NAME)
+        n, path = len(self._absent), visible(next(iter(self._absent.values())), NAME_LENGTH)
         return (
             f"The files of {n} stored {'run' if n == 1 else 'runs'} are not there: expected for example the folder "
-            f"{place}. Curves, pictures and plans are missing. If the results folder was moved or copied, the folder "
+            f"{path}. Curves, pictures and plans are missing. If the results folder was moved or copied, the folder "
             f"{ARTIFACTS_FOLDER} belongs beside its {DATABASE}.",
         )
 
@@ -79,7 +79,7 @@ class Artifacts:
             content = self._read(run, name)
             _verify(name, content, run.data.tags)
         except _RefusedError as reason:
-            who = visible(run.info.run_name or run.info.run_id, NAME)
+            who = visible(run.info.run_name or run.info.run_id, NAME_LENGTH)
             self._refused.append(f"{who}: the stored file {name} is not used: {reason}.")
             return b""
         except _SilentError:
@@ -123,17 +123,17 @@ class Artifacts:
             parts = urlsplit(root)
             host = parts.netloc
         except ValueError:
-            raise _RefusedError(f"its place is no address: {visible(root, NAME)}") from None
+            raise _RefusedError(f"its location is no address: {visible(root, NAME_LENGTH)}") from None
         if len(parts.scheme) > 1 and parts.scheme != "file":
             return _within(*self._downloaded(root, parts.scheme, host, name))
         if urlsplit(self._uri).scheme in _SERVERS:
             raise _RefusedError(
-                f"the server says that it lies on this machine, at {visible(root, NAME)}; where it does, give the store"
-                " itself as --tracking-uri"
+                f"the server says that it lies on this machine, at {visible(root, NAME_LENGTH)}; where it does, give "
+                "the store itself as --tracking-uri"
             )
         stored = local_path(root)
-        assert stored is not None  # noqa: S101 other places were downloaded above
-        path = current_place(stored, self._results)
+        assert stored is not None  # noqa: S101 other locations were downloaded above
+        path = current_path(stored, self._results)
         if not path.is_dir() and TAG_CHECKSUMS in run.data.tags:
             self._absent[run.info.run_id] = str(path)
             raise _SilentError
@@ -148,7 +148,7 @@ class Artifacts:
         own = scheme == "mlflow-artifacts" and host in ("", urlsplit(self._uri).netloc.rpartition("@")[2])
         if not own and scheme not in _OBJECT_STORES:
             known = f"this server or one of {', '.join(_OBJECT_STORES)}"
-            raise _RefusedError(f"its place is not {known}: {visible(root, NAME)}")
+            raise _RefusedError(f"its location is not {known}: {visible(root, NAME_LENGTH)}")
         server = f"{scheme}://{host}"
         if server in self._silent:
             raise _SilentError
@@ -164,8 +164,8 @@ class Artifacts:
         return target, Path(got)
 
     def _silenced(self, server: str, name: str, error: Exception) -> _SilentError:
-        reason = visible(without_passwords(" ".join(str(error).split()) or type(error).__name__), NAME)
-        where = visible(without_passwords(server), NAME) if server != "mlflow-artifacts://" else "the server"
+        reason = visible(without_passwords(" ".join(str(error).split()) or type(error).__name__), NAME_LENGTH)
+        where = visible(without_passwords(server), NAME_LENGTH) if server != "mlflow-artifacts://" else "the server"
         self._silent[server] = (
             f"Stored files are missing: {where} did not answer when it was asked for {name} ({reason}), and is not "
             "asked again."

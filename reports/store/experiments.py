@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reports.contract.errors import ReportError
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME_LENGTH, visible
 
 _PAGE = 1000
 
 
-def ids_of(client: Any, names: Sequence[str] | None) -> dict[str, str]:
+def find_experiments(client: Any, names: Sequence[str] | None) -> dict[str, str]:
     """Return the names of the experiments by their ids; None means the only one there is.
 
     Raises ReportError if one is not there, if no name is given, or if None could mean several.
@@ -19,10 +19,10 @@ def ids_of(client: Any, names: Sequence[str] | None) -> dict[str, str]:
     names = [_only_name(client)] if names is None else list(dict.fromkeys(names))
     if not names:
         raise ReportError("experiment: expected the name of at least one, got none.")
-    return {_id_of(client, name): name for name in names}
+    return {_experiment_id(client, name): name for name in names}
 
 
-def runs_of(client: Any, experiment_id: str) -> Iterable[Any]:
+def all_runs(client: Any, experiment_id: str) -> Iterable[Any]:
     """Yield every run of an experiment."""
     token = None
     while True:
@@ -33,7 +33,7 @@ def runs_of(client: Any, experiment_id: str) -> Iterable[Any]:
             return
 
 
-def _id_of(client: Any, name: str) -> str:
+def _experiment_id(client: Any, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage != "active":
         listed = _listed(_names(client))
@@ -58,4 +58,4 @@ def _listed(names: list[str]) -> str:
     """Return the names as an error lists them."""
     if not names:
         return "none yet; run a grid first"
-    return ", ".join(visible(name, NAME) for name in names[:20]) + (", …" if len(names) > 20 else "")
+    return ", ".join(visible(name, NAME_LENGTH) for name in names[:20]) + (", …" if len(names) > 20 else "")

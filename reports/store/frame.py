@@ -13,7 +13,7 @@ schedule            the temperature schedule as stored; a missing value where th
 schedule_label      the schedule with its parameters: ``constant(1)``; a missing value where there is none
 axes                every other swept field, ``training.lr=0.001``; empty where nothing else is swept
 setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only.
-                    These four are texts for readers; what differs has different ones (``reports.store.naming``)
+                    These four are texts for readers; what differs has different ones (``reports.store.setting_names``)
 device, seed        as stored; ``seed`` is an integer
 status              finished, failed, diverged, skipped, interrupted, running, waiting or missing
 error               first line of the error, empty where there is none
@@ -45,9 +45,9 @@ from typing import Any
 import pandas as pd
 
 from reports.contract import stored_run as names
-from reports.contract.files import write_bytes_atomically
+from reports.contract.atomic_files import write_bytes_atomically
 from reports.contract.settings import from_stored
-from reports.store.naming import is_absent, name_settings
+from reports.store.setting_names import is_absent, name_settings
 
 STATUSES = (
     names.FINISHED,

@@ -19,12 +19,12 @@ from reports.contract import mlflow_environment
 from reports.contract.errors import ReportError
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri
 from reports.contract.stored_run import FINISHED, HISTORY_FILE, KIND_RUN, KIND_SWEEP, TAG_KIND
-from reports.contract.text import NAME, first_line, visible, without_passwords
+from reports.contract.text import NAME_LENGTH, first_line, visible, without_passwords
 from reports.process_settings import default_settings
 from reports.store.artifacts import Artifacts
-from reports.store.experiments import ids_of, runs_of
+from reports.store.experiments import all_runs, find_experiments
 from reports.store.frame import Runs, history_frame, mark_outdated, newest, planned_but_missing, tidy
-from reports.store.records import history_of, latents_of, record_of, run_id_of
+from reports.store.records import read_history, read_latents, run_id_of, to_record
 from reports.store.sweeps import plan_notes, read_sweep, shares_machine, with_provenance
 from reports.store.tracking_uri import LONGEST_REASON, checked_uri
 
@@ -76,14 +76,14 @@ def _load(
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking_uri)
-    name_by_id = ids_of(client, experiments)
-    stored = [run for experiment_id in name_by_id for run in runs_of(client, experiment_id)]
+    name_by_id = find_experiments(client, experiments)
+    stored = [run for experiment_id in name_by_id for run in all_runs(client, experiment_id)]
     parents, children = (_of_kind(stored, kind) for kind in (KIND_SWEEP, KIND_RUN))
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         files = Artifacts(tracking_uri, Path(folder), folders)
         sweeps = sorted((read_sweep(run, files) for run in parents), key=lambda sweep: (str(sweep.start), sweep.run_id))
         contended = {sweep.run_id: shares_machine(sweep) for sweep in sweeps}
-        records = mark_outdated(newest(record_of(run, contended, name_by_id) for run in children), sweeps)
+        records = mark_outdated(newest(to_record(run, contended, name_by_id) for run in children), sweeps)
         left_out = 0 if include_outdated else sum(record["former"] for record in records)
         records = [record for record in records if include_outdated or not record["former"]]
         known = {str(record["run_key"]) for record in records}
@@ -96,14 +96,14 @@ def _load(
         by_id = {run_id_of(run): run for run in children}
         keys = dict(zip(runs["run_id"], runs["run_key"], strict=True))
         present = [by_id[run_id] for run_id in runs["run_id"] if run_id]
-        histories = {keys[run_id_of(run)]: history_of(run, files) for run in present}
+        histories = {keys[run_id_of(run)]: read_history(run, files) for run in present}
         pictured = _pictured(runs, by_id)
         images = {keys[run_id_of(run)]: files.images(run) for run in pictured}
-        latents = {keys[run_id_of(run)]: latents_of(run, files) for run in pictured}
+        latents = {keys[run_id_of(run)]: read_latents(run, files) for run in pictured}
         sweeps = list(with_provenance(sweeps, present, files))
     notes = (*plan_notes(sweeps), *files.notes, *_history_notes(runs, histories), *_outdated_notes(left_out))
     return Runs(
-        experiment=visible(", ".join(name_by_id.values()), NAME),
+        experiment=visible(", ".join(name_by_id.values()), NAME_LENGTH),
         runs=runs,
         history=history_frame(runs, histories),
         images={key: found for key, found in images.items() if found},

@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports.contract import stored_run as names
 from reports.contract.settings import from_json
-from reports.contract.text import NAME, visible
+from reports.contract.text import NAME_LENGTH, visible
 from reports.store.artifacts import Artifacts
 from reports.store.frame import CORE, IDENTITY, UNTYPED, typed
 
@@ -22,17 +22,17 @@ _WHEN = (names.EPOCH, names.STEP, names.ELAPSED_S)
 
 def run_id_of(run: Any) -> str:
     """Return the id of a stored run, made visible."""
-    return visible(run.info.run_id, NAME)
+    return visible(run.info.run_id, NAME_LENGTH)
 
 
-def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, str]) -> dict[str, Any]:
+def to_record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str, str]) -> dict[str, Any]:
     """Return one flat record of a child run: tags, typed params, last metrics.
 
     `contended` says by the id of a sweep whether its runs shared a machine; `experiments` has names by id.
     """
     tags = {name: visible(value) for name, value in run.data.tags.items()}
-    params = {visible(name, NAME): visible(value) for name, value in run.data.params.items()}
-    metrics = {visible(name, NAME): _sane(float(value)) for name, value in run.data.metrics.items()}
+    params = {visible(name, NAME_LENGTH): visible(value) for name, value in run.data.params.items()}
+    metrics = {visible(name, NAME_LENGTH): _sane(float(value)) for name, value in run.data.metrics.items()}
     named = (names.TAG_RUN_KEY, names.TAG_ESTIMATOR, names.TAG_SCHEDULE, names.TAG_DEVICE, names.TAG_SEED)
     identity = {name: tags.get(name, params.get(name)) for name in named}
     shared = typed(tags.get(names.SHARED_MACHINE, params.get(names.SHARED_MACHINE)))
@@ -43,16 +43,16 @@ def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
     return record | {
         **identity,
         "run_key": identity[names.TAG_RUN_KEY] or run_id_of(run),
-        "estimator": visible(identity[names.TAG_ESTIMATOR] or "unknown", NAME),
+        "estimator": visible(identity[names.TAG_ESTIMATOR] or "unknown", NAME_LENGTH),
         "run_id": run_id_of(run),
-        "name": visible(run.info.run_name or "", NAME),
-        "label": visible(tags.get(names.TAG_LABEL, ""), NAME),
-        "estimator_label": visible(tags.get(names.TAG_ESTIMATOR_LABEL, ""), NAME),
+        "name": visible(run.info.run_name or "", NAME_LENGTH),
+        "label": visible(tags.get(names.TAG_LABEL, ""), NAME_LENGTH),
+        "estimator_label": visible(tags.get(names.TAG_ESTIMATOR_LABEL, ""), NAME_LENGTH),
         "status": tags.get(names.TAG_STATUS) or _FROM_MLFLOW.get(run.info.status, names.RUNNING),
         "error": visible(run.data.tags.get(names.TAG_ERROR, "").partition("\n")[0]),
         "sweep": sweep,
-        "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME),
-        "experiment_id": visible(str(run.info.experiment_id), NAME),
+        "experiment": visible(experiments.get(str(run.info.experiment_id), ""), NAME_LENGTH),
+        "experiment_id": visible(str(run.info.experiment_id), NAME_LENGTH),
         "parts": from_json(run.data.tags.get(names.TAG_SETTING, "")),
         "source": str(record.get(names.PARAM_SOURCE) or ""),
         "start": utc(run.info.start_time),
@@ -61,13 +61,13 @@ def record_of(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
     }
 
 
-def history_of(run: Any, files: Artifacts) -> list[dict[str, float]]:
+def read_history(run: Any, files: Artifacts) -> list[dict[str, float]]:
     """Return the numbers of every epoch; nothing if an epoch does not say when it was."""
     rows = [_numbers(row) for row in files.records(run, names.HISTORY_FILE)]
     return rows if all(all(math.isfinite(row.get(name, math.nan)) for name in _WHEN) for row in rows) else []
 
 
-def latents_of(run: Any, files: Artifacts) -> dict[str, Any]:
+def read_latents(run: Any, files: Artifacts) -> dict[str, Any]:
     """Return what latents.json says of each variable, as far as it has lists of numbers."""
     if names.LATENTS_FILE not in run.data.tags.get(names.TAG_CHECKSUMS, ""):  # older runs have none
         return {}
@@ -108,4 +108,4 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 @lru_cache(maxsize=4096)
 def _shown(name: str) -> str:
     """Return the name of a metric, made visible once for all epochs."""
-    return visible(name, NAME)
+    return visible(name, NAME_LENGTH)

@@ -15,7 +15,7 @@ from reports.contract.stored_run import (
     TAG_COMMAND,
     TAG_QUESTION,
 )
-from reports.contract.text import FILE, visible, visible_json, visible_lines
+from reports.contract.text import FILE_LENGTH, visible, visible_json, visible_lines
 from reports.store.artifacts import Artifacts
 from reports.store.frame import Sweep, typed
 from reports.store.records import run_id_of, utc
@@ -27,7 +27,7 @@ def read_sweep(run: Any, files: Artifacts) -> Sweep:
         run_id=run_id_of(run),
         command=visible(run.data.tags.get(TAG_COMMAND, "")),
         question=visible_lines(run.data.tags.get(TAG_QUESTION, "")),
-        grid=visible_lines(files.text(run, GRID_FILE), FILE),
+        grid=visible_lines(files.text(run, GRID_FILE), FILE_LENGTH),
         provenance=files.json(run, PROVENANCE_FILE, dict),
         plan=[_planned(entry) for entry in files.records(run, PLAN_FILE)],
         basket=_basket(run, files),

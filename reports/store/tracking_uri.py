@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from reports.contract.errors import ReportError
 from reports.contract.sqlite_uri import DATABASE, sqlite_path, sqlite_uri, unambiguous
 from reports.contract.text import first_line, without_passwords
-from reports.contract.web_server import WEB_SCHEMES, ask_server
+from reports.contract.web_server import WEB_SCHEMES, ask_server, invalid_address
 
 LONGEST_REASON = 200
 """How many characters of a store's message an error repeats."""
@@ -23,11 +23,8 @@ def checked_uri(tracking_uri: str) -> str:
         parts = urlsplit(tracking_uri)
         if parts.scheme in WEB_SCHEMES:
             parts.port  # noqa: B018 it raises ValueError
-    except ValueError:  # its text may contain a part of the password
-        raise ReportError(
-            f"tracking URI: expected scheme://host:port, with a port up to 65535, got '{shown}'. "
-            "Give another --tracking-uri; in a password, / is %2F, # is %23, ? is %3F and @ is %40."
-        ) from None
+    except ValueError:
+        raise ReportError(f"tracking URI: {invalid_address(tracking_uri)}") from None
     if parts.scheme in WEB_SCHEMES:
         try:
             ask_server(tracking_uri)

@@ -40,7 +40,7 @@ main(["report", "--experiment", "demo", "--tracking-uri", sys.argv[1], "--out", 
 WRITE = """
 import sys
 from pathlib import Path
-from reports.contract.files import write_atomically
+from reports.contract.atomic_files import write_atomically
 print("ready", flush=True)
 texts = [letter * 3_000_000 for letter in "ab"]
 while True:

@@ -120,7 +120,7 @@ def test_the_split_depends_on_its_own_seed_alone(gray):
     assert torch.equal(other.test_ND, gray.test_ND)
 
 
-def test_the_first_images_of_the_split_are_frozen(gray):
+def test_the_first_images_of_the_split_never_change(gray):
     """Numbers of stored runs depend on the order of the images: a change here says "numbers change"."""
     assert gray.validation_N[:12].tolist() == FROZEN_VALIDATION
     assert gray.train_N[:12].tolist() == FROZEN_TRAIN

@@ -16,7 +16,7 @@ from estimators import REGISTRY, Estimator
 from estimators.catalogue import FORMULAS, evaluations, table
 from estimators.conformance import CHECKS, check_all
 from estimators.conformance.__main__ import main as conformance_command
-from harness.commands.inventory import explain
+from harness.commands.available import explain
 
 ROOT = PLUGINS.parents[1]
 README = (ROOT / "estimators" / "README.md").read_text()

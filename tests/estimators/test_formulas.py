@@ -6,8 +6,8 @@ from itertools import product
 import pytest
 import torch
 from estimator_cases import CASES, IDS, make
-from estimator_naive import jacobian, onehot, same_noise, softmax, value_and_slope
 from families import NAIVE
+from naive_formulas import jacobian, onehot, same_noise, softmax, value_and_slope
 from scipy import stats
 from torch.nn import functional as F
 

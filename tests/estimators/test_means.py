@@ -1,12 +1,13 @@
 """Biased estimators: the mean of many draws is what their own definition says, so that a wrong one is caught too.
 
 L=2, K=2, a cubic cost in which the latents interact, 20 000 draws of one logit row, |z| < 5 for every entry; a fifth
-more than the definition must fail. The definitions are in own_means.py: sums over codes and integrals over the noise.
+more than the definition must fail. The definitions, sums over codes and integrals over the noise, are in
+means_by_definition.py.
 """
 
 import pytest
 from estimator_cases import settings
-from own_means import COST, LOGITS_LK, OWN_MEANS, draws
+from means_by_definition import COST, LOGITS_LK, MEANS_BY_DEFINITION, draws
 from scipy import integrate, stats
 
 from estimators import REGISTRY, build
@@ -17,13 +18,13 @@ CASES = [(name, params) for name in BIASED for params in settings(name)]
 
 
 def test_every_biased_estimator_has_a_definition_to_be_held_against():
-    assert set(OWN_MEANS) == set(BIASED)
+    assert set(MEANS_BY_DEFINITION) == set(BIASED)
 
 
 @pytest.mark.parametrize(("name", "params"), CASES, ids=lambda value: str(value))
 def test_mean_is_that_of_its_own_definition(name, params):
     estimator = build(name, **params)
-    expected_LK = OWN_MEANS[name](estimator, LOGITS_LK, COST)
+    expected_LK = MEANS_BY_DEFINITION[name](estimator, LOGITS_LK, COST)
     gradient_NLK = draws(estimator)
     assert z_scores(gradient_NLK, expected_LK).abs().max() < MAX_Z
     assert z_scores(gradient_NLK, 1.2 * expected_LK).abs().max() > MAX_Z
@@ -33,14 +34,14 @@ def test_mean_is_that_of_its_own_definition(name, params):
 def test_the_definitions_are_not_the_exact_gradient(name):
     """Else they could not tell a biased estimator from an unbiased one."""
     estimator = build(name)
-    expected_LK = OWN_MEANS[name](estimator, LOGITS_LK, COST)
+    expected_LK = MEANS_BY_DEFINITION[name](estimator, LOGITS_LK, COST)
     _, exact_LK = exact_gradient(LOGITS_LK, COST, estimator.class_logits)
     assert (expected_LK - exact_LK).norm() > 0.02 * exact_LK.norm()
 
 
 def test_the_quadrature_agrees_with_an_adaptive_one():
     """∫ s(1 − s)/τ over x > 0, logistic noise, at a low temperature."""
-    from own_means import quadrature, soft
+    from means_by_definition import quadrature, soft
 
     law, tau = stats.logistic(loc=0.7), 0.1
     node_Q, weight_Q = quadrature(law, [0.0])
@@ -57,4 +58,6 @@ def test_the_quadrature_agrees_with_an_adaptive_one():
 def test_means_hold_with_every_seed_and_setting(name, seed):
     for params in settings(name):
         estimator = build(name, **params)
-        assert z_scores(draws(estimator, seed), OWN_MEANS[name](estimator, LOGITS_LK, COST)).abs().max() < MAX_Z
+        assert (
+            z_scores(draws(estimator, seed), MEANS_BY_DEFINITION[name](estimator, LOGITS_LK, COST)).abs().max() < MAX_Z
+        )

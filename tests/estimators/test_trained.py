@@ -74,7 +74,7 @@ def test_unbiased_on_the_logits_of_a_trained_encoder(name, trained):
     assert z_scores(gradient_NLK, gradient_LK).abs().max() < MAX_Z
 
 
-def test_straight_through_is_caught_there(trained):
+def test_straight_through_is_found_biased_on_trained_logits(trained):
     """The positive control."""
     logits_LK, cost = trained(SHAPES[0])
     _, gradient_NLK = run(make("straight_through"), logits_LK.expand(N_DRAWS, -1, -1), cost)

@@ -13,7 +13,7 @@ from harness.events import EpochDone, Failed, Finished, Interrupted, Record, Sta
 from harness.execution import memory_guard
 from harness.execution.dispatch import Dispatch
 from harness.execution.executor import Job
-from harness.execution.local import LocalExecutor
+from harness.execution.local_executor import LocalExecutor
 from harness.execution.memory_guard import MemoryGuard
 from harness.options import Policy, SavingEvery
 

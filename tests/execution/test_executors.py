@@ -11,8 +11,8 @@ from harness.config import RunConfig
 from harness.events import EpochDone, Failed, Finished, Record, Started
 from harness.execution.dispatch import Dispatch
 from harness.execution.executor import Job
-from harness.execution.local import LocalExecutor
-from harness.execution.worker import records_of
+from harness.execution.local_executor import LocalExecutor
+from harness.execution.worker import train_to_records
 from harness.options import Policy
 from harness.train import train
 
@@ -109,7 +109,7 @@ def test_closing_stops_the_workers(tiny_run: Make) -> None:
 
 
 def test_an_exception_becomes_a_record(tiny_run: Make) -> None:
-    records = list(records_of(Job(renamed(tiny_run(), "unknown")), REGISTRY))
+    records = list(train_to_records(Job(renamed(tiny_run(), "unknown")), REGISTRY))
     end = records[-1].event
     assert isinstance(end, Failed)
     assert "got 'unknown'" in end.error

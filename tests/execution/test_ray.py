@@ -15,12 +15,12 @@ from ray_sweeps import events, finish, grid_file, results, start, unmeasured, wa
 
 from estimators import REGISTRY
 from harness.config import RunConfig, TrainingConfig
-from harness.events import EpochDone, Finished, Image, Interrupted, Record, Started
+from harness.events import EpochDone, Finished, Interrupted, Picture, Record, Started
 from harness.execution.dispatch import Dispatch
 from harness.execution.executor import Executor, Job
-from harness.execution.local import LocalExecutor
-from harness.execution.ray import RayExecutor
+from harness.execution.local_executor import LocalExecutor
 from harness.execution.ray_cluster import ClusterError
+from harness.execution.ray_executor import RayExecutor
 from harness.grid.load import load_grid
 from harness.options import Policy, RayOptions, SavingEvery
 
@@ -104,7 +104,7 @@ def told(records: list[Record], run: RunConfig) -> list[object]:
         if isinstance(event, EpochDone | Finished):
             metrics = unmeasured(event.metrics)
             assert found.setdefault((event.kind, event.step), metrics) == metrics
-        elif isinstance(event, Image):
+        elif isinstance(event, Picture):
             found[event.name] = event.png
     return list(found.items())
 

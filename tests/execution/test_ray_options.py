@@ -10,8 +10,8 @@ import pytest
 from ray_sweeps import grid_file
 
 from harness.cli import main
-from harness.execution.ray import RayExecutor, _Task
 from harness.execution.ray_cluster import ClusterError, environment, token_hint
+from harness.execution.ray_executor import RayExecutor, _Task
 from harness.options import RayOptions
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'argmax-harness[ray]'")

@@ -13,8 +13,8 @@ from harness.datasets.load import load
 from harness.events import EpochDone, Finished
 from harness.gradients.during_training import Diagnostics, code_costs, to_parameters
 from harness.gradients.quality import METRICS
+from harness.grid.errors import GridError
 from harness.grid.load import load_grid
-from harness.grid.problems import GridError
 from harness.training import seeding
 from harness.training.state import start
 

@@ -2,7 +2,7 @@
 
 from grid_errors import HEAD
 
-from harness.grid.problems import MAX_SHOWN
+from harness.grid.errors import MAX_SHOWN
 from harness.plugins.registry import load_registry
 
 

@@ -17,12 +17,12 @@ from harness.cli import main
 from harness.config import RunConfig
 from harness.events import Diverged, Failed, Finished, Record, Started
 from harness.execution.executor import Job
-from harness.execution.worker import records_of
+from harness.execution.worker import train_to_records
 from harness.grid.load import Grid, load_grid
 from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry
 from harness.status.progress import PlainProgress
-from harness.status.summary import cause, unfinished
+from harness.status.terminal_summary import cause, unfinished
 from harness.storage import checksummed_file, plan
 from harness.storage.journal import Journal
 from harness.storage.plan_file import read_plan
@@ -48,7 +48,7 @@ def failure(tmp_path: Path, tiny_run: Make) -> Callable[[str], Failed]:
         path.write_text(HEAD + text)
         run = tiny_run("reinforce")
         run = run.model_copy(update={"estimator": run.estimator.model_copy(update={"name": "mine"})})
-        end = list(records_of(Job(run), load_registry([path])))[-1].event
+        end = list(train_to_records(Job(run), load_registry([path])))[-1].event
         assert isinstance(end, Failed)
         return end
 
@@ -172,7 +172,7 @@ def called(folder: Path, capsys: pytest.CaptureFixture[str], command: str, *more
     return (code or 0, *capsys.readouterr())
 
 
-def test_status_needs_no_plugin_where_the_frozen_sweep_knows_its_runs(finished, capsys):
+def test_status_needs_no_plugin_where_the_stored_plan_has_the_runs(finished, capsys):
     code, out, err = called(finished, capsys, "status")
     assert (code, err) == (0, "")
     assert "2 finished." in out

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
-from harness.commands import inventory
+from harness.commands import available
 from harness.plugins import estimator_facts, registry
 from harness.plugins.estimator_facts import known, read
 
@@ -65,7 +65,7 @@ def test_the_committed_facts_match_the_classes() -> None:
 
 
 def test_the_rows_say_what_the_classes_declare() -> None:
-    for row, cls in zip(inventory.rows("estimators"), REGISTRY.values(), strict=True):
+    for row, cls in zip(available.rows("estimators"), REGISTRY.values(), strict=True):
         assert list(row) == ["name", "unbiased", "evals", "relaxes", "parameters", "reference"]
         declared = (cls.name, cls.unbiased, cls.relaxes, cls.reference)
         assert (row["name"], row["unbiased"], row["relaxes"], row["reference"]) == declared
@@ -92,7 +92,7 @@ def test_plugins_are_imported_for_their_facts(tmp_path: Path) -> None:
     listed = known([path])
     assert (listed["mine"].doc, listed["mine"].built_in) == ("A softmax of mine.", False)
     assert listed["reinforce"].unbiased  # nothing was taken from the file
-    assert "in a grid      mine" in inventory.explain("mine", [path])
+    assert "in a grid      mine" in available.explain("mine", [path])
     path.write_text(PLUGIN.replace("of mine", "of yours"))
     assert known([path])["mine"].doc == "A softmax of yours."
     assert "mine" not in known()

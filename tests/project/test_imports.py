@@ -13,7 +13,9 @@ PACKAGES = ("estimators", "harness", "reports")
 
 BOTTOM = "atomic_file config devices environment errors events names options process_state provenance schedules"
 BOTTOM += " terminal units"
-REPORTS = "reports reports.compare reports.report reports.page reports.store reports.process_settings reports.contract"
+REPORTS = (
+    "reports reports.compare_sweeps reports.report reports.page reports.store reports.process_settings reports.contract"
+)
 MAY_IMPORT = {
     "cli": f"commands {BOTTOM} reports.contract",
     "commands": f"sweep tracking status storage execution gradients grid plugins datasets {BOTTOM} {REPORTS}",
@@ -35,7 +37,7 @@ MAY_IMPORT = {
     "process_state": "devices",
     "units": "options",
     "reports": "reports.page reports.store",
-    "reports.compare": "reports.report reports.sections reports.page reports.comparison"
+    "reports.compare_sweeps": "reports.report reports.sections reports.page reports.comparison"
     " reports.store reports.process_settings reports.contract",
     "reports.report": "reports.sections reports.page reports.store reports.process_settings reports.contract",
     "reports.sections": "reports.page reports.comparison reports.statistics reports.store reports.contract",
@@ -146,7 +148,7 @@ LEAN = {
         ("harness.config, harness.schedules, harness.grid.load, harness.plugins.registry", "torch"),
         ("harness.status, harness.status.progress", "torch numpy scipy pandas"),
         ("estimators", "entmax"),
-        ("harness.execution.ray, harness.sweep.run, harness.commands.run", "ray"),
+        ("harness.execution.ray_executor, harness.sweep.run, harness.commands.run", "ray"),
     ],
     "a worker": [  # reports are not sent to a cluster; the others would take a good part of the start
         (

@@ -41,7 +41,7 @@ def test_what_the_store_says_is_there_as_text(page):
     assert "{{ 7*7 }}" in page.text
 
 
-def test_a_browser_is_told_what_the_page_may_do(page):
+def test_the_page_states_its_content_security_policy(page):
     (policy,) = (value for name, value in page.attributes if name == "content" and "default-src" in value)
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-")
     assert "unsafe-eval" not in policy

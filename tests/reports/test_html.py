@@ -12,11 +12,11 @@ from reports_store import PROVENANCE, Planned, in_memory, main_grid, neg_elbo, p
 
 from reports import comparison
 from reports.contract.errors import ReportError
-from reports.page import curves, figures, numbers, tables
+from reports.page import curves, figures, numbers, quality_tables
 from reports.page.context import Options
 from reports.page.palette import styles
 from reports.report import build_report
-from reports.sections import sentences
+from reports.sections import findings
 
 
 def report(runs, tmp_path, **options):
@@ -242,16 +242,16 @@ def test_holm_p_is_shown_where_there_are_enough_pairs():
     runs = in_memory(planned("straight_through", "gumbel_softmax", "st_gumbel_softmax", seeds=range(8))).runs
     differences = comparison.differences(runs, "test/neg_elbo", comparison.choose_baseline(runs, None))
     assert list(differences["p_holm"]) == pytest.approx([2 / 2**7] * 2)
-    shown = tables.differences_table(differences, comparison.metrics(runs)[0], "straight_through")
+    shown = quality_tables.differences_table(differences, comparison.metrics(runs)[0], "straight_through")
     assert [row[-1].text for row in shown.rows] == [".016", ".016"]
-    assert "and .016 after Holm's correction for 2 comparisons" in sentences.power(differences)
+    assert "and .016 after Holm's correction for 2 comparisons" in findings.power_floor(differences)
 
 
 def test_a_swept_learning_rate_is_an_axis_and_stops_the_warning():
     grid = [dataclasses.replace(run, params={"training.lr": lr}, axis=f"lr={lr}") for lr in (0.001, 0.01)
             for run in main_grid()[:18]]  # fmt: skip
     runs = in_memory(grid).runs
-    assert not any("confounded" in text for text in sentences.warnings(runs))
+    assert not any("confounded" in text for text in findings.warnings(runs))
     differences = comparison.differences(runs, "test/neg_elbo", comparison.choose_baseline(runs, None))
     assert all(row["setting"].split(" · ")[1:] == row["versus"].split(" · ")[1:] for _, row in differences.iterrows())
 

@@ -9,7 +9,7 @@ import pytest
 from browsers import axe
 from reports_store import in_memory, main_grid, with_diagnostics
 
-from reports.compare import build_comparison
+from reports.compare_sweeps import build_comparison
 from reports.page.context import Options
 from reports.report import build_report
 

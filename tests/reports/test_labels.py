@@ -176,7 +176,7 @@ def test_a_baseline_is_an_estimator_before_it_is_a_setting(runs: Runs) -> None:
 
 
 def test_only_matches_the_label_of_a_schedule_first(grid: Grid) -> None:
-    from harness.commands.checks import select
+    from harness.commands.run_checks import select
 
     assert {run.setting.schedule for run in select(grid.runs, ["schedule=none"])} == {"none"}
     without = [run for run in grid.runs if run.setting.schedule != "none"]
@@ -190,7 +190,7 @@ def test_gradients_keep_estimators_apart(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_compare_the_same_setting(folder: Path, tmp_path: Path, runs: Runs) -> None:
-    from reports.store.shared_names import named_together
+    from reports.store.shared_setting_names import named_together
 
     make(tmp_path, grid_text(["a"], [], ["b"]))
     one, other = named_together(load("labelled", uri(tmp_path)), runs)

@@ -12,15 +12,15 @@ from reports_store import Planned, in_memory, main_grid, neg_elbo, planned
 
 from harness.commands import report
 from harness.commands.shared import Refused
-from reports import compare, comparison
+from reports import compare_sweeps, comparison
 from reports import report as html
 from reports import statistics as st
 from reports.comparison import grouping
 from reports.comparison.changes import changes, shared_runs
-from reports.page import curves, export, numbers, tables
+from reports.page import curves, export, numbers, quality_tables
 from reports.page.blocks import Tabular, Words
 from reports.page.context import Context, Options
-from reports.sections import SECTIONS, budgets, published, sentences, targets
+from reports.sections import SECTIONS, equal_cost, findings, published, targets
 from reports.store.frame import tidy
 
 ELBO = "test/neg_elbo"
@@ -44,7 +44,7 @@ def sentence(runs, name=ELBO):
     metric = metric_of(runs, name)
     baseline = comparison.choose_baseline(runs, None)
     levels, rows = comparison.levels(runs, name), comparison.differences(runs, name, baseline)
-    return "".join(sentences.sentence(runs, metric, levels, rows, baseline))
+    return "".join(findings.sentence(runs, metric, levels, rows, baseline))
 
 
 def test_pairs_in_which_both_failed_have_no_difference_anywhere():
@@ -141,7 +141,7 @@ def test_a_metric_that_is_no_loss_has_its_own_unit_and_no_band():
     context = Context(runs, Options(metric="time/step_s_median"))
     metric = context.primary
     assert (metric.unit, metric.in_nats, metric.digits >= 5) == ("s", False, True)
-    table = tables.differences_table(context.differences(metric), metric, "straight_through")
+    table = quality_tables.differences_table(context.differences(metric), metric, "straight_through")
     assert not any("nats" in column.title for column in table.columns)
     page = Page(html.render(context, [SECTIONS[0](context)])).text
     assert re.search(r"0\.00\d+ s \(95", page)
@@ -173,11 +173,11 @@ def test_equal_cost_needs_all_seeds_and_ranks_failures_last():
     history = runs.history.copy()
     slow = (history["estimator"] == "straight_through") & (history["seed"] == 2)
     history.loc[slow, "elapsed_s"] += 100
-    found = budgets.equal_cost(runs.runs, history, "val/loss").set_index("estimator")
+    found = equal_cost.losses(runs.runs, history, "val/loss").set_index("estimator")
     assert math.isnan(found.loc["straight_through", "seconds_loss"])
     assert found.loc["gumbel_softmax", "updates_rank"] == 2
     assert found.loc["gumbel_softmax", "n_bad"] == 1
-    table = budgets.table(found.reset_index(), "val/loss")
+    table = equal_cost.table(found.reset_index(), "val/loss")
     assert any("(1 failed)" in row[0].text for row in table.rows)
 
 
@@ -186,7 +186,7 @@ def test_budgets_are_those_of_a_device():
     runs = in_memory(grid, epochs=4)
     history = runs.history.copy()
     history.loc[history["device"] == "cuda", "elapsed_s"] /= 100
-    found = budgets.equal_cost(runs.runs, history, "val/loss")
+    found = equal_cost.losses(runs.runs, history, "val/loss")
     assert found.groupby("device")["seconds_budget"].nunique().tolist() == [1, 1]
     assert found["seconds_loss"].notna().sum() >= 3
 
@@ -195,7 +195,7 @@ def test_budgets_are_those_of_a_device():
 def test_infinite_cells_sort_last():
     grid = with_status(two(3), "diverged", 1, 2, estimator="gumbel_softmax")
     runs = in_memory(grid).runs
-    table = tables.levels_table(comparison.levels(runs, ELBO), metric_of(runs))
+    table = quality_tables.levels_table(comparison.levels(runs, ELBO), metric_of(runs))
     sorts = [cell.sort for row in table.rows for cell in row if cell.text == "∞"]
     assert sorts == [1e300, 1e300]
     page = html.render(Context(in_memory(grid)), [section(Context(in_memory(grid))) for section in SECTIONS])
@@ -203,12 +203,12 @@ def test_infinite_cells_sort_last():
 
 
 def sides(one, other):
-    return compare.Sides(("one", "other"), (Context(one), Context(other)))
+    return compare_sweeps.Sides(("one", "other"), (Context(one), Context(other)))
 
 
 def changed(first, second):
     both = sides(first, second)
-    return changes([each.frame for each in both.contexts], compare.shared_metric(both), 0.5)
+    return changes([each.frame for each in both.contexts], compare_sweeps.shared_metric(both), 0.5)
 
 
 def test_a_comparison_sees_that_settings_were_exchanged_and_other_metrics_changed():
@@ -216,7 +216,7 @@ def test_a_comparison_sees_that_settings_were_exchanged_and_other_metrics_change
     exchanged = first.runs.assign(**{"training.grad_clip": np.where(first.runs["estimator"] == "gumbel_softmax", 1, 2)})
     other = first.runs.assign(**{"training.grad_clip": np.where(first.runs["estimator"] == "gumbel_softmax", 2, 1)})
     both = sides(dataclasses.replace(first, runs=exchanged), dataclasses.replace(first, runs=other))
-    assert ("training.grad_clip", "1 → 2, 2 → 1 (in 8 of 8 runs)") in compare._differing(both)
+    assert ("training.grad_clip", "1 → 2, 2 → 1 (in 8 of 8 runs)") in compare_sweeps._differing(both)
     moved = first.runs.assign(**{"test/neg_bound": first.runs["test/neg_bound"] + 1})
     assert changed(first, first)["same"].all()
     assert not changed(first, dataclasses.replace(first, runs=moved))["same"].any()
@@ -242,7 +242,7 @@ def test_different_data_and_budgets_are_noted():
         for name in ("a", "b")
         for s in (0, 1)
     ]
-    texts = sentences.warnings(in_memory(grid).runs)
+    texts = findings.warnings(in_memory(grid).runs)
     assert any(text.startswith("Runs of different data are ranked together (data.name: a, b)") for text in texts)
 
 
@@ -271,13 +271,13 @@ def test_an_invalid_address_shows_no_password_and_makes_no_link(uri):
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_history_with_invalid_times_is_not_drawn(value):
-    from reports.store.records import _sane, history_of
+    from reports.store.records import _sane, read_history
 
     class Read:
         def records(self, run, name):
             return [{"epoch": 1, "step": 3, "elapsed_s": value, "val/loss": 1.0}]
 
-    assert history_of(None, Read()) == []
+    assert read_history(None, Read()) == []
     assert math.isnan(_sane(1.8e308))
     assert _sane(-3.5) == -3.5
 

@@ -18,7 +18,7 @@ from reports.page.blocks import How, Pictures, Tabular, Words
 from reports.page.context import Context, Options, best_settings
 from reports.page.definitions import SLUGS
 from reports.page.gradients import COLUMNS
-from reports.sections import SECTIONS, budgets, intervals, published, targets, temperature, wins
+from reports.sections import SECTIONS, equal_cost, intervals, published, targets, temperature, win_matrix
 
 ORDER = ["verdict", "completeness", "quality", "curves", "intervals", "wins", "targets", "cost", "sensitivity",
          "gradients", "latents", "pictures", "published", "failures", "methods"]  # fmt: skip
@@ -95,7 +95,7 @@ def test_invalid_run_and_experiment_ids_have_no_link(context, run_id, experiment
 
 
 def test_wins_are_shares_of_seeds(context):
-    frame = only_table(context, wins).frame.set_index(["setting", "versus"])
+    frame = only_table(context, win_matrix).frame.set_index(["setting", "versus"])
     one, other = "gumbel_softmax · constant(1)", "straight_through · constant(1)"
     found = [neg_elbo(Planned("gumbel_softmax", "constant", s)) - neg_elbo(Planned("straight_through", "constant", s))
              for s in range(3)]  # fmt: skip
@@ -134,7 +134,7 @@ def test_equal_cost_takes_the_loss_at_the_smallest_budget():
     grid = planned("straight_through", seeds=(0, 1))
     grid += [Planned("rloo", "none", seed, estimator_params={"n_samples": 2}) for seed in (0, 1)]
     runs = in_memory(grid, epochs=4)
-    found = budgets.equal_cost(runs.runs, runs.history, "val/loss").set_index("estimator")
+    found = equal_cost.losses(runs.runs, runs.history, "val/loss").set_index("estimator")
     assert set(found["updates_budget"]) == {120}
     assert set(found["evaluations_budget"]) == {4}  # straight_through's four epochs, one evaluation an image each
     mean = {epoch: np.mean([history(Planned("rloo", "none", s), 4)[epoch - 1]["val/loss"] for s in (0, 1)])
@@ -146,8 +146,8 @@ def test_equal_cost_takes_the_loss_at_the_smallest_budget():
 
 def test_equal_cost_needs_two_settings_and_a_loss():
     runs = in_memory(planned("rloo"))
-    assert budgets.equal_cost(runs.runs, runs.history, "val/loss") is None
-    assert budgets.equal_cost(runs.runs, runs.history, None) is None
+    assert equal_cost.losses(runs.runs, runs.history, "val/loss") is None
+    assert equal_cost.losses(runs.runs, runs.history, None) is None
 
 
 def test_sensitivity_shows_the_best_learning_rate_of_each_cell():
@@ -269,7 +269,7 @@ def test_panels_are_files_for_papers(context):
 
 
 def test_a_notebook_makes_tables_and_figures_from_frames():
-    from reports.page import figures, tables
+    from reports import figures, tables
 
     runs = in_memory(main_grid())
     assert tables.quality(runs.runs).frame().iloc[0, 0].startswith("gumbel_softmax")

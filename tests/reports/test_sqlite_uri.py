@@ -13,7 +13,7 @@ from harness import tracking
 from harness.cli import main
 from harness.tracking import Tracker, TrackingError
 from reports import load
-from reports.contract.places import local_path
+from reports.contract.artifact_paths import local_path
 from reports.contract.sqlite_uri import sqlite_path, sqlite_uri, unambiguous
 from reports.store.load import ReportError
 from reports.store.tracking_uri import checked_uri

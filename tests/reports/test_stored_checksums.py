@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from estimators import REGISTRY
-from harness.events import EpochDone, Finished, Image, Record, Started
+from harness.events import EpochDone, Finished, Picture, Record, Started
 from harness.grid.load import load_grid
 from harness.storage.attempt import Attempt
 from harness.tracking import Tracker
@@ -27,7 +27,7 @@ NOT_USED = "the stored file {} is not used: its content does not have the checks
 def attempt(key: str, seed: int) -> Attempt:
     events = [Started({"torch": "2", "workers": 1})]
     events += [EpochDone(e, 5 * e, 0.5 * e, {"val/loss": 100.0 - e + seed}) for e in range(1, N_EPOCHS + 1)]
-    events += [Image("originals", 60, PNG), Finished(60, {"test/neg_elbo": 90.0 + seed})]
+    events += [Picture("originals", 60, PNG), Finished(60, {"test/neg_elbo": 90.0 + seed})]
     return Attempt([Record(key, 1000 + i, event) for i, event in enumerate(events)])
 
 

@@ -13,7 +13,7 @@ from harness.grid.load import Grid
 from harness.provenance import provenance
 from harness.status.next_commands import NextCommand
 from harness.status.progress import ECHO, LiveProgress, PlainProgress
-from harness.status.summary import unfinished
+from harness.status.terminal_summary import unfinished
 from harness.storage.sweep_state import Sweep, describe_code
 from harness.sweep.run import warn_of_other_code
 from harness.units import duration

@@ -14,8 +14,8 @@ from harness.config import RunConfig
 from harness.events import Diverged, Event, Failed, Finished
 from harness.grid.load import Grid
 from harness.status.ranking import rank
-from harness.status.summary import SHOWN, show_results
 from harness.status.t_interval import mean_with_interval, t_quantile
+from harness.status.terminal_summary import SHOWN, show_results
 from harness.storage.sweep_state import Sweep
 from reports import comparison
 from reports import statistics as st

@@ -15,7 +15,7 @@ from estimators import REGISTRY
 from harness.events import Diverged, EpochDone, Event, Failed, Finished, Interrupted, Record, Started
 from harness.grid.load import Grid, load_grid
 from harness.status import json_document
-from harness.status import look as status
+from harness.status import sweep_status as status
 from harness.storage import lease, plan
 from harness.storage.journal import Journal
 from harness.storage.lease import Lease
@@ -56,8 +56,8 @@ class Asked:
     def built(self) -> Sweep:
         return read_sweep(self.grid, self.out)
 
-    def look(self, sweep: Sweep) -> status.Status:
-        return status.look(sweep, self.path, self.out, ())
+    def read(self, sweep: Sweep) -> status.Status:
+        return status.sweep_status(sweep, self.path, self.out, ())
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def a_day() -> Iterator[tuple[int, float, Event]]:
 
 def shown(asked: Asked, sweep: Sweep, width: int = 80, **options: Any) -> str:
     out = io.StringIO()
-    status.show(Console(file=out, width=width), asked.look(sweep), **options)
+    status.show(Console(file=out, width=width), asked.read(sweep), **options)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
@@ -137,9 +137,9 @@ def test_the_outline_of_a_journal_gives_the_status_of_all_epochs(asked: Asked, d
     asked.write(*a_day())
     if driven:
         with Lease(asked.out / "asked"):
-            found = [status.to_text(asked.look(sweep)) for sweep in (asked.quick(), asked.built())]
+            found = [status.to_text(asked.read(sweep)) for sweep in (asked.quick(), asked.built())]
     else:
-        found = [status.to_text(asked.look(sweep)) for sweep in (asked.quick(), asked.built())]
+        found = [status.to_text(asked.read(sweep)) for sweep in (asked.quick(), asked.built())]
     quick, built = ({k: v for k, v in json.loads(text).items() if k != "driver"} for text in found)
     assert quick == built
     assert [run["epoch"] for run in quick["runs"]] == [10, 10, None, None, 6, 1, 0, 0, 0]
@@ -214,7 +214,7 @@ def check_document(text: str, **more: type) -> dict[str, Any]:
 def test_the_document_has_its_schema_and_unrounded_numbers(asked: Asked) -> None:
     asked.write(*a_day())
     with Lease(asked.out / "asked"):
-        found = check_document(status.to_text(asked.look(asked.quick())))
+        found = check_document(status.to_text(asked.read(asked.quick())))
     assert found["driver"]["pid"] == os.getpid()
     assert found["counts"]["running"] == 3
     assert found["seconds_left"] == pytest.approx(28.0)
@@ -240,7 +240,7 @@ def test_a_damaged_lease_counts_as_a_driver(asked: Asked) -> None:
     asked.write(*a_day())
     (asked.out / "asked" / "driver.json").write_bytes(b"damaged")
     assert lease.holder(asked.out / "asked") is not None
-    check_document(status.to_text(asked.look(asked.quick())))
+    check_document(status.to_text(asked.read(asked.quick())))
 
 
 def test_run_status_and_plan_print_one_document(tmp_path: Path, out: Path) -> None:

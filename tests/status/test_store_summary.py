@@ -10,7 +10,7 @@ from estimators import REGISTRY
 from harness.events import Diverged, Failed, Finished, Record
 from harness.grid.load import Grid, load_grid
 from harness.status.ranking import rank
-from harness.status.store_summary import best_runs, best_settings, block, code, note, text
+from harness.status.store_summary import best_runs, best_settings, block, code, description, text
 from harness.storage.last_command import LastCommand
 from harness.storage.sweep_state import Sweep
 
@@ -36,11 +36,11 @@ def finish(sweep: Sweep, values: dict[int, float]) -> None:
         sweep.add(Record(sweep.grid.runs[index].key, 1, Finished(1, {"test/neg_elbo": value})))
 
 
-def test_the_note_of_a_sweep_says_question_grid_result_and_commands(sweep: Sweep) -> None:
+def test_the_description_of_a_sweep_says_question_grid_result_and_commands(sweep: Sweep) -> None:
     made_with = LastCommand("harness run --grid told.yaml", {}, "harness report --experiment told")
-    assert "**Under way.** When it began: 8 planned." in note(sweep, made_with, is_over=False)
+    assert "**Under way.** When it began: 8 planned." in description(sweep, made_with, is_over=False)
     finish(sweep, {i: 100.0 + i for i in range(8)})
-    told = note(sweep, made_with, is_over=True)
+    told = description(sweep, made_with, is_over=True)
     first, second, *_ = told.split("\n\n")
     assert first == "**Which one?**"
     assert second.startswith(
@@ -85,12 +85,13 @@ def test_a_setting_with_failed_or_diverged_runs_is_best_only_without_another(
 ) -> None:
     first, second = settings(three_seeds, "straight_through")
     end(three_seeds, first, "diverged", 50.0, "diverged")
-    assert "Best: `straight_through · constant(0.5)`, test −ELBO 50.00 (mean of 1 of 3 seeds, 2 diverged)." in note(
-        three_seeds, None, is_over=True
+    assert (
+        "Best: `straight_through · constant(0.5)`, test −ELBO 50.00 (mean of 1 of 3 seeds, 2 diverged)."
+        in description(three_seeds, None, is_over=True)
     )
     end(three_seeds, second, 101.0, 102.0, 103.0)
     end(three_seeds, settings(three_seeds, "rloo")[0], 60.0, "failed", "diverged")
-    told = note(three_seeds, None, is_over=True)
+    told = description(three_seeds, None, is_over=True)
     assert f"Best: `{second}`, test −ELBO 102.00 (mean of 3 seeds)." in told
     assert told.partition("those with failed or diverged runs are last:\n\n")[2].splitlines()[:2] == [
         f"- 102.00 `{second}` (3 seeds)",
@@ -112,7 +113,7 @@ def test_settings_have_the_order_of_the_terminal(three_seeds: Sweep) -> None:
 
 def test_an_unfinished_setting_says_how_many_of_its_seeds_count(three_seeds: Sweep) -> None:
     finish(three_seeds, {0: 100.0})
-    assert "test −ELBO 100.00 (mean of 1 of 3 seeds)." in note(three_seeds, None, is_over=False)
+    assert "test −ELBO 100.00 (mean of 1 of 3 seeds)." in description(three_seeds, None, is_over=False)
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -132,7 +133,7 @@ def test_a_command_stays_within_its_block() -> None:
     assert len(inside) == 1
 
 
-def test_the_note_of_a_huge_grid_fits_into_a_tag(tmp_path: Path) -> None:
+def test_the_description_of_a_huge_grid_fits_into_a_tag(tmp_path: Path) -> None:
     path = tmp_path / "huge.yaml"
     labels = "\n".join(f"  - {{name: rloo, n_samples: {n}, label: {'x' * 190}{n}}}" for n in range(2, 80))
     path.write_text(f"name: huge\nquestion: {'why ' * 1000}\nestimators:\n{labels}\nseeds: {{count: 2}}\n")
@@ -140,4 +141,4 @@ def test_the_note_of_a_huge_grid_fits_into_a_tag(tmp_path: Path) -> None:
     sweep = Sweep(grid, tmp_path, grid.runs)
     finish(sweep, {i: float(i) for i in range(len(grid.runs))})
     command = "harness run " + "--only estimator=rloo " * 500
-    assert len(note(sweep, LastCommand(command, {}, command), is_over=True)) < 7000
+    assert len(description(sweep, LastCommand(command, {}, command), is_over=True)) < 7000

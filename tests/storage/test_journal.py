@@ -12,20 +12,20 @@ from harness.events import (
     Event,
     Failed,
     Finished,
-    Image,
     Interrupted,
     Latents,
+    Picture,
     Record,
     Skipped,
     Started,
 )
 from harness.storage.attempt import Attempt, newest_attempts
-from harness.storage.journal import Journal, JournalError, line_of
+from harness.storage.journal import Journal, JournalError, checksummed_line
 
 EVENTS: list[Event] = [
     Started({"torch": "2"}),
     EpochDone(1, 10, 0.5, {"train/loss": 1.25}),
-    Image("originals", 10, b"\x89PNG picture"),
+    Picture("originals", 10, b"\x89PNG picture"),
     Latents([0.5], [1.75], [0.193], [0], [[0.8, 0.2]]),
     Finished(10, {"test/neg_elbo": 2.5}),
     Diverged(3, "loss is nan at step 3"),
@@ -58,7 +58,7 @@ def read(folder: Path) -> Iterator[Record]:
     """Yield every record with its picture."""
     journal = Journal(folder)
     for record in journal.read():
-        if isinstance(event := record.event, Image):
+        if isinstance(event := record.event, Picture):
             yield replace(record, event=replace(event, png=journal.picture(event.sha256) or b""))
         else:
             yield record
@@ -72,7 +72,7 @@ def test_records_are_read_back_in_order_across_openings(tmp_path: Path) -> None:
 def test_pictures_are_left_out_and_stored_once(tmp_path: Path) -> None:
     write(tmp_path)
     write(tmp_path)
-    assert [r.event.png for r in Journal(tmp_path).read() if isinstance(r.event, Image)] == [b"", b""]
+    assert [r.event.png for r in Journal(tmp_path).read() if isinstance(r.event, Picture)] == [b"", b""]
     assert len(list((tmp_path / "images").iterdir())) == 1
 
 
@@ -161,7 +161,7 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
 def test_a_status_is_read_without_its_epochs(tmp_path: Path) -> None:
     records, _ = long_journal(tmp_path)
     found = list(Journal(tmp_path).read(epochs=False))
-    assert found == [record for record in records if not isinstance(record.event, EpochDone | Image | Latents)]
+    assert found == [record for record in records if not isinstance(record.event, EpochDone | Picture | Latents)]
 
 
 def test_an_outline_has_the_first_and_the_last_of_epochs_in_a_row(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_an_outline_has_the_first_and_the_last_of_epochs_in_a_row(tmp_path: Path
         for event in (Started({}), EpochDone(6, 6, 0.5, {}), EpochDone(7, 7, 0.5, {})):
             journal.append(Record("a", 2, event))
     with journal.path.open("ab") as file:
-        file.write(line_of(Record("a", 3, EpochDone(8, 8, 0.5, {})).to_json())[:-1])  # being written
+        file.write(checksummed_line(Record("a", 3, EpochDone(8, 8, 0.5, {})).to_json())[:-1])  # being written
     found = list(Journal(tmp_path).outline(["a", "never heard of"]))
     assert {record.run_key for record in found} == {"a"}
     shown = [record.event.epoch if isinstance(record.event, EpochDone) else record.event.kind for record in found]
@@ -201,11 +201,11 @@ def test_the_same_code_continues_the_attempt_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_a_repeat_at_its_own_step_alone() -> None:
-    events: list[Event] = [Started({}), Image("prior_samples", 5, b"one", final=False), EpochDone(1, 5, 0.5, {})]
+    events: list[Event] = [Started({}), Picture("prior_samples", 5, b"one", final=False), EpochDone(1, 5, 0.5, {})]
     attempt = Attempt([Record("a", i, event) for i, event in enumerate(events)])
-    assert attempt.is_repeat(Image("prior_samples", 5, b"other bits", final=False))
-    assert not attempt.is_repeat(Image("prior_samples", 10, b"one"))
-    assert not attempt.is_repeat(Image("reconstructions", 5, b"one"))
+    assert attempt.is_repeat(Picture("prior_samples", 5, b"other bits", final=False))
+    assert not attempt.is_repeat(Picture("prior_samples", 10, b"one"))
+    assert not attempt.is_repeat(Picture("reconstructions", 5, b"one"))
     latents = Latents([0.5], [1.75], [0.193], [0], [[0.8, 0.2]])
     assert not attempt.is_repeat(latents)
     attempt.records.append(Record("a", 9, latents))
@@ -215,7 +215,7 @@ def test_a_picture_is_a_repeat_at_its_own_step_alone() -> None:
 def test_a_picture_of_an_older_version_belongs_to_the_end() -> None:
     text = '{"run_key": "a", "time_ms": 1, "kind": "image", "name": "originals", "step": 3, "png": "", "sha256": "x"}'
     event = Record.from_json(text).event
-    assert isinstance(event, Image)
+    assert isinstance(event, Picture)
     assert event.final
 
 
@@ -223,6 +223,6 @@ def test_a_picture_of_an_older_version_belongs_to_the_end() -> None:
     "text", ["[1]", '{"kind": "started"}', '{"run_key": "a", "time_ms": 1, "kind": "other"}', "[" * 10_000, "no json"]
 )
 def test_a_foreign_line_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
-    (tmp_path / "journal.jsonl").write_bytes(line_of(text))
+    (tmp_path / "journal.jsonl").write_bytes(checksummed_line(text))
     with pytest.raises(JournalError, match=r"journal\.jsonl:1: expected a record of this version, got: [^\n]*$"):
         list(Journal(tmp_path).read())

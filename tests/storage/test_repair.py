@@ -7,9 +7,9 @@ import pytest
 from command_line import assert_refused, grid_file, harness
 from killed_sweeps import results
 
-from harness.events import EpochDone, Event, Failed, Finished, Image, Interrupted, Latents, Record, Started
+from harness.events import EpochDone, Event, Failed, Finished, Interrupted, Latents, Picture, Record, Started
 from harness.storage.attempt import newest_attempts
-from harness.storage.journal import Journal, JournalError, line_of
+from harness.storage.journal import Journal, JournalError, checksummed_line
 from harness.storage.repair import is_complete, repair
 
 
@@ -21,7 +21,7 @@ def epochs(first: int, last: int) -> list[Event]:
     return [EpochDone(epoch, epoch * 5, 0.1, {"train/loss": 1 / epoch}) for epoch in range(first, last + 1)]
 
 
-PICTURE = Image("originals", 20, b"\x89PNG picture")
+PICTURE = Picture("originals", 20, b"\x89PNG picture")
 LATENTS = Latents([0.5], [1.75], [0.193], [0], [[0.8, 0.2]])
 RUNS: dict[str, list[Event]] = {
     "whole": [code("a"), *epochs(1, 4), PICTURE, LATENTS, Finished(20, {"test/neg_elbo": 1.5})],
@@ -84,7 +84,7 @@ def test_a_run_that_lacks_a_damaged_line_is_not_used(folder: Path) -> None:
         for key in RUNS.keys() - {damaged}:
             assert after[key] == before[key]
         finished = isinstance(after.get(damaged, [None])[-1], Finished)
-        same = [event for event in before[damaged] if not isinstance(event, Interrupted | Image | Latents | Started)]
+        same = [event for event in before[damaged] if not isinstance(event, Interrupted | Picture | Latents | Started)]
         assert not finished or [e for e in after[damaged] if isinstance(e, EpochDone | Finished)] == same
         code_version = newest_attempts(Journal(folder).read())[damaged].code_version if finished else None
         assert not finished or code_version == ("b" if damaged == "other code" else "a", "2")
@@ -96,7 +96,7 @@ def test_a_run_that_lacks_a_damaged_line_is_not_used(folder: Path) -> None:
 
 def test_a_record_of_another_version_is_no_damage(folder: Path) -> None:
     path = folder / "journal.jsonl"
-    path.write_bytes(path.read_bytes() + line_of('{"kind": "of the future"}'))
+    path.write_bytes(path.read_bytes() + checksummed_line('{"kind": "of the future"}'))
     before = path.read_bytes()
     with pytest.raises(JournalError, match="expected a record of this version"):
         repair(folder)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.events import Checkpoint, EpochDone, Event, Finished, Image, Interrupted, Latents
+from harness.events import Checkpoint, EpochDone, Event, Finished, Interrupted, Latents, Picture
 from harness.storage.sweep_state import is_measured
 from harness.train import train
 from harness.training.run_controls import RunControls
@@ -17,7 +17,7 @@ def without_times(events: Iterator[Event] | list[Event]) -> list[object]:
         if isinstance(event, EpochDone | Finished):
             metrics = {k: v for k, v in event.metrics.items() if not is_measured(k)}
             found.append((event.kind, event.step, metrics))
-        elif isinstance(event, Image):
+        elif isinstance(event, Picture):
             found.append((event.name, event.step, event.png))
         elif isinstance(event, Latents):
             found.append(event)

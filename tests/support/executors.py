@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.events import TERMINAL, Failed, Finished, Interrupted, Record
 from harness.execution.executor import Executor, Job, LostRun
-from harness.execution.worker import records_of
+from harness.execution.worker import train_to_records
 from harness.options import NEVER, Policy, SavingEvery
 from harness.plugins.registry import load_registry
 from harness.training.run_controls import RunControls
@@ -37,7 +37,7 @@ class InThisProcess(Executor):
         return int(self.records is None)
 
     def submit(self, job: Job) -> None:
-        self.records = records_of(Job.from_bytes(job.to_bytes()), self.registry, self.controls)
+        self.records = train_to_records(Job.from_bytes(job.to_bytes()), self.registry, self.controls)
 
     def poll(self, timeout_s: float) -> list[Record | LostRun]:
         if self.records is None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service import utils
-from PIL import Image as PILImage
+from PIL import Image
 
 from estimators import REGISTRY
 from harness.config import RunConfig
@@ -22,9 +22,9 @@ from harness.events import (
     Event,
     Failed,
     Finished,
-    Image,
     Interrupted,
     Latents,
+    Picture,
     Record,
     Started,
     Weights,
@@ -96,7 +96,7 @@ class InlineStore(StoreThread):
 
 def png(shade: int) -> bytes:
     file = io.BytesIO()
-    PILImage.new("L", (4, 4), shade).save(file, "PNG")
+    Image.new("L", (4, 4), shade).save(file, "PNG")
     return file.getvalue()
 
 
@@ -111,7 +111,7 @@ def epoch(number: int) -> EpochDone:
 
 
 def whole(run: RunConfig) -> list[Event]:
-    early, picture = Image("originals", 5, png(100 + run.seed), final=False), Image("originals", 10, png(run.seed))
+    early, picture = Picture("originals", 5, png(100 + run.seed), final=False), Picture("originals", 10, png(run.seed))
     latents = Latents([0.5], [1.75], [0.193], [0], [[0.8, 0.2]])
     end = Finished(10, {"test/neg_elbo": 1.5, "train/loss": 0.5})
     return [Started(CODE), epoch(1), early, epoch(2), picture, latents, end]
@@ -267,7 +267,7 @@ def check_model(client: MlflowClient, run_id: str, attempt: Attempt) -> None:
 
 
 def check_files(client: MlflowClient, run_id: str, attempt: Attempt) -> None:
-    images = [record.event for record in attempt.records if isinstance(record.event, Image)]
+    images = [record.event for record in attempt.records if isinstance(record.event, Picture)]
     check_model(client, run_id, attempt)
     names = {file.path for file in client.list_artifacts(run_id)}
     assert {"config.json", "provenance.json", "history.json"} <= names

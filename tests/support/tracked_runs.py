@@ -1,6 +1,6 @@
 """A sweep in a store, and what a run of it says."""
 
-from harness.events import EpochDone, Finished, Image, Record, Started
+from harness.events import EpochDone, Finished, Picture, Record, Started
 from harness.grid.load import Grid
 from harness.storage.attempt import Attempt
 from harness.tracking import Tracker
@@ -22,7 +22,7 @@ def finished_attempt(run_key: str, at: int = 1000) -> Attempt:
         Started({"torch": "2"}),
         EpochDone(1, 5, 0.5, {"train/loss": 3.0}),
         EpochDone(2, 10, 1.0, {"train/loss": 2.0}),
-        Image("originals", 10, PNG),
+        Picture("originals", 10, PNG),
         Finished(10, {"test/neg_elbo": 1.5}),
     ]
     return Attempt([Record(run_key, at + i, event) for i, event in enumerate(events)])

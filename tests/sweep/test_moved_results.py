@@ -23,7 +23,7 @@ from harness.storage.lease import Lease
 from harness.storage.sweep_state import read_sweep
 from harness.tracking import Tracker, TrackingError, attach, default_uri, follow_moved_files
 from reports import load
-from reports.contract.places import current_place
+from reports.contract.artifact_paths import current_path
 
 N_RUNS = 4
 
@@ -188,10 +188,10 @@ def test_an_unreadable_plan_is_reported_first(one: Path) -> None:
 def test_a_stored_place_of_another_shape_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "artifacts" / "x" / "1" / "artifacts").mkdir(parents=True)
     for path in (Path("/mlruns/1/2/artifacts"), Path("/a/artifacts/../x/1/artifacts"), Path("/"), Path("artifacts")):
-        assert current_place(path, [tmp_path]) == path
+        assert current_path(path, [tmp_path]) == path
     there = Path("/gone/artifacts/x/1/artifacts")
-    assert current_place(there, [tmp_path]) == tmp_path / "artifacts/x/1/artifacts"
-    assert current_place(there, []) == there
+    assert current_path(there, [tmp_path]) == tmp_path / "artifacts/x/1/artifacts"
+    assert current_path(there, []) == there
 
 
 def test_the_next_commands_name_the_new_place(

@@ -1,4 +1,4 @@
-"""What MLflow's interface shows beside metrics: notes, the attached report, best runs, data sets, the machine."""
+"""What MLflow shows beside metrics: descriptions, the attached report, best runs, data sets, the machine."""
 
 import hashlib
 import json
@@ -20,36 +20,36 @@ from harness.config import DataConfig
 from harness.datasets.descriptions import DATASETS
 from harness.status.store_summary import StoreSummary
 from harness.tracking import Tracker, TrackingError
-from harness.tracking.best import tag_best
-from harness.tracking.inputs import dataset_parts
-from harness.tracking.notes import note_tags, report_tags
+from harness.tracking.best_runs import tag_best
+from harness.tracking.data_inputs import dataset_parts
+from harness.tracking.sweep_description import description_tags, report_tags
 from harness.tracking.system_metrics import SHARE, SystemMetrics
-from reports.contract.stored_run import TAG_NOTE, TAG_REPORT
+from reports.contract.stored_run import TAG_DESCRIPTION, TAG_REPORT
 
 
 def as_tags(tags: list[RunTag]) -> dict[str, str]:
     return {tag.key: tag.value for tag in tags}
 
 
-# --- notes ----------------------------------------------------------------------------------------------------------
+# --- descriptions ---------------------------------------------------------------------------------------------------
 
 
-def test_a_note_is_replaced_unless_somebody_edited_it() -> None:
-    first = as_tags(note_tags({}, "one"))
-    second = as_tags(note_tags(first, "two"))
-    assert (first[TAG_NOTE], second[TAG_NOTE]) == ("one", "two")
-    assert note_tags({**second, TAG_NOTE: "mine"}, "three") == []
-    assert note_tags({TAG_NOTE: "mine, without a checksum"}, "three") == []
+def test_a_description_is_replaced_unless_somebody_edited_it() -> None:
+    first = as_tags(description_tags({}, "one"))
+    second = as_tags(description_tags(first, "two"))
+    assert (first[TAG_DESCRIPTION], second[TAG_DESCRIPTION]) == ("one", "two")
+    assert description_tags({**second, TAG_DESCRIPTION: "mine"}, "three") == []
+    assert description_tags({TAG_DESCRIPTION: "mine, without a checksum"}, "three") == []
 
 
 def test_a_note_mentions_an_attached_report_once() -> None:
-    tags = as_tags(note_tags({}, "one"))
+    tags = as_tags(description_tags({}, "one"))
     for when in ("2030-01-01 10:00 UTC", "2031-01-01 10:00 UTC"):
         tags |= as_tags(report_tags(tags, when))
-        assert tags[TAG_NOTE].startswith(f"one\n\nThe report of {when} is the artifact `report/report.html`")
-        assert tags[TAG_NOTE].count("report/report.html") == 1
-    assert as_tags(note_tags(tags, "two"))[TAG_NOTE].count("report/report.html") == 1
-    edited = {**tags, TAG_NOTE: "mine"}
+        assert tags[TAG_DESCRIPTION].startswith(f"one\n\nThe report of {when} is the artifact `report/report.html`")
+        assert tags[TAG_DESCRIPTION].count("report/report.html") == 1
+    assert as_tags(description_tags(tags, "two"))[TAG_DESCRIPTION].count("report/report.html") == 1
+    edited = {**tags, TAG_DESCRIPTION: "mine"}
     assert as_tags(report_tags(edited, "now")) == {TAG_REPORT: "now"}
 
 
@@ -57,11 +57,11 @@ def parent(tracker: Tracker):
     return MlflowClient(tracking_uri=tracker.uri).get_run(tracker.parent_id)
 
 
-def test_a_sweep_has_its_note_when_it_opens_and_closes(tracker, grid) -> None:
-    tracker.open_sweep(name=grid.name, sweep_id="s1", runs=grid.runs, tags={}, files={}, note="under way")
-    assert parent(tracker).data.tags[TAG_NOTE] == "under way"
+def test_a_sweep_has_its_description_when_it_opens_and_closes(tracker, grid) -> None:
+    tracker.open_sweep(name=grid.name, sweep_id="s1", runs=grid.runs, tags={}, files={}, description="under way")
+    assert parent(tracker).data.tags[TAG_DESCRIPTION] == "under way"
     tracker.close_sweep("FINISHED", {}, {}, StoreSummary("done"))
-    assert parent(tracker).data.tags[TAG_NOTE] == "done"
+    assert parent(tracker).data.tags[TAG_DESCRIPTION] == "done"
 
 
 # --- the attached report --------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_a_report_is_attached_with_its_checksum_and_replaced(out: Path) -> None:
             *("grid.yaml", "plan.json", "provenance.json"),
             *("report/report.html", "report/tables/quality.csv"),
         }
-        assert "report/report.html" in run.data.tags[TAG_NOTE]
+        assert "report/report.html" in run.data.tags[TAG_DESCRIPTION]
 
 
 def test_a_report_without_a_sweep_is_one_line(out: Path) -> None:

@@ -163,7 +163,7 @@ def test_pictures_over_steps_are_on_the_pages_of_charts_and_of_a_run(
     check_slider(browser, 1)
 
 
-def test_the_note_that_is_shown_is_the_stored_one(tracker: Tracker) -> None:
-    note = MlflowClient(tracking_uri=tracker.uri).get_run(tracker.parent_id).data.tags["mlflow.note.content"]
-    assert "<img" not in note
-    assert "**Ended:** 4 finished. Best: `" in note
+def test_the_description_that_is_shown_is_the_stored_one(tracker: Tracker) -> None:
+    description = MlflowClient(tracking_uri=tracker.uri).get_run(tracker.parent_id).data.tags["mlflow.note.content"]
+    assert "<img" not in description
+    assert "**Ended:** 4 finished. Best: `" in description

@@ -282,11 +282,11 @@ def test_postgresql_accepts_long_names_and_refuses_single_values(
         said = play(grid, out, lambda: Tracker(uri, out=out))
         assert said.lines == []
         check(grid, out, uri)
-        out.rename(tmp_path / "moved")  # the database is elsewhere: its places follow --out
+        out.rename(tmp_path / "moved")  # the database is elsewhere: its paths follow --out
         assert replay(grid, tmp_path / "moved", uri) == 0
         check(grid, tmp_path / "moved", uri)
         monkeypatch.setattr("harness.names.MAX_RUN_NAME", 10_000)
-        monkeypatch.setattr("harness.tracking.children.truncated", lambda text, limit: text)
+        monkeypatch.setattr("harness.tracking.child_runs.truncated", lambda text, limit: text)
         again = play(grid, tmp_path / "again", lambda: Tracker(uri, out=tmp_path / "again"))
         assert again.outages() == 0, again.lines
         assert any("refused the run" in line and "too long" in line for line in again.lines)

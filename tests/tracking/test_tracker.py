@@ -23,7 +23,18 @@ from stores_that_fail import free_port, wait_for
 from tracked_runs import PNG, finished_attempt, open_sweep
 
 from harness import tracking
-from harness.events import Diverged, EpochDone, Failed, Finished, Image, Interrupted, Latents, Record, Skipped, Started
+from harness.events import (
+    Diverged,
+    EpochDone,
+    Failed,
+    Finished,
+    Interrupted,
+    Latents,
+    Picture,
+    Record,
+    Skipped,
+    Started,
+)
 from harness.grid.load import Grid
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
@@ -211,7 +222,7 @@ def test_pictures_over_training_are_in_the_charts_and_the_last_one_is_the_artifa
     shades = {5: png(50), 10: png(100), 20: png(200)}
     events = [Started({"torch": "2"})]
     for epoch, (step, shade) in enumerate(shades.items(), 1):
-        events += [Image("reconstructions", step, shade, final=step == 20), EpochDone(epoch, step, 0.5, {})]
+        events += [Picture("reconstructions", step, shade, final=step == 20), EpochDone(epoch, step, 0.5, {})]
     attempt = Attempt(
         [Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate([*events, Finished(20, {})])]
     )
@@ -226,7 +237,7 @@ def test_pictures_over_training_are_in_the_charts_and_the_last_one_is_the_artifa
 
 
 def test_of_final_pictures_with_one_name_the_last_is_kept(tracker: Tracker, grid: Grid) -> None:
-    events = [Started({}), Image("originals", 5, png(1)), Image("originals", 10, png(2)), Finished(10, {})]
+    events = [Started({}), Picture("originals", 5, png(1)), Picture("originals", 10, png(2)), Finished(10, {})]
     attempt = Attempt([Record(grid.runs[0].key, 1000 + i, event) for i, event in enumerate(events)])
     tracker.write(attempt.records, attempt)
     (child,) = children(tracker)
@@ -298,7 +309,7 @@ def test_the_checksums_fit_into_a_tag() -> None:
 def test_a_picture_cannot_leave_its_folder(tracker: Tracker, grid: Grid, tmp_path: Path) -> None:
     """A journal on a shared disk may have been written by somebody else."""
     for name in ("../../escaped", "../../../../escaped"):
-        attempt = Attempt([Record(grid.runs[0].key, 1, Image(name, 1, PNG))])
+        attempt = Attempt([Record(grid.runs[0].key, 1, Picture(name, 1, PNG))])
         with pytest.raises(TrackingError, match=r"^tracking: expected the name of a file below its run, got [^\n]*\.$"):
             tracker.write(attempt.records, attempt)
     assert not list(tmp_path.rglob("escaped*"))

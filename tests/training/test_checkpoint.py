@@ -17,7 +17,7 @@ from harness.storage import checksummed_file
 from harness.storage.attempt import Attempt
 from harness.storage.checkpoint_files import CheckpointFiles
 from harness.train import train
-from harness.training.checkpoint import label_of
+from harness.training.checkpoint import split_label
 from harness.training.run_controls import RunControls
 
 Make = Callable[..., RunConfig]
@@ -115,7 +115,7 @@ def test_saving_changes_nothing(tiny_run: Make) -> None:
 def test_a_checkpoint_of_other_code_is_not_resumed(field: str, tiny_run: Make) -> None:
     run = tiny_run()
     _, checkpoint = cut_after(run, 1)
-    label, body = label_of(checkpoint)
+    label, body = split_label(checkpoint)
     other = {"made_by": ["0123", "2.0"], "run_key": "0123456789abcdef", "format": 7}[field]
     changed = json.dumps(label._asdict() | {field: other}).encode() + b"\n" + body
     assert without_times(train(run, REGISTRY, changed)) == without_times(train(run, REGISTRY))

@@ -11,8 +11,8 @@ from estimators import REGISTRY, Cost, Estimate, Estimator, build
 from harness import train
 from harness.config import RunConfig, TrainingConfig
 from harness.events import EpochDone
+from harness.grid.errors import GridError
 from harness.grid.load import load_grid
-from harness.grid.problems import GridError
 from harness.schedules import Decoupled, Exponential, Learned
 from harness.training.learned_tau import LearnedTau, check_learns
 from harness.training.state import set_temperatures, start

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from cut_runs import cut_after, without_times
-from PIL import Image as PILImage
+from PIL import Image
 
 from estimators import REGISTRY, build
 from harness import train
 from harness.config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.datasets.load import load
-from harness.events import EpochDone, Event, Image
+from harness.events import EpochDone, Event, Picture
 from harness.training.latents import LatentUse
 from harness.training.pictures import final_pictures, is_pictured, png_grid, traversals
 from harness.training.state import start
@@ -22,7 +22,7 @@ Make = Callable[..., RunConfig]
 
 
 def pixels(png: bytes) -> np.ndarray:
-    return np.asarray(PILImage.open(io.BytesIO(png)))
+    return np.asarray(Image.open(io.BytesIO(png)))
 
 
 def pictures_of(run: RunConfig) -> dict[str, bytes]:
@@ -82,7 +82,7 @@ def test_pictures_come_at_powers_of_two_before_the_last_epoch() -> None:
 
 
 def shown(events: list[Event]) -> list[tuple[str, int, bool]]:
-    return [(event.name, event.step, event.final) for event in events if isinstance(event, Image)]
+    return [(event.name, event.step, event.final) for event in events if isinstance(event, Picture)]
 
 
 def test_a_run_shows_its_pictures_over_training(tiny_run: Make) -> None:
@@ -92,7 +92,7 @@ def test_a_run_shows_its_pictures_over_training(tiny_run: Make) -> None:
     assert shown(events) == over_training + end
     steps = {event.step for event in events if isinstance(event, EpochDone)}
     assert {step for _, step, _ in shown(events)} <= steps
-    samples = [event.png for event in events if isinstance(event, Image) and event.name == "prior_samples"]
+    samples = [event.png for event in events if isinstance(event, Picture) and event.name == "prior_samples"]
     assert len(set(samples)) == 4  # the noise is the same, but the model is not
 
 

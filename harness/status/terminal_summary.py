@@ -1,0 +1,148 @@
+"""The results of a sweep for a terminal: the ranking, the counts, the failures and the next commands.
+
+Everything fits a console of 60 columns or more. Labels are folded, numbers are not.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.events import Failed
+from harness.status.next_commands import NextCommand
+from harness.status.ranking import RankedSetting, rank, remarks
+from harness.status.t_interval import Mean
+from harness.status.time_left import RunProgress
+from harness.units import duration
+from reports.contract.text import NAME_LENGTH, visible, visible_lines
+
+if TYPE_CHECKING:
+    from harness.storage.sweep_state import Sweep
+
+SHOWN = 20
+"""The largest number of rows of a table, and of groups of failures, that are shown."""
+
+_STEP = re.compile(r" \(step \d+, epoch \d+\)| at step \d+ \(epoch \d+\)| after epoch \d+$")
+
+NARROW = 72
+"""In a console with fewer columns, the numbers stand closer together to leave room for the labels."""
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line without folding it, so that it can be copied and searched."""
+    console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def say_folded(console: Console, line: str) -> None:
+    """Print a sentence, folded to the width of the console."""
+    console.print(visible(line), highlight=False, markup=False)
+
+
+def show_results(console: Console, sweep: "Sweep") -> None:
+    """Print the ranking if a run has finished, the counts, and the runs that failed or were interrupted."""
+    ranked = rank(sweep)
+    if any(one.value is not None for one in ranked):
+        shown = [one for one in ranked if one.is_tried][:SHOWN]
+        console.print(table(shown, of_one=len(ranked) == 1, narrow=console.width < NARROW))
+        for line in remarks(shown, ranked):
+            say_folded(console, line)
+    say(console, ", ".join(f"{n} {status}" for status, n in sweep.counts().most_common()) + ".")
+    reasons = unfinished(sweep)
+    for line in reasons[:SHOWN]:
+        say(console, line)
+    if len(reasons) > SHOWN:
+        say(console, f"… and {len(reasons) - SHOWN} more: --json and the report list all.")
+
+
+def show_next(console: Console, next_commands: Sequence[NextCommand]) -> None:
+    """Print the commands that the user may want to run next."""
+    for command in next_commands:
+        say(console, f"next: {command}")
+
+
+def table(ranked: Sequence[RankedSetting], *, of_one: bool = False, narrow: bool = False) -> Table:
+    """Return the ranking: mean, half-width of its interval, finished of planned runs, difference to the best."""
+    title = "test −ELBO, nats per image (lower is better)"
+    found = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0 if narrow else 1))
+    found.add_column("setting", overflow="fold")
+    titles = ["mean", "± 95 %", "seeds"] + ["vs best", "± 95 %", ""] * (not of_one)
+    for title in titles:
+        found.add_column(title, justify="right", no_wrap=True)
+    for index, one in enumerate(ranked):
+        difference = _difference(one.difference, "best" if index == 0 else "–")
+        cells = [*_mean(one.value), f"{one.value.n if one.value else 0}/{one.n_planned}"]
+        found.add_row(_setting(one), *cells, *([] if of_one else difference))
+    return found
+
+
+def _setting(one: RankedSetting) -> Text:
+    parts = {"failed": one.n_failed, "diverged": one.n_diverged}
+    bad = ", ".join(f"{n} {status}" for status, n in parts.items() if n)
+    return Text(visible(one.setting, NAME_LENGTH) + (f"\n  {bad}" if bad else ""))
+
+
+def _mean(value: Mean | None) -> tuple[str, str]:
+    return ("–", "–") if value is None else (f"{value.mean:.2f}", _half(value))
+
+
+def _half(value: Mean) -> str:
+    return "–" if value.half is None else f"{value.half:.2f}"
+
+
+def _difference(value: Mean | None, placeholder: str) -> tuple[str, str, str]:
+    if value is None:
+        return placeholder, "", ""
+    return f"{value.mean:+.2f}", _half(value), "?" * (value.half is not None and not value.excludes_zero)
+
+
+def show_running(console: Console, running: Sequence[RunProgress], left_s: float | None) -> None:
+    """Print the runs in progress and the time that the sweep still needs, or nothing if no run is in progress."""
+    if not running:
+        return
+    found = Table(box=None, pad_edge=False)
+    found.add_column("in progress", overflow="fold")
+    for title in ("epoch", "started", "last epoch", "left"):
+        found.add_column(title, justify="right", no_wrap=True)
+    for one in running[:SHOWN]:
+        ages = [f"{duration(one.since_start_s)} ago", "–"]
+        if one.since_epoch_s is not None:
+            ages[1] = f"{duration(one.since_epoch_s)} ago"
+        left = "…" if one.left_s is None else duration(one.left_s)
+        found.add_row(Text(visible(one.run.name, NAME_LENGTH)), f"{one.epoch}/{one.run.n_epochs}", *ages, left)
+    console.print(found)
+    if len(running) > SHOWN:
+        say(console, f"… and {len(running) - SHOWN} more in progress.")
+    if left_s is not None:
+        say(console, f"The whole sweep needs about {duration(left_s)} more with {len(running)} runs at a time.")
+
+
+def unfinished(sweep: "Sweep") -> list[str]:
+    """Return one line per reason why runs failed, diverged, were skipped or were interrupted, with a run's name."""
+    names_by_reason: dict[tuple[str, str], list[str]] = defaultdict(list)
+    errors: dict[tuple[str, str], str] = {}
+    for run in sweep.grid.runs:
+        if (status := sweep.status(run)) in ("failed", "diverged", "skipped", "interrupted"):
+            error = getattr(sweep.ends[run.key], "error", "")
+            names_by_reason[status, cause(error)].append(run.name)
+            errors.setdefault((status, cause(error)), error)
+    more = {key: f" and {len(names) - 1} more" if len(names) > 1 else "" for key, names in names_by_reason.items()}
+    return [f"{key[0]}: {errors[key]} ({names[0]}{more[key]})" for key, names in names_by_reason.items()]
+
+
+def cause(error: str) -> str:
+    """Return an error without its step and epoch, so that runs that fail alike have the same cause."""
+    return _STEP.sub("", error)
+
+
+def tracebacks(sweep: "Sweep") -> list[str]:
+    """Return the traceback of the first run of each error, with the run's name."""
+    first: dict[str, str] = {}
+    for run in sweep.grid.runs:
+        end = sweep.ends.get(run.key)
+        if isinstance(end, Failed) and end.traceback:
+            first.setdefault(cause(end.error), f"{visible(run.name)}\n{visible_lines(end.traceback).rstrip()}")
+    return list(first.values())
