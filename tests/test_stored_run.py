@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from empty_store import add_empty_store
 from mlflow.tracking import MlflowClient
 
 from estimators import REGISTRY
@@ -97,6 +98,7 @@ def client_and_ids(
 ) -> tuple[MlflowClient, str]:
     """A store with a finished run, and one that was resumed and failed; its sweep is closed and has a report."""
     out = tmp_path_factory.mktemp("out")
+    add_empty_store(out)
     (out / grid.name).mkdir()
     uri = f"sqlite:///{out / 'mlflow.db'}"
     tracker = Tracker(uri, out=out)

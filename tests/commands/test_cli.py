@@ -156,7 +156,7 @@ def test_fail_fast_stops_the_sweep(tmp_path: Path, out: Path) -> None:
 
 def test_an_interrupted_sweep_continues(tmp_path: Path, out: Path) -> None:
     grid = grid_file(
-        tmp_path, TINY.replace("epochs: 2, batch_size: 50", "epochs: 60, batch_size: 4").replace("[0, 1]", "[0]")
+        tmp_path, TINY.replace("epochs: 2, batch_size: 50", "epochs: 60, batch_size: 10").replace("[0, 1]", "[0]")
     )
     command = [sys.executable, "-m", "harness.cli", "run", "--grid", str(grid), "--out", str(out), "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

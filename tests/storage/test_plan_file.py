@@ -41,7 +41,11 @@ def test_a_plan_that_is_huge_when_unpacked_is_damaged(
         read_plan(folder / "frozen.json")
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, gzip.compress(b"[" * 100_000), gzip.compress(b"{}")[:-4]])
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, gzip.compress(b"[" * 100_000), gzip.compress(b"{}")[:-4]],
+    ids=["deep", "deep, packed", "packed and cut"],  # the packed ones hold the time
+)
 def test_nested_and_cut_plans_are_damaged(folder: Path, content: bytes) -> None:
     checksummed_file.write(folder / "frozen.json", content)
     with pytest.raises(DamagedError, match="expected a plan of format 2"):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from empty_store import add_empty_store
 from sqlalchemy import Engine, event
 
 from estimators import REGISTRY
@@ -53,6 +54,7 @@ def grid_text(
 
 def make(folder: Path, text: str) -> Grid:
     """Write the grid, the journal that a sweep of it would have left but for its last run, and the store."""
+    add_empty_store(folder)
     path = folder / "labelled.yaml"
     path.write_text(text)
     grid = load_grid(path, REGISTRY)

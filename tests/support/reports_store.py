@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from empty_store import add_empty_store
 
 from reports.store.frame import Runs, Sweep, history_frame, tidy
 
@@ -165,6 +166,7 @@ class StoreWriter:
 
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         self._folder = folder
+        add_empty_store(folder)
         self._client = MlflowClient(tracking_uri=self.uri)
 
     def sweep(

@@ -11,12 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 from command_line import harness
+from empty_store import add_empty_store
 from killed_sweeps import GRID, assert_whole, command, environment, journal_of, run_quietly, workers_of
 
 
 def undisturbed(folder: Path, *, seeds: int, epochs: int) -> Path:
     """Write the grid; return where it was run without a kill."""
     (folder / "killed.yaml").write_text(GRID.format(epochs=epochs, seeds=seeds))
+    add_empty_store(folder / "reference")
     run_quietly(folder, folder / "reference")
     return folder / "reference"
 

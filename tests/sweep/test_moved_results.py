@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from empty_store import add_empty_store
 from outages import check, forget_places, play, replay, small_grid
 from reports_store import Planned, StoreWriter
 
@@ -34,11 +35,11 @@ def grid(tmp_path: Path) -> Grid:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, _migrated_store: Path) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a sweep with every fate of a run."""
     out = tmp_path_factory.mktemp("made") / "results"
     out.mkdir()
-    shutil.copy(_migrated_store, out / "mlflow.db")
+    add_empty_store(out)
     play(small_grid(out.parent, N_RUNS), out, lambda: Tracker(default_uri(out), out=out), size=3)
     return out
 
