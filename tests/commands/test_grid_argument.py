@@ -161,7 +161,8 @@ def test_a_script_that_is_its_own_plugin_is_refused_with_advice(
     )
 
 
-@pytest.mark.parametrize("stdin", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow  # without_main_module, which does it, is tested above
+@pytest.mark.parametrize("stdin", [True, False])
 def test_a_script_without_a_guard_runs_a_sweep(tmp_path: Path, out: Path, stdin: bool) -> None:
     code = (
         "from harness.cli import main\nprint('once')\n"

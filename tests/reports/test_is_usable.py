@@ -136,7 +136,13 @@ def _is_undecidable(html: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme"), [("report", "light"), ("report", "dark"), ("gradients", "light"), ("compare", "dark")]
+    ("name", "scheme"),
+    [
+        ("report", "light"),
+        pytest.param("report", "dark", marks=pytest.mark.slow),
+        ("gradients", "light"),
+        ("compare", "dark"),
+    ],
 )
 def test_axe_finds_nothing(browser, pages, axe_core, name, scheme):
     assert violations(browser, pages[name], axe_core, scheme) == []
