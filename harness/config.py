@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from harness.bounded_names import metric_names, run_name
 from harness.datasets.descriptions import DATASETS, DataError, split_sizes
-from harness.names import metric_names, run_name
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from estimators import REGISTRY
 from harness.events import EpochDone, Failed, Finished, Interrupted, Picture, Record, Started
 from harness.grid.load import Grid, load_grid
 from harness.options import Options
-from harness.status.store_summary import StoreSummary
+from harness.status.sweep_description import StoreSummary
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import read_sweep
 from harness.sweep.replay import open_store

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from estimators import Estimator, build
 from harness import process_state
+from harness.bounded_names import OWN
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.datasets.load import Dataset
 from harness.gradients import draws
 from harness.gradients.comparison import measure
 from harness.gradients.gradient_problem import GradientProblem
-from harness.names import OWN
 from harness.training import seeding
 from harness.training.vae import CategoricalVAE, bernoulli_nll
 

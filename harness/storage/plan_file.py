@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness.names import run_name
+from harness.bounded_names import run_name
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.events import TERMINAL, Picture, Record, Weights, is_cut_short
 from harness.grid.load import Grid
-from harness.status.store_summary import summarize
+from harness.status.sweep_description import summarize
 from harness.storage import checksummed_file, last_command
 from harness.storage.attempt import Attempt, add_record
 from harness.storage.journal import Journal, JournalError

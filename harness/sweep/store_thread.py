@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from harness.events import Record
 from harness.execution.deadlines import call_with_deadline
 from harness.status.progress import Progress
-from harness.status.store_summary import StoreSummary, summarize
+from harness.status.sweep_description import StoreSummary, summarize
 from harness.storage import last_command
 from harness.storage.attempt import Attempt
 from harness.storage.journal import Journal

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from mlflow.tracking import MlflowClient
 
 from harness.tracking.databases import is_database, with_timeout
+from harness.tracking.description_tags import LONGEST_TAG, report_tags
 from harness.tracking.errors import TrackingError, check_server
 from harness.tracking.files import Files
 from harness.tracking.moved_results import follow_moved_files
 from harness.tracking.records import checksum_tag, sha256, stated_checksums
-from harness.tracking.sweep_description import LONGEST_TAG, report_tags
 from reports.contract.artifact_paths import local_path
 from reports.contract.sqlite_uri import unambiguous
 from reports.contract.stored_run import KIND_SWEEP, REPORT_FILE, REPORT_FOLDER, REPORT_TABLES, TAG_KIND

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from harness.config import RunConfig
 from harness.events import TERMINAL, Picture, Record, Started
-from harness.status.store_summary import StoreSummary
+from harness.status.sweep_description import StoreSummary
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.best_runs import tag_best
@@ -19,6 +19,7 @@ from harness.tracking.child_runs import Children
 from harness.tracking.connection import connect
 from harness.tracking.data_inputs import dataset_inputs
 from harness.tracking.databases import is_database
+from harness.tracking.description_tags import description_tags
 from harness.tracking.experiment_runs import ExperimentRuns
 from harness.tracking.files import Files
 from harness.tracking.logged_models import log_model
@@ -40,7 +41,6 @@ from harness.tracking.records import (
     tag,
 )
 from harness.tracking.refusals import Refusals
-from harness.tracking.sweep_description import description_tags
 from harness.tracking.system_metrics import SystemMetrics
 from reports.contract import stored_run as names
 from reports.contract.artifact_paths import ARTIFACTS_FOLDER

@@ -1,4 +1,4 @@
-"""2. What was planned and what became of it; every run, with a link to it."""
+"""What was planned and what became of it; every run, with a link to it."""
 
 from __future__ import annotations
 

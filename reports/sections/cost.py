@@ -1,4 +1,4 @@
-"""8. What quality costs: time, evaluations and memory; and who is best at equal cost."""
+"""What quality costs: time, evaluations and memory; and who is best at equal cost."""
 
 from __future__ import annotations
 

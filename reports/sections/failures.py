@@ -1,4 +1,4 @@
-"""14. What did not finish, and why."""
+"""What did not finish, and why."""
 
 from __future__ import annotations
 

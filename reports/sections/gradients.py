@@ -1,4 +1,4 @@
-"""10. How far each estimator's gradient is from the true one, and how that relates to the result."""
+"""How far each estimator's gradient is from the true one, and how that relates to the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""5. How sure the order is, and how an estimator does over all of its settings."""
+"""How sure the order is, and how an estimator does over all of its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""11. What the codes are used for, and what rounding them costs during training."""
+"""What the codes are used for, and what rounding them costs during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""4. Who learns more from an update, and who learns faster."""
+"""Who learns more from an update, and who learns faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""15. How it was done: definitions, tests, exclusions, settings, provenance."""
+"""How it was done: definitions, tests, exclusions, settings, provenance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""12. What the models make of images."""
+"""What the models make of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""13. Published numbers for the same estimators and code shapes, next to what was measured here."""
+"""Published numbers for the same estimators and code shapes, next to what was measured here."""
 
 from __future__ import annotations
 

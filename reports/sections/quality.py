@@ -1,4 +1,4 @@
-"""3. The numbers: every setting, and every setting against the baseline."""
+"""The numbers: every setting, and every setting against the baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""7. How long it takes to be as good as something."""
+"""How long it takes to be as good as something."""
 
 from __future__ import annotations
 

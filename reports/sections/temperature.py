@@ -1,4 +1,4 @@
-"""9. How much the temperature matters to each estimator, and the learning rate that went with it."""
+"""How much the temperature matters to each estimator, and the learning rate that went with it."""
 
 from __future__ import annotations
 

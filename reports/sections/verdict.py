@@ -1,4 +1,4 @@
-"""1. What the runs say, how sure that is, and what it rests on."""
+"""What the runs say, how sure that is, and what it rests on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""6. Who beats whom, at the same seed."""
+"""Who beats whom, at the same seed."""
 
 from __future__ import annotations
 

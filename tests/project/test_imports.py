@@ -11,7 +11,7 @@ from paths import ROOT
 
 PACKAGES = ("estimators", "harness", "reports")
 
-BOTTOM = "atomic_file config devices environment errors events names options process_state provenance schedules"
+BOTTOM = "atomic_file bounded_names config devices environment errors events options process_state provenance schedules"
 BOTTOM += " terminal units"
 REPORTS = (
     "reports reports.compare_sweeps reports.report reports.page reports.store reports.process_settings reports.contract"
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "grid": f"training plugins datasets estimators {BOTTOM} reports.contract",
     "training": f"datasets estimators {BOTTOM}",
     "plugins": f"estimators {BOTTOM}",
-    "config": "datasets estimators names schedules reports.contract",
+    "config": "bounded_names datasets estimators schedules reports.contract",
     "datasets": "atomic_file environment errors",
     "environment": "errors",
     "process_state": "devices",

@@ -3,7 +3,7 @@
 import threading
 
 from harness.events import EpochDone, Event, Finished, Record, Started
-from harness.status.store_summary import StoreSummary
+from harness.status.sweep_description import StoreSummary
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.sweep.store_thread import StoreThread

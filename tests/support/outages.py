@@ -31,7 +31,7 @@ from harness.events import (
 )
 from harness.grid.load import Grid, load_grid
 from harness.options import Options
-from harness.status.store_summary import best_runs
+from harness.status.sweep_description import best_runs
 from harness.storage.attempt import Attempt
 from harness.storage.journal import Journal
 from harness.storage.sweep_state import read_sweep

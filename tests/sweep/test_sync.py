@@ -14,7 +14,7 @@ from estimators import REGISTRY
 from harness.events import Interrupted, Record
 from harness.grid.load import load_grid
 from harness.options import Options
-from harness.status.store_summary import summarize
+from harness.status.sweep_description import summarize
 from harness.storage.journal import Journal
 from harness.storage.lease import Lease
 from harness.storage.sweep_state import read_sweep

@@ -18,11 +18,11 @@ import harness.sweep.store_thread
 from harness import tracking
 from harness.config import DataConfig
 from harness.datasets.descriptions import DATASETS
-from harness.status.store_summary import StoreSummary
+from harness.status.sweep_description import StoreSummary
 from harness.tracking import Tracker, TrackingError
 from harness.tracking.best_runs import tag_best
 from harness.tracking.data_inputs import dataset_parts
-from harness.tracking.sweep_description import description_tags, report_tags
+from harness.tracking.description_tags import description_tags, report_tags
 from harness.tracking.system_metrics import SHARE, SystemMetrics
 from reports.contract.stored_run import TAG_DESCRIPTION, TAG_REPORT
 

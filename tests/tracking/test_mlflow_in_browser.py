@@ -19,7 +19,7 @@ from stores_that_fail import free_port, listens, wait_for
 
 from estimators import REGISTRY
 from harness.grid.load import load_grid
-from harness.status.store_summary import summarize
+from harness.status.sweep_description import summarize
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Record, Sweep
 from harness.tracking import Tracker

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from stores_that_fail import postgres
 
 from estimators import REGISTRY
-from harness import names
+from harness import bounded_names
 from harness.events import EpochDone, Record
 from harness.grid.load import GridError, load_grid
 from harness.storage.attempt import Attempt
@@ -204,11 +204,11 @@ def test_long_texts_are_cut_with_a_visible_mark(out: Path, monkeypatch: pytest.M
 
 @given(st.lists(st.text(max_size=300), unique=True, max_size=8))
 def test_metric_names_are_accepted_and_unique_whatever_the_labels(labels: list[str]) -> None:
-    found = names.metric_names(labels)
+    found = bounded_names.metric_names(labels)
     for name in found:
         _validate_metric_name(f"gradient/{name}/encoder/relative_bias_high")
         assert len(f"gradient/{name}/encoder/relative_bias_high") <= 250
-    folded = [name.casefold() for name in (*found, names.OWN)]
+    folded = [name.casefold() for name in (*found, bounded_names.OWN)]
     assert len(set(folded)) == len(folded) == len(labels) + 1
 
 
@@ -222,16 +222,16 @@ def test_metric_names_are_accepted_and_unique_whatever_the_labels(labels: list[s
     ],
 )
 def test_ordinary_labels_keep_their_metric_names(labels: list[str], expected: str) -> None:
-    assert re.fullmatch(expected, " ".join(names.metric_names(labels)))
+    assert re.fullmatch(expected, " ".join(bounded_names.metric_names(labels)))
 
 
 @given(st.text(max_size=500), st.text(max_size=500), st.integers(0, 2**32 - 1))
 def test_run_names_fit_and_stay_unique(one: str, other: str, seed: int) -> None:
-    first, second = names.run_name(one, seed), names.run_name(other, seed)
+    first, second = bounded_names.run_name(one, seed), bounded_names.run_name(other, seed)
     assert len(first) <= 250
     assert first.endswith(f" · seed {seed}")
     assert (first == second) == (one == other)
-    assert names.run_name("rloo · constant(1)", seed) == f"rloo · constant(1) · seed {seed}"
+    assert bounded_names.run_name("rloo · constant(1)", seed) == f"rloo · constant(1) · seed {seed}"
 
 
 def test_a_grid_with_such_labels_is_stored_whole(tmp_path: Path, out: Path) -> None:
@@ -285,7 +285,7 @@ def test_postgresql_accepts_long_names_and_refuses_single_values(
         out.rename(tmp_path / "moved")  # the database is elsewhere: its paths follow --out
         assert replay(grid, tmp_path / "moved", uri) == 0
         check(grid, tmp_path / "moved", uri)
-        monkeypatch.setattr("harness.names.MAX_RUN_NAME", 10_000)
+        monkeypatch.setattr("harness.bounded_names.MAX_RUN_NAME", 10_000)
         monkeypatch.setattr("harness.tracking.child_runs.truncated", lambda text, limit: text)
         again = play(grid, tmp_path / "again", lambda: Tracker(uri, out=tmp_path / "again"))
         assert again.outages() == 0, again.lines

@@ -10,7 +10,7 @@ from estimators import REGISTRY
 from harness.events import Diverged, Failed, Finished, Record
 from harness.grid.load import Grid, load_grid
 from harness.status.ranking import rank
-from harness.status.store_summary import best_runs, best_settings, block, code, description, text
+from harness.status.sweep_description import best_runs, best_settings, block, code, description, text
 from harness.storage.last_command import LastCommand
 from harness.storage.sweep_state import Sweep
 
