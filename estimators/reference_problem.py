@@ -136,7 +136,7 @@ def seeded(seed: int, like: Tensor) -> Iterator[None]:
     Without a GPU, torch.manual_seed takes a millisecond: it queues a call, with its stack, for each absent device.
     """
     with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
-        (torch.manual_seed if like.is_cuda else torch.default_generator.manual_seed)(seed)
+        (torch.default_generator.manual_seed if like.device.type == "cpu" else torch.manual_seed)(seed)
         yield
 
 

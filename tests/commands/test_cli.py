@@ -14,14 +14,17 @@ import pytest
 from command_line import TINY, assert_refused, grid_file, harness, harness_process
 from mlflow.tracking import MlflowClient
 
+from estimators import REGISTRY
 from harness.cli import main
 from harness.commands.shared import Refused
+from harness.grid.load import load_grid
+from harness.train import train
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_run_then_skip_then_report(tmp_path: Path, out: Path) -> None:
     grid = grid_file(tmp_path)
-    first = harness("run", "--grid", grid, "--out", out)
+    first = harness_process("run", "--grid", grid, "--out", out, "--workers", 2)
     assert first.returncode == 0, first.stderr
     assert "tiny: 4 runs to do." in first.stdout
     assert "4 finished." in first.stdout
@@ -35,6 +38,8 @@ def test_run_then_skip_then_report(tmp_path: Path, out: Path) -> None:
     assert {run.info.status for run in children} == {"FINISHED"}
     assert {run.data.tags["estimator"] for run in children} == {"straight_through", "gumbel_softmax"}
     values = {run.data.tags["run_key"]: run.data.metrics["test/neg_elbo"] for run in children}
+    for run in load_grid(grid, REGISTRY).runs:  # the same numbers as in this process
+        assert list(train(run, REGISTRY))[-1].metrics["test/neg_elbo"] == values[run.key]
     (parent,) = client.search_runs([experiment.experiment_id], filter_string="tags.`harness.kind` = 'sweep'")
     assert (parent.info.status, parent.data.tags["harness.n_finished"]) == ("FINISHED", "4")
 

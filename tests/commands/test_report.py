@@ -119,7 +119,6 @@ def test_frames_are_parquet_too_and_figures_pdf_if_asked_for(folder, tmp_path):
     report("--experiment", "before", "--from", folder, "--out", tmp_path, "--pdf")
     kinds = {kind: {path.stem for path in (tmp_path / "figures").glob(f"*.{kind}")} for kind in ("svg", "pdf")}
     assert kinds["svg"] == kinds["pdf"] > {"verdict", "profile"}
-    assert (tmp_path / "figures" / "verdict.pdf").read_bytes().startswith(b"%PDF")  # test_sections looks into one
     for name, frame in (("runs", runs.runs), ("history", runs.history)):
         stored = pd.read_parquet(tmp_path / "tables" / f"{name}.parquet")
         assert list(stored.columns) == list(frame.columns)

@@ -119,7 +119,6 @@ def test_damaged_histories_are_a_note_and_not_an_error(store):
     assert "2 of 2 finished runs have no readable history.json" in runs.notes[0]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_same_store_gives_the_same_bytes(store, tmp_path):
     one = build_report(load("rerun", store), tmp_path / "1").read_bytes()
     assert one == build_report(load("rerun", store), tmp_path / "2").read_bytes()

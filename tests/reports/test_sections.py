@@ -48,7 +48,6 @@ def test_all_fifteen_sections_are_there_in_order(sections):
     assert all(section.blocks for section in sections)
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("grid", [planned("rloo", "straight_through", status="running"), planned("rloo")], ids=str)
 def test_every_section_says_something_without_data(grid):
     for section in (make(Context(in_memory(grid))) for make in SECTIONS):

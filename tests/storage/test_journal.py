@@ -1,5 +1,6 @@
 """The journal: what is written is read back, and damage is never taken for data."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -225,4 +226,16 @@ def test_a_picture_of_an_older_version_belongs_to_the_end() -> None:
 def test_a_foreign_line_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "journal.jsonl").write_bytes(checksummed_line(text))
     with pytest.raises(JournalError, match=r"journal\.jsonl:1: expected a record of this version, got: [^\n]*$"):
+        list(Journal(tmp_path).read())
+
+
+def test_a_read_error_in_mid_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+
+    class Failing(io.BytesIO):
+        def __next__(self) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", lambda *_: Failing())
+    with pytest.raises(JournalError, match=r"journal\.jsonl: the journal cannot be read \(Input/output error\)\.$"):
         list(Journal(tmp_path).read())

@@ -13,7 +13,7 @@ def figures_undrawn() -> Iterator[None]:
     """Save an empty picture for each figure, for tests of what a report says in words and tables."""
 
     def save(figure: Figure, file: Any, **options: Any) -> None:
-        file.write('<svg viewBox="0 0 1 1"></svg>' if hasattr(file, "encoding") else b"%PDF of nothing")
+        file.write('<svg viewBox="0 0 1 1"></svg>' if hasattr(file, "encoding") else b"")
 
     with patch.object(Figure, "savefig", save):
         yield

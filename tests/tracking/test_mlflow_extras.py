@@ -42,7 +42,7 @@ def test_a_description_is_replaced_unless_somebody_edited_it() -> None:
     assert description_tags({TAG_DESCRIPTION: "mine, without a checksum"}, "three") == []
 
 
-def test_a_note_mentions_an_attached_report_once() -> None:
+def test_a_description_mentions_an_attached_report_once() -> None:
     tags = as_tags(description_tags({}, "one"))
     for when in ("2030-01-01 10:00 UTC", "2031-01-01 10:00 UTC"):
         tags |= as_tags(report_tags(tags, when))
