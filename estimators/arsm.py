@@ -63,16 +63,17 @@ class ARSM(Estimator):
         fixed_BLK = logits_BLK.detach()
         log_noise_SBLK = -perturb(torch.zeros_like(fixed_BLK), self.n_samples)  # log E, and ϖ = E / Σ E
         gap_SBLK = log_noise_SBLK - fixed_BLK
-        cost_SB = self.evaluate(cost, one_hot(gap_SBLK.argmin(-1), like=fixed_BLK))
+        z_SBLK = one_hot(gap_SBLK.argmin(-1), like=fixed_BLK)
+        cost_SB = self.evaluate(cost, z_SBLK)
         cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
-            return Estimate(cost_B)
+            return Estimate(cost_B, z_SBLK=z_SBLK)
         table_SBKK = self._exchanged_costs(cost, cost_SB.detach(), log_noise_SBLK, fixed_BLK)
         advantage_SBKK = table_SBKK - table_SBKK.mean(-2, keepdim=True)
         weight_SBLK = 1 / logits_BLK.shape[-1] - F.softmax(log_noise_SBLK, dim=-1)
         gradient_BLK = torch.einsum("sbcj,sblj->sblc", advantage_SBKK, weight_SBLK).mean(0)
         linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B))
+        return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)
 
     def _exchanged_costs(self, cost: Cost, cost_SB: Tensor, log_noise_SBLK: Tensor, logits_BLK: Tensor) -> Tensor:
         """Return F_SBKK, a table symmetric in its classes, with f(D) on the diagonal."""

@@ -64,10 +64,12 @@ class Estimate:
     cost_B        value: Monte Carlo cost in nats, one per example. Gradient w.r.t. the logits: the estimator's;
                   w.r.t. everything else that the cost depends on (the decoder): ordinary backpropagation.
     control_loss  a scalar that trains the estimator's own parameters; None where it has none.
+    z_SBLK        the codes that were drawn; None where the estimator enumerates all of them.
     """
 
     cost_B: Tensor  # the suffix is the tensor's shape
     control_loss: Tensor | None = None
+    z_SBLK: Tensor | None = None
 
 
 class _ReplaceGradient(torch.autograd.Function):
@@ -297,4 +299,4 @@ class Pathwise(Estimator):
                 f"{self.name}: expected a code with a gradient, got one that is detached from the logits."
                 " Return replace_gradient(one_hot, soft): the value of the first and the gradient of the second."
             )
-        return Estimate(self.evaluate(cost, z_SBLK.to(logits_BLK.dtype)).mean(0))
+        return Estimate(self.evaluate(cost, z_SBLK.to(logits_BLK.dtype)).mean(0), z_SBLK=z_SBLK)

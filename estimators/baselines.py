@@ -6,7 +6,8 @@ from typing import cast, final
 import torch
 from torch import Tensor, nn
 
-from estimators.base import Cost, Estimate, Estimator, check_count, check_number, replace_gradient
+from estimators.base import Estimate, check_count, check_number, replace_gradient
+from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import log_prob, one_hot, sample_classes
 from estimators.score_function import ScoreFunction
 
@@ -77,7 +78,7 @@ class ReinforceEMA(ScoreFunction):
 
 
 @final
-class NVIL(Estimator):
+class NVIL(DrawsFirst):
     """NVIL: an input-dependent baseline, and a learning signal of about unit variance.
 
     A small network predicts the cost of an example from its data; what it cannot predict is centred and scaled by
@@ -97,8 +98,6 @@ class NVIL(Estimator):
     name = "nvil"
     reference = "Mnih, Gregor (2014), arXiv:1402.0030"
     use_when = "one evaluation is all there is, the cost is a black box, and it differs a lot between examples"
-    relaxes = False
-    black_box = True
 
     def __init__(
         self,
@@ -131,10 +130,21 @@ class NVIL(Estimator):
             nn.init.zeros_(last.bias)
             self.baseline = nn.Sequential(nn.Linear(n_context, self.hidden), nn.Tanh(), last).to(self.mean.total)
 
-    def forward(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
-        """Average the cost over the samples; `control_loss` is the mean square of what the baseline leaves."""
+    def draw(self, logits_BLK: Tensor, context_BX: Tensor | None = None) -> Draw:
+        """Draw codes; the estimate is their mean cost, `control_loss` the mean square of what the baseline leaves."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
-        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+        z_SBLK = one_hot(class_SBL, like=logits_BLK)
+
+        def estimate(cost_SB: Tensor) -> Estimate:
+            advantage_SB, control_loss = self._advantage(cost_SB, context_BX)
+            score_SB = advantage_SB * log_prob(logits_BLK, class_SBL)
+            cost_B = replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0)
+            return Estimate(cost_B, control_loss, z_SBLK)
+
+        return Draw(z_SBLK, estimate)
+
+    def _advantage(self, cost_SB: Tensor, context_BX: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the weight (S, B) of each score, and the control loss; update the moments."""
         predicted_B = self._predict(context_BX)
         signal_SB = cost_SB.detach() - (0.0 if predicted_B is None else predicted_B.detach().to(cost_SB.dtype))
         mean, scale = self._moments()
@@ -146,8 +156,7 @@ class NVIL(Estimator):
                 control_loss = (target_SB - predicted_B).square().mean()
             self.mean.add(signal_SB)
             self.square.add(signal_SB.square())
-        score_SB = advantage_SB * log_prob(logits_BLK, class_SBL)
-        return Estimate(replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0), control_loss)
+        return advantage_SB, control_loss
 
     def _predict(self, context_BX: Tensor | None) -> Tensor | None:
         if context_BX is None:

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
+from estimators.base import Estimate, check_count, replace_gradient
+from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import LOWEST, exponential, one_hot, wide
 from estimators.simplex import log_softmax
 
 
 @final
-class CARMS(Estimator):
+class CARMS(DrawsFirst):
     """CARMS: REINFORCE with n mutually antithetic codes.
 
     Independent codes often repeat each other, and an equal pair says nothing about the gradient. Here the n codes are
@@ -38,29 +39,35 @@ class CARMS(Estimator):
     reference = "Dimitriev, Zhou (2021), NeurIPS, arXiv:2110.14002"
     use_when = "as rloo: the cost may be a black box, as many evaluations, less variance, above all with few classes"
     unbiased = True
-    relaxes = False
-    black_box = True
     min_samples = 2
 
     def __init__(self, *, n_samples: int = 4) -> None:
         super().__init__()
         self.n_samples = check_count(self.name, "n_samples", n_samples, at_least=self.min_samples)
 
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over the codes, each of which is a sample of the law."""
+    def draw(self, logits_BLK: Tensor) -> Draw:
+        """Draw coupled codes, each of which is a sample of the law; the estimate is their mean cost."""
         log_yes_BLI, order_BLK = _questions(logits_BLK)
         place_SBL = _places(log_yes_BLI, self.n_samples)
         class_SBL = order_BLK.expand(self.n_samples, -1, -1, -1).gather(-1, place_SBL[..., None])[..., 0]
-        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
-        weight_SSBL = _pair_weights(log_yes_BLI, place_SBL, self.n_samples)
+        z_SBLK = one_hot(class_SBL, like=logits_BLK)
+
+        def estimate(cost_SB: Tensor) -> Estimate:
+            weight_SSBL = _pair_weights(log_yes_BLI, place_SBL, self.n_samples)
+            advantage_SBL = self._advantages(cost_SB, weight_SSBL)
+            chosen_SBL = logits_BLK.expand(self.n_samples, -1, -1, -1).gather(-1, class_SBL[..., None])[..., 0]
+            linear_B = (advantage_SBL * chosen_SBL).sum((0, -1))
+            cost_B = cost_SB.mean(0)
+            return Estimate(replace_gradient(cost_B, cost_B + linear_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
+
+        return Draw(z_SBLK, estimate)
+
+    def _advantages(self, cost_SB: Tensor, weight_SSBL: Tensor) -> Tensor:
+        """Return the weight (S, B, L) of each code's chosen logits: weighted differences to the other costs."""
         fixed_SB = cost_SB.detach().to(weight_SSBL.dtype)
         difference_SSB = fixed_SB.unsqueeze(1) - fixed_SB
         n_pairs = self.n_samples * (self.n_samples - 1)
-        advantage_SBL = (difference_SSB[..., None] * weight_SSBL).sum(1) / n_pairs
-        chosen_SBL = logits_BLK.expand(self.n_samples, -1, -1, -1).gather(-1, class_SBL[..., None])[..., 0]
-        linear_B = (advantage_SBL * chosen_SBL).sum((0, -1))
-        cost_B = cost_SB.mean(0)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B.to(cost_B.dtype)))
+        return (difference_SSB[..., None] * weight_SSBL).sum(1) / n_pairs
 
 
 def _questions(logits_BLK: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
+from estimators.base import Estimate, check_count, replace_gradient
+from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import LOWEST, exponential, one_hot, wide_dtype
 
 
 @final
-class DisARM(Estimator):
+class DisARM(DrawsFirst):
     """DisARM for binary variables, also known as U2G.
 
     Two codes from the uniforms u and 1 − u, each a sample of the law, differ as much as possible. Where a variable
@@ -29,8 +30,6 @@ class DisARM(Estimator):
     reference = "Dong, Mnih, Tucker (2020), arXiv:2006.10680; Yin, Ho, Yan, Qian, Zhou (2020), arXiv:2006.07319"
     use_when = "the latents are binary: no bias, two evaluations a pair, and less variance than rloo with two samples"
     unbiased = True
-    relaxes = False
-    black_box = True
 
     def __init__(self, *, n_samples: int = 1) -> None:
         super().__init__()
@@ -45,24 +44,29 @@ class DisARM(Estimator):
         """Return two codes for each pair."""
         return 2 * self.n_samples
 
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over all codes, the first ones of the pairs and then the second ones."""
+    def draw(self, logits_BLK: Tensor) -> Draw:
+        """Draw pairs, their first codes and then their second ones; the estimate is the mean cost of all."""
         self.check_shape(*logits_BLK.shape[1:])
         dtype = wide_dtype(logits_BLK)
         phi_BL = logits_BLK.detach().to(dtype).diff(dim=-1).squeeze(-1)
         noise_SBL = _logistic(phi_BL, self.n_samples)
         class_PSBL = (torch.stack([noise_SBL, -noise_SBL]) > -phi_BL).long()
-        cost_SB = self.evaluate(cost, one_hot(class_PSBL.flatten(0, 1), like=logits_BLK))
-        difference_SBL = (class_PSBL[0] - class_PSBL[1]).to(dtype)  # 1[b ≠ b̃] (−1)^b̃
-        gradient_BL = (_half_difference(cost_SB.detach().to(dtype)) * difference_SBL * phi_BL.abs().sigmoid()).mean(0)
-        gradient_BLK = torch.stack([-gradient_BL, gradient_BL], -1).to(logits_BLK.dtype)
-        cost_B = cost_SB.mean(0)
-        linear_B = (logits_BLK * gradient_BLK).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B))
+        z_SBLK = one_hot(class_PSBL.flatten(0, 1), like=logits_BLK)
+
+        def estimate(cost_SB: Tensor) -> Estimate:
+            difference_SBL = (class_PSBL[0] - class_PSBL[1]).to(dtype)  # 1[b ≠ b̃] (−1)^b̃
+            half_SB1 = _half_difference(cost_SB.detach().to(dtype))
+            gradient_BL = (half_SB1 * difference_SBL * phi_BL.abs().sigmoid()).mean(0)
+            gradient_BLK = torch.stack([-gradient_BL, gradient_BL], -1).to(logits_BLK.dtype)
+            cost_B = cost_SB.mean(0)
+            linear_B = (logits_BLK * gradient_BLK).sum((-2, -1)).to(cost_B.dtype)
+            return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)
+
+        return Draw(z_SBLK, estimate)
 
 
 @final
-class DisARMStickBreaking(Estimator):
+class DisARMStickBreaking(DrawsFirst):
     """Categorical DisARM by stick-breaking.
 
     A class is found by asking of one class after the other whether it is this one. Each question is a binary variable
@@ -85,8 +89,6 @@ class DisARMStickBreaking(Estimator):
     reference = "Dong, Mnih, Tucker (2021), arXiv:2106.08056"
     use_when = "no bias is wanted at two evaluations and the cost is a black box; with four, rloo or carms varies less"
     unbiased = True
-    relaxes = False
-    black_box = True
 
     def __init__(self, *, n_samples: int = 1) -> None:
         super().__init__()
@@ -96,23 +98,27 @@ class DisARMStickBreaking(Estimator):
         """Return two codes for each pair."""
         return 2 * self.n_samples
 
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over all codes, the first ones of the pairs and then the second ones."""
+    def draw(self, logits_BLK: Tensor) -> Draw:
+        """Draw pairs, their first codes and then their second ones; the estimate is the mean cost of all."""
         phi_BLI = _sticks(logits_BLK)
         fixed_BLI = phi_BLI.detach()
         noise_SBLI = _logistic(fixed_BLI, self.n_samples)
         yes_PSBLI = (torch.stack([noise_SBLI, -noise_SBLI]) > -fixed_BLI).to(fixed_BLI.dtype)
         failed_PSBLI = (1 - yes_PSBLI).cumprod(-1)
         class_PSBL = failed_PSBLI.sum(-1).long()
-        cost_SB = self.evaluate(cost, one_hot(class_PSBL.flatten(0, 1), like=logits_BLK))
-        reached_PSBLI = torch.cat([torch.ones_like(failed_PSBLI[..., :1]), failed_PSBLI[..., :-1]], -1)
-        coupled_SBLI = (yes_PSBLI[0] - yes_PSBLI[1]) * fixed_BLI.abs().sigmoid()
-        single_PSBLI = reached_PSBLI * (yes_PSBLI - fixed_BLI.sigmoid())
-        delta_SBLI = torch.where(reached_PSBLI.prod(0) > 0, coupled_SBLI, single_PSBLI[0] - single_PSBLI[1])
-        half_SB1 = _half_difference(cost_SB.detach().to(fixed_BLI.dtype))
-        linear_B = (phi_BLI * (half_SB1[..., None] * delta_SBLI).mean(0)).sum((-2, -1))
-        cost_B = cost_SB.mean(0)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B.to(cost_B.dtype)))
+        z_SBLK = one_hot(class_PSBL.flatten(0, 1), like=logits_BLK)
+
+        def estimate(cost_SB: Tensor) -> Estimate:
+            reached_PSBLI = torch.cat([torch.ones_like(failed_PSBLI[..., :1]), failed_PSBLI[..., :-1]], -1)
+            coupled_SBLI = (yes_PSBLI[0] - yes_PSBLI[1]) * fixed_BLI.abs().sigmoid()
+            single_PSBLI = reached_PSBLI * (yes_PSBLI - fixed_BLI.sigmoid())
+            delta_SBLI = torch.where(reached_PSBLI.prod(0) > 0, coupled_SBLI, single_PSBLI[0] - single_PSBLI[1])
+            half_SB1 = _half_difference(cost_SB.detach().to(fixed_BLI.dtype))
+            linear_B = (phi_BLI * (half_SB1[..., None] * delta_SBLI).mean(0)).sum((-2, -1))
+            cost_B = cost_SB.mean(0)
+            return Estimate(replace_gradient(cost_B, cost_B + linear_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
+
+        return Draw(z_SBLK, estimate)
 
 
 def _logistic(like: Tensor, n_samples: int) -> Tensor:

@@ -48,7 +48,7 @@ class DoubleCV(Estimator):
         cost_SB = self.evaluate(cost, z_SBLK)
         cost_B = cost_SB.mean(0)
         if not needs_gradient:
-            return Estimate(cost_B)
+            return Estimate(cost_B, z_SBLK=z_SBLK)
         # of the codes alone: not of the decoder, whose graph is kept for its own backward pass
         (slope_SBLK,) = torch.autograd.grad(cost_SB.sum(), z_SBLK, retain_graph=True)
         dtype = wide_dtype(logits_BLK)
@@ -59,7 +59,7 @@ class DoubleCV(Estimator):
         if self.training and self.eta.requires_grad:
             control_loss = (plain_BLK + self.eta * control_BLK).square().sum() / max(1, len(logits_BLK))
         linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B), control_loss)
+        return Estimate(replace_gradient(cost_B, cost_B + linear_B), control_loss, z_SBLK.detach())
 
 
 def _terms(cost_SB: Tensor, slope_SBLK: Tensor, z_SBLK: Tensor, probs_BLK: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,4 +66,4 @@ class IMLE(Estimator):
         """Average the cost over the samples; backward, each code is compared with its target."""
         x_SBLK = perturb(logits_BLK.detach(), self.n_samples)
         z_SBLK, zero_SB = cast(tuple[Tensor, Tensor], _TargetDifference.apply(logits_BLK, x_SBLK, self.lam))
-        return Estimate((self.evaluate(cost, z_SBLK) + zero_SB).mean(0))
+        return Estimate((self.evaluate(cost, z_SBLK) + zero_SB).mean(0), z_SBLK=z_SBLK.detach())

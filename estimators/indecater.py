@@ -45,14 +45,15 @@ class IndeCateR(Estimator):
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Average the cost over the samples; the codes that differ in one latent give values only."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
-        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+        z_SBLK = one_hot(class_SBL, like=logits_BLK)
+        cost_SB = self.evaluate(cost, z_SBLK)
         cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
-            return Estimate(cost_B)
+            return Estimate(cost_B, z_SBLK=z_SBLK)
         dtype = wide_dtype(logits_BLK)
         gain_BLK = self._gains(cost, class_SBL, cost_SB.detach(), logits_BLK).to(dtype)
         expected_B = (softmax(logits_BLK.to(dtype)) * gain_BLK).sum((-2, -1))
-        return Estimate(replace_gradient(cost_B, cost_B + expected_B.to(cost_B.dtype)))
+        return Estimate(replace_gradient(cost_B, cost_B + expected_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
 
     def _gains(self, cost: Cost, class_SBL: Tensor, cost_SB: Tensor, logits_BLK: Tensor) -> Tensor:
         """Return f(k, D_{−l}) − f(D), (B, L, K), mean over the samples: 0 at the sampled class."""

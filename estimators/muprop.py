@@ -48,7 +48,7 @@ class MuProp(Estimator):
         cost_SB = self.evaluate(cost, z_SBLK)
         cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
-            return Estimate(cost_B)
+            return Estimate(cost_B, z_SBLK=z_SBLK)
         dtype = wide_dtype(logits_BLK)
         mean_BLK = F.softmax(logits_BLK.detach(), dim=-1, dtype=dtype)
         field_BLK = mean_BLK.to(logits_BLK.dtype).requires_grad_()
@@ -61,4 +61,4 @@ class MuProp(Estimator):
         mean_slope_BLK = mean_BLK * (slope_BLK - (mean_BLK * slope_BLK).sum(-1, keepdim=True))
         gradient_BLK = (residual_SB[..., None, None] * deviation_SBLK).mean(0) + mean_slope_BLK
         linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B))
+        return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)

@@ -71,10 +71,11 @@ class RelaxedControl(Estimator):
         log_probs_BLK = log_softmax(wide(logits_BLK.detach())).clamp(min=LOWEST)
         z_SBLK = perturb(log_probs_BLK, n)
         class_SBL = argmax(z_SBLK)
-        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+        one_hot_SBLK = one_hot(class_SBL, like=logits_BLK)
+        cost_SB = self.evaluate(cost, one_hot_SBLK)
         cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
-            return Estimate(cost_B)
+            return Estimate(cost_B, z_SBLK=one_hot_SBLK)
 
         given_SBLK, slope_SBLK = relaxation_given(log_probs_BLK, class_SBL)
         z_TBLK = torch.cat([z_SBLK, given_SBLK]).requires_grad_()
@@ -90,7 +91,7 @@ class RelaxedControl(Estimator):
 
         control_loss = _trains_only(learned, gradient_BLK.square().sum() / max(1, len(logits_BLK))) if learned else None
         linear_B = (logits_BLK * gradient_BLK.detach().to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B), control_loss)
+        return Estimate(replace_gradient(cost_B, cost_B + linear_B), control_loss, one_hot_SBLK)
 
     def _learned(self) -> list[Tensor]:
         """Return what `control_loss` trains: own parameters and a learned temperature, in training mode only."""

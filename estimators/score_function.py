@@ -5,27 +5,30 @@ from typing import final
 
 from torch import Tensor
 
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
+from estimators.base import Estimate, check_count, replace_gradient
+from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import log_prob, one_hot, sample_classes
 
 
-class ScoreFunction(Estimator):
+class ScoreFunction(DrawsFirst):
     """An estimator of the form advantage · ∇ log q(z). A subclass defines `advantage` and nothing else."""
-
-    relaxes = False
-    black_box = True
 
     @abstractmethod
     def advantage(self, cost_SB: Tensor) -> Tensor:
         """Return the weight (S, B) of each sample's score; the gradient is their mean over S. `cost_SB` is detached."""
 
-    @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over the samples; no gradient flows through the codes."""
+    @final
+    def draw(self, logits_BLK: Tensor) -> Draw:
+        """Draw codes; the estimate is their mean cost. No gradient flows through the codes."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
-        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
-        score_SB = self.advantage(cost_SB.detach()) * log_prob(logits_BLK, class_SBL)
-        return Estimate(replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0))
+        z_SBLK = one_hot(class_SBL, like=logits_BLK)
+
+        def estimate(cost_SB: Tensor) -> Estimate:
+            score_SB = self.advantage(cost_SB.detach()) * log_prob(logits_BLK, class_SBL)
+            cost_B = replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0)
+            return Estimate(cost_B, z_SBLK=z_SBLK)
+
+        return Draw(z_SBLK, estimate)
 
 
 @final

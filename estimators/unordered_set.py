@@ -5,7 +5,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from estimators.base import Cost, Estimate, Estimator, check_count, more_codes, replace_gradient
+from estimators.base import Estimate, check_count, more_codes, replace_gradient
+from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import LOWEST, log_prob, one_hot, perturb, wide
 from estimators.simplex import log_softmax
 
@@ -14,7 +15,7 @@ MAX_SAMPLES = 12
 
 
 @final
-class UnorderedSet(Estimator):
+class UnorderedSet(DrawsFirst):
     """Unordered-set estimator: REINFORCE on codes drawn without replacement, with a built-in baseline.
 
     The k codes of a set S differ, so that none is evaluated twice. Each is weighted by the probability that it came
@@ -37,8 +38,6 @@ class UnorderedSet(Estimator):
     reference = "Kool, van Hoof, Welling (2020), ICLR, arXiv:2002.06043"
     use_when = "few codes have most of the probability, so that independent samples repeat themselves"
     unbiased = True
-    relaxes = False
-    black_box = True
     min_samples = 2
 
     def __init__(self, *, n_samples: int = 4) -> None:
@@ -56,17 +55,21 @@ class UnorderedSet(Estimator):
                 f" {n_categories}^{n_latents} = {n_categories**n_latents} codes."
             )
 
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over the set, each code with its weight."""
+    def draw(self, logits_BLK: Tensor) -> Draw:
+        """Draw a set of codes; the estimate is the mean of their costs, each with its weight."""
         self.check_shape(*logits_BLK.shape[1:])
         class_SBL, log_q_SB, log_rest_B = draw_set(logits_BLK, self.n_samples)
         weight_SB, share_SSB = leave_one_out(log_q_SB, log_rest_B)
-        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
-        cost_B = (weight_SB * cost_SB).sum(0).to(cost_SB.dtype)
-        fixed_SB = cost_SB.detach().to(weight_SB.dtype)
-        advantage_SB = (share_SSB * (fixed_SB.unsqueeze(1) - fixed_SB)).sum(1)  # the shares of each s sum to 1
-        score_B = (weight_SB * advantage_SB * log_prob(logits_BLK, class_SBL)).sum(0)
-        return Estimate(replace_gradient(cost_B, cost_B + score_B.to(cost_B.dtype)))
+        z_SBLK = one_hot(class_SBL, like=logits_BLK)
+
+        def estimate(cost_SB: Tensor) -> Estimate:
+            cost_B = (weight_SB * cost_SB).sum(0).to(cost_SB.dtype)
+            fixed_SB = cost_SB.detach().to(weight_SB.dtype)
+            advantage_SB = (share_SSB * (fixed_SB.unsqueeze(1) - fixed_SB)).sum(1)  # the shares of each s sum to 1
+            score_B = (weight_SB * advantage_SB * log_prob(logits_BLK, class_SBL)).sum(0)
+            return Estimate(replace_gradient(cost_B, cost_B + score_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
+
+        return Draw(z_SBLK, estimate)
 
 
 def draw_set(logits_BLK: Tensor, n_samples: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,12 +6,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
+from estimators.base import Estimate, check_count, replace_gradient
+from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import log_prob, one_hot, sample_classes
 
 
 @final
-class VIMCO(Estimator):
+class VIMCO(DrawsFirst):
     """VIMCO: variational inference for Monte Carlo objectives.
 
     The objective is the importance-weighted bound over n codes. A code's learning signal is the bound less what it
@@ -30,8 +31,6 @@ class VIMCO(Estimator):
     reference = "Mnih, Rezende (2016), arXiv:1602.06725"
     use_when = "the importance-weighted bound is the objective; the other estimators train the ELBO"
     unbiased = True
-    relaxes = False
-    black_box = True
     objective = "bound"
     min_samples = 2
 
@@ -43,17 +42,21 @@ class VIMCO(Estimator):
         """Return 0 for each example: the bound holds the KL."""
         return logits_BLK.new_zeros(logits_BLK.shape[0])
 
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Return the negative bound; its gradient w.r.t. the decoder is backpropagation through the weights."""
+    def draw(self, logits_BLK: Tensor) -> Draw:
+        """Draw codes; the estimate is the negative bound. Its decoder gradient is backpropagation through weights."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
-        cost_SB = self.evaluate(cost, one_hot(class_SBL, like=logits_BLK))
+        z_SBLK = one_hot(class_SBL, like=logits_BLK)
+        return Draw(z_SBLK, lambda cost_SB: Estimate(self._bound(logits_BLK, class_SBL, cost_SB), z_SBLK=z_SBLK))
+
+    def _bound(self, logits_BLK: Tensor, class_SBL: Tensor, cost_SB: Tensor) -> Tensor:
+        """Return the negative bound (B,) with VIMCO's gradient."""
         log_q_SB = log_prob(logits_BLK, class_SBL)
         log_prior = -logits_BLK.shape[1] * math.log(logits_BLK.shape[2])
         log_weight_SB = log_prior - cost_SB.to(log_q_SB.dtype) - log_q_SB
         bound_B = log_weight_SB.logsumexp(0) - math.log(self.n_samples)
         signal_SB = bound_B.detach() - self._without_each(log_weight_SB.detach())
         surrogate_B = -bound_B - (signal_SB * log_q_SB).sum(0)
-        return Estimate(replace_gradient(-bound_B, surrogate_B).to(cost_SB.dtype))
+        return replace_gradient(-bound_B, surrogate_B).to(cost_SB.dtype)
 
     def _without_each(self, log_weight_SB: Tensor) -> Tensor:
         """Return the bounds (S, B) in which sample i has the geometric mean weight of the others."""

@@ -100,7 +100,7 @@ def test_plugins_are_imported_for_their_facts(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_wrong_file")
 def test_entry_points_are_imported_for_their_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("again", "estimators:StraightThrough", registry.GROUP)
+    point = EntryPoint("again", "estimators.straight_through:StraightThrough", registry.GROUP)
     for module in (estimator_facts, registry):
         monkeypatch.setattr(module, "entry_points", lambda group: (point,))
     assert known()["reinforce"].unbiased
