@@ -8,7 +8,7 @@ plot(frame, "gradients.svg")
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +43,10 @@ def diagnose(
 ) -> pd.DataFrame:
     """Compare estimators with the true gradient of E[cost(z)] at fixed logits.
 
-    logits        (B, L, K): B examples, L categorical variables, K classes; never changed.
-    cost          one-hot codes (S, B, L, K) -> (S, B). Without a derivative it is a black box, and estimators that need
-                  one are not applicable.
+    logits        (B, L, K): B examples, L categorical variables, K classes; never changed. The variables may have any
+                  shape, as in (B, K) or (B, H, W, K).
+    cost          one-hot codes (S, *shape of the logits) -> (S, B). Without a derivative it is a black box, and
+                  estimators that need one are not applicable.
     estimators    names, objects (`build("rloo", n_samples=4)`), or objects by a label of yours; None: all there are.
     resamples     draws of each estimator, at least 64; rounded up to a multiple of 32.
     n_categories  K, where an estimator's law takes another number of logits for each variable (`igr`).
@@ -62,11 +63,12 @@ def diagnose(
     import pandas as pd
 
     logits = _checked_logits(logits)
+    cost, logits = checked_cost(cost, logits.shape), logits.reshape(len(logits), -1, logits.shape[-1])
     resamples = check_count("diagnose", "resamples", resamples, at_least=MIN_RESAMPLES)
     max_codes = check_count("diagnose", "max_codes", max_codes)
     seed = check_count("diagnose", "seed", seed, at_least=0)
     given = logits.shape[-1] if n_categories is None else check_count("diagnose", "n_categories", n_categories)
-    problem = GradientProblem(logits, checked_cost(cost), given, _checked_context(context, logits))
+    problem = GradientProblem(logits, cost, given, _checked_context(context, logits))
     rows, about = measure(problem, by_label(estimators), resamples, max_codes, seed)
     for note in about.notes:
         warnings.warn(f"diagnose: {note}", stacklevel=2)
@@ -131,8 +133,10 @@ def label_of(estimator: Estimator) -> str:
     return estimator_label(estimator.name, {key: value for key, value in plain.items() if value != defaults[key]})
 
 
-def checked_cost(cost: Cost) -> Cost:
-    """Return the cost with checks. Raises ValueError if it returns anything but numbers (S, B).
+def checked_cost(cost: Cost, shape: Sequence[int]) -> Cost:
+    """Return the cost of codes (S, B, L, K) with checks; it gets them in the shape (S, *shape) of the logits.
+
+    Raises ValueError if it is no function, and where it returns anything but numbers (S, B), the same for the same code.
 
     It is called twice for the first codes: a random cost would look like a bias.
     """
@@ -141,10 +145,11 @@ def checked_cost(cost: Cost) -> Cost:
     seen: list[bool] = []
 
     def asked(z_SBLK: Tensor) -> Tensor:
-        cost_SB = check_costs("diagnose", cost(z_SBLK), z_SBLK.shape[:2])
+        z = z_SBLK.reshape(len(z_SBLK), *shape[:-1], z_SBLK.shape[-1])
+        cost_SB = check_costs("diagnose", cost(z), z_SBLK.shape[:2])
         if not seen:
             seen.append(True)
-            if not torch.equal(cost_SB.nan_to_num(), cost(z_SBLK).nan_to_num()):
+            if not torch.equal(cost_SB.nan_to_num(), cost(z).nan_to_num()):
                 raise ValueError("diagnose: expected the same cost of the same code, got another. Turn off dropout.")
         return cost_SB
 
@@ -152,9 +157,9 @@ def checked_cost(cost: Cost) -> Cost:
 
 
 def _checked_logits(logits: Any) -> Tensor:
-    if not isinstance(logits, Tensor) or logits.ndim != 3 or not logits.is_floating_point() or not logits.numel():
+    if not isinstance(logits, Tensor) or logits.ndim < 2 or not logits.is_floating_point() or not logits.numel():
         got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"diagnose: expected floating-point logits of shape (B, L, K), got {got}.")
+        raise ValueError(f"diagnose: expected floating-point logits of shape (B, …, K), got {got}.")
     if not torch.isfinite(logits).all():
         raise ValueError("diagnose: expected finite logits, got NaN or ∞.")
     return logits.detach()

@@ -139,10 +139,25 @@ def test_inapplicable_quantities_have_a_reason():
     assert list(reasons["estimator"]) == ["straight_through", "rloo", "exact(max_codes=8)"]
 
 
+def test_variables_may_have_any_shape() -> None:
+    logits, weight = torch.randn(3, 4, 3), torch.randn(4, 3)
+    flat = diagnose(logits, lambda z: (z * weight).sum((-1, -2)).square(), ["reinmax", "rloo"], resamples=64)
+    shaped = diagnose(
+        logits.reshape(3, 2, 2, 3),
+        lambda z: (z.flatten(2, 3) * weight).sum((-1, -2)).square(),
+        ["reinmax", "rloo"],
+        resamples=64,
+    )
+    measured = [column for column in flat.columns if column != "seconds"]
+    assert flat[measured].equals(shaped[measured])
+    single = diagnose(logits[:, 0], lambda z: (z * weight[0]).sum(-1).square(), ["straight_through"], resamples=64)
+    assert single["relative_bias"].notna().all()
+
+
 BAD = [
-    ({"logits": torch.zeros(2, 3)}, "floating-point logits of shape (B, L, K), got torch.float32 (2, 3)."),
-    ({"logits": torch.zeros(2, 3, 4, dtype=torch.long)}, "floating-point logits of shape (B, L, K), got torch.int64"),
-    ({"logits": [[[0.0, 1.0]]]}, "floating-point logits of shape (B, L, K), got list."),
+    ({"logits": torch.zeros(3)}, "floating-point logits of shape (B, …, K), got torch.float32 (3,)."),
+    ({"logits": torch.zeros(2, 3, 4, dtype=torch.long)}, "floating-point logits of shape (B, …, K), got torch.int64"),
+    ({"logits": [[[0.0, 1.0]]]}, "floating-point logits of shape (B, …, K), got list."),
     ({"logits": torch.full((1, 2, 3), math.nan)}, "finite logits, got NaN or ∞."),
     *(({"resamples": bad}, f"a whole number resamples >= 64, got {bad!r}.") for bad in (8, 64.0, math.nan, "64")),
     *(({"max_codes": bad}, f"a whole number max_codes >= 1, got {bad!r}.") for bad in (-5, 8.5)),

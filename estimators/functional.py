@@ -1,0 +1,268 @@
+"""Estimators in a training loop of your own: `sample` a code, `expect` a cost, or `draw_codes` whose costs come later.
+
+Letters, besides those of the contract: N and the shapes of your logits are yours, since any leading shape is accepted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, OneHotCategorical
+
+from estimators.base import Estimate, Estimator, Pathwise
+from estimators.draws_first import DrawsFirst
+from estimators.registry import REGISTRY, build
+
+Logits = Tensor | OneHotCategorical | Categorical
+
+
+def sample(
+    logits: Logits,
+    estimator: str | Estimator,
+    *,
+    dim: int = -1,
+    mask: Tensor | None = None,
+    n_samples: int | None = None,
+    **params: Any,
+) -> Tensor:
+    """Return codes of the shape of the logits, one-hot or soft in value, with the estimator's gradient.
+
+    logits      any shape, with the classes along `dim`; or a categorical distribution of torch.
+    estimator   the name of a pathwise estimator, whose parameters follow (`tau=1.1`), or such an object.
+    mask        True for the classes that are allowed; any shape that broadcasts to that of the logits.
+    n_samples   None: one code of the shape of the logits. A number: so many, along a new first dimension.
+
+    Raises ValueError, in one line, for logits, a mask or parameters that are impossible, and for an estimator whose
+    gradient does not flow through the code: use `expect` for those.
+    """
+    caller = "sample"
+    params = params if n_samples is None else {**params, "n_samples": n_samples}
+    built = _resolve(caller, estimator, params)
+    if not isinstance(built, Pathwise):
+        raise ValueError(
+            f"sample: expected a pathwise estimator, got {built.name}, whose gradient does not flow through a code."
+            f" Use expect(logits, cost, {built.name!r})."
+        )
+    found = _masked(caller, built, _tensor(caller, logits), mask, dim).movedim(dim, -1)
+    z_SNLK = built.sample(found.reshape(math.prod(found.shape[:-1]), 1, found.shape[-1])).to(found.dtype)
+    z = z_SNLK.reshape(len(z_SNLK), *found.shape[:-1], z_SNLK.shape[-1])
+    if n_samples is None and len(z) == 1:
+        return z.squeeze(0).movedim(-1, dim)
+    return z.movedim(-1, dim if dim < 0 else dim + 1)
+
+
+def expect(
+    logits: Logits,
+    cost: Callable[[Tensor], Tensor],
+    estimator: str | Estimator,
+    *,
+    batch_dims: int = 1,
+    mask: Tensor | None = None,
+    context: Tensor | None = None,
+    **params: Any,
+) -> Tensor:
+    """Return an estimate of E[cost(z)], one for each example, whose gradient is the estimator's.
+
+    logits      (batch, …, K): the first `batch_dims` dimensions are examples, the last holds the classes, and those
+                between are variables of which the cost sees all.
+    cost        codes (S, *shape of the logits) → numbers (S, batch). It may close over a decoder, which gets its
+                ordinary gradient. Relaxing estimators call it with soft codes.
+    estimator   a name, whose parameters follow (`n_samples=4`), or an object. An estimator that learns from call to
+                call must be an object: put its parameters into an optimiser, and `backward` trains them too.
+    mask        True for the classes that are allowed; any shape that broadcasts to that of the logits.
+    context     (batch, X): the data behind the logits, for estimators that use it.
+
+    Raises ValueError, in one line, for logits, a mask, parameters or a cost that are impossible.
+    """
+    caller = "expect"
+    built = _resolve(caller, estimator, params)
+    shape, logits_BLK = _as_batch(caller, built, logits, mask, batch_dims)
+
+    def cost_of(z_SBLK: Tensor) -> Tensor:
+        z = z_SBLK.reshape(len(z_SBLK), *shape[:-1], z_SBLK.shape[-1])
+        return _checked_costs(caller, cost(z), (len(z), *shape[:batch_dims])).reshape(len(z), len(logits_BLK))
+
+    estimate = built(logits_BLK, cost_of, _flat_context(context, batch_dims))
+    return _trained_cost(estimate).reshape(shape[:batch_dims])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CodeDraw:
+    """Codes whose costs are computed elsewhere: by a simulator, another process, or from the whole batch.
+
+    z           one-hot codes (S, *shape of the logits).
+    """
+
+    z: Tensor
+    _estimate: Callable[[Tensor], Estimate] = field(repr=False)
+    _batch_shape: torch.Size = field(repr=False)
+
+    def loss(self, cost: Tensor) -> Tensor:
+        """Return an estimate of E[cost], one for each example, whose gradient is the estimator's.
+
+        `cost` has the shape (S, batch): one number for each code of `z`. Call this once.
+
+        Raises ValueError for another shape, or for what is no floating-point tensor.
+        """
+        cost = _checked_costs("draw_codes", cost, (len(self.z), *self._batch_shape))
+        n_examples = math.prod(self._batch_shape)
+        return _trained_cost(self._estimate(cost.reshape(len(cost), n_examples))).reshape(self._batch_shape)
+
+
+def draw_codes(
+    logits: Logits,
+    estimator: str | Estimator,
+    *,
+    batch_dims: int = 1,
+    mask: Tensor | None = None,
+    context: Tensor | None = None,
+    **params: Any,
+) -> CodeDraw:
+    """Draw codes now, and get the loss later: `draw.z` are the codes, `draw.loss(cost)` takes their costs.
+
+    For every estimator that draws its codes before it needs a cost. The arguments are those of `expect`.
+
+    Raises ValueError, in one line, for another estimator, and for logits, a mask or parameters that are impossible.
+    """
+    caller = "draw_codes"
+    built = _resolve(caller, estimator, params)
+    if not isinstance(built, DrawsFirst):
+        known = ", ".join(name for name, cls in REGISTRY.items() if issubclass(cls, DrawsFirst) and name != "vimco")
+        raise ValueError(
+            f"draw_codes: expected an estimator that needs no more of a cost than its values at drawn codes, such as"
+            f" {known}, got {built.name}. Use expect(logits, cost, {built.name!r})."
+        )
+    shape, logits_BLK = _as_batch(caller, built, logits, mask, batch_dims)
+    flat = (_flat_context(context, batch_dims),) if built.uses_context else ()
+    draw = built.draw(logits_BLK, *flat)
+    z = draw.z_SBLK.reshape(len(draw.z_SBLK), *shape[:-1], draw.z_SBLK.shape[-1])
+    return CodeDraw(z, draw.estimate, shape[:batch_dims])
+
+
+_BUILT: dict[tuple[object, ...], Estimator] = {}
+"""Estimators without a state that were built by name, so that a call costs no construction."""
+
+
+def _resolve(caller: str, estimator: str | Estimator, params: dict[str, Any]) -> Estimator:
+    """Return the estimator of that name and these parameters, or the object. Raises ValueError for anything else."""
+    if isinstance(estimator, Estimator):
+        if params:
+            raise ValueError(
+                f"{caller}: expected no parameters beside an object, got {', '.join(params)}."
+                " Set them where the object is built."
+            )
+        return estimator
+    if not isinstance(estimator, str):
+        raise ValueError(f"{caller}: expected the name of an estimator or an object, got {estimator!r}.")
+    if any(isinstance(value, Tensor) for value in params.values()):  # such as a learned temperature
+        return _without_state(caller, build(estimator, **params), params)
+    key = (estimator, *sorted(params.items()))
+    if key not in _BUILT:
+        _BUILT[key] = _without_state(caller, build(estimator, **params), params)
+    return _BUILT[key]
+
+
+def _without_state(caller: str, built: Estimator, params: dict[str, Any]) -> Estimator:
+    if [*built.parameters(), *built.buffers()]:
+        arguments = "".join(f", {key}={value!r}" for key, value in params.items())
+        raise ValueError(
+            f"{caller}: expected an object of {built.name}, which learns from call to call, got its name."
+            f" Build it once: build({built.name!r}{arguments})."
+        )
+    return built
+
+
+def _tensor(caller: str, logits: object) -> Tensor:
+    """Return logits as a tensor. Raises ValueError unless they are numbers with a dimension of classes."""
+    if isinstance(logits, OneHotCategorical | Categorical):
+        logits = logits.logits
+    if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim == 0 or logits.shape[-1] == 0:
+        got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{caller}: expected floating-point logits of shape (…, K), got {got}.")
+    return logits
+
+
+def _masked(caller: str, estimator: Estimator, logits: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor:
+    """Return the logits with −inf where a class is forbidden. Raises ValueError for an impossible mask or `dim`."""
+    if not isinstance(dim, int) or not -logits.ndim <= dim < logits.ndim:
+        raise ValueError(f"{caller}: expected a dimension of the logits {tuple(logits.shape)}, got dim={dim!r}.")
+    if mask is None:
+        return logits
+    if estimator.n_outputs(logits.shape[dim]) != logits.shape[dim]:
+        raise ValueError(f"{caller}: expected no mask for {estimator.name}, whose logits are not those of classes.")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = str(mask.dtype) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"{caller}: expected a mask of booleans, True for the allowed classes, got {got}.")
+    try:
+        allowed = mask.expand_as(logits)
+    except RuntimeError as error:
+        got = f"{tuple(mask.shape)} for {tuple(logits.shape)}"
+        raise ValueError(f"{caller}: expected a mask that broadcasts to the logits, got {got}.") from error
+    if not torch.compiler.is_compiling() and not bool(allowed.any(dim).all()):
+        raise ValueError(f"{caller}: expected an allowed class for each variable, got a mask that forbids all of one.")
+    return logits.masked_fill(~allowed, -torch.inf)
+
+
+def _as_batch(
+    caller: str, estimator: Estimator, logits: Logits, mask: Tensor | None, batch_dims: int
+) -> tuple[torch.Size, Tensor]:
+    """Return the shape of the logits, and the logits as (B, L, K). Raises ValueError where the estimator cannot."""
+    if estimator.objective != "mean":
+        raise ValueError(
+            f"{caller}: expected an estimator of E[cost], got {estimator.name}, which estimates a bound that holds the"
+            " KL to a uniform prior. Call the object itself: estimator(logits_BLK, cost)."
+        )
+    found = _tensor(caller, logits)
+    if not isinstance(batch_dims, int) or not 0 <= batch_dims < found.ndim:
+        rule = f"batch_dims from 0 to {found.ndim - 1} for logits {tuple(found.shape)}"
+        raise ValueError(f"{caller}: expected {rule}, whose last dimension holds the classes, got {batch_dims!r}.")
+    found = _masked(caller, estimator, found, mask)
+    batch, variables = found.shape[:batch_dims], found.shape[batch_dims:-1]
+    estimator.check_shape(math.prod(variables), found.shape[-1])
+    return found.shape, found.reshape(math.prod(batch), math.prod(variables), found.shape[-1])
+
+
+def _flat_context(context: Tensor | None, batch_dims: int) -> Tensor | None:
+    return None if context is None else context.reshape(math.prod(context.shape[:batch_dims]), -1)
+
+
+def _checked_costs(caller: str, cost: object, shape: tuple[int, ...]) -> Tensor:
+    """Return what a cost returned. Raises ValueError unless it is a floating-point tensor of that shape."""
+    if not isinstance(cost, Tensor) or not cost.is_floating_point():
+        got = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
+        raise ValueError(f"{caller}: expected costs as a floating-point tensor {shape}, got {got}.")
+    if cost.shape != shape:
+        raise ValueError(
+            f"{caller}: expected costs of shape (samples, batch) = {shape}, got {tuple(cost.shape)}."
+            " Return one number for each sample of each example."
+        )
+    return cost
+
+
+class _TrainedCost(torch.autograd.Function):
+    """The cost, whose backward pass also trains the control loss: by the total weight of the costs, whatever its sign.
+
+    So the estimator's own parameters learn the same from `-expect(…)`, and a loss scale scales their gradient too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, cost_B: Tensor, control_loss: Tensor) -> Tensor:
+        ctx.save_for_backward(control_loss)
+        return cost_B.view_as(cost_B)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (control_loss,) = ctx.saved_tensors
+        return gradients[0], gradients[0].abs().sum().to(control_loss.dtype).expand_as(control_loss)
+
+
+def _trained_cost(estimate: Estimate) -> Tensor:
+    if estimate.control_loss is None:
+        return estimate.cost_B
+    return cast(Tensor, _TrainedCost.apply(estimate.cost_B, estimate.control_loss))
