@@ -136,7 +136,7 @@ def label_of(estimator: Estimator) -> str:
 def checked_cost(cost: Cost, shape: Sequence[int]) -> Cost:
     """Return the cost of codes (S, B, L, K) with checks; it gets them in the shape (S, *shape) of the logits.
 
-    Raises ValueError if it is no function, and where it returns anything but numbers (S, B), the same for the same code.
+    Raises ValueError if it is no function, and where it returns anything but numbers (S, B), the same for equal codes.
 
     It is called twice for the first codes: a random cost would look like a bias.
     """

@@ -88,7 +88,7 @@ def test_five_lines_of_the_readme_are_an_estimator_that_conforms(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "text", [blocks(ROOT / "README.md", "python")[1], *blocks(ROOT / "docs/diagnostics.md", "python")]
+    "text", [blocks(ROOT / "README.md", "python")[2], *blocks(ROOT / "docs/diagnostics.md", "python")]
 )
 def test_the_documents_diagnose_in_three_lines(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
