@@ -65,7 +65,9 @@ def _check_rows(estimator: Estimator, what: str, dim: int, dtype: torch.dtype, m
         only = not _reaches(output, own_BLK, odd)
         require(estimator, only, f"a gradient of each {what} by its own logits alone", f"one by another {what}'s")
     _, _, changed_SBLK, other_noise = _call(estimator, dtype, model, flipped=odd)
-    if noise == other_noise and z_SBLK.shape == changed_SBLK.shape:  # else it draws until a sample is accepted
+    if (
+        torch.equal(noise, other_noise) and z_SBLK.shape == changed_SBLK.shape
+    ):  # else it draws until a sample is accepted
         off = (z_SBLK[:, *even] - changed_SBLK[:, *even]).abs().max().item()
         expected = f"the code of each {what} from its own logits"
         require(estimator, off <= TOLERANCE, f"{expected} alone", f"one that another {what} changes by {off:.2g}")
@@ -90,7 +92,7 @@ def _call(
     model: Shape | None = None,
     flipped: Sequence[slice] = (),
     scale: float = 1.0,
-) -> tuple[Tensor, Tensor, Tensor, bytes]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return logits, cost, the first codes that the cost saw, and the state of the generator after the call.
 
     `flipped` are the rows whose logits get the opposite sign.
@@ -102,7 +104,7 @@ def _call(
     own = prepared(estimator, leaf_BLK, model)
     with seeded(0, leaf_BLK):
         cost_B = own(leaf_BLK, spy).cost_B
-        noise = torch.get_rng_state().numpy().tobytes()
+        noise = torch.get_rng_state()
     return leaf_BLK, cost_B, spy.codes[0], noise
 
 
