@@ -98,7 +98,7 @@ def parameters(cls: type[Estimator]) -> dict[str, Any]:
     return {argument.name: argument.default for argument in arguments}
 
 
-def _version(tensor: Tensor) -> int:
+def tensor_version(tensor: Tensor) -> int:
     """Return how often a tensor was changed in place; 0 where torch does not count, as in a compiled step."""
     return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
@@ -184,9 +184,9 @@ class Estimator(nn.Module, ABC):
             got = f"{logits_BLK.dtype} {tuple(logits_BLK.shape)}"
             raise ValueError(f"{self.name}: expected floating-point logits of shape (B, L, K), got {got}.")
         context = (context_BX,) if self.uses_context else ()
-        version = _version(logits_BLK)
+        version = tensor_version(logits_BLK)
         estimate = cast(Estimate, super().__call__(logits_BLK, cost, *context))
-        if _version(logits_BLK) != version:
+        if tensor_version(logits_BLK) != version:
             raise ValueError(
                 f"{self.name}: expected the logits unchanged, got them changed in place: the KL is computed from them"
                 " too. Write logits = logits + x in place of logits += x or logits.add_(x)."
@@ -283,10 +283,13 @@ class Pathwise(Estimator):
 
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over the samples; backpropagation through them is the estimator.
+        """Average the cost over the samples; backpropagation through them is the estimator."""
+        z_SBLK = self.checked_sample(logits_BLK)
+        return Estimate(self.evaluate(cost, z_SBLK.to(logits_BLK.dtype)).mean(0), z_SBLK=z_SBLK)
 
-        Raises ValueError if `sample` returns a wrong shape or a code without a gradient.
-        """
+    @final
+    def checked_sample(self, logits_BLK: Tensor) -> Tensor:
+        """Return `sample`. Raises ValueError if it has a wrong shape, or no gradient."""
         z_SBLK = self.sample(logits_BLK)
         expected = (self.n_samples, *logits_BLK.shape[:2], z_SBLK.shape[-1])
         if z_SBLK.shape != expected:
@@ -299,4 +302,4 @@ class Pathwise(Estimator):
                 f"{self.name}: expected a code with a gradient, got one that is detached from the logits."
                 " Return replace_gradient(one_hot, soft): the value of the first and the gradient of the second."
             )
-        return Estimate(self.evaluate(cost, z_SBLK.to(logits_BLK.dtype)).mean(0), z_SBLK=z_SBLK)
+        return z_SBLK

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.distributions import OneHotCategorical
 
-from estimators.base import Estimator
-from estimators.functional import sample
+from estimators.base import Estimator, Pathwise
+from estimators.functional import resolve, sample
 
 
 class OneHotCategoricalPathwise(OneHotCategorical):
     """`torch.distributions.OneHotCategorical` with `rsample` by a pathwise estimator.
 
-    `sample`, `log_prob` and `entropy` are torch's. Where the estimator relaxes, `rsample` returns soft codes.
+    `sample`, `log_prob` and `entropy` are torch's. Where the estimator relaxes, `rsample` returns soft codes, which
+    `log_prob` refuses unless the distribution has `validate_args=False`.
     """
 
     has_rsample = True
@@ -29,8 +30,19 @@ class OneHotCategoricalPathwise(OneHotCategorical):
         validate_args: bool | None = None,
         **params: Any,
     ) -> None:
-        """Take probabilities or logits (…, K), the estimator's name or object, and its parameters (`tau=1.1`)."""
-        self._estimator, self._params = estimator, params
+        """Take probabilities or logits (…, K), the estimator's name or object, and its parameters (`tau=1.1`).
+
+        Raises ValueError, in one line, for an estimator that is not pathwise, that draws several samples, or whose
+        logits are not those of classes (`igr`), and for impossible parameters.
+        """
+        built = resolve("OneHotCategoricalPathwise", estimator, params)
+        if not isinstance(built, Pathwise) or built.n_samples != 1 or built.n_outputs(3) != 3:
+            raise ValueError(
+                "OneHotCategoricalPathwise: expected a pathwise estimator of one sample whose logits are those of"
+                f" classes, such as straight_through or gumbel_softmax, got {built.name}"
+                f" with n_samples = {built.n_samples}."
+            )
+        self._estimator = built
         super().__init__(probs, logits, validate_args)
 
     def expand(
@@ -38,14 +50,10 @@ class OneHotCategoricalPathwise(OneHotCategorical):
     ) -> OneHotCategoricalPathwise:
         """Return the distribution with another shape of independent copies."""
         new = self.__new__(type(self)) if _instance is None else _instance
-        new._estimator, new._params = self._estimator, self._params
+        new._estimator = self._estimator
         expanded = super().expand(torch.Size(batch_shape), new)  # type: ignore[no-untyped-call]
         return cast(OneHotCategoricalPathwise, expanded)
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()) -> Tensor:  # noqa: B008
-        """Return codes (*sample_shape, *batch_shape, K) with the estimator's gradient.
-
-        Raises ValueError for an estimator that is not pathwise, and for parameters that are impossible.
-        """
-        logits = self.logits.expand(self._extended_shape(torch.Size(sample_shape)))
-        return sample(logits, self._estimator, **self._params)
+        """Return codes (*sample_shape, *batch_shape, K) with the estimator's gradient."""
+        return sample(self.logits.expand(self._extended_shape(torch.Size(sample_shape))), self._estimator)

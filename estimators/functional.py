@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, OneHotCategorical
 
-from estimators.base import Estimate, Estimator, Pathwise
+from estimators.base import Estimate, Estimator, Pathwise, tensor_version
 from estimators.draws_first import DrawsFirst
 from estimators.registry import REGISTRY, build
 
@@ -35,21 +35,22 @@ def sample(
     logits      any shape, with the classes along `dim`; or a categorical distribution of torch.
     estimator   the name of a pathwise estimator, whose parameters follow (`tau=1.1`), or such an object.
     mask        True for the classes that are allowed; any shape that broadcasts to that of the logits.
-    n_samples   None: one code of the shape of the logits. A number: so many, along a new first dimension.
+    n_samples   None: one code of the shape of the logits. A number: so many, along a new first dimension. An object
+                that was built with another n_samples than 1 returns so many too.
 
     Raises ValueError, in one line, for logits, a mask or parameters that are impossible, and for an estimator whose
     gradient does not flow through the code: use `expect` for those.
     """
     caller = "sample"
     params = params if n_samples is None else {**params, "n_samples": n_samples}
-    built = _resolve(caller, estimator, params)
+    built = resolve(caller, estimator, params)
     if not isinstance(built, Pathwise):
         raise ValueError(
             f"sample: expected a pathwise estimator, got {built.name}, whose gradient does not flow through a code."
             f" Use expect(logits, cost, {built.name!r})."
         )
     found = _masked(caller, built, _tensor(caller, logits), mask, dim).movedim(dim, -1)
-    z_SNLK = built.sample(found.reshape(math.prod(found.shape[:-1]), 1, found.shape[-1])).to(found.dtype)
+    z_SNLK = built.checked_sample(found.reshape(math.prod(found.shape[:-1]), 1, found.shape[-1])).to(found.dtype)
     z = z_SNLK.reshape(len(z_SNLK), *found.shape[:-1], z_SNLK.shape[-1])
     if n_samples is None and len(z) == 1:
         return z.squeeze(0).movedim(-1, dim)
@@ -71,7 +72,8 @@ def expect(
     logits      (batch, …, K): the first `batch_dims` dimensions are examples, the last holds the classes, and those
                 between are variables of which the cost sees all.
     cost        codes (S, *shape of the logits) → numbers (S, batch). It may close over a decoder, which gets its
-                ordinary gradient. Relaxing estimators call it with soft codes.
+                ordinary gradient. Relaxing estimators call it with soft codes. Take S from the codes: some estimators
+                call it several times, with different S.
     estimator   a name, whose parameters follow (`n_samples=4`), or an object. An estimator that learns from call to
                 call must be an object: put its parameters into an optimiser, and `backward` trains them too.
     mask        True for the classes that are allowed; any shape that broadcasts to that of the logits.
@@ -80,14 +82,14 @@ def expect(
     Raises ValueError, in one line, for logits, a mask, parameters or a cost that are impossible.
     """
     caller = "expect"
-    built = _resolve(caller, estimator, params)
+    built = resolve(caller, estimator, params)
     shape, logits_BLK = _as_batch(caller, built, logits, mask, batch_dims)
 
     def cost_of(z_SBLK: Tensor) -> Tensor:
         z = z_SBLK.reshape(len(z_SBLK), *shape[:-1], z_SBLK.shape[-1])
         return _checked_costs(caller, cost(z), (len(z), *shape[:batch_dims])).reshape(len(z), len(logits_BLK))
 
-    estimate = built(logits_BLK, cost_of, _flat_context(context, batch_dims))
+    estimate = built(logits_BLK, cost_of, _flat_context(caller, context, shape[:batch_dims]))
     return _trained_cost(estimate).reshape(shape[:batch_dims])
 
 
@@ -102,14 +104,22 @@ class CodeDraw:
     z: Tensor
     _estimate: Callable[[Tensor], Estimate] = field(repr=False)
     _batch_shape: torch.Size = field(repr=False)
+    _logits: Tensor = field(repr=False)
+    _version: int = field(repr=False)
 
     def loss(self, cost: Tensor) -> Tensor:
         """Return an estimate of E[cost], one for each example, whose gradient is the estimator's.
 
         `cost` has the shape (S, batch): one number for each code of `z`. Call this once.
 
-        Raises ValueError for another shape, or for what is no floating-point tensor.
+        Raises ValueError for another shape, for what is no floating-point tensor, and if the logits were changed in
+        place since the draw, as an optimiser changes its parameters.
         """
+        if tensor_version(self._logits) != self._version:
+            raise ValueError(
+                "draw_codes: expected the logits unchanged between the draw and its loss, got them changed in place,"
+                " as by a step of an optimiser. Draw again."
+            )
         cost = _checked_costs("draw_codes", cost, (len(self.z), *self._batch_shape))
         n_examples = math.prod(self._batch_shape)
         return _trained_cost(self._estimate(cost.reshape(len(cost), n_examples))).reshape(self._batch_shape)
@@ -126,30 +136,35 @@ def draw_codes(
 ) -> CodeDraw:
     """Draw codes now, and get the loss later: `draw.z` are the codes, `draw.loss(cost)` takes their costs.
 
-    For every estimator that draws its codes before it needs a cost. The arguments are those of `expect`.
+    For every estimator that draws its codes before it needs a cost. The arguments are those of `expect`. The draw may
+    be inside `torch.no_grad`, as in a rollout; the logits are not, since the loss needs their graph.
 
     Raises ValueError, in one line, for another estimator, and for logits, a mask or parameters that are impossible.
     """
     caller = "draw_codes"
-    built = _resolve(caller, estimator, params)
+    built = resolve(caller, estimator, params)
     if not isinstance(built, DrawsFirst):
-        known = ", ".join(name for name, cls in REGISTRY.items() if issubclass(cls, DrawsFirst) and name != "vimco")
+        unlike = ("vimco", "disarm")  # a bound; two classes only
+        known = ", ".join(key for key, cls in REGISTRY.items() if issubclass(cls, DrawsFirst) and key not in unlike)
         raise ValueError(
             f"draw_codes: expected an estimator that needs no more of a cost than its values at drawn codes, such as"
             f" {known}, got {built.name}. Use expect(logits, cost, {built.name!r})."
         )
-    shape, logits_BLK = _as_batch(caller, built, logits, mask, batch_dims)
-    flat = (_flat_context(context, batch_dims),) if built.uses_context else ()
-    draw = built.draw(logits_BLK, *flat)
-    z = draw.z_SBLK.reshape(len(draw.z_SBLK), *shape[:-1], draw.z_SBLK.shape[-1])
-    return CodeDraw(z, draw.estimate, shape[:batch_dims])
+    with torch.enable_grad():  # the loss is for later, even where the draw is part of a rollout without gradients
+        shape, logits_BLK = _as_batch(caller, built, logits, mask, batch_dims)
+        flat = (_flat_context(caller, context, shape[:batch_dims]),) if built.uses_context else ()
+        draw = built.draw(logits_BLK, *flat)
+    z = draw.z_SBLK.detach().reshape(len(draw.z_SBLK), *shape[:-1], draw.z_SBLK.shape[-1])
+    given = _tensor(caller, logits)
+    return CodeDraw(z, draw.estimate, shape[:batch_dims], given, tensor_version(given))
 
 
 _BUILT: dict[tuple[object, ...], Estimator] = {}
-"""Estimators without a state that were built by name, so that a call costs no construction."""
+"""Estimators without a state that were built by name, so that a call costs no construction: MOST_BUILT at most."""
+MOST_BUILT = 64
 
 
-def _resolve(caller: str, estimator: str | Estimator, params: dict[str, Any]) -> Estimator:
+def resolve(caller: str, estimator: str | Estimator, params: dict[str, Any]) -> Estimator:
     """Return the estimator of that name and these parameters, or the object. Raises ValueError for anything else."""
     if isinstance(estimator, Estimator):
         if params:
@@ -160,12 +175,17 @@ def _resolve(caller: str, estimator: str | Estimator, params: dict[str, Any]) ->
         return estimator
     if not isinstance(estimator, str):
         raise ValueError(f"{caller}: expected the name of an estimator or an object, got {estimator!r}.")
-    if any(isinstance(value, Tensor) for value in params.values()):  # such as a learned temperature
+    plain = all(isinstance(value, bool | int | float | str) for value in params.values())  # no learned temperature
+    if not plain or torch.compiler.is_compiling():
         return _without_state(caller, build(estimator, **params), params)
-    key = (estimator, *sorted(params.items()))
-    if key not in _BUILT:
-        _BUILT[key] = _without_state(caller, build(estimator, **params), params)
-    return _BUILT[key]
+    key = (estimator, *((name, type(value), value) for name, value in sorted(params.items())))
+    found = _BUILT.get(key)
+    if found is None:
+        found = _without_state(caller, build(estimator, **params), params)
+        if len(_BUILT) >= MOST_BUILT:  # of a temperature that changes with each step, none is wanted again
+            _BUILT.clear()
+        _BUILT[key] = found
+    return found
 
 
 def _without_state(caller: str, built: Estimator, params: dict[str, Any]) -> Estimator:
@@ -182,7 +202,7 @@ def _tensor(caller: str, logits: object) -> Tensor:
     """Return logits as a tensor. Raises ValueError unless they are numbers with a dimension of classes."""
     if isinstance(logits, OneHotCategorical | Categorical):
         logits = logits.logits
-    if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim == 0 or logits.shape[-1] == 0:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim == 0:
         got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"{caller}: expected floating-point logits of shape (…, K), got {got}.")
     return logits
@@ -192,6 +212,8 @@ def _masked(caller: str, estimator: Estimator, logits: Tensor, mask: Tensor | No
     """Return the logits with −inf where a class is forbidden. Raises ValueError for an impossible mask or `dim`."""
     if not isinstance(dim, int) or not -logits.ndim <= dim < logits.ndim:
         raise ValueError(f"{caller}: expected a dimension of the logits {tuple(logits.shape)}, got dim={dim!r}.")
+    if logits.shape[dim] == 0:
+        raise ValueError(f"{caller}: expected at least one class, got logits of shape {tuple(logits.shape)}.")
     if mask is None:
         return logits
     if estimator.n_outputs(logits.shape[dim]) != logits.shape[dim]:
@@ -228,15 +250,22 @@ def _as_batch(
     return found.shape, found.reshape(math.prod(batch), math.prod(variables), found.shape[-1])
 
 
-def _flat_context(context: Tensor | None, batch_dims: int) -> Tensor | None:
-    return None if context is None else context.reshape(math.prod(context.shape[:batch_dims]), -1)
+def _flat_context(caller: str, context: Tensor | None, batch: torch.Size) -> Tensor | None:
+    """Return the context as (B, X). Raises ValueError unless it is a tensor with the batch of the logits."""
+    if context is None:
+        return None
+    if not isinstance(context, Tensor) or context.shape[: len(batch)] != batch or context.ndim <= len(batch):
+        got = str(tuple(context.shape)) if isinstance(context, Tensor) else type(context).__name__
+        raise ValueError(f"{caller}: expected a context of shape (batch, X), batch = {tuple(batch)}, got {got}.")
+    return context.reshape(math.prod(batch), -1)
 
 
 def _checked_costs(caller: str, cost: object, shape: tuple[int, ...]) -> Tensor:
     """Return what a cost returned. Raises ValueError unless it is a floating-point tensor of that shape."""
     if not isinstance(cost, Tensor) or not cost.is_floating_point():
         got = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
-        raise ValueError(f"{caller}: expected costs as a floating-point tensor {shape}, got {got}.")
+        hint = "Convert them: torch.as_tensor(costs, dtype=torch.float32)."
+        raise ValueError(f"{caller}: expected costs as a floating-point tensor {shape}, got {got}. {hint}")
     if cost.shape != shape:
         raise ValueError(
             f"{caller}: expected costs of shape (samples, batch) = {shape}, got {tuple(cost.shape)}."

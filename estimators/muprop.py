@@ -51,7 +51,7 @@ class MuProp(Estimator):
             return Estimate(cost_B, z_SBLK=z_SBLK)
         dtype = wide_dtype(logits_BLK)
         mean_BLK = F.softmax(logits_BLK.detach(), dim=-1, dtype=dtype)
-        field_BLK = mean_BLK.to(logits_BLK.dtype).requires_grad_()
+        field_BLK = mean_BLK.to(logits_BLK.dtype).detach().requires_grad_()  # not mean_BLK itself
         field_cost_B = self.evaluate(cost, field_BLK.unsqueeze(0))[0]
         (slope_BLK,) = torch.autograd.grad(field_cost_B.sum(), field_BLK)  # of the code alone: not of the decoder
         slope_BLK = slope_BLK.to(dtype)

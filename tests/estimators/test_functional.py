@@ -246,6 +246,40 @@ def test_a_baseline_moves_once_for_each_draw_and_not_under_evaluation() -> None:
     assert torch.equal(estimator.mean.weight, moved)
 
 
+def test_codes_may_be_drawn_in_a_rollout_without_gradients() -> None:
+    logits = logits_of(5, 2, 3)
+    for name in DRAWS_FIRST:
+        if name != "disarm":
+            torch.manual_seed(1)
+            whole = expect(logits, cost, named(name))
+            torch.manual_seed(1)
+            with torch.no_grad():
+                draw = draw_codes(logits, named(name))
+                costs = cost(draw.z)
+            assert not draw.z.requires_grad
+            assert torch.allclose(gradient(draw.loss(costs), logits), gradient(whole, logits)), name
+
+
+def test_a_draw_is_of_logits_that_do_not_change() -> None:
+    logits = torch.zeros(2, 3, requires_grad=True)
+    draw = draw_codes(logits, "rloo")
+    with torch.no_grad():
+        logits += 1
+    with pytest.raises(ValueError, match=r"expected the logits unchanged between the draw and its loss, .+ Draw again"):
+        draw.loss(torch.zeros(4, 2))
+
+
+def test_a_wrong_estimator_of_the_users_own_is_told_by_sample_too() -> None:
+    class Detached(Pathwise):
+        name, relaxes = "detached", False
+
+        def sample(self, logits_BLK):
+            return logits_BLK.detach().unsqueeze(0)
+
+    with pytest.raises(ValueError, match="detached: expected a code with a gradient, got one that is detached"):
+        sample(logits_of(2, 3), Detached())
+
+
 # --- torch's ways ----------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +288,12 @@ def test_estimators_without_a_state_are_built_once() -> None:
     for tau in (0.5, 0.5, 0.7):
         sample(logits_of(2, 3), "gumbel_softmax", tau=tau)
     assert len(functional._BUILT) == 2
+    for step in range(200):
+        sample(logits_of(2, 3), "gumbel_softmax", tau=1 + step / 1000)
+    assert len(functional._BUILT) <= functional.MOST_BUILT
+    sample(logits_of(2, 3), "straight_through", tau=1.0)
+    with pytest.raises(ValueError, match="expected tau > 0, got True"):  # though True == 1.0
+        sample(logits_of(2, 3), "straight_through", tau=True)
 
 
 def test_a_learned_temperature_gets_its_gradient() -> None:
@@ -423,6 +463,12 @@ FREE = torch.ones(4, 3, dtype=torch.bool)
         (lambda x: sample(x, "igr", mask=FREE), r"sample: expected no mask for igr, whose logits are not those of"),
         (lambda x: expect(x, lambda z: z, "rloo"), r"expect: expected costs of shape .+ = \(4, 4\), got \(4, 4, 3\)\."),
         (lambda x: expect(x, lambda z: z.sum(), "rloo"), r"expect: expected costs of shape .+ = \(4, 4\), got \(\)"),
+        (lambda x: sample(x, "reinmax", tau=[0.5]), r"reinmax: expected tau > 0, got \[0\.5\]"),
+        (lambda x: sample(x[:0, :0], "reinmax"), r"sample: expected at least one class, got logits of shape \(0, 0\)"),
+        (lambda x: expect(x, cost, build("nvil"), context=torch.zeros(3, 7)), r"expect: expected a context of"),
+        (lambda x: OneHotCategoricalPathwise(logits=x, estimator="rloo"), r"expected a pathwise .+ got rloo"),
+        (lambda x: OneHotCategoricalPathwise(logits=x, estimator="igr"), r"expected a pathwise .+ got igr"),
+        (lambda x: OneHotCategoricalPathwise(logits=x, estimator="reinmax", foo=3), r"reinmax: expected parameters"),
         (lambda x: expect(x, lambda z: 1.0, "rloo"), r"expect: expected costs as a floating-point tensor .+ float\."),
         (lambda x: expect(x, cost, "vimco"), r"expect: expected an estimator of E\[cost\], got vimco, which"),
         (lambda x: expect(x, cost, "rebar", tau=1.0), r"expect: expected an object of rebar, .+\('rebar', tau=1\.0\)"),
@@ -466,4 +512,4 @@ def test_the_blocks_of_the_page_run_and_train(block: str) -> None:
 
 
 def test_the_page_has_a_block_for_each_use() -> None:
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
