@@ -39,7 +39,7 @@ audit: install
 	$(BIN)/python .ci/audit.py
 
 bench: install
-	for name in step costs scaling orchestration status sweep start report coverage; do $(BIN)/python benchmarks/$$name.py || exit; done
+	for name in step costs functional scaling orchestration status sweep start report coverage; do $(BIN)/python benchmarks/$$name.py || exit; done
 
 format: install
 	$(BIN)/ruff check --fix .
