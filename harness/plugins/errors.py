@@ -77,7 +77,7 @@ def file_of(plugin: type[Estimator]) -> str | None:
 
 def defined_at(plugin: type[Estimator]) -> str | None:
     """Return `file:line` of the method that a plug-in defines, or of its class; None if there is no file."""
-    methods = (vars(plugin).get(name) for name in ("sample", "advantage", "forward"))
+    methods = (vars(plugin).get(name) for name in ("sample", "advantage", "draw", "forward"))
     for item in (*filter(None, methods), plugin):
         try:
             return f"{Path(inspect.getfile(plugin)).name}:{inspect.getsourcelines(item)[1]}"

@@ -11,15 +11,22 @@ from torch import nn
 
 from estimators import (
     REGISTRY,
+    Draw,
     DrawsFirst,
+    Estimate,
     OneHotCategoricalPathwise,
     Pathwise,
     build,
     draw_codes,
     expect,
     functional,
+    replace_gradient,
     sample,
 )
+from estimators.conformance.codes import check_codes, check_shapes_and_dtypes
+from estimators.conformance.declaration import check_black_box
+from estimators.conformance.repeatability import check_determinism, check_state
+from estimators.gumbel import log_prob, one_hot, sample_classes
 
 PATHWISE = [name for name, cls in REGISTRY.items() if issubclass(cls, Pathwise)]
 DRAWS_FIRST = [name for name, cls in REGISTRY.items() if issubclass(cls, DrawsFirst) and cls.objective == "mean"]
@@ -211,6 +218,38 @@ def test_a_mask_is_a_law_over_the_allowed_classes(name: str) -> None:
             return cost(torch.stack([z[..., 0], torch.zeros_like(z[..., 0]), z[..., 1]], -1))
 
         assert torch.allclose(found[..., [0, 2]], gradient(expect(small, same, "exact"), small))
+
+
+# --- an estimator of the user's own ----------------------------------------------------------------------------------
+
+
+class HalfBaseline(DrawsFirst):
+    """REINFORCE with half of the mean cost of the batch as its baseline: biased, but a score function."""
+
+    name = "half_baseline"
+
+    def draw(self, logits_BLK):
+        class_SBL = sample_classes(logits_BLK, 1)
+        z_SBLK = one_hot(class_SBL, like=logits_BLK)
+
+        def estimate(cost_SB):
+            score_SB = (cost_SB.detach() - cost_SB.detach().mean() / 2) * log_prob(logits_BLK, class_SBL)
+            return Estimate(replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0), z_SBLK=z_SBLK)
+
+        return Draw(z_SBLK, estimate)
+
+
+def test_a_class_that_draws_first_works_everywhere() -> None:
+    assert not HalfBaseline.uses_context
+    assert HalfBaseline.black_box
+    logits, mine = logits_of(5, 2, 3), HalfBaseline()
+    torch.manual_seed(1)
+    whole = expect(logits, cost, mine)
+    torch.manual_seed(1)
+    draw = draw_codes(logits, mine)
+    assert torch.equal(gradient(draw.loss(cost(draw.z)), logits), gradient(whole, logits))
+    for check in (check_shapes_and_dtypes, check_codes, check_determinism, check_state, check_black_box):
+        check(mine)
 
 
 # --- estimators that learn -------------------------------------------------------------------------------------------
