@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators import base
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient, samples_per_call
+from estimators.base import Cost, Estimate, check_count, replace_gradient, samples_per_call
+from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import one_hot, perturb
 
 MAX_EVALUATIONS = 10_000
@@ -15,7 +16,7 @@ MAX_EVALUATIONS = 10_000
 
 
 @final
-class ARSM(Estimator):
+class ARSM(DrawsFirst):
     """ARSM: augment, REINFORCE, swap, merge.
 
     A code comes from Dirichlet noise. Two classes exchange their noise, in all variables at once, and the cost of the
@@ -38,8 +39,6 @@ class ARSM(Estimator):
     reference = "Yin, Yue, Zhou (2019), ICML, arXiv:1905.01413"
     use_when = "for comparison, with few classes: rloo with K(K−1)/2 + 1 samples costs the same and often varies less"
     unbiased = True
-    relaxes = False
-    black_box = True
 
     def __init__(self, *, n_samples: int = 1) -> None:
         super().__init__()
@@ -58,36 +57,69 @@ class ARSM(Estimator):
         """Return the code itself and one for each pair of classes, for each sample."""
         return self.n_samples * (1 + n_categories * (n_categories - 1) // 2)
 
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over the samples; exchanged codes are evaluated for their values only."""
+    def draw(self, logits_BLK: Tensor) -> Draw:
+        """Draw codes, and after them those of all exchanges."""
+        fixed_BLK = logits_BLK.detach()
+        log_noise_SBLK = -perturb(torch.zeros_like(fixed_BLK), self.n_samples)
+        class_SBL = (log_noise_SBLK - fixed_BLK).argmin(-1)
+        pairs_2P = _pairs(fixed_BLK)
+        exchanged = [_exchange(log_noise_SBLK, fixed_BLK, pairs_2P).flatten(0, 1)] if pairs_2P.numel() else []
+        z_RBLK = one_hot(torch.cat([class_SBL, *exchanged]), like=fixed_BLK)
+
+        def estimate(cost_RB: Tensor) -> Estimate:
+            cost_SB = cost_RB[: self.n_samples]
+            table_SBKK = _table(cost_SB.detach(), log_noise_SBLK)
+            _fill(table_SBKK, pairs_2P, cost_RB[self.n_samples :].detach())
+            return _estimate(logits_BLK, cost_SB, table_SBKK, log_noise_SBLK, z_RBLK[: self.n_samples])
+
+        return Draw(z_RBLK, estimate)
+
+    def forward(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
+        """Average the cost over the samples; exchanged codes are evaluated for their values only, some at a time."""
         fixed_BLK = logits_BLK.detach()
         log_noise_SBLK = -perturb(torch.zeros_like(fixed_BLK), self.n_samples)  # log E, and ϖ = E / Σ E
-        gap_SBLK = log_noise_SBLK - fixed_BLK
-        z_SBLK = one_hot(gap_SBLK.argmin(-1), like=fixed_BLK)
+        z_SBLK = one_hot((log_noise_SBLK - fixed_BLK).argmin(-1), like=fixed_BLK)
         cost_SB = self.evaluate(cost, z_SBLK)
-        cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
-            return Estimate(cost_B, z_SBLK=z_SBLK)
-        table_SBKK = self._exchanged_costs(cost, cost_SB.detach(), log_noise_SBLK, fixed_BLK)
-        advantage_SBKK = table_SBKK - table_SBKK.mean(-2, keepdim=True)
-        weight_SBLK = 1 / logits_BLK.shape[-1] - F.softmax(log_noise_SBLK, dim=-1)
-        gradient_BLK = torch.einsum("sbcj,sblj->sblc", advantage_SBKK, weight_SBLK).mean(0)
-        linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)
+            return Estimate(cost_SB.mean(0), z_SBLK=z_SBLK)
+        table_SBKK = _table(cost_SB.detach(), log_noise_SBLK)
+        pairs_2P = _pairs(fixed_BLK)
+        pairs_per_call = samples_per_call(base.CODES_PER_CALL, cost_SB.numel())
+        for some_2Q in torch.split(pairs_2P, pairs_per_call, dim=-1) if pairs_2P.numel() else ():
+            class_QSBL = _exchange(log_noise_SBLK, fixed_BLK, some_2Q)
+            _fill(table_SBKK, some_2Q, self.evaluate_classes(cost, class_QSBL.flatten(0, 1), like=fixed_BLK))
+        return _estimate(logits_BLK, cost_SB, table_SBKK, log_noise_SBLK, z_SBLK)
 
-    def _exchanged_costs(self, cost: Cost, cost_SB: Tensor, log_noise_SBLK: Tensor, logits_BLK: Tensor) -> Tensor:
-        """Return F_SBKK, a table symmetric in its classes, with f(D) on the diagonal."""
-        n_samples, n_examples, _, n_categories = log_noise_SBLK.shape
-        table_SBKK = cost_SB.to(log_noise_SBLK.dtype)[..., None, None].repeat(1, 1, n_categories, n_categories)
-        pairs_2P = torch.triu_indices(n_categories, n_categories, offset=1, device=logits_BLK.device)
-        pairs_per_call = samples_per_call(base.CODES_PER_CALL, n_samples * n_examples)
-        for some_2Q in torch.split(pairs_2P, pairs_per_call, dim=-1) if n_categories > 1 else ():
-            class_QSBL = _exchange(log_noise_SBLK, logits_BLK, some_2Q)
-            cost_RB = self.evaluate_classes(cost, class_QSBL.flatten(0, 1), like=logits_BLK)
-            cost_SBQ = cost_RB.view(some_2Q.shape[-1], n_samples, n_examples).movedim(0, -1).to(table_SBKK.dtype)
-            table_SBKK[..., some_2Q[0], some_2Q[1]] = cost_SBQ
-            table_SBKK[..., some_2Q[1], some_2Q[0]] = cost_SBQ
-        return table_SBKK
+
+def _pairs(logits_BLK: Tensor) -> Tensor:
+    """Return the classes (2, P) of all pairs."""
+    n_categories = logits_BLK.shape[-1]
+    return torch.triu_indices(n_categories, n_categories, offset=1, device=logits_BLK.device)
+
+
+def _table(cost_SB: Tensor, log_noise_SBLK: Tensor) -> Tensor:
+    """Return F_SBKK with f(D) everywhere: it stays on the diagonal."""
+    n_categories = log_noise_SBLK.shape[-1]
+    return cost_SB.to(log_noise_SBLK.dtype)[..., None, None].repeat(1, 1, n_categories, n_categories)
+
+
+def _fill(table_SBKK: Tensor, pairs_2Q: Tensor, cost_RB: Tensor) -> None:
+    """Write the costs of exchanged codes, (Q · S, B), into the table, which is symmetric in its classes."""
+    shape = (pairs_2Q.shape[-1], *table_SBKK.shape[:2])
+    cost_SBQ = cost_RB.view(shape).movedim(0, -1).to(table_SBKK.dtype)
+    table_SBKK[..., pairs_2Q[0], pairs_2Q[1]] = cost_SBQ
+    table_SBKK[..., pairs_2Q[1], pairs_2Q[0]] = cost_SBQ
+
+
+def _estimate(
+    logits_BLK: Tensor, cost_SB: Tensor, table_SBKK: Tensor, log_noise_SBLK: Tensor, z_SBLK: Tensor
+) -> Estimate:
+    advantage_SBKK = table_SBKK - table_SBKK.mean(-2, keepdim=True)
+    weight_SBLK = 1 / logits_BLK.shape[-1] - F.softmax(log_noise_SBLK, dim=-1)
+    gradient_BLK = torch.einsum("sbcj,sblj->sblc", advantage_SBKK, weight_SBLK).mean(0)
+    cost_B = cost_SB.mean(0)
+    linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
+    return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)
 
 
 def _exchange(log_noise_SBLK: Tensor, logits_BLK: Tensor, pairs_2Q: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -39,9 +39,8 @@ class DrawsFirst(Estimator):
         A second argument, `context_BX: Tensor | None = None`, is optional: it receives the data behind the logits.
         """
 
-    @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
-        """Draw, evaluate the cost on the codes, and estimate."""
+        """Draw, evaluate the cost on the codes, and estimate. Overridden only to need less memory for many codes."""
         context = (context_BX,) if self.uses_context else ()
         z_SBLK, estimate = self.draw(logits_BLK, *context)
         return estimate(self.evaluate(cost, z_SBLK))

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from estimators import base
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient, samples_per_call
+from estimators.base import Cost, Estimate, check_count, replace_gradient, samples_per_call
+from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import one_hot, sample_classes, wide_dtype
 from estimators.simplex import softmax
 
 
 @final
-class IndeCateR(Estimator):
+class IndeCateR(DrawsFirst):
     """IndeCateR: the local expectation gradient of independent categorical variables.
 
     With the others held as sampled, the expectation over one latent is a short sum, and its gradient is exact. Each of
@@ -31,8 +32,6 @@ class IndeCateR(Estimator):
     reference = "De Smet, Sansone, Zuidberg Dos Martires (2023), arXiv:2311.12569; Titsias, Lázaro-Gredilla (2015)"
     use_when = "no bias is allowed, the cost may be a black box, and L·K evaluations are affordable"
     unbiased = True
-    relaxes = False
-    black_box = True
 
     def __init__(self, *, n_samples: int = 1) -> None:
         super().__init__()
@@ -42,39 +41,60 @@ class IndeCateR(Estimator):
         """Return the number of sampled codes and of all that differ from one of them in one latent."""
         return self.n_samples * (n_latents * (n_categories - 1) + 1)
 
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        """Average the cost over the samples; the codes that differ in one latent give values only."""
+    def draw(self, logits_BLK: Tensor) -> Draw:
+        """Draw codes, and after them all codes that differ from one of them in one latent."""
+        class_SBL = sample_classes(logits_BLK, self.n_samples)
+        all_L = torch.arange(logits_BLK.shape[1], device=logits_BLK.device)
+        class_LSJB, codes_LSJBL = _neighbours(all_L, class_SBL, logits_BLK.shape[-1])
+        z_RBLK = one_hot(torch.cat([class_SBL, codes_LSJBL.flatten(0, 2)]), like=logits_BLK)
+
+        def estimate(cost_RB: Tensor) -> Estimate:
+            cost_SB, other_LSJB = cost_RB[: self.n_samples], cost_RB[self.n_samples :].detach().view(class_LSJB.shape)
+            gain_BLK = _gains(class_LSJB, other_LSJB, cost_SB.detach(), logits_BLK.shape[-1])
+            return _estimate(logits_BLK, cost_SB, gain_BLK, z_RBLK[: self.n_samples])
+
+        return Draw(z_RBLK, estimate)
+
+    def forward(self, logits_BLK: Tensor, cost: Cost, context_BX: Tensor | None = None) -> Estimate:
+        """Average the cost over the samples; the codes that differ in one latent give values only, some at a time."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
         z_SBLK = one_hot(class_SBL, like=logits_BLK)
         cost_SB = self.evaluate(cost, z_SBLK)
-        cost_B = cost_SB.mean(0)
         if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
-            return Estimate(cost_B, z_SBLK=z_SBLK)
-        dtype = wide_dtype(logits_BLK)
-        gain_BLK = self._gains(cost, class_SBL, cost_SB.detach(), logits_BLK).to(dtype)
-        expected_B = (softmax(logits_BLK.to(dtype)) * gain_BLK).sum((-2, -1))
-        return Estimate(replace_gradient(cost_B, cost_B + expected_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
-
-    def _gains(self, cost: Cost, class_SBL: Tensor, cost_SB: Tensor, logits_BLK: Tensor) -> Tensor:
-        """Return f(k, D_{−l}) − f(D), (B, L, K), mean over the samples: 0 at the sampled class."""
+            return Estimate(cost_SB.mean(0), z_SBLK=z_SBLK)
         n_latents, n_categories = logits_BLK.shape[1:]
         codes_per_latent = max(1, class_SBL.shape[:2].numel() * (n_categories - 1))
         at_once = samples_per_call(base.CODES_PER_CALL, codes_per_latent)
-        latents = torch.split(torch.arange(n_latents, device=class_SBL.device), at_once)
-        return torch.cat([self._gains_of(some_M, cost, class_SBL, cost_SB, logits_BLK) for some_M in latents], 1)
+        gains = []
+        for some_M in torch.split(torch.arange(n_latents, device=class_SBL.device), at_once):
+            class_MSJB, codes_MSJBL = _neighbours(some_M, class_SBL, n_categories)
+            other_MSJB = self.evaluate_classes(cost, codes_MSJBL.flatten(0, 2), like=logits_BLK).view(class_MSJB.shape)
+            gains.append(_gains(class_MSJB, other_MSJB, cost_SB.detach(), n_categories))
+        return _estimate(logits_BLK, cost_SB, torch.cat(gains, 1), z_SBLK)
 
-    def _gains_of(
-        self, latents_M: Tensor, cost: Cost, class_SBL: Tensor, cost_SB: Tensor, logits_BLK: Tensor
-    ) -> Tensor:
-        """Return the same for some of the latents, (B, M, K); each is raised by j = 1 … K − 1, modulo K, in turn."""
-        n_categories, n_raised = logits_BLK.shape[-1], len(latents_M)
-        raise_J = torch.arange(1, n_categories, device=class_SBL.device)
-        class_MSJB = (class_SBL[..., latents_M].movedim(-1, 0).unsqueeze(2) + raise_J[:, None]) % n_categories
-        codes_MSJBL = class_SBL.unsqueeze(1).expand(*class_MSJB.shape, class_SBL.shape[-1]).clone()
-        place_MSJB1 = latents_M.view(-1, 1, 1, 1, 1).expand(*class_MSJB.shape, 1)
-        codes_MSJBL.scatter_(-1, place_MSJB1, class_MSJB.unsqueeze(-1))
-        other_MSJB = self.evaluate_classes(cost, codes_MSJBL.flatten(0, 2), like=logits_BLK).view(class_MSJB.shape)
-        gain_MSJB = other_MSJB - cost_SB.unsqueeze(1)
-        gain_MSBK = gain_MSJB.new_zeros(n_raised, *class_SBL.shape[:2], n_categories)
-        gain_MSBK.scatter_(-1, class_MSJB.transpose(-1, -2), gain_MSJB.transpose(-1, -2))
-        return gain_MSBK.mean(1).transpose(0, 1)
+
+def _neighbours(latents_M: Tensor, class_SBL: Tensor, n_categories: int) -> tuple[Tensor, Tensor]:
+    """Return the J = K − 1 other classes (M, S, J, B) of some latents, and the codes (M, S, J, B, L) with each of them.
+
+    The sampled class is raised by j = 1 … K − 1, modulo K, in turn.
+    """
+    raise_J = torch.arange(1, n_categories, device=class_SBL.device)
+    class_MSJB = (class_SBL[..., latents_M].movedim(-1, 0).unsqueeze(2) + raise_J[:, None]) % n_categories
+    codes_MSJBL = class_SBL.unsqueeze(1).expand(*class_MSJB.shape, class_SBL.shape[-1]).clone()
+    place_MSJB1 = latents_M.view(-1, 1, 1, 1, 1).expand(*class_MSJB.shape, 1)
+    return class_MSJB, codes_MSJBL.scatter_(-1, place_MSJB1, class_MSJB.unsqueeze(-1))
+
+
+def _gains(class_MSJB: Tensor, other_MSJB: Tensor, cost_SB: Tensor, n_categories: int) -> Tensor:
+    """Return f(k, D_{−l}) − f(D), (B, M, K), mean over the samples: 0 at the sampled class."""
+    gain_MSJB = other_MSJB - cost_SB.unsqueeze(1)
+    gain_MSBK = gain_MSJB.new_zeros(len(class_MSJB), *cost_SB.shape, n_categories)
+    gain_MSBK.scatter_(-1, class_MSJB.transpose(-1, -2), gain_MSJB.transpose(-1, -2))
+    return gain_MSBK.mean(1).transpose(0, 1)
+
+
+def _estimate(logits_BLK: Tensor, cost_SB: Tensor, gain_BLK: Tensor, z_SBLK: Tensor) -> Estimate:
+    dtype = wide_dtype(logits_BLK)
+    cost_B = cost_SB.mean(0)
+    expected_B = (softmax(logits_BLK.to(dtype)) * gain_BLK.to(dtype)).sum((-2, -1))
+    return Estimate(replace_gradient(cost_B, cost_B + expected_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
