@@ -18,8 +18,18 @@ from harness.schedules import Constant, NoSchedule
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the thousands of short tests of estimators last, so that both workers end at the same time."""
-    items.sort(key=lambda item: "estimators" in item.path.parts)
+    """Order the tests for two workers, of which each begins with one half: long tests first, and short ones last.
+
+    The thousands of short tests of estimators are at the end of both halves, so that both workers end together.
+    """
+    folders: dict[str, list[pytest.Item]] = {"short": [], "reports and sweeps": [], "others": []}
+    for item in items:
+        parts = item.path.parts
+        is_long = "reports" in parts or "sweep" in parts
+        folders["short" if "estimators" in parts else "reports and sweeps" if is_long else "others"].append(item)
+    short, long, others = folders.values()
+    n_first = max(0, len(items) // 2 - len(others))
+    items[:] = [*others, *short[:n_first], *long, *short[n_first:]]
 
 
 @pytest.fixture(autouse=True, scope="session")

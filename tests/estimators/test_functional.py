@@ -370,6 +370,7 @@ def test_under_autocast_logits_are_narrow_and_gradients_arrive() -> None:
     assert layer.weight.grad.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["straight_through", "reinmax", "gumbel_softmax"])
 def test_a_compiled_sample_is_the_same_in_one_graph(name: str) -> None:
     torch.compiler.reset()
@@ -382,6 +383,7 @@ def test_a_compiled_sample_is_the_same_in_one_graph(name: str) -> None:
     assert torch.allclose(found, sample(logits, name, tau=0.9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rloo", "carms", "reinmax"])
 def test_a_compiled_expectation_is_the_same_in_one_graph(name: str) -> None:
     torch.compiler.reset()

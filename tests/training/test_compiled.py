@@ -128,6 +128,7 @@ def test_a_learned_schedule_is_not_compiled():
         list(train(run, REGISTRY))
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_between_epochs_a_temperature_is_a_number_again():
     seen = []
