@@ -65,9 +65,8 @@ def _check_rows(estimator: Estimator, what: str, dim: int, dtype: torch.dtype, m
         only = not _reaches(output, own_BLK, odd)
         require(estimator, only, f"a gradient of each {what} by its own logits alone", f"one by another {what}'s")
     _, _, changed_SBLK, other_noise = _call(estimator, dtype, model, flipped=odd)
-    if (
-        torch.equal(noise, other_noise) and z_SBLK.shape == changed_SBLK.shape
-    ):  # else it draws until a sample is accepted
+    same_noise = torch.equal(noise, other_noise)  # else it draws until a sample is accepted
+    if same_noise and z_SBLK.shape == changed_SBLK.shape:
         off = (z_SBLK[:, *even] - changed_SBLK[:, *even]).abs().max().item()
         expected = f"the code of each {what} from its own logits"
         require(estimator, off <= TOLERANCE, f"{expected} alone", f"one that another {what} changes by {off:.2g}")

@@ -189,6 +189,30 @@ def test_two_layers_by_nesting_have_the_gradient_of_enumeration() -> None:
             assert (one - other).abs().max() < 0.03
 
 
+@pytest.mark.parametrize(
+    "name", ["rloo", "carms", "arsm", "indecater", "unordered_set", "muprop", "rebar", "double_cv"]
+)
+def test_an_unbiased_estimator_stays_so_outside_a_noisy_layer(name: str) -> None:
+    """The cost of one code differs from call to call then, and its slope too."""
+    weight, value_K = logits_of(3, 2).detach(), torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+    def cost_1(inner: str):
+        def measured(z1: torch.Tensor) -> torch.Tensor:
+            return expect(z1 @ weight, lambda z2: (z2 * value_K).sum((-2, -1)).square(), inner, batch_dims=2)
+
+        return measured
+
+    logits = logits_of(1, 1, 3)
+    truth = gradient(expect(logits, cost_1("exact"), "exact"), logits)
+    many = logits.detach().expand(40_000, 1, 3).clone().requires_grad_()
+    estimator = build(name, **({"n_samples": 2} if name == "unordered_set" else {})).double()
+    torch.manual_seed(0)
+    found = gradient(expect(many, cost_1("rloo"), estimator.eval()), many)
+    error = found.std(0) / len(found) ** 0.5
+    assert ((found.mean(0) - truth[0]).abs() <= 5 * error + 1e-12).all()
+    assert (error < 0.05).all()
+
+
 # --- masks -----------------------------------------------------------------------------------------------------------
 
 
