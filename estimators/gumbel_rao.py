@@ -34,29 +34,60 @@ class _MeanRelaxation(torch.autograd.Function):
     def forward(
         ctx: Any, tied_SBLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int
     ) -> Tensor:
-        ctx.save_for_backward(law_SBLK.expand_as(tied_SBLK), class_SBL)
-        ctx.tau, ctx.n_draws, ctx.seed = tau, n_draws, int(torch.randint(2**63 - 1, ()))
+        ctx.save_for_backward(law_SBLK.expand_as(tied_SBLK), class_SBL, torch.randint(2**63 - 1, ()))
+        ctx.tau, ctx.n_draws = tau, n_draws
         return tied_SBLK.new_zeros(()).expand_as(tied_SBLK)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_SBLK: Tensor) -> tuple[Tensor, None, None, Tensor | None, None]:
-        law_SBLK, class_SBL = ctx.saved_tensors
-        grad_KN = grad_SBLK.flatten(0, -2).T.contiguous()
-        log_probs_KN = log_softmax(law_SBLK).clamp(min=LOWEST).flatten(0, -2).T.contiguous()
-        class_N = class_SBL.flatten()
-        slope_KN, slope_tau = torch.zeros_like(grad_KN), grad_KN.new_zeros(())
-        generator = torch.Generator(grad_KN.device).manual_seed(ctx.seed)
-        for n_draws in _chunks(ctx.n_draws, grad_KN.numel()):
-            noise_MKN = exponential((n_draws, *grad_KN.shape), like=grad_KN, generator=generator)
-            ratio_MKN = log_ratios(log_probs_KN, class_N, noise_MKN).div_(ctx.tau)
-            slope_MKN = _softmax_slope(ratio_MKN, grad_KN)
-            slope_KN += slope_MKN.sum(0)
-            if ctx.needs_input_grad[3]:
-                slope_tau -= (slope_MKN * ratio_MKN).sum()
-        scale = 1 / (ctx.n_draws * ctx.tau)
-        for_tau = scale * slope_tau if ctx.needs_input_grad[3] else None
-        return (scale * slope_KN).T.reshape(grad_SBLK.shape), None, None, for_tau, None
+        law_SBLK, class_SBL, seed = ctx.saved_tensors
+        tau = grad_SBLK.new_ones(()) * ctx.tau if torch.compiler.is_compiling() else ctx.tau
+        slopes = _opaque_mean_slope if torch.compiler.is_compiling() else _mean_slope
+        slope_SBLK, slope_tau = slopes(grad_SBLK, law_SBLK, class_SBL, seed, tau, ctx.n_draws, ctx.needs_input_grad[3])
+        return slope_SBLK, None, None, slope_tau if ctx.needs_input_grad[3] else None, None
+
+
+def _mean_slope(
+    grad_SBLK: Tensor,
+    law_SBLK: Tensor,
+    class_SBL: Tensor,
+    seed: Tensor,
+    tau: float | Tensor,
+    n_draws: int,
+    learns_tau: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the mean over the draws of J(softmax(x/τ)) · grad / τ, and its slope in τ: 0 unless `learns_tau`."""
+    grad_KN = grad_SBLK.flatten(0, -2).T.contiguous()
+    log_probs_KN = log_softmax(law_SBLK).clamp(min=LOWEST).flatten(0, -2).T.contiguous()
+    class_N = class_SBL.flatten()
+    slope_KN, slope_tau = torch.zeros_like(grad_KN), grad_KN.new_zeros(())
+    generator = torch.Generator(grad_KN.device).manual_seed(int(seed))
+    for n_now in _chunks(n_draws, grad_KN.numel()):
+        noise_MKN = exponential((n_now, *grad_KN.shape), like=grad_KN, generator=generator)
+        ratio_MKN = log_ratios(log_probs_KN, class_N, noise_MKN).div_(tau)
+        slope_MKN = _softmax_slope(ratio_MKN, grad_KN)
+        slope_KN += slope_MKN.sum(0)
+        if learns_tau:
+            slope_tau -= (slope_MKN * ratio_MKN).sum()
+    scale = 1 / (n_draws * tau)
+    return (scale * slope_KN).T.reshape(grad_SBLK.shape), scale * slope_tau
+
+
+@torch.library.custom_op("argmax_grad::gumbel_rao_slope", mutates_args=())
+def _opaque_mean_slope(
+    grad: Tensor, law: Tensor, classes: Tensor, seed: Tensor, tau: Tensor, n_draws: int, learns_tau: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the same, as one operation of a compiled graph, in which no generator can be made (from torch 2.14 on)."""
+    slope, slope_tau = _mean_slope(grad, law, classes, seed, tau, n_draws, learns_tau)
+    return slope.contiguous(), slope_tau
+
+
+@_opaque_mean_slope.register_fake
+def _(
+    grad: Tensor, law: Tensor, classes: Tensor, seed: Tensor, tau: Tensor, n_draws: int, learns_tau: bool
+) -> tuple[Tensor, Tensor]:
+    return grad.new_empty(grad.shape), grad.new_empty(())
 
 
 def log_ratios(log_probs_KN: Tensor, class_N: Tensor, noise_MKN: Tensor) -> Tensor:

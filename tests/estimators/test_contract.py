@@ -398,9 +398,6 @@ def test_a_missing_entmax_is_named_with_its_remedy(monkeypatch):
 BREAKS = {
     **dict.fromkeys(("gumbel_sparsemax", "gumbel_entmax", "sparse_marginal"), 6),  # the library's autograd functions
     **dict.fromkeys(("muprop", "rebar", "relax", "double_cv"), 8),  # autograd inside forward
-    **dict.fromkeys(
-        ("gumbel_rao", "reinmax_rao"), 12
-    ),  # a generator of their own, which no graph of torch 2.14 may make
 }
 """Estimators that torch.compile splits into several graphs, and into how many at most."""
 
