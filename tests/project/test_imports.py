@@ -11,8 +11,8 @@ from paths import ROOT
 
 PACKAGES = ("estimators", "harness", "reports")
 
-BOTTOM = "atomic_file bounded_names config devices environment errors events options process_state provenance schedules"
-BOTTOM += " terminal units"
+BOTTOM = "atomic_file bounded_names config devices environment errors events measures options process_state provenance"
+BOTTOM += " schedules terminal units"
 REPORTS = (
     "reports reports.compare_sweeps reports.report reports.page reports.store reports.process_settings reports.contract"
 )
@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "diagnose": f"gradients estimators {BOTTOM} reports.page",
     "models": f"training datasets estimators {BOTTOM}",
     "gradients": f"grid training plugins datasets estimators {BOTTOM} reports.contract",
-    "grid": f"training plugins datasets estimators {BOTTOM} reports.contract",
+    "grid": f"plugins training datasets estimators {BOTTOM} reports.contract",
+    "plugins": f"tasks estimators {BOTTOM}",
+    "tasks": f"estimators {BOTTOM}",
     "training": f"datasets estimators {BOTTOM}",
-    "plugins": f"estimators {BOTTOM}",
     "config": "bounded_names datasets estimators schedules reports.contract",
     "datasets": "atomic_file environment errors",
     "environment": "errors",
