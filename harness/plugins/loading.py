@@ -149,7 +149,8 @@ def _refuse_unfinished(path: Path, cls: type) -> str:
         line = ""
     wanted = f"the methods {', '.join(methods)}" if len(methods) > 1 else f"the method {methods[0]}"
     arguments = ", ".join(inspect.signature(getattr(cls, methods[0])).parameters)
-    return f"{path.name}{line}: {cls.__name__}: expected {wanted}, got a class without. Write def {methods[0]}({arguments})."
+    what_to_do = f"Write def {methods[0]}({arguments})."
+    return f"{path.name}{line}: {cls.__name__}: expected {wanted}, got a class without. {what_to_do}"
 
 
 def _line_in(path: Path, error: BaseException) -> int:
