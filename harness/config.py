@@ -129,9 +129,9 @@ class EstimatorConfig(Settings):
 class TaskConfig(EstimatorConfig):
     """A task other than the categorical VAE by name, with all its parameters, and facts that follow from them.
 
-    `source` is the SHA-256 of a plug-in's code, None for a built-in task. The facts are no part of the key: `layers` has
-    (L, K) of each stochastic layer; `n_examples` the sizes of training, validation and test data, if the task takes no
-    images; `steps_per_epoch` is that of a task without data; the others are those of the class (`harness.tasks.task`).
+    `source` is the SHA-256 of a plug-in's code, None for a built-in task. The facts are no part of the key: `layers`
+    has (L, K) of each stochastic layer; `n_examples` the sizes of training, validation and test data, if the task takes
+    no images; `steps_per_epoch` is that of a task without data; the others are those of the class.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset({"name", "label", "source"})
@@ -370,7 +370,8 @@ def check_splits(task: TaskConfig | None, data: DataConfig | None, evaluation: E
         check_images(data, evaluation)
     elif task is not None and evaluation.validation_split == "validation" and not task.n_examples[1]:
         raise ValueError(
-            f"evaluation.validation_split: expected train or test, as {task.name} has no validation data, got validation."
+            f"evaluation.validation_split: expected train or test, as {task.name} has no validation data, got"
+            " validation."
         )
 
 

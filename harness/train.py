@@ -1,8 +1,8 @@
 """Train one run. Read this file first: it is the whole main path.
 
-`train(run, registry)` yields plain events. It knows nothing of MLflow, worker processes or the files of a sweep. What is
-trained is a task (`harness.tasks.task`): its data and its loss, in which the estimator is called, in one line, marked
-there. Everything else is the same for all estimators and tasks.
+`train(run, registry)` yields plain events. It knows nothing of MLflow, worker processes or the files of a sweep. What
+is trained is a task (`harness.tasks.task`): its data, and its loss, in which one line calls the estimator. Everything
+else is the same for all estimators and tasks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -131,4 +131,3 @@ def train_step(state: State, batch: Batch, grad_clip: float | None) -> StepResul
     for optimizer in state.optimizers:
         optimizer.step()
     return StepResult(tuple(term.detach().clone() for term in terms), gradient)  # CUDA graphs reuse their memory
-

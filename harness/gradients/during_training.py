@@ -92,7 +92,7 @@ def _code_costs(task: OneLayerTask, batch: Batch, z_NLK: Tensor) -> Tensor:
 
 
 def to_parameters(blocks_JBLH: Tensor, logits_BLH: Tensor, task: nn.Module) -> Tensor:
-    """Return block means (J, P), on the CPU, of the gradient of the mean cost w.r.t. the parameters behind the logits."""
+    """Return block means (J, P), on the CPU, of the gradient of the mean cost w.r.t. all that the logits depend on."""
     parameters = list(task.parameters())
     rows = []
     same = len(blocks_JBLH) > 1 and torch.equal(blocks_JBLH[0], blocks_JBLH[1])

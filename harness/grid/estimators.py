@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext

@@ -18,9 +18,7 @@ def defaults_of(cls: type) -> dict[str, Any]:
     return {argument.name: argument.default for argument in inspect.signature(cls).parameters.values()}
 
 
-def read_parameters(
-    item: Node, path: str, known: Mapping[str, Any], also: Iterable[str], errors: ErrorList
-) -> Fields:
+def read_parameters(item: Node, path: str, known: Mapping[str, Any], also: Iterable[str], errors: ErrorList) -> Fields:
     """Return the choices of each parameter of a mapping; `known` are the parameters with their defaults.
 
     Keys in `also` mean something else and are passed over.

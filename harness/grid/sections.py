@@ -77,9 +77,7 @@ def _zipped(group: Node, path: str, places: dict[str, Placed], errors: ErrorList
     return [dict(zip(columns, row, strict=False)) for row in zip(*columns.values(), strict=False)]
 
 
-def expand(
-    factors: list[Factor], tasks: Iterable[TaskChoice], where: Placed, errors: ErrorList
-) -> list[SectionValues]:
+def expand(factors: list[Factor], tasks: Iterable[TaskChoice], where: Placed, errors: ErrorList) -> list[SectionValues]:
     """Return every combination of the settings of each task, each section built once; the others are errors.
 
     A setting has the sections that its task uses, and the task.

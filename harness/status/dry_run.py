@@ -127,7 +127,8 @@ def cost_key(run: RunConfig) -> CostKey:
 def budget_key(run: RunConfig) -> tuple[str, ...]:
     """Return what else the time of a run depends on: how much it trains, evaluates and diagnoses."""
     diagnosed = run.diagnostics.canonical if run.diagnostics else ""
-    return model_key(run), run.data.canonical, str(run.training.epochs), run.training.compile, run.evaluation.canonical, diagnosed
+    training, evaluation = run.training, run.evaluation.canonical
+    return model_key(run), run.data.canonical, str(training.epochs), training.compile, evaluation, diagnosed
 
 
 def model_key(run: RunConfig) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -94,10 +94,16 @@ def _difference(one: RankedSetting, best: RankedSetting, by_seed: dict[str, dict
 
 def decimals(ranked: Sequence[RankedSetting]) -> int:
     """Return the decimals that a ranking shows: two of nats, else as many as three digits need."""
-    if ranked[0].measure.unit.startswith("nats"):
+    means = [one.value.mean for one in ranked if one.value is not None]
+    return decimals_of(means, ranked[0].measure)
+
+
+def decimals_of(values: Iterable[float], measure: Measure) -> int:
+    """Return the decimals for values of a measure."""
+    largest = max(map(abs, values), default=0.0)
+    if measure.unit.startswith("nats") or not 0 < largest < 10 or not math.isfinite(largest):
         return 2
-    largest = max((abs(one.value.mean) for one in ranked if one.value is not None), default=0.0)
-    return 2 if largest >= 10 or largest == 0 else min(9, 2 - math.floor(math.log10(largest)) + (largest < 1))
+    return min(9, 2 - math.floor(math.log10(largest)) + (largest < 1))
 
 
 def remarks(shown: Sequence[RankedSetting], ranked: Sequence[RankedSetting]) -> list[str]:

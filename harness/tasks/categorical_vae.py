@@ -32,8 +32,8 @@ MAX_ROWS, MAX_COLUMNS = 8, 16
 class VAETask(OneLayerTask):
     """Categorical VAE: reconstruct images through L latents of K classes, with the KL to the uniform prior.
 
-    The loss is the negative ELBO: E_q[−log p(x|z)] + KL(q(z|x) ‖ uniform), in nats per image. Jang, Gu and Poole (2017),
-    "Categorical reparameterization with Gumbel-softmax", arXiv:1611.01144, section 4.2.
+    The loss is the negative ELBO: E_q[−log p(x|z)] + KL(q(z|x) ‖ uniform), in nats per image. Jang, Gu and Poole
+    (2017), "Categorical reparameterization with Gumbel-softmax", arXiv:1611.01144, section 4.2.
     """
 
     name = "categorical_vae"
@@ -146,9 +146,9 @@ def code_costs(vae: CategoricalVAE, z_NLK: Tensor, x_BD: Tensor) -> Tensor:
 def neg_bound(vae: CategoricalVAE, law: Callable[[Tensor], Tensor], x_ND: Tensor, k: int) -> float:
     """Return the importance-weighted bound −E log (1/k) Σ p(x, z)/q(z|x) over k codes, in nats per image.
 
-    `law` gives the logits of the one-hot codes from the output of the encoder. k = 1 is the negative ELBO with a sampled
-    KL; the bound falls towards −log p(x) as k grows. Burda, Grosse and Salakhutdinov (2016), "Importance weighted
-    autoencoders", arXiv:1509.00519, eq. (8).
+    `law` gives the logits of the one-hot codes from the output of the encoder. k = 1 is the negative ELBO with a
+    sampled KL; the bound falls towards −log p(x) as k grows. Burda, Grosse and Salakhutdinov (2016),
+    "Importance weighted autoencoders", arXiv:1509.00519, eq. (8).
     """
     total = 0.0
     for x_BD in torch.split(x_ND, max(1, MAX_DECODED // k)):

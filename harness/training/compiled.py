@@ -148,4 +148,3 @@ def _trial(
         for name, estimator in estimators.items():
             estimator.load_state_dict(before[name])
     return found
-

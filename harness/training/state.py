@@ -54,7 +54,9 @@ class State:
             setattr(estimator, key, value)
 
 
-def start(run: RunConfig, registry: Mapping[str, type[Estimator]], device: torch.device, splits: Splits | None = None) -> State:
+def start(
+    run: RunConfig, registry: Mapping[str, type[Estimator]], device: torch.device, splits: Splits | None = None
+) -> State:
     """Build task, estimators and optimisers. The seed alone decides the initial weights, whatever the estimator.
 
     The data are loaded, unless they are given.
@@ -63,7 +65,9 @@ def start(run: RunConfig, registry: Mapping[str, type[Estimator]], device: torch
         task = new_task(run, registry)
         splits = splits or load_splits(run, task)
         with seeding.seeded(run.seed, "estimator", device=device):
-            estimators = {layer: _estimator(run, registry, task, splits, shape) for layer, shape in task.layers().items()}
+            estimators = {
+                layer: _estimator(run, registry, task, splits, shape) for layer, shape in task.layers().items()
+            }
         task.build(splits, {name: one.n_outputs(task.layers()[name][1]) for name, one in estimators.items()})
     task.to(device)
     for estimator in estimators.values():
