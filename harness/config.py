@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from harness.bounded_names import metric_names, run_name
-from harness.datasets.descriptions import DATASETS, DataError, split_sizes
+from harness.datasets.descriptions import DataError
+from harness.datasets.sizes import sizes
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
 
 if TYPE_CHECKING:
@@ -260,19 +261,18 @@ class RunConfig(Settings):
 
 def check_images(data: DataConfig, evaluation: EvaluationConfig) -> None:
     """Raise ValueError if a split that is needed has no images, or if more images are shown than there are."""
-    info = DATASETS[data.name]
     try:
-        split_sizes(info, data.validation_fraction, data.train_size)
+        found = sizes(data)
     except DataError as error:
         raise ValueError(str(error)) from error
-    if evaluation.validation_split == "validation" and data.validation_fraction == 0:
+    if evaluation.validation_split == "validation" and not found.n_validation:
         raise ValueError(
             "data.validation_fraction: expected more than 0 with evaluation.validation_split validation, got 0. "
             "Set validation_split: train or test, or keep some images for validation."
         )
-    if evaluation.n_images > info.n_test:
+    if evaluation.n_images > found.n_test:
         raise ValueError(
-            f"evaluation.n_images: expected at most the {info.n_test:,} test images of {info.name}, "
+            f"evaluation.n_images: expected at most the {found.n_test:,} test images of {data.name}, "
             f"got {evaluation.n_images:,}."
         )
 
