@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.datasets.descriptions import DATASETS, split_sizes
+from harness.datasets.sizes import sizes
 from harness.grid.choices import Placed
 from harness.grid.estimators import BuiltEstimators, Candidate, schedules_for
 from harness.grid.sections import SectionValues
@@ -73,7 +73,7 @@ class Budget(NamedTuple):
 
 def _budget(data: DataConfig, training: TrainingConfig) -> Budget:
     """Return the budget of the runs of a setting."""
-    _, n_train = split_sizes(DATASETS[data.name], data.validation_fraction, data.train_size)
+    n_train = sizes(data).n_train
     steps_per_epoch = math.ceil(n_train / training.batch_size)
     return Budget(n_train, steps_per_epoch, steps_per_epoch * training.epochs)
 
