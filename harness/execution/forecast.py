@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from estimators import Estimator, build
 from harness.config import RunConfig
-from harness.datasets.descriptions import lookup, split_sizes
+from harness.datasets.sizes import sizes
 from harness.gradients.during_training import Diagnostics
 
 RUN_S = 0.03
@@ -35,9 +35,8 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
     An update encodes each image once and decodes it once per evaluation of the cost. The backward pass costs twice as
     much as the forward pass.
     """
-    height, width = lookup(run.data.name).image_shape
     codes = run.model.n_latents * run.model.n_categories
-    layer_sizes = (height * width, *run.model.hidden, codes)  # the decoder mirrors the encoder
+    layer_sizes = (sizes(run.data).n_pixels, *run.model.hidden, codes)  # the decoder mirrors the encoder
     pass_once = sum(first * second for first, second in pairwise(layer_sizes))
     n_evaluations = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
     return Cost(3 * run.training.batch_size * (1 + n_evaluations) * pass_once, 2 * pass_once)
@@ -45,14 +44,13 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
 
 def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
     """Return the seconds of one run: updates, validation, diagnostics and final bounds."""
-    info = lookup(run.data.name)
-    n_validation, n_train = split_sizes(info, run.data.validation_fraction, run.data.train_size)
-    split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
-    n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
+    images = sizes(run.data)
+    split = {"validation": images.n_validation, "train": images.n_train, "test": images.n_test}
+    n_steps = -(-images.n_train // run.training.batch_size) * run.training.epochs
     n_kinds = 1 + registry[run.estimator.name].relaxes  # kinds of codes: the soft/hard gap needs both
-    n_decoded = split * n_kinds * -(-run.training.epochs // run.evaluation.validation_every)
+    n_decoded = split[run.evaluation.validation_split] * n_kinds * -(-run.training.epochs // run.evaluation.validation_every)
     own = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
-    n_decoded += info.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
+    n_decoded += images.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
     n_decoded += n_diagnosed(run, registry)
     compile_s = COMPILE_S if run.training.compile == "on" else 0.0
     return n_steps * cost.step_s + n_decoded * cost.decode_s + compile_s + RUN_S
