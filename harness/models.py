@@ -5,7 +5,6 @@ vae, estimator = load_model(Path("weights.pt"), run)
 """
 
 import io
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from estimators import REGISTRY, Estimator
 from harness.config import RunConfig
-from harness.datasets.descriptions import lookup
+from harness.datasets.sizes import sizes
 from harness.errors import UserError, first_line
 from harness.training.state import start
 from harness.training.vae import CategoricalVAE
@@ -33,7 +32,7 @@ def load_model(
     Raises ModelError if the file has the weights of another run or none, and OSError if it cannot be read.
     """
     saved = _read(path, run)
-    state = start(run, registry, math.prod(lookup(run.data.name).image_shape), torch.device(device))
+    state = start(run, registry, sizes(run.data).n_pixels, torch.device(device))
     try:
         state.vae.load_state_dict(saved["vae"])
         state.estimator.load_state_dict(saved["estimator"])
