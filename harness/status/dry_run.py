@@ -11,7 +11,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from harness.config import RunConfig
-from harness.datasets.descriptions import lookup
+from harness.datasets.sizes import sizes
 from harness.devices import missing_reason
 from harness.execution.forecast import Cost, makespan, run_seconds
 from harness.options import Options
@@ -147,10 +147,10 @@ def calibrate(distinct: Mapping[CostKey, RunConfig], registry: Mapping[str, type
 
 def first_state(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> tuple[State, Tensor]:
     """Return the state of a run before its first update, and a batch of random images."""
-    height, width = lookup(run.data.name).image_shape
+    n_pixels = sizes(run.data).n_pixels
     device = torch.device(run.device)
-    state = start(run, registry, height * width, device)
-    return state, torch.rand(run.training.batch_size, height * width, device=device)
+    state = start(run, registry, n_pixels, device)
+    return state, torch.rand(run.training.batch_size, n_pixels, device=device)
 
 
 def time_update(state: State, x_BD: Tensor, run: RunConfig, deadline: float) -> float:
