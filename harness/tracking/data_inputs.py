@@ -10,13 +10,13 @@ made from; `settings` is what `harness.datasets` does to them. Equal digests mea
 
 import hashlib
 import json
-import math
 from typing import Any, NamedTuple
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from harness.config import DataConfig
 from harness.datasets.descriptions import MNIST_MINI_SHA256, DatasetInfo, Split, lookup
+from harness.datasets.sizes import Sizes, sizes
 from reports.contract.stored_run import DATA_DIGEST, DATA_HOW, DATA_NAME, TAG_DATA_CONTEXT
 
 SHOWN_DIGITS = 8
@@ -57,24 +57,24 @@ def _input(data: DataConfig, part: DatasetPart) -> DatasetInput:
 
 def dataset_parts(data: DataConfig) -> list[DatasetPart]:
     """Return what a run trains on (the validation images are cut from it) and what it is tested on."""
-    info = lookup(data.name)
+    info, found = lookup(data.name), sizes(data)
     settings = data.model_dump(exclude={"name"})
-    n_left = info.n_train - round(data.validation_fraction * info.n_train)
     testing = {name: settings[name] for name in ("binarization", "split_seed")}
     if data.binarization == "resampled":
         testing["binarization"] = "fixed"
     if testing["binarization"] != "fixed":  # the others draw nothing
         del testing["split_seed"]
     return [
-        _part(info, "train", "training", data.train_size or n_left, settings),
-        _part(info, "test", "test", info.n_test, testing),
+        _part(info, "train", "training", found, settings),
+        _part(info, "test", "test", found, testing),
     ]
 
 
-def _part(info: DatasetInfo, split: Split, context: str, n_images: int, settings: dict[str, Any]) -> DatasetPart:
+def _part(info: DatasetInfo, split: Split, context: str, found: Sizes, settings: dict[str, Any]) -> DatasetPart:
     stated = {"files": _checksums(info, split), "name": info.name, "settings": settings, "split": split}
     digest = hashlib.sha256(json.dumps(stated, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    return DatasetPart(context, digest, n_images, math.prod(info.image_shape), settings, info.how)
+    n_images = found.n_train if split == "train" else found.n_test
+    return DatasetPart(context, digest, n_images, found.n_pixels, settings, info.how)
 
 
 def _checksums(info: DatasetInfo, split: Split) -> list[str]:
