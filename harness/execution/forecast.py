@@ -45,10 +45,11 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
 def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
     """Return the seconds of one run: updates, validation, diagnostics and final bounds."""
     images = sizes(run.data)
-    split = {"validation": images.n_validation, "train": images.n_train, "test": images.n_test}
+    splits = {"validation": images.n_validation, "train": images.n_train, "test": images.n_test}
+    n_validated = splits[run.evaluation.validation_split]
     n_steps = -(-images.n_train // run.training.batch_size) * run.training.epochs
     n_kinds = 1 + registry[run.estimator.name].relaxes  # kinds of codes: the soft/hard gap needs both
-    n_decoded = split[run.evaluation.validation_split] * n_kinds * -(-run.training.epochs // run.evaluation.validation_every)
+    n_decoded = n_validated * n_kinds * -(-run.training.epochs // run.evaluation.validation_every)
     own = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
     n_decoded += images.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
     n_decoded += n_diagnosed(run, registry)
