@@ -11,10 +11,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from harness.bounded_names import metric_names, run_name
 from harness.datasets.descriptions import DataError
+from harness.datasets.image_source import OWN, ImageSource
+from harness.datasets.own import NO_SOURCES, Facts, Sources, facts, is_own
 from harness.datasets.sizes import sizes
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
 
@@ -27,17 +37,86 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Nonnegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 DEVICE = "cpu|mps|cuda(:[0-9]{1,3})?"
-DatasetName = Literal["mnist-mini", "mnist", "fashion-mnist", "kmnist", "emnist-letters", "omniglot"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class DataConfig(Settings):
-    """The images, their binarisation, and the fraction of training images kept for validation."""
+    """The images, their binarisation, and the fraction of training images kept for validation.
 
-    name: DatasetName = "mnist-mini"
+    `path` and `size` are of own images, `file` and `folder`. What is derived from own images (`location`, `digest`,
+    `n_images`, `image_shape`) is filled in by `identified`. The digest is part of the run key, the path is not. For a
+    built-in data set all of them are None, and not among the settings.
+    """
+
+    own: ClassVar[tuple[str, ...]] = ("path", "size")
+    derived: ClassVar[tuple[str, ...]] = Facts._fields
+
+    name: Name = "mnist-mini"
     binarization: Literal["none", "threshold", "fixed", "resampled"] = "none"
     validation_fraction: Fraction = 0.1
     split_seed: Count = 0
     train_size: PositiveInt | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    location: str | None = None
+    digest: str | None = None
+    n_images: tuple[int, int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
+    _source: type[ImageSource] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _path_and_size_belong_to_own_images(self) -> Self:
+        if self.path is not None and self.name not in OWN:
+            raise ValueError(f"path: expected none with data {self.name}, got {self.path!r}. Use name: file or folder.")
+        if self.size is not None and self.name != "folder":
+            raise ValueError(f"size: expected none with data {self.name}, got {self.size}. Only name: folder has one.")
+        if self.path is None and self.name in OWN:
+            raise ValueError(f"path: expected the path of the images with data {self.name}, got none. Add path: …")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_own_images(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        optional = {*self.own, *self.derived}
+        return {key: value for key, value in handler(self).items() if key not in optional or value is not None}
+
+    @cached_property
+    def canonical(self) -> str:
+        """The settings for the run key. Own images are known by their digest, wherever they are."""
+        unhashed = {*self.own, *self.derived} - {"digest"} if self.digest else set()
+        values = self.model_dump(mode="json", exclude=unhashed)
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def source(self) -> type[ImageSource] | None:
+        """The plug-in that makes the images, if `with_source` set it."""
+        return self._source
+
+    def identified(self, sources: Sources = NO_SOURCES) -> Self:
+        """Return these settings with what is derived from own images, which are read for it.
+
+        `sources` are those of plug-ins. Raises DataError if the images cannot be used, or if a part of the training
+        images is to be kept for validation though there are validation images.
+        """
+        if not is_own(self.name):
+            return self
+        found = facts(self, sources)
+        update = found._asdict()
+        if found.n_images[1]:
+            if "validation_fraction" in self.model_fields_set and self.validation_fraction:
+                raise DataError(
+                    "data.validation_fraction: expected none with data that have validation images, got "
+                    f"{self.validation_fraction}. Leave it out."
+                )
+            update["validation_fraction"] = 0.0
+        return self.model_copy(update=update)
+
+    def with_source(self, sources: Sources) -> Self:
+        """Return these settings with the plug-in that makes their images, if one of `sources` does."""
+        if self.name not in sources:
+            return self
+        copy = self.model_copy()
+        copy._source = sources[self.name]
+        return copy
 
 
 class ModelConfig(Settings):

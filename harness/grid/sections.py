@@ -7,6 +7,8 @@ from itertools import product
 from typing import Any
 
 from harness.config import DataConfig, EvaluationConfig, ModelConfig, TrainingConfig, check_images
+from harness.datasets.descriptions import DataError
+from harness.datasets.own import NO_SOURCES, Sources
 from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Placed
@@ -68,14 +70,19 @@ def _zipped(group: Node, path: str, places: dict[str, Placed], errors: ErrorList
     return [dict(zip(columns, row, strict=False)) for row in zip(*columns.values(), strict=False)]
 
 
-def expand(factors: list[Factor], where: Placed, errors: ErrorList) -> list[SectionValues]:
-    """Return every combination of the sections' settings, each section built once; the others are errors."""
+def expand(
+    factors: list[Factor], where: Placed, errors: ErrorList, sources: Sources = NO_SOURCES
+) -> list[SectionValues]:
+    """Return every combination of the sections' settings, each section built once; the others are errors.
+
+    Own images are read; `sources` are those of plug-ins.
+    """
     settings: list[SectionValues] = []
     cache: dict[Any, Any] = {}
     first: dict[Any, Mapping[str, Placed]] = {}
     for rows in product(*factors):
         chosen = {path: place for row in rows for path, place in row.items()}
-        setting = {section: _section(section, chosen, where, cache, errors) for section in SECTIONS}
+        setting = {section: _section(section, chosen, where, cache, errors, sources) for section in SECTIONS}
         if None in setting.values():
             continue
         _check_together(setting, chosen, where, errors)
@@ -87,13 +94,34 @@ def expand(factors: list[Factor], where: Placed, errors: ErrorList) -> list[Sect
     return settings
 
 
-def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict[Any, Any], errors: ErrorList) -> Any:
+def _section(
+    name: str,
+    chosen: Mapping[str, Placed],
+    where: Placed,
+    cache: dict[Any, Any],
+    errors: ErrorList,
+    sources: Sources,
+) -> Any:
     mine = {path.partition(".")[2]: place for path, place in chosen.items() if path.startswith(f"{name}.")}
     key = (name, *map(id, mine.values()))
     if key not in cache:
         here = Placed(None, min((p.position for p in mine.values()), default=where.position), name)
         cache[key] = choices.build(SECTIONS[name], mine, here, errors)
+        if isinstance(cache[key], DataConfig):
+            cache[key] = _with_images(cache[key], chosen, here, errors, sources)
     return cache[key]
+
+
+def _with_images(
+    data: DataConfig, chosen: Mapping[str, Placed], where: Placed, errors: ErrorList, sources: Sources
+) -> DataConfig | None:
+    """Return the settings of own images with what is derived from them; an error, and None, if there are none."""
+    try:
+        return data.identified(sources)
+    except DataError as error:
+        path, _, message = str(error).partition(": ")
+        errors.add(chosen.get(path, where).position, path, message)
+        return None
 
 
 def _check_together(setting: SectionValues, chosen: Mapping[str, Placed], where: Placed, errors: ErrorList) -> None:
@@ -111,7 +139,12 @@ def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], e
 
 def varying(settings: list[SectionValues]) -> list[str]:
     """Return the dotted paths of the settings that are not the same in all runs."""
-    paths = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
+    paths = [
+        (section, name)
+        for section, model in SECTIONS.items()
+        for name in model.model_fields
+        if name not in model.derived
+    ]
     return [
         f"{section}.{name}"
         for section, name in paths

@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot, pad
 from estimators import Estimator
 from harness.config import RunConfig
 from harness.datasets.load import Dataset
+from harness.datasets.sizes import can_be_drawn
 from harness.events import Picture
 from harness.training import seeding
 from harness.training.latents import LatentUse
@@ -46,7 +47,7 @@ def present_pictures(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (name, PNG): reconstructions of the first test images from one-hot samples, and samples of the prior."""
     n = run.evaluation.n_images
-    if n == 0:
+    if n == 0 or not can_be_drawn(dataset.image_shape):
         return
     x_BD = dataset.test_ND[:n]
     with seeding.seeded(run.seed, "evaluation", PICTURE_NOISE, device=x_BD.device):
@@ -61,7 +62,7 @@ def final_pictures(
     run: RunConfig, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset, use: LatentUse
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (name, PNG): the first test images, `present_pictures`, and traversals of the latents with the most KL."""
-    if run.evaluation.n_images == 0:
+    if run.evaluation.n_images == 0 or not can_be_drawn(dataset.image_shape):
         return
     x_BD = dataset.test_ND[: run.evaluation.n_images]
     yield "originals", png_grid(x_BD.unsqueeze(0), dataset.image_shape)
@@ -86,12 +87,16 @@ def traversals(logits_LK: Tensor, kl_L: Tensor) -> Tensor:
     return one_hot(class_RCL, n_categories).to(logits_LK.dtype)
 
 
-def png_grid(x_RCD: Tensor, image_shape: tuple[int, int]) -> bytes:
-    """Return R rows of C images, values in [0, 1], as one greyscale PNG, GAP pixels apart."""
-    height, width = image_shape
+def png_grid(x_RCD: Tensor, image_shape: tuple[int, ...]) -> bytes:
+    """Return R rows of C images, values in [0, 1], as one PNG, GAP pixels apart.
+
+    It is greyscale for images (H, W), and RGB for (3, H, W).
+    """
+    height, width = image_shape[-2:]
     n_rows, n_columns, _ = x_RCD.shape
-    tiles = pad(x_RCD.float().cpu().reshape(n_rows, n_columns, height, width), (0, GAP, 0, GAP))
-    sheet = tiles.transpose(1, 2).reshape(n_rows * (height + GAP), n_columns * (width + GAP))[:-GAP, :-GAP]
+    images = x_RCD.float().cpu().reshape(n_rows, n_columns, -1, height, width)
+    tiles = pad(images, (0, GAP, 0, GAP)).permute(0, 3, 1, 4, 2)  # rows, H, columns, W, channels
+    sheet = tiles.reshape(n_rows * (height + GAP), n_columns * (width + GAP), -1)[:-GAP, :-GAP].squeeze(-1)
     out = io.BytesIO()
     Image.fromarray((sheet * 255).round().to(torch.uint8).numpy()).save(out, format="PNG", optimize=True)
     return out.getvalue()
