@@ -134,7 +134,7 @@ def _oriented(images: Images, shape: tuple[int, ...]) -> Images:
     """Return images with channels first, without a dimension for a single one."""
     if _channels_last(images.shape):
         images = images.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(images.reshape(len(images), *shape))
+    return images.reshape(len(images), *shape)
 
 
 def _values(images: NDArray[Any], label: str) -> Images:
