@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from harness.datasets.own_images import OwnImages
 
-OWN = ("file", "folder")
-"""The names in a grid of images of one's own that need no plug-in."""
+OWN = {
+    "file": "Your own images: arrays train and test in a file of numpy.savez",
+    "folder": "Your own images: pictures in folders train and test, or a folder for each class there",
+}
+"""The names in a grid of images of one's own that need no plug-in, and what they are."""
 
 
 class ImageSource(ABC):

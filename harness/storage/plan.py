@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness import atomic_file
+from harness.datasets.own import is_own
 from harness.grid.yaml_nodes import SourceError, parse
 from harness.provenance import source_sha256
 from harness.storage import checksummed_file
@@ -44,6 +45,8 @@ def save_plan(
     was loaded. `epoch_costs` are the forecasts of each setting.
     """
     path, lines = folder / FILE_NAME, list[str]()
+    if any(is_own(run.data.name) for run in grid.runs):
+        fingerprint = None  # the runs depend on images that may be edited
     try:
         old = _saved_plan(path, lines)
         if old is None:
@@ -115,7 +118,8 @@ def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
     """Return a hash of all that turns a grid's text into runs, or None if that cannot be known.
 
     It covers the sources of `harness` and `estimators`, the packages that read and check settings, and the plug-ins.
-    An installed plug-in, or one that imports other code, can depend on anything.
+    An installed plug-in, or one that imports other code, can depend on anything. `save_plan` keeps none of a grid with
+    own images.
     """
     if entry_points(group="harness.estimators") or not all(path.is_file() for path in plugins):  # a pipe is read once
         return None
