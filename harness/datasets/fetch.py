@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from harness.datasets import files
 from harness.datasets.descriptions import DataError, DataFile, DatasetInfo, lookup
-from harness.datasets.image_source import OWN
 from harness.datasets.idx import format_idx, gunzip, read_bytes, sha256, verified_array
+from harness.datasets.image_source import OWN
 
 CONNECT_TIMEOUT_S = 5.0
 NPM_TIMEOUT_S = 180.0
