@@ -61,19 +61,29 @@ class DataConfig(Settings):
     split_seed: Count = 0
     train_size: PositiveInt | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
-    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    size: tuple[int, int] | None = None
     location: str | None = None
     digest: str | None = None
     n_images: tuple[int, int, int] | None = None
     image_shape: tuple[int, ...] | None = None
     _source: type[ImageSource] | None = PrivateAttr(default=None)
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _one_number_is_both(cls, value: object) -> object:
+        found = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
+        if found is None or (isinstance(found, tuple) and len(found) == 2 and all(map(_is_positive, found))):
+            return found
+        raise ValueError(f"size: expected a whole number of pixels >= 1, or [height, width], got {short(value)}.")
+
     @model_validator(mode="after")
     def _path_and_size_belong_to_own_images(self) -> Self:
         if self.path is not None and self.name not in OWN:
             raise ValueError(f"path: expected none with data {self.name}, got {self.path!r}. Use name: file or folder.")
         if self.size is not None and self.name != "folder":
-            raise ValueError(f"size: expected none with data {self.name}, got {self.size}. Only name: folder has one.")
+            raise ValueError(
+                f"size: expected none with data {self.name}, got {short(self.size)}. Only name: folder has one."
+            )
         if self.path is None and self.name in OWN:
             raise ValueError(f"path: expected the path of the images with data {self.name}, got none. Add path: …")
         return self
@@ -467,7 +477,7 @@ def check_images(data: DataConfig, evaluation: EvaluationConfig) -> None:
         )
     if evaluation.n_images > found.n_test:
         raise ValueError(
-            f"evaluation.n_images: expected at most the {found.n_test:,} test images of {data.name}, "
+            f"evaluation.n_images: expected at most the {found.n_test:,} test images of {data.path or data.name}, "
             f"got {evaluation.n_images:,}."
         )
 
@@ -476,6 +486,10 @@ def _canonical(settings: Settings, excluded: set[str]) -> str:
     """Return settings as text for the run key, without some of them."""
     values = settings.model_dump(mode="json", by_alias=True, exclude=excluded)
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def estimator_label(name: str, params: Mapping[str, Any]) -> str:

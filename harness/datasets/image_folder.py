@@ -14,8 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from harness.datasets.descriptions import DataError
 from harness.datasets.own_images import LABELS, SPLITS, OwnImages, check_memory, checked
 
-Size = int | tuple[int, int] | None
-"""The height and width to resize to, one number for both, or None for images that are alike."""
+Size = tuple[int, int] | None
+"""The height and width to resize to, or None for images that are alike."""
 _MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB"}
 
 
@@ -115,6 +115,6 @@ def _read(file: Path, size: Size, folder: Path, label: str) -> NDArray[np.uint8]
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a damaged one
         raise DataError(f"{where}: expected a picture, got: {' '.join(str(error).split())}") from error
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = size
         plain = plain.resize((width, height), Image.Resampling.BILINEAR)  # with antialiasing, as Pillow always does
     return np.asarray(plain)

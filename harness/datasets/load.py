@@ -113,7 +113,7 @@ def load(config: DataSettings, *, data_dir: Path | None = None) -> Dataset:
         of_validation = _evaluation_images(raw.validation, config, "validation")
         validation_labels = raw.validation_labels
     return Dataset(
-        name=(config.path if is_own(config.name) else None) or config.name,
+        name=config.path or config.name,
         image_shape=image_shape,
         binarization=config.binarization,
         train_ND=_pixels(for_training[train]),

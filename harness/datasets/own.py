@@ -34,7 +34,7 @@ class OwnSettings(Protocol):
     @property
     def path(self) -> str | None: ...
     @property
-    def size(self) -> int | tuple[int, int] | None: ...
+    def size(self) -> tuple[int, int] | None: ...
     @property
     def location(self) -> str | None: ...
     @property
@@ -102,9 +102,7 @@ def _facts_of_source(source: type[ImageSource]) -> Facts:
 
 
 @functools.lru_cache(maxsize=64)
-def _facts_at(
-    kind: str, location: Path, size: int | tuple[int, int] | None, label: str, state: tuple[object, ...]
-) -> Facts:
+def _facts_at(kind: str, location: Path, size: tuple[int, int] | None, label: str, state: tuple[object, ...]) -> Facts:
     """Return the facts of a file or folder; `state` tells whether it changed since they were read."""
     return _facts(str(location), _read_at(kind, location, size, label))
 
@@ -122,7 +120,7 @@ def _state(location: Path) -> tuple[object, ...]:
         return ()
 
 
-def _read_at(kind: str, location: Path, size: int | tuple[int, int] | None, label: str) -> OwnImages:
+def _read_at(kind: str, location: Path, size: tuple[int, int] | None, label: str) -> OwnImages:
     try:
         if kind == "folder":
             from harness.datasets.image_folder import read_folder
@@ -146,7 +144,7 @@ def read_own(config: OwnSettings) -> OwnImages:
 def _read_again(
     name: str,
     location: str | None,
-    size: int | tuple[int, int] | None,
+    size: tuple[int, int] | None,
     source: type[ImageSource] | None,
     digest: str,
 ) -> OwnImages:
@@ -173,7 +171,7 @@ def _read_source(name: str, source: type[ImageSource] | None) -> OwnImages:
     return read_source(source)
 
 
-def _read_location(name: str, location: Path, size: int | tuple[int, int] | None) -> OwnImages:
+def _read_location(name: str, location: Path, size: tuple[int, int] | None) -> OwnImages:
     if not location.exists():
         raise DataError(
             f"{location}: expected the images of this grid on {platform.node()}, found none. "

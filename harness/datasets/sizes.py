@@ -14,6 +14,8 @@ class SizeSettings(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def path(self) -> str | None: ...
+    @property
     def validation_fraction(self) -> float: ...
     @property
     def train_size(self) -> int | None: ...
@@ -54,5 +56,5 @@ def sizes(config: SizeSettings) -> Sizes:
     if config.n_images is None or config.image_shape is None:
         raise unread(config.name) if config.name in OWN else unknown_name(config.name)
     of_train, own_validation, n_test = config.n_images
-    cut, n_train = split_sizes("these images", of_train, config.validation_fraction, config.train_size)
+    cut, n_train = split_sizes(config.path or config.name, of_train, config.validation_fraction, config.train_size)
     return Sizes(n_train, cut or own_validation, n_test, config.image_shape)
