@@ -15,7 +15,7 @@ from harness.config import EvaluationConfig, RunConfig
 from harness.datasets.load import load
 from harness.training import evaluate, seeding
 from harness.training.state import start
-from harness.training.vae import CategoricalVAE
+from harness.tasks.vae import CategoricalVAE
 
 Make = Callable[..., RunConfig]
 

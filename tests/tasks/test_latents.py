@@ -13,7 +13,7 @@ from harness.config import EvaluationConfig, ModelConfig, RunConfig, TrainingCon
 from harness.datasets.load import Dataset, load
 from harness.events import EpochDone, Finished, Latents
 from harness.training import evaluate, seeding
-from harness.training.latents import latent_use
+from harness.tasks.latents import latent_use
 from harness.training.state import State, start
 
 Make = Callable[..., RunConfig]
