@@ -62,7 +62,7 @@ def puzzle(source: random.Random) -> tuple[Board, Board] | None:
 
 def lines(n_puzzles: int = N_PUZZLES) -> Iterator[str]:
     """Yield the first lines of the file."""
-    source = random.Random(SEED)  # noqa: S311: nothing secret
+    source = random.Random(SEED)  # noqa: S311  # nothing secret
     for _ in range(n_puzzles):
         while (found := puzzle(source)) is None:
             continue

@@ -178,7 +178,8 @@ class FeatureSelection(OneLayerTask):
     def _log_odds(self, x_BD: Tensor, z_xBLK: Tensor) -> Tensor:
         """Return the predicted log-odds, (…, B), of codes (…, B, L, K)."""
         if self.per_example:
-            seen_xBI = x_BD * (1 - (1 - z_xBLK).prod(-2))
+            weight_xBD = 1 - (1 - z_xBLK).prod(-2)
+            seen_xBI = x_BD * weight_xBD
         else:
             seen_xBI = (z_xBLK @ x_BD.unsqueeze(-1)).squeeze(-1)
         odds_xB: Tensor = self.predictor(seen_xBI).squeeze(-1)

@@ -21,8 +21,8 @@ class Polynomial(OneLayerTask):
 
     Minimises  E ‖v(z) − c‖ₚᵖ / L  over the logits of L variables, v_k = k/(K−1) the number that class k stands for.
     Optimum     min_k |v_k − c|ᵖ, every variable at its nearest value; 0.45ᵖ with the defaults.
-    Measures    what is left to the optimum, exactly: of the expectation under softmax(logits), and of the most probable
-                code. The second is 0 as soon as every variable prefers its better value.
+    Measures    what is left to the optimum, exactly: of the expectation, and of the most probable code. The second is
+                0 as soon as every variable prefers its better value.
     Reference   Liu, Dong, Liu, Yu, Gao (2023), "Bridging Discrete and Backpropagation: Straight-Through and Beyond",
                 arXiv:2304.08612, section 5.1; for one variable and p = 2: Tucker et al. (2017), "REBAR",
                 arXiv:1703.07370, section 5.1.
@@ -73,12 +73,12 @@ class Polynomial(OneLayerTask):
         return lambda z_SBLK: self._distance(z_SBLK @ self.values_K).mean(-1)
 
     def evaluate(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
-        """Return the exact expectation as `loss`, and the measures."""
-        logits_BLK = self.logits(batch)
-        cost_K = self._distance(self.values_K)
-        loss_B = (logits_BLK.softmax(-1) @ cost_K).mean(-1)
+        """Return the exact expectation under the law of the codes as `cost`, and the measures."""
+        logits_BLK, cost_K = self.logits(batch), self._distance(self.values_K)
+        draw(logits_BLK)  # counts how the latents are used
+        cost_B = (draw.law(logits_BLK).softmax(-1) @ cost_K).mean(-1)
         mode_B = (draw.mode(logits_BLK)[0] @ cost_K).mean(-1)
-        return {"loss": loss_B, "gap": loss_B - cost_K.min(), "mode_gap": mode_B - cost_K.min()}
+        return {"cost": cost_B, "gap": cost_B - cost_K.min(), "mode_gap": mode_B - cost_K.min()}
 
     def _distance(self, value: Tensor) -> Tensor:
         return (value - self.target).abs().pow(self.p)

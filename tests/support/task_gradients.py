@@ -7,20 +7,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from harness.tasks.splits import Batch
-from harness.tasks.task import LAYER, OneLayerTask
-
-
-class PlainDraw:
-    """Draws from softmax(logits), for evaluations."""
-
-    n_samples = bound_samples = 1
-
-    def __call__(self, logits_BLH: Tensor, layer: str = LAYER, n_samples: int | None = None) -> Tensor:
-        drawn = torch.distributions.OneHotCategorical(logits=logits_BLH)
-        return drawn.sample((n_samples or self.n_samples,))
-
-    def mode(self, logits_BLH: Tensor, layer: str = LAYER) -> Tensor:
-        return torch.nn.functional.one_hot(logits_BLH.argmax(-1), logits_BLH.shape[-1]).unsqueeze(0).to(logits_BLH)
+from harness.tasks.task import LAYER, OneLayerTask, total
 
 
 def enumerated_loss(task: OneLayerTask, batch: Batch, codes_CLK: Tensor | None = None) -> Tensor:
@@ -47,7 +34,8 @@ def gradient(task: OneLayerTask, loss: Tensor) -> Tensor:
 
 def estimated(task: OneLayerTask, batch: Batch, estimator: Estimator) -> Tensor:
     """Return one draw of the gradient of a task's loss, in one row."""
-    return gradient(task, sum(task.loss(batch, {LAYER: estimator}).terms.values()))
+    terms = task.loss(batch, {LAYER: estimator}).terms
+    return gradient(task, total([term.mean() for term in terms.values()]))
 
 
 def largest_z(task: OneLayerTask, batch: Batch, estimator: Estimator, truth: Tensor, n_draws: int = 100) -> float:

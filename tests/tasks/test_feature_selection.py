@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from task_gradients import PlainDraw, enumerated_loss, estimated, gradient, largest_z
+from task_gradients import enumerated_loss, estimated, gradient, largest_z
 
 from estimators import build
 from harness.tasks.feature_selection import LAWS, FeatureSelection
+from harness.training.evaluate import CodeDraws
 
 
 def some(**params: object) -> FeatureSelection:
@@ -72,10 +73,12 @@ def test_logits_that_point_at_the_relevant_features_recall_them_all(name: str) -
     with torch.no_grad():
         task.logits_LK.copy_(100 * torch.eye(10)[: task.n_latents])
     batch = batch_of(task, 4)
-    assert task.evaluate(batch, PlainDraw())["recall"].tolist() == [1] * 4
+    assert task.evaluate(batch, CodeDraws({"z": build("rloo")}))["recall"].tolist() == [1] * 4
     with torch.no_grad():
         task.logits_LK[1] = task.logits_LK[0]  # twice the same counts once
-    assert task.evaluate(batch, PlainDraw())["recall"].tolist() == pytest.approx([1 - 1 / task.n_latents] * 4)
+    assert task.evaluate(batch, CodeDraws({"z": build("rloo")}))["recall"].tolist() == pytest.approx(
+        [1 - 1 / task.n_latents] * 4
+    )
 
 
 def test_one_selection_for_all_recalls_at_most_three_fifths_of_switch() -> None:

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from task_gradients import PlainDraw, enumerated_loss, estimated, gradient, largest_z
+from task_gradients import enumerated_loss, estimated, gradient, largest_z
 
 from estimators import build
 from harness.tasks.polynomial import Polynomial
+from harness.training.evaluate import CodeDraws
 
 
 def small(**params: float) -> Polynomial:
@@ -25,9 +26,9 @@ def test_an_unbiased_estimator_has_the_enumerated_gradient_as_its_mean() -> None
 
 def test_the_evaluation_is_the_exact_expectation() -> None:
     task, batch = small(), torch.arange(1)
-    values = task.evaluate(batch, PlainDraw())
-    torch.testing.assert_close(values["loss"].mean(), enumerated_loss(task, batch))
-    torch.testing.assert_close(values["gap"], values["loss"] - task.optimum)
+    values = task.evaluate(batch, CodeDraws({"z": build("rloo")}))
+    torch.testing.assert_close(values["cost"].mean(), enumerated_loss(task, batch))
+    torch.testing.assert_close(values["gap"], values["cost"] - task.optimum)
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
@@ -36,12 +37,12 @@ def test_the_optimum_is_the_known_one(p: float) -> None:
     assert task.optimum == pytest.approx(0.45**p)
     with torch.no_grad():
         task.logits_LK.copy_(torch.tensor([50.0, -50.0]))
-    values = task.evaluate(torch.arange(1), PlainDraw())
+    values = task.evaluate(torch.arange(1), CodeDraws({"z": build("rloo")}))
     assert values["gap"].item() == pytest.approx(0, abs=1e-6)
     assert values["mode_gap"].item() == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         task.logits_LK[0] = torch.tensor([-50.0, 50.0])  # one variable of 128 at the other value
-    assert task.evaluate(torch.arange(1), PlainDraw())["mode_gap"].item() == pytest.approx(
+    assert task.evaluate(torch.arange(1), CodeDraws({"z": build("rloo")}))["mode_gap"].item() == pytest.approx(
         (0.55**p - 0.45**p) / 128, abs=1e-6
     )
 

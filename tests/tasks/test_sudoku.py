@@ -4,11 +4,12 @@ import itertools
 
 import pytest
 import torch
-from task_gradients import PlainDraw, all_codes, enumerated_loss, gradient, largest_z
+from task_gradients import all_codes, enumerated_loss, gradient, largest_z
 
 from estimators import build
 from harness.tasks.build_sudoku import has_one_solution, lines, solutions
 from harness.tasks.sudoku import Sudoku, puzzles, units
+from harness.training.evaluate import CodeDraws
 
 
 def solved(task: Sudoku) -> torch.Tensor:
@@ -64,9 +65,9 @@ def test_logits_that_point_at_the_solution_are_measured_as_solved() -> None:
     task = Sudoku(n_puzzles=4)
     with torch.no_grad():
         task.logits_NLK.copy_(100 * solved(task))
-    values = task.evaluate(torch.arange(4), PlainDraw())
+    values = task.evaluate(torch.arange(4), CodeDraws({"z": build("rloo")}))
     assert {name: one.tolist() for name, one in values.items()} == {
-        "loss": [0] * 4,
+        "cost": [0] * 4,
         "violations": [0] * 4,
         "solved": [1] * 4,
     }
@@ -105,11 +106,11 @@ def test_givens_are_always_drawn_and_their_logits_get_no_gradient() -> None:
     torch.manual_seed(0)
     task, batch = Sudoku(n_puzzles=2), torch.arange(6)  # three draws of each puzzle
     estimator = build("gumbel_softmax")
-    z_SBLK = PlainDraw()(task.logits(batch), n_samples=3)
+    z_SBLK = CodeDraws({"z": build("rloo")})(task.logits(batch), n_samples=3)
     given_NL = task.givens_N81
     drawn_SBL = z_SBLK.argmax(-1) + 1
     assert torch.equal(torch.where(given_NL.repeat(3, 1) > 0, drawn_SBL, 0)[0], given_NL.repeat(3, 1))
-    task.loss(batch, {"z": estimator}).terms["cost"].backward()
+    task.loss(batch, {"z": estimator}).terms["cost"].sum().backward()
     gradient_NLK = task.logits_NLK.grad
     assert gradient_NLK.isfinite().all()
     assert not gradient_NLK[given_NL > 0].any()
