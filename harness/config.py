@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from harness.bounded_names import metric_names, run_name
 from harness.datasets.descriptions import DATASETS, DataError, split_sizes
+from harness.measures import VAE_MEASURES, Measure
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Nonnegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
+VAE_NAME = "categorical_vae"
+"""The task of a grid that names none."""
 DEVICE = "cpu|mps|cuda(:[0-9]{1,3})?"
 DatasetName = Literal["mnist-mini", "mnist", "fashion-mnist", "kmnist", "emnist-letters", "omniglot"]
 
@@ -122,6 +126,36 @@ class EstimatorConfig(Settings):
         return self.custom_label or estimator_label(self.name, self.params)
 
 
+class TaskConfig(EstimatorConfig):
+    """A task other than the categorical VAE by name, with all its parameters, and facts that follow from them.
+
+    `source` is the SHA-256 of a plug-in's code, None for a built-in task. The facts are no part of the key: `layers`
+    has (L, K) of each stochastic layer; `n_examples` the sizes of training, validation and test data, if the task takes
+    no images; `steps_per_epoch` is that of a task without data; the others are those of the class.
+    """
+
+    reserved: ClassVar[frozenset[str]] = frozenset({"name", "label", "source"})
+    facts: ClassVar[frozenset[str]] = frozenset(
+        {"layers", "measures", "uses_images", "evaluation_settings", "n_examples", "steps_per_epoch"}
+    )
+
+    layers: Mapping[str, tuple[int, int]] = {}
+    measures: tuple[Measure, ...] = ()
+    uses_images: bool = False
+    evaluation_settings: tuple[str, ...] = ()
+    n_examples: tuple[int, int, int] = (0, 0, 0)
+    steps_per_epoch: int | None = None
+
+    @field_serializer("layers")
+    def _layers_as_plain_dict(self, layers: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        return dict(layers)
+
+    @cached_property
+    def canonical(self) -> str:
+        """Name, parameters and source as text for the run key."""
+        return _canonical(self, {"custom_label", *self.facts})
+
+
 class BasketConfig(EstimatorConfig):
     """An estimator of the diagnostics' basket. A temperature that is not a parameter is that of the run."""
 
@@ -155,10 +189,11 @@ class RunConfig(Settings):
 
     `varies` has the dotted names of other settings that differ within the grid. The label shows them; they are not part
     of the key. `quoted`: the label has its parts in quotes, because otherwise another run of the grid has the same one.
+    `task` is None for the categorical VAE, whose settings are `data` and `model`; of another task, these are not used,
+    but `data` by one that takes images.
     """
 
-    sections: ClassVar[tuple[str, ...]] = ("data", "model", "training", "evaluation")
-
+    task: TaskConfig | None = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -173,13 +208,46 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _images_exist(self) -> Self:
-        check_images(self.data, self.evaluation)
+        check_splits(self.task, self.data, self.evaluation)
         return self
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The sections of settings that the task of the run uses."""
+        if self.task is None:
+            return ("data", "model", "training", "evaluation")
+        return (*(["data"] if self.task.uses_images else []), "training", "evaluation")
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task."""
+        return self.task.name if self.task else VAE_NAME
+
+    @property
+    def layers(self) -> Mapping[str, tuple[int, int]]:
+        """(L, K) of each stochastic layer of the task."""
+        return self.task.layers if self.task else {"z": (self.model.n_latents, self.model.n_categories)}
+
+    @property
+    def sizes(self) -> Sizes:
+        """The examples of the splits."""
+        return sizes_of(self.task, self.data, self.training.batch_size)
+
+    def n_cost_evals(self, estimator: Estimator) -> int:
+        """Return how often an update evaluates the cost for each example, at most: layers are nested."""
+        return math.prod(estimator.n_cost_evals(*shape) for shape in self.layers.values())
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the run is compared by; the first measure ranks."""
+        return self.task.measures if self.task else VAE_MEASURES
 
     @property
     def canonical(self) -> str:
         """The canonical texts of the sections, which are cached, as one text."""
         parts = {name: getattr(self, name).canonical for name in (*self.sections, "estimator", "schedule")}
+        if self.task:
+            parts |= {"task": self.task.canonical, "evaluation": _canonical(self.evaluation, self._unused)}
         parts |= {"device": json.dumps(self.device), "seed": str(self.seed)}
         parts |= {"diagnostics": self.diagnostics.canonical} if self.diagnostics else {}
         return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
@@ -195,8 +263,13 @@ class RunConfig(Settings):
 
     def _flattened(self) -> Iterator[tuple[str, Scalar]]:
         for section in (*self.sections, "schedule"):
-            values = getattr(self, section).model_dump(by_alias=True, exclude={"custom_label"})
+            excluded = {"custom_label"} | (self._unused if section == "evaluation" else set())
+            values = getattr(self, section).model_dump(by_alias=True, exclude=excluded)
             yield from ((f"{section}.{name}", _plain(value)) for name, value in values.items())
+        if self.task:
+            yield "task.name", self.task.name
+            yield "task.source", self.task.source
+            yield from ((f"task.{name}", _plain(value)) for name, value in self.task.params.items())
         if self.diagnostics:
             values = self.diagnostics.model_dump(exclude={"basket"})
             yield from ((f"diagnostics.{name}", value) for name, value in values.items())
@@ -206,6 +279,11 @@ class RunConfig(Settings):
         yield from ((f"estimator.{name}", _plain(value)) for name, value in self.estimator.params.items())
         yield "device", self.device
         yield "seed", self.seed
+
+    @property
+    def _unused(self) -> set[str]:
+        """The settings of evaluation that the task does not use."""
+        return set() if self.task is None else {"n_images", "bound_samples"} - set(self.task.evaluation_settings)
 
     @property
     def setting(self) -> Setting:
@@ -222,10 +300,19 @@ class RunConfig(Settings):
         from reports.contract.settings import Setting  # not at the top: workers have no `reports`
 
         schedule = None if isinstance(self.schedule, NoSchedule) else self.schedule.label
-        return Setting(self.estimator.label, schedule, tuple(self._varying(path) for path in varies))
+        mine = (path for path in varies if self._has(path))
+        return Setting(self.estimator.label, schedule, tuple(self._varying(path) for path in mine))
+
+    def _has(self, path: str) -> bool:
+        section, _, name = path.partition(".")
+        if section == "task" and name:
+            return self.task is not None and name in self.task.params
+        return section in ("task", "device", *self.sections)
 
     def _varying(self, path: str) -> tuple[str, str]:
         section, _, name = path.partition(".")
+        if section == "task":
+            return name or "task", short(self.task.params[name]) if self.task and name else self.task_name
         value = getattr(getattr(self, section), name) if name else self.device
         shown = {"data.name": "data", "evaluation.batch_size": "evaluation_batch_size"}.get(path, name or section)
         return shown, short(value)
@@ -240,7 +327,8 @@ class RunConfig(Settings):
         return run_name(self.label, self.seed)
 
     def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True)
+        unused = {"data", "model"} - set(self.sections) if self.task else {"task"}
+        return self.model_dump_json(by_alias=True, exclude=unused)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -256,6 +344,35 @@ class RunConfig(Settings):
         if "tau" in names and not start:
             raise ValueError(f"{self.estimator.name}: expected a schedule for its temperature, got none.")
         return build(self.estimator.name, registry, **{**self.estimator.params, **start})
+
+
+class Sizes(NamedTuple):
+    """Examples of the splits."""
+
+    n_train: int
+    n_validation: int
+    n_test: int
+
+
+def sizes_of(task: TaskConfig | None, data: DataConfig, batch_size: int) -> Sizes:
+    """Return how many examples a run has, images as stored."""
+    if task is None or task.uses_images:
+        info = DATASETS[data.name]
+        n_validation, n_train = split_sizes(info, data.validation_fraction, data.train_size)
+        return Sizes(n_train, n_validation, info.n_test)
+    n_train, n_validation, n_test = task.n_examples
+    return Sizes((task.steps_per_epoch or 0) * batch_size or n_train, n_validation, n_test)
+
+
+def check_splits(task: TaskConfig | None, data: DataConfig | None, evaluation: EvaluationConfig) -> None:
+    """Raise ValueError if a split that is needed has no examples, or if more images are shown than there are."""
+    if data is not None and (task is None or task.uses_images):
+        check_images(data, evaluation)
+    elif task is not None and evaluation.validation_split == "validation" and not task.n_examples[1]:
+        raise ValueError(
+            f"evaluation.validation_split: expected train or test, as {task.name} has no validation data, got"
+            " validation."
+        )
 
 
 def check_images(data: DataConfig, evaluation: EvaluationConfig) -> None:
@@ -275,6 +392,12 @@ def check_images(data: DataConfig, evaluation: EvaluationConfig) -> None:
             f"evaluation.n_images: expected at most the {info.n_test:,} test images of {info.name}, "
             f"got {evaluation.n_images:,}."
         )
+
+
+def _canonical(settings: Settings, excluded: set[str]) -> str:
+    """Return settings as text for the run key, without some of them."""
+    values = settings.model_dump(mode="json", by_alias=True, exclude=excluded)
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def estimator_label(name: str, params: Mapping[str, Any]) -> str:

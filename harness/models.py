@@ -1,7 +1,7 @@
 """Trained models, loaded without pickle from the weights that `harness run --save-models` keeps.
 
 run = RunConfig.from_json(Path("config.json").read_text())
-vae, estimator = load_model(Path("weights.pt"), run)
+model, estimator = load_model(Path("weights.pt"), run)
 """
 
 import io
@@ -16,9 +16,9 @@ from estimators import REGISTRY, Estimator
 from harness.config import RunConfig
 from harness.datasets.descriptions import lookup
 from harness.errors import UserError, first_line
+from harness.tasks.splits import Splits
 from harness.training.state import start
-from harness.training.vae import CategoricalVAE
-from harness.training.weights import FORMAT
+from harness.training.weights import FORMAT, by_layer, key_of
 
 
 class ModelError(UserError):
@@ -27,21 +27,33 @@ class ModelError(UserError):
 
 def load_model(
     path: Path, run: RunConfig, registry: Mapping[str, type[Estimator]] = REGISTRY, *, device: str = "cpu"
-) -> tuple[CategoricalVAE, Estimator]:
-    """Return backbone and estimator of a run with the weights in a file, ready for evaluation.
+) -> tuple[Any, Any]:
+    """Return model and estimator of a run with the weights in a file, ready for evaluation.
 
-    Raises ModelError if the file has the weights of another run or none, and OSError if it cannot be read.
+    The model is a `CategoricalVAE`, or the task itself for a run of another task. Of a task with several layers the
+    estimators are a mapping by layer. Raises ModelError if the file has the weights of another run or none, and OSError
+    if it cannot be read.
     """
     saved = _read(path, run)
-    state = start(run, registry, math.prod(lookup(run.data.name).image_shape), torch.device(device))
+    state = start(run, registry, torch.device(device), None if run.task else _blank_images(run))
     try:
-        state.vae.load_state_dict(saved["vae"])
-        state.estimator.load_state_dict(saved["estimator"])
+        state.task.network().load_state_dict(saved[key_of(run)])
+        for suffix, estimator in by_layer(state):
+            estimator.load_state_dict(saved[f"estimator{suffix}"])
     except (RuntimeError, KeyError) as error:
         raise ModelError(f"{path}: expected the weights of run {run.key}, got: {first_line(error)}") from error
     for key, value in saved["temperatures"].items():
-        setattr(state.estimator, key, value)
-    return state.vae.eval(), state.estimator.eval()
+        state.set_temperature(key, value)
+    for estimator in state.estimators.values():
+        estimator.eval()
+    return state.task.network().eval(), state.estimator if len(state.estimators) == 1 else state.estimators
+
+
+def _blank_images(run: RunConfig) -> Splits:
+    """Return one image of the sizes of the data, which need not be on this machine."""
+    image_shape = lookup(run.data.name).image_shape
+    blank_ND = torch.zeros(1, math.prod(image_shape))
+    return Splits(train=blank_ND, test=blank_ND, image_shape=image_shape)
 
 
 def _read(path: Path, run: RunConfig) -> dict[str, Any]:

@@ -1,33 +1,33 @@
 """Train one run. Read this file first: it is the whole main path.
 
-`train(run, registry)` yields plain events. It knows nothing of MLflow, worker processes or the files of a sweep. The
-estimator is called in one line, marked below. Everything else is the same for all estimators.
+`train(run, registry)` yields plain events. It knows nothing of MLflow, worker processes or the files of a sweep. What
+is trained is a task (`harness.tasks.task`): its data, and its loss, in which one line calls the estimator. Everything
+else is the same for all estimators and tasks.
 """
 
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor
 
 from estimators import Estimator
 from harness import process_state
 from harness.config import RunConfig
-from harness.datasets.load import Dataset, load_cached
 from harness.devices import flushed_denormals, reset_peak_memory
-from harness.events import EpochDone, Event, Interrupted, Note, Started
+from harness.events import EpochDone, Event, Interrupted, Note, Skipped, Started
 from harness.gradients.during_training import Diagnostics
 from harness.provenance import provenance
+from harness.tasks.fit import reason_to_skip
+from harness.tasks.splits import Batch
+from harness.tasks.task import total
 from harness.training import checkpoint as checkpoints
 from harness.training import seeding, timing
 from harness.training.compiled import compile_if_wanted
 from harness.training.epoch_result import EpochResult, StepResult, epoch_metrics, gradient_sum, non_finite
-from harness.training.evaluate import kl_divergence
 from harness.training.finish import finish
 from harness.training.optimizers import set_learning_rate
 from harness.training.pictures import training_pictures
 from harness.training.run_controls import RunControls
-from harness.training.state import Losses, State, set_temperatures, start, temperatures_as_numbers
-from harness.training.vae import CategoricalVAE
+from harness.training.state import State, set_temperatures, start, temperatures_as_numbers
 
 
 def train(
@@ -43,9 +43,11 @@ def train(
     yield Started({**provenance(), "process": process_state.current_settings()})
     controls = controls or RunControls()
     device = torch.device(run.device)
-    dataset = load_cached(run.data).to(device)
-    state = start(run, registry, dataset.n_pixels, device)
-    compile_if_wanted(run, state, batch_losses, dataset)
+    state = start(run, registry, device)
+    if reason := reason_to_skip(type(state.task), state.estimator, run.layers.values()):
+        yield Skipped(reason)
+        return
+    compile_if_wanted(run, state)
     settings = process_state.snapshot()
     diagnostics = Diagnostics(run, run.diagnostics, registry) if run.diagnostics else None
     reset_peak_memory(device)
@@ -53,7 +55,7 @@ def train(
         torch.manual_seed(seeding.stream_seed(run.seed, "noise"))
 
     for epoch in range(state.epoch + 1, run.training.epochs + 1):
-        result = train_epoch(run, state, dataset, epoch)
+        result = train_epoch(run, state, epoch)
         changes = [*state.process_changes, *process_state.restore(settings)]
         if changes:
             yield Note(process_state.change_note(state.estimator.name, changes))
@@ -61,13 +63,13 @@ def train(
         if diverged := result.divergence(state):
             yield diverged
             return
-        metrics = epoch_metrics(run, state, dataset, result)
+        metrics = epoch_metrics(run, state, result)
         if diverged := non_finite(metrics, state.step, f"after epoch {epoch}"):
             yield diverged
             return
         if diagnostics and diagnostics.due(epoch):
-            metrics |= diagnostics.metrics(state.vae, state.estimator, dataset)
-        yield from training_pictures(run, state, dataset)
+            metrics |= diagnostics.metrics(state)
+        yield from training_pictures(run, state)
         yield EpochDone(epoch, state.step, state.elapsed_s, metrics)
         is_stopping = controls.is_stopping()
         if controls.is_due(epoch) or is_stopping:
@@ -77,29 +79,30 @@ def train(
             yield Interrupted(f"stopped after epoch {epoch}")
             return
 
-    yield from finish(run, state, dataset, keeps_model=controls.keeps_model)
+    yield from finish(run, state, keeps_model=controls.keeps_model)
 
 
 @flushed_denormals()
-def train_epoch(run: RunConfig, state: State, dataset: Dataset, epoch: int) -> EpochResult:
-    """Pass once over the training images, in an order set by seed and epoch.
+def train_epoch(run: RunConfig, state: State, epoch: int) -> EpochResult:
+    """Pass once over the training examples, in an order set by seed and epoch.
 
     Raises ValueError if an estimator or its cost rejects its input. The message names step and epoch.
     """
-    training, device = run.training, dataset.train_ND.device
-    order_N = torch.randperm(len(dataset.train_ND), generator=seeding.generator(run.seed, "data", epoch)).to(device)
-    binarize = seeding.generator(run.seed, "binarization", epoch, device)
+    training, splits, device = run.training, state.splits, torch.device(run.device)
+    order_N = torch.randperm(splits.n_train, generator=seeding.generator(run.seed, "data", epoch)).to(device)
+    resample = seeding.generator(run.seed, "binarization", epoch, device)
     batches = torch.split(order_N, training.batch_size)
     n_steps = len(batches) * training.epochs
-    state.vae.train()
-    state.estimator.train()
+    state.task.train()
+    for estimator in state.estimators.values():
+        estimator.train()
     steps: list[StepResult] = []
     timer = timing.StepTimer(device)
     for index_B in batches:
         set_temperatures(run, state, len(batches), n_steps)
         set_learning_rate(state.optimizers, training, state.step, n_steps)
         try:
-            steps.append(train_step(state, dataset.train_batch(index_B, binarize), training.grad_clip))
+            steps.append(train_step(state, splits.train_batch(index_B, resample), training.grad_clip))
         except ValueError as error:
             raise ValueError(f"{error} (step {state.step + 1}, epoch {epoch})") from error
         state.step += 1
@@ -112,25 +115,19 @@ def train_epoch(run: RunConfig, state: State, dataset: Dataset, epoch: int) -> E
     return result
 
 
-def train_step(state: State, x_BD: Tensor, grad_clip: float | None) -> StepResult:
-    """Do one optimiser step. Return the losses before it."""
-    bce, kl, control = state.compiled(x_BD) if state.compiled else batch_losses(state.vae, state.estimator, x_BD)
-    control = control if state.trained_by_control else None
+def train_step(state: State, batch: Batch, grad_clip: float | None) -> StepResult:
+    """Do one optimiser step. Return the terms of the loss before it."""
+    loss = state.compiled(batch) if state.compiled else state.task.loss(batch, state.estimators)
+    terms = [term.mean() for term in loss.terms.values()]
+    control = loss.control_loss if state.trained_by_control else None
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(bce + kl, inputs=state.trained_by_loss, retain_graph=control is not None)
+    torch.autograd.backward(total(terms), inputs=state.trained_by_loss, retain_graph=control is not None)
     if control is not None:
         torch.autograd.backward(control, inputs=state.trained_by_control)
     gradient = gradient_sum(state)
     if grad_clip is not None:
-        torch.nn.utils.clip_grad_norm_(state.vae.parameters(), grad_clip)
+        torch.nn.utils.clip_grad_norm_(state.task.parameters(), grad_clip)
     for optimizer in state.optimizers:
         optimizer.step()
-    return StepResult(bce.detach().clone(), kl.detach().clone(), gradient)  # CUDA graphs reuse the losses' memory
-
-
-def batch_losses(vae: CategoricalVAE, estimator: Estimator, x_BD: Tensor) -> Losses:
-    """Return reconstruction cost and KL of a batch, and the estimator's control loss."""
-    logits_BLK = vae.encode(x_BD)
-    estimate = estimator(logits_BLK, vae.reconstruction_cost(x_BD), x_BD)  # where estimators differ
-    return Losses(estimate.cost_B.mean(), kl_divergence(estimator, logits_BLK).mean(), estimate.control_loss)
+    return StepResult(tuple(term.detach().clone() for term in terms), gradient)  # CUDA graphs reuse their memory

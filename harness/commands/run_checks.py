@@ -41,7 +41,7 @@ def check_data(runs: Sequence["RunConfig"]) -> None:
     """Load each data set once, to refuse a missing or damaged one before the first run. Raises DataError."""
     from harness.datasets.load import load
 
-    for config in {run.data for run in runs}:
+    for config in {run.data for run in runs if "data" in run.sections}:
         load(config)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from estimators import Estimator, build
 from harness.config import RunConfig
-from harness.datasets.descriptions import lookup, split_sizes
+from harness.datasets.descriptions import lookup
 from harness.gradients.during_training import Diagnostics
 
 RUN_S = 0.03
@@ -33,29 +33,34 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
     """Return the cost in multiply-adds, which compares runs and is the same on every machine.
 
     An update encodes each image once and decodes it once per evaluation of the cost. The backward pass costs twice as
-    much as the forward pass.
+    much as the forward pass. Other tasks than the VAE count by the numbers of their codes.
     """
-    height, width = lookup(run.data.name).image_shape
-    codes = run.model.n_latents * run.model.n_categories
-    layer_sizes = (height * width, *run.model.hidden, codes)  # the decoder mirrors the encoder
-    pass_once = sum(first * second for first, second in pairwise(layer_sizes))
-    n_evaluations = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
+    pass_once = sum(n_latents * n_categories for n_latents, n_categories in run.layers.values())
+    if run.task is None:
+        height, width = lookup(run.data.name).image_shape
+        layer_sizes = (height * width, *run.model.hidden, pass_once)  # the decoder mirrors the encoder
+        pass_once = sum(first * second for first, second in pairwise(layer_sizes))
+    n_evaluations = run.n_cost_evals(run.build_estimator(registry))
     return Cost(3 * run.training.batch_size * (1 + n_evaluations) * pass_once, 2 * pass_once)
 
 
 def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:
     """Return the seconds of one run: updates, validation, diagnostics and final bounds."""
-    info = lookup(run.data.name)
-    n_validation, n_train = split_sizes(info, run.data.validation_fraction, run.data.train_size)
-    split = {"validation": n_validation, "train": n_train, "test": info.n_test}[run.evaluation.validation_split]
-    n_steps = -(-n_train // run.training.batch_size) * run.training.epochs
+    sizes, evaluation = run.sizes, run.evaluation
+    by_name = {"validation": sizes.n_validation, "train": sizes.n_train, "test": sizes.n_test}
+    n_steps = -(-sizes.n_train // run.training.batch_size) * run.training.epochs
     n_kinds = 1 + registry[run.estimator.name].relaxes  # kinds of codes: the soft/hard gap needs both
-    n_decoded = split * n_kinds * -(-run.training.epochs // run.evaluation.validation_every)
-    own = run.build_estimator(registry).n_cost_evals(run.model.n_latents, run.model.n_categories)
-    n_decoded += info.n_test * (run.evaluation.test_samples + own + run.evaluation.bound_samples)
+    n_decoded = by_name[evaluation.validation_split] * n_kinds * -(-run.training.epochs // evaluation.validation_every)
+    n_bound = evaluation.bound_samples if uses_bound(run) else 0
+    n_decoded += sizes.n_test * (evaluation.test_samples + run.n_cost_evals(run.build_estimator(registry)) + n_bound)
     n_decoded += n_diagnosed(run, registry)
     compile_s = COMPILE_S if run.training.compile == "on" else 0.0
     return n_steps * cost.step_s + n_decoded * cost.decode_s + compile_s + RUN_S
+
+
+def uses_bound(run: RunConfig) -> bool:
+    """Return whether the task of a run evaluates a bound over several codes at the end."""
+    return run.task is None or "bound_samples" in run.task.evaluation_settings
 
 
 def epoch_costs(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[str, float]:
@@ -76,9 +81,9 @@ def n_diagnosed(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> int:
     """Return how many codes the diagnostics of a run evaluate."""
     if run.diagnostics is None:
         return 0
-    settings, shape = run.diagnostics, (run.model.n_latents, run.model.n_categories)
+    settings = run.diagnostics
     diagnostics = Diagnostics(run, settings, registry)
     times = sum(diagnostics.due(epoch) for epoch in range(1, run.training.epochs + 1))
     basket = [build(entry.name, registry, **entry.params) for entry in settings.basket]
-    evaluations = sum(each.n_cost_evals(*shape) for each in (run.build_estimator(registry), *basket))
+    evaluations = sum(run.n_cost_evals(each) for each in (run.build_estimator(registry), *basket))
     return times * evaluations * settings.resamples * settings.probe

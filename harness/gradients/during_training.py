@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +19,13 @@ from estimators import Estimator, build
 from harness import process_state
 from harness.bounded_names import OWN
 from harness.config import DiagnosticsConfig, RunConfig
-from harness.datasets.load import Dataset
 from harness.gradients import draws
 from harness.gradients.comparison import measure
 from harness.gradients.gradient_problem import GradientProblem
+from harness.tasks.splits import Batch, Splits
+from harness.tasks.task import OneLayerTask
 from harness.training import seeding
-from harness.training.vae import CategoricalVAE, bernoulli_nll
+from harness.training.state import State
 
 PROBE = 2  # index of the stream "diagnostics" of a seed; 0 and 1 are those of `harness.gradients.comparison`
 
@@ -37,28 +40,29 @@ class Diagnostics:
         """Return whether to measure after this epoch: every `every`-th, the first and the last."""
         return epoch % self._settings.every == 0 or epoch in (1, self._run.training.epochs)
 
-    def metrics(self, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset) -> dict[str, float]:
-        """Return `gradient/<estimator>/<metric>` on the logits, and `…/encoder/<metric>` on the encoder's parameters.
+    def metrics(self, state: State) -> dict[str, float]:
+        """Return `gradient/<estimator>/<metric>` on the logits, and `…/encoder/<metric>` on the parameters behind them.
 
         `gradient/truth_error` is 0 where the truth is exact, else its standard error relative to its norm. Undefined
         values, such as the cosine of pure noise, are left out.
         """
-        x_BD = self._probe(dataset)
-        leaf = vae.encode(x_BD)
+        task, batch = cast(OneLayerTask, state.task), self._probe(state.splits)
+        leaf = task.logits(batch)
+        some_code = leaf.new_zeros(1, task.n_latents, task.n_categories)
         problem = GradientProblem(
             logits_BLH=leaf.detach(),
-            cost=vae.reconstruction_cost(x_BD),
-            n_categories=vae.n_categories,
-            context_BX=x_BD,
-            code_costs=lambda z_NLK: code_costs(vae, z_NLK, x_BD),
+            cost=task.cost(batch),
+            n_categories=task.n_categories,
+            context_BX=task.context(batch),
+            code_costs=None if task.code_costs(batch, some_code) is None else partial(_code_costs, task, batch),
         )
         rows, about = measure(
             problem,
-            self._basket(estimator, x_BD.device),
+            self._basket(state.estimator, leaf.device),
             self._settings.resamples,
             self._settings.max_codes,
             self._run.seed,
-            projections={"": draws.scaled, "encoder": lambda blocks: to_parameters(blocks, leaf, vae.encoder)},
+            projections={"": draws.scaled, "encoder": lambda blocks: to_parameters(blocks, leaf, task)},
             trained={OWN},
         )
         found = {f"{label}/{name}": value for label, row in rows.items() for name, value in row.items()}
@@ -66,12 +70,11 @@ class Diagnostics:
         numbers = {name: float(value) for name, value in found.items() if not isinstance(value, str)}
         return {f"gradient/{name}": value for name, value in numbers.items() if math.isfinite(value)}
 
-    def _probe(self, dataset: Dataset) -> Tensor:
-        """Return the first training images, binarised once even if the data are binarised anew in every epoch."""
-        index_B = torch.arange(min(self._settings.probe, len(dataset.train_ND)), device=dataset.train_ND.device)
-        return dataset.train_batch(
-            index_B, seeding.generator(self._run.seed, "diagnostics", PROBE, dataset.train_ND.device)
-        )
+    def _probe(self, splits: Splits) -> Batch:
+        """Return the first training examples, made once even if they are made anew in every epoch."""
+        device = torch.device(self._run.device)
+        index_B = torch.arange(min(self._settings.probe, splits.n_train), device=device)
+        return splits.train_batch(index_B, seeding.generator(self._run.seed, "diagnostics", PROBE, device))
 
     def _basket(self, estimator: Estimator, device: torch.device) -> dict[str, Estimator]:
         """Return the run's own estimator, and the basket at the run's present temperatures unless it sets others."""
@@ -84,20 +87,17 @@ class Diagnostics:
         return found
 
 
-def code_costs(vae: CategoricalVAE, z_NLK: Tensor, x_BD: Tensor) -> Tensor:
-    """Return −log p(x|z), shape (N, B), of every code for every image: each code is decoded once."""
-    pixels_ND = vae.decode(z_NLK)
-    without_x_N = bernoulli_nll(pixels_ND.unsqueeze(1), torch.zeros_like(x_BD[:1]))
-    return without_x_N - pixels_ND @ x_BD.T
+def _code_costs(task: OneLayerTask, batch: Batch, z_NLK: Tensor) -> Tensor:
+    return cast(Tensor, task.code_costs(batch, z_NLK))
 
 
-def to_parameters(blocks_JBLH: Tensor, logits_BLH: Tensor, encoder: nn.Module) -> Tensor:
-    """Return block means (J, P), on the CPU, of the gradient of the mean cost w.r.t. the encoder's parameters."""
-    parameters = list(encoder.parameters())
+def to_parameters(blocks_JBLH: Tensor, logits_BLH: Tensor, task: nn.Module) -> Tensor:
+    """Return block means (J, P), on the CPU, of the gradient of the mean cost w.r.t. all that the logits depend on."""
+    parameters = list(task.parameters())
     rows = []
     same = len(blocks_JBLH) > 1 and torch.equal(blocks_JBLH[0], blocks_JBLH[1])
     for block_BLH in blocks_JBLH[:1] if same else blocks_JBLH:
         upstream = block_BLH.to(logits_BLH) / len(logits_BLH)
-        gradients = torch.autograd.grad(logits_BLH, parameters, upstream, retain_graph=True)
-        rows.append(torch.cat([gradient.flatten() for gradient in gradients]).cpu())
+        found = torch.autograd.grad(logits_BLH, parameters, upstream, retain_graph=True, allow_unused=True)
+        rows.append(torch.cat([gradient.flatten() for gradient in found if gradient is not None]).cpu())
     return torch.stack(rows).expand(len(blocks_JBLH), -1)

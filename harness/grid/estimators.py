@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -18,6 +16,7 @@ from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Fields, Placed
 from harness.grid.errors import ErrorList
+from harness.grid.parameters import as_declared, defaults_of, read_parameters
 from harness.grid.yaml_nodes import Node, short_repr
 from harness.plugins.registry import source_of
 from harness.schedules import Learned
@@ -86,41 +85,16 @@ def _candidates(
 
 
 def _parameters(item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], errors: ErrorList) -> Fields:
-    from estimators import parameters
-
-    known = parameters(cls)
-    fields: Fields = {}
+    known = {key: value for key, value in defaults_of(cls).items() if key not in model.reserved}
+    special = Fields()
     for key, node in item.value.items() if isinstance(item.value, dict) else ():
-        where = f"{path}.{key}"
         if key == "label":
-            fields[key] = choices.read_choices(node, where, EstimatorConfig, key, errors)
+            special[key] = choices.read_choices(node, f"{path}.{key}", EstimatorConfig, key, errors)
         elif key == "tau" and key in model.reserved and cls.temperatures:
-            errors.add(item.keys[key], where, f"expected no tau here, got {short_repr(node.plain())}. {TAU_HINT}")
-        elif key == "name":
-            continue
-        elif key not in known:
-            choices.refuse_key(
-                item, key, where, ["name", "label", *(k for k in known if k not in model.reserved)], errors
-            )
-        else:
-            is_list = isinstance(known[key], list | tuple)
-            fields[key] = [_checked(choice, errors) for choice in choices.swept_values(node, where, is_list=is_list)]
-            if not fields[key]:
-                errors.expected(choices.placed(node, where), "a value or a list of at least one", [])
-    return fields
-
-
-def _checked(choice: Placed, errors: ErrorList) -> Placed:
-    """Add an error for what is no plain finite value or tuple of them. The constructor checks the rest."""
-    values = choice.value if isinstance(choice.value, tuple) else (choice.value,)
-    for value in values:
-        if isinstance(value, dict | list):
-            errors.expected(choice, "a plain value", choice.value)
-        elif isinstance(value, float) and not math.isfinite(value):
-            errors.expected(choice, "a finite number", value)
-        elif isinstance(value, int) and abs(value) > 2**63:
-            errors.expected(choice, "a number of at most 64 bits", value)
-    return choice
+            got = short_repr(node.plain())
+            errors.add(item.keys[key], f"{path}.{key}", f"expected no tau here, got {got}. {TAU_HINT}")
+    also = ["name", "label", *(["tau"] if "tau" in model.reserved and cls.temperatures else [])]
+    return special | read_parameters(item, path, known, also, errors)
 
 
 def _config(cls: type[Estimator], model: type[EstimatorConfig], given: Combination) -> EstimatorConfig:
@@ -128,21 +102,13 @@ def _config(cls: type[Estimator], model: type[EstimatorConfig], given: Combinati
 
     later = ("tau",) if "tau" in model.reserved else cls.temperatures
     defaults = {key: value for key, value in parameters(cls).items() if key not in later}
-    asked = {key: _as_float(cls, key, choice.value) for key, choice in given.items() if key != "label"}
+    asked = {key: as_declared(cls, key, choice.value) for key, choice in given.items() if key != "label"}
     params = {key: tuple(value) if isinstance(value, list) else value for key, value in {**defaults, **asked}.items()}
     label = given["label"].value if "label" in given else None
     shown = {key: value for key, value in asked.items() if key not in defaults or value != defaults[key]}
     return model(
         name=cls.name, params=params, source=source_of(cls), label=label or estimator_label(cls.name, shown)[:200]
     )
-
-
-def _as_float(cls: type[Estimator], key: str, value: Any) -> Any:
-    """Return a whole number as a float where the parameter is one: 1 and 1.0 must give the same run key."""
-    argument = inspect.signature(cls).parameters[key]
-    kind = str(argument.annotation)
-    is_float = isinstance(argument.default, float) or ("float" in kind and "int" not in kind)
-    return float(value) if is_float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
 BuiltEstimators = list[tuple[Candidate, "Estimator"]]
@@ -191,15 +157,23 @@ def _start(candidate: Candidate, registry: Registry, schedule: Placed | None, er
     return estimator
 
 
-def check_shapes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], errors: ErrorList) -> None:
-    """Add an error for each estimator that refuses the (n_latents, n_categories) of a model."""
+def check_shapes(
+    built: BuiltEstimators, shapes: Iterable[tuple[int, int]], errors: ErrorList, *, all_of_them: bool = True
+) -> None:
+    """Add an error for each estimator that refuses (L, K) of a layer; or all of them, if not `all_of_them` must fit."""
     shapes = list(shapes)
     for candidate, estimator in built:
-        for shape in shapes:
-            try:
-                estimator.check_shape(*shape)
-            except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
-                _refuse(candidate, error, errors)
+        refused = list(filter(None, (_shape_error(estimator, shape) for shape in shapes)))
+        for error in refused if all_of_them or len(refused) == len(shapes) else []:
+            _refuse(candidate, error, errors)
+
+
+def _shape_error(estimator: Estimator, shape: tuple[int, int]) -> Exception | None:
+    try:
+        estimator.check_shape(*shape)
+    except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
+        return error
+    return None
 
 
 def check_compiles(

@@ -28,8 +28,9 @@ from harness.grid.estimators import (
     schedules_for,
 )
 from harness.grid.name_and_texts import read_texts
-from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes
-from harness.grid.sections import SECTIONS, Factor, SectionValues, expand, read_factors, varying
+from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes, skip_notes
+from harness.grid.sections import SECTIONS, Factor, SectionValues, expand, read_factors, refuse_unused, varying
+from harness.grid.tasks import TaskChoice, read_tasks
 from harness.grid.yaml_nodes import Node, SourceError, parse, read_text
 from harness.schedules import Constant, NoSchedule
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "GridError", "load_grid"]
 
 KEYS = (
-    *("name", "question", "description"),
+    *("name", "question", "description", "task"),
     *SECTIONS,
     *("diagnostics", "estimators", "schedules", "devices", "seeds", "zip"),
 )
@@ -62,6 +63,7 @@ class Grid:
 class _Entries:
     """What the entries of a grid file say, each checked by itself."""
 
+    tasks: list[TaskChoice]
     factors: list[Factor]
     candidates: list[Candidate]
     schedules: list[Placed]
@@ -114,10 +116,10 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, errors: 
     errors.stop_if_any()
 
     pairs = [pair for candidate in read.candidates for pair in _with_schedules(candidate, read.schedules, registry)]
-    _check_count([*read.factors, pairs, read.devices, read.seeds], tree, errors)
-    settings = expand(read.factors, Placed(None, tree.position, "grid"), errors)
-    shapes = list({(s["model"].n_latents, s["model"].n_categories): None for s in settings})
-    check_shapes(built, shapes, errors)
+    _check_count([read.tasks, *read.factors, pairs, read.devices, read.seeds], tree, errors)
+    settings = expand(read.factors, read.tasks, Placed(None, tree.position, "grid"), errors)
+    shapes = list(dict.fromkeys(shape for setting in settings for shape in _shapes(setting)))
+    check_shapes(built, shapes, errors, all_of_them=len({task.name for task in read.tasks}) == 1)
     check_basket(read.basket, shapes, errors)
     if any(setting["training"].compile == "on" for setting in settings):
         check_compiles(built, read.schedules, shapes[0], errors)
@@ -128,14 +130,27 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, errors: 
         *schedule_notes(read.candidates, read.schedules, registry),
         *expensive_notes(built, shapes),
         *_ineffective_notes(read, settings, pairs),
+        *skip_notes(built, read.tasks, registry),
     )
     return Grid(runs=runs, text=text, notes=notes, **texts)
+
+
+def _shapes(setting: SectionValues) -> list[tuple[int, int]]:
+    """Return (L, K) of the layers of a setting."""
+    if setting["task"] is not None:
+        return list(setting["task"].layers.values())
+    return [(setting["model"].n_latents, setting["model"].n_categories)]
 
 
 def _read_entries(tree: Node, registry: Registry, errors: ErrorList) -> _Entries:
     """Read the entries of a grid and add an error for each mistake, such as a value that is repeated on an axis."""
     entries = tree.value
+    tasks = [TaskChoice(None, tree.position, "task")]
+    if "task" in entries:
+        tasks = read_tasks(entries["task"], registry, errors)
     factors = read_factors(entries, errors)
+    if tasks:
+        refuse_unused(factors, tasks, errors)
     candidates = read_estimators(entries["estimators"], registry, errors) if "estimators" in entries else []
     schedules, devices = [Placed(Constant(), tree.position, "schedules")], [Placed("cpu", tree.position, "devices")]
     if "schedules" in entries:
@@ -153,7 +168,7 @@ def _read_entries(tree: Node, registry: Registry, errors: ErrorList) -> _Entries
     choices.refuse_repeats(schedules, errors)
     choices.refuse_repeated_values(devices, errors)
     choices.refuse_repeated_values(seeds, errors)
-    return _Entries(factors, candidates, schedules, devices, seeds, diagnostics, basket)
+    return _Entries(tasks, factors, candidates, schedules, devices, seeds, diagnostics, basket)
 
 
 def _with_schedules(candidate: Candidate, schedules: list[Placed], registry: Registry) -> list[Any]:
@@ -202,5 +217,5 @@ def _ineffective_notes(read: _Entries, settings: list[SectionValues], pairs: lis
     schedules = dict.fromkeys(schedule for _, schedule in pairs if not isinstance(schedule, NoSchedule))
     yield from ineffective_notes(settings, read.diagnostics, schedules)
     on_cpu = any(device.value == "cpu" for device in read.devices)
-    if on_cpu and any(setting["model"].precision == "tf32" for setting in settings):
+    if on_cpu and any("model" in each and each["model"].precision == "tf32" for each in settings):
         yield "precision tf32 changes nothing on the CPU: it is a setting of NVIDIA GPUs"

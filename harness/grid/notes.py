@@ -6,15 +6,17 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.datasets.descriptions import DATASETS, split_sizes
+from harness.config import DataConfig, sizes_of
 from harness.grid.choices import Placed
 from harness.grid.estimators import BuiltEstimators, Candidate, schedules_for
 from harness.grid.sections import SectionValues
+from harness.grid.tasks import TaskChoice
+from harness.plugins.registry import tasks_of
 from harness.schedules import Constant, Decoupled, Learned, Schedule, SingleTau, short
 from harness.units import counted
 
 if TYPE_CHECKING:
-    from harness.config import DataConfig, DiagnosticsConfig, EvaluationConfig, TrainingConfig
+    from harness.config import DiagnosticsConfig, EvaluationConfig, TaskConfig, TrainingConfig
     from harness.plugins.registry import Registry
 
 EXPENSIVE = 10
@@ -54,8 +56,10 @@ def ineffective_notes(
     """Yield a note, once, for each setting that changes nothing on these data within these epochs."""
     found: dict[str, None] = {}
     schedules = list(schedules)
-    for data, training, evaluation in {(s["data"], s["training"], s["evaluation"]): None for s in settings}:
-        budget = _budget(data, training)
+    for task, data, training, evaluation in {
+        (s["task"], s.get("data"), s["training"], s["evaluation"]): None for s in settings
+    }:
+        budget = _budget(task, data, training)
         found |= dict.fromkeys(_of_training(training, budget))
         found |= dict.fromkeys(_of_evaluation(evaluation, training))
         found |= dict.fromkeys(_of_schedules(schedules, budget))
@@ -71,11 +75,24 @@ class Budget(NamedTuple):
     n_steps: int
 
 
-def _budget(data: DataConfig, training: TrainingConfig) -> Budget:
+def _budget(task: TaskConfig | None, data: DataConfig | None, training: TrainingConfig) -> Budget:
     """Return the budget of the runs of a setting."""
-    _, n_train = split_sizes(DATASETS[data.name], data.validation_fraction, data.train_size)
+    n_train = sizes_of(task, data or DataConfig(), training.batch_size).n_train
     steps_per_epoch = math.ceil(n_train / training.batch_size)
     return Budget(n_train, steps_per_epoch, steps_per_epoch * training.epochs)
+
+
+def skip_notes(built: BuiltEstimators, tasks: Iterable[TaskChoice], registry: Registry) -> Iterator[str]:
+    """Yield a note for each estimator that a task skips, with the reason."""
+    from harness.tasks.fit import reason_to_skip
+
+    found = {
+        reason_to_skip(tasks_of(registry)[task.name], estimator, task.value.layers.values()): None
+        for task in tasks
+        if task.value is not None
+        for _, estimator in built
+    }
+    yield from (f"skipped: {reason}" for reason in found if reason)
 
 
 def _of_training(training: TrainingConfig, budget: Budget) -> Iterator[str]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import product
 from typing import Any
 
-from harness.config import DataConfig, EvaluationConfig, ModelConfig, TrainingConfig, check_images
+from harness.config import (
+    VAE_NAME,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    TaskConfig,
+    TrainingConfig,
+    check_splits,
+)
 from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Placed
 from harness.grid.errors import ErrorList
+from harness.grid.tasks import TaskChoice
 from harness.grid.yaml_nodes import Node
 from harness.schedules import Settings
 
@@ -68,23 +77,54 @@ def _zipped(group: Node, path: str, places: dict[str, Placed], errors: ErrorList
     return [dict(zip(columns, row, strict=False)) for row in zip(*columns.values(), strict=False)]
 
 
-def expand(factors: list[Factor], where: Placed, errors: ErrorList) -> list[SectionValues]:
-    """Return every combination of the sections' settings, each section built once; the others are errors."""
+def expand(factors: list[Factor], tasks: Iterable[TaskChoice], where: Placed, errors: ErrorList) -> list[SectionValues]:
+    """Return every combination of the settings of each task, each section built once; the others are errors.
+
+    A setting has the sections that its task uses, and the task.
+    """
     settings: list[SectionValues] = []
     cache: dict[Any, Any] = {}
-    first: dict[Any, Mapping[str, Placed]] = {}
-    for rows in product(*factors):
-        chosen = {path: place for row in rows for path, place in row.items()}
-        setting = {section: _section(section, chosen, where, cache, errors) for section in SECTIONS}
-        if None in setting.values():
-            continue
-        _check_together(setting, chosen, where, errors)
-        text = tuple(part.canonical for part in setting.values())
-        if text in first:
-            _refuse_repeat(chosen, first[text], errors)
-        first.setdefault(text, chosen)
-        settings.append(setting)
+    for task in tasks:
+        first: dict[Any, Mapping[str, Placed]] = {}
+        for rows in product(*(of_task(factor, task.sections) for factor in factors)):
+            chosen = {path: place for row in rows for path, place in row.items()}
+            parts = {section: _section(section, chosen, where, cache, errors) for section in task.sections}
+            if None in parts.values():
+                continue
+            setting = {"task": task.value, **parts}
+            _check_together(setting, chosen, where, errors)
+            text = tuple(part.canonical for part in parts.values())
+            if text in first:
+                _refuse_repeat(chosen, first[text], errors)
+            first.setdefault(text, chosen)
+            settings.append(setting)
     return settings
+
+
+def of_task(factor: Factor, sections: Collection[str]) -> Factor:
+    """Return the rows of an axis with the settings of some sections only, without repetitions."""
+    rows: dict[Any, dict[str, Placed]] = {}
+    for row in factor:
+        mine = {path: place for path, place in row.items() if path.partition(".")[0] in sections}
+        rows.setdefault(None if not mine else tuple(map(id, mine.values())), mine)
+    return list(rows.values())
+
+
+def refuse_unused(factors: list[Factor], tasks: Collection[TaskChoice], errors: ErrorList) -> None:
+    """Add an error for each setting that none of the tasks uses."""
+    names = ", ".join(dict.fromkeys(task.name for task in tasks))
+    used = {section for task in tasks for section in task.sections}
+    has_vae = any(task.value is None for task in tasks)
+    extra = {name for task in tasks if task.value for name in task.value.evaluation_settings}
+    for path, place in {path: place for factor in factors for path, place in factor[0].items()}.items():
+        section, _, name = path.partition(".")
+        if section == "model" and section not in used:
+            message = f"expected the settings of {names} under task, got one of {VAE_NAME}."
+            errors.add(place.position, path, f"{message} Remove model, or the task.")
+        elif section == "data" and section not in used:
+            errors.add(place.position, path, f"expected no data, since {names} takes no images, got {name}.")
+        elif path in ("evaluation.n_images", "evaluation.bound_samples") and not has_vae and name not in extra:
+            errors.add(place.position, path, f"expected no {name}, which {names} does not use, got one.")
 
 
 def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict[Any, Any], errors: ErrorList) -> Any:
@@ -98,7 +138,7 @@ def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict
 
 def _check_together(setting: SectionValues, chosen: Mapping[str, Placed], where: Placed, errors: ErrorList) -> None:
     try:
-        check_images(setting["data"], setting["evaluation"])
+        check_splits(setting["task"], setting.get("data"), setting["evaluation"])
     except ValueError as error:
         path, _, message = str(error).partition(": ")
         errors.add(chosen.get(path, where).position, path, message)
@@ -110,10 +150,24 @@ def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], e
 
 
 def varying(settings: list[SectionValues]) -> list[str]:
-    """Return the dotted paths of the settings that are not the same in all runs."""
-    paths = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
-    return [
-        f"{section}.{name}"
-        for section, name in paths
-        if any(getattr(s[section], name) != getattr(settings[0][section], name) for s in settings)
-    ]
+    """Return the dotted paths of the settings that are not the same in all runs, the task first."""
+    found = ["task"] if len({s["task"].name if s["task"] else VAE_NAME for s in settings}) > 1 else []
+    found += _varying_parameters([s["task"] for s in settings if s["task"]])
+    for section, model in SECTIONS.items():
+        values = [s[section] for s in settings if section in s]
+        found += [
+            f"{section}.{name}"
+            for name in model.model_fields
+            if any(getattr(one, name) != getattr(values[0], name) for one in values)
+        ]
+    return found
+
+
+def _varying_parameters(tasks: list[TaskConfig]) -> list[str]:
+    """Return the paths of the parameters that differ between settings of one task."""
+    found: dict[str, None] = {}
+    first = {task.name: task for task in reversed(tasks)}
+    for task in tasks:
+        other = first[task.name].params
+        found |= dict.fromkeys(f"task.{key}" for key, value in task.params.items() if value != other[key])
+    return list(found)

@@ -14,7 +14,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.plugins.registry import GROUP, load_registry
+from harness.plugins.loading import ESTIMATORS
+from harness.plugins.registry import load_registry
 
 if TYPE_CHECKING:
     from estimators import Estimator
@@ -45,7 +46,7 @@ def known(plugins: Sequence[Path] = ()) -> Mapping[str, Facts]:
 
     Raises PluginError for what `load_registry` refuses.
     """
-    if plugins or entry_points(group=GROUP):
+    if plugins or entry_points(group=ESTIMATORS):
         return read(load_registry(plugins))
     return {row["name"]: Facts(**row) for row in json.loads(FILE.read_text("utf-8"))}
 

@@ -82,7 +82,7 @@ def plugin_settings(runs: Iterable[RunConfig], registry: Registry) -> list[Plugi
         entries += [(entry.name, entry.params) for entry in run.diagnostics.basket] if run.diagnostics else []
         for name, params in entries:
             if source_of(registry[name]) is not None:
-                model = run.model.n_latents, run.model.n_categories
+                model = next(iter(run.layers.values()))
                 found.setdefault((name, repr(sorted(params.items()))), (name, params, model))
     return list(found.values())
 

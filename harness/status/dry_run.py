@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 
 import click
 import torch
-from torch import Tensor
 
 from estimators import Estimator
 from harness.config import RunConfig
 from harness.datasets.descriptions import lookup
 from harness.devices import missing_reason
-from harness.execution.forecast import Cost, makespan, run_seconds
+from harness.execution.forecast import Cost, makespan, run_seconds, uses_bound
 from harness.options import Options
 from harness.status.json_document import document, to_text
 from harness.status.next_commands import NextCommand, without_words
 from harness.status.time_left import median
 from harness.storage.sweep_state import Sweep
+from harness.tasks.categorical_vae import MAX_DECODED
+from harness.tasks.splits import Batch, Splits, n_examples, take
 from harness.train import train_step
-from harness.training.evaluate import MAX_DECODED, neg_bound
+from harness.training.evaluate import CodeDraws
 from harness.training.state import State, start
 from harness.units import duration
 
@@ -111,21 +112,28 @@ def process_age_s() -> float:
 def warm_up(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> float:
     """Return the seconds of the first update and evaluation, which include what torch does once per process."""
     started = time.perf_counter()
-    state, x_BD = first_state(run, registry)
-    train_step(state, x_BD, run.training.grad_clip)
-    neg_bound(state.vae, state.estimator, x_BD[:1], 1)
+    state, batch = first_state(run, registry)
+    train_step(state, batch, run.training.grad_clip)
+    with torch.no_grad():
+        state.task.evaluate(take(batch, 1), CodeDraws(state.estimators))
     return time.perf_counter() - started
 
 
 def cost_key(run: RunConfig) -> CostKey:
     """Return what the cost of an update depends on."""
-    return run.estimator.label, run.model.canonical, run.training.batch_size, run.training.optimizer, run.device
+    return run.estimator.label, model_key(run), run.training.batch_size, run.training.optimizer, run.device
 
 
 def budget_key(run: RunConfig) -> tuple[str, ...]:
     """Return what else the time of a run depends on: how much it trains, evaluates and diagnoses."""
     diagnosed = run.diagnostics.canonical if run.diagnostics else ""
-    return run.data.canonical, str(run.training.epochs), run.training.compile, run.evaluation.canonical, diagnosed
+    training, evaluation = run.training, run.evaluation.canonical
+    return model_key(run), run.data.canonical, str(training.epochs), training.compile, evaluation, diagnosed
+
+
+def model_key(run: RunConfig) -> str:
+    """Return what tells apart models that cost different times."""
+    return run.task.canonical if run.task else run.model.canonical
 
 
 def calibrate(distinct: Mapping[CostKey, RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[CostKey, Cost]:
@@ -137,32 +145,43 @@ def calibrate(distinct: Mapping[CostKey, RunConfig], registry: Mapping[str, type
     for key, run in chosen:
         if costs and time.perf_counter() > deadline:
             break
-        state, x_BD = first_state(run, registry)
-        model = run.model.canonical, run.device
+        state, batch = first_state(run, registry)
+        model = model_key(run), run.device
         if model not in decode_s:
-            decode_s[model] = time_evaluation(state, x_BD, deadline)
-        costs[key] = Cost(time_update(state, x_BD, run, deadline), decode_s[model])
+            decode_s[model] = time_evaluation(run, state, batch, deadline)
+        costs[key] = Cost(time_update(state, batch, run, deadline), decode_s[model])
     return costs
 
 
-def first_state(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> tuple[State, Tensor]:
-    """Return the state of a run before its first update, and a batch of random images."""
+def first_state(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> tuple[State, Batch]:
+    """Return the state of a run before its first update, and a batch: random images for the VAE."""
+    device, batch_size = torch.device(run.device), run.training.batch_size
+    if run.task is not None:
+        state = start(run, registry, device)
+        return state, state.splits.train_batch(torch.arange(min(batch_size, state.splits.n_train), device=device))
     height, width = lookup(run.data.name).image_shape
-    device = torch.device(run.device)
-    state = start(run, registry, height * width, device)
-    return state, torch.rand(run.training.batch_size, height * width, device=device)
+    images_BD = torch.rand(batch_size, height * width)
+    state = start(run, registry, device, Splits(train=images_BD, test=images_BD, image_shape=(height, width)))
+    return state, images_BD.to(device)
 
 
-def time_update(state: State, x_BD: Tensor, run: RunConfig, deadline: float) -> float:
+def time_update(state: State, batch: Batch, run: RunConfig, deadline: float) -> float:
     """Return the seconds of one update."""
-    return median_seconds(lambda: train_step(state, x_BD, run.training.grad_clip)[0].item(), deadline)
+    return median_seconds(lambda: train_step(state, batch, run.training.grad_clip).gradient_sum.item(), deadline)
 
 
-def time_evaluation(state: State, x_BD: Tensor, deadline: float) -> float:
-    """Return the seconds that the final bounds need to evaluate one code."""
-    k = max(1, MAX_DECODED // len(x_BD))
+def time_evaluation(run: RunConfig, state: State, batch: Batch, deadline: float) -> float:
+    """Return the seconds that the evaluation of one code takes; that of the final bound, if the task has one."""
+    k = max(1, MAX_DECODED // n_examples(batch)) if uses_bound(run) else 1
+    draw = CodeDraws(state.estimators, bound_samples=k)
+
+    def evaluate() -> float:
+        if uses_bound(run):
+            return sum(state.task.test_measures(batch, draw).values())
+        return sum(float(value.sum()) for value in state.task.evaluate(batch, draw).values())
+
     with torch.no_grad():
-        return median_seconds(lambda: neg_bound(state.vae, state.estimator, x_BD, k), deadline) / (k * len(x_BD))
+        return median_seconds(evaluate, deadline) / (k * n_examples(batch))
 
 
 def median_seconds(action: Callable[[], float], deadline: float) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.events import Failed, Finished
 from harness.status.next_commands import NextCommand
-from harness.status.ranking import METRIC, RankedSetting, rank
+from harness.status.ranking import RankedSetting, rank, result
 from harness.status.t_interval import CONFIDENCE, Mean
 from harness.status.time_left import RunProgress, epochs_done
 from reports.contract.stored_run import ENDED, RUNNING, TOTAL_S
@@ -43,9 +43,9 @@ def document(
         "driver": None if driver is None else _driver(driver),
         "counts": {"total": counts.total(), **{status: counts[status] for status in STATUSES}},
         "seconds_left": seconds_left,
-        "metric": METRIC,
+        "metric": ranked[0].measure.metric,
         "confidence": CONFIDENCE,
-        "ranking": [_ranked(one, position, ranked[0]) for position, one in enumerate(ranked, 1)],
+        "ranking": _ranking(ranked),
         "next": [one.command for one in next_commands],
         "runs": [{**_run(sweep, run, by_key.get(run.key)), "selected": run.key in selected} for run in sweep.grid.runs],
     }
@@ -61,6 +61,14 @@ def _driver(holder: "Holder") -> dict[str, Any]:
     }
 
 
+def _ranking(ranked: Sequence[RankedSetting]) -> list[dict[str, Any]]:
+    """Return the settings with their positions within their task."""
+    by_task: dict[str, list[RankedSetting]] = {}
+    for one in ranked:
+        by_task.setdefault(one.task, []).append(one)
+    return [_ranked(one, i, mine[0]) for mine in by_task.values() for i, one in enumerate(mine, 1)]
+
+
 def _ranked(one: RankedSetting, position: int, best: RankedSetting) -> dict[str, Any]:
     difference = None
     if one.difference is not None:
@@ -68,6 +76,9 @@ def _ranked(one: RankedSetting, position: int, best: RankedSetting) -> dict[str,
         difference = {"to": best.setting, **_mean(one.difference), "excludes_zero": excludes_zero}
     return {
         "rank": position,
+        "task": one.task,
+        "metric": one.measure.metric,
+        "better": one.measure.better,
         "setting": one.setting,
         "n_planned": one.n_planned,
         "n_failed": one.n_failed,
@@ -92,7 +103,7 @@ def _run(sweep: "Sweep", run: "RunConfig", live: RunProgress | None) -> dict[str
         "status": sweep.status(run),
         "epoch": epochs_done(sweep, run),
         "n_epochs": run.n_epochs,
-        "value": metrics.get(METRIC),
+        "value": result(end, run.measures[0]),
         "seconds": metrics.get(TOTAL_S),
         "error": getattr(end, "error", None),
         "traceback": (end.traceback or None) if isinstance(end, Failed) else None,

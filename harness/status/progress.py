@@ -17,10 +17,11 @@ from rich.text import Text
 from harness.config import RunConfig
 from harness.events import TERMINAL, Diverged, EpochDone, Event, Failed, Finished, Interrupted, Record, Started
 from harness.status.next_commands import NextCommand
+from harness.status.ranking import decimals_of
 from harness.status.terminal_summary import cause, say, show_next, show_results
 from harness.status.time_left import run_progress, seconds_left
 from harness.units import duration
-from reports.contract.stored_run import TEST_NEG_ELBO, TOTAL_S, TRAIN_LOSS, VAL_LOSS
+from reports.contract.stored_run import TOTAL_S, TRAIN_LOSS, VAL_LOSS
 from reports.contract.text import NAME_LENGTH, visible
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ class Progress(ABC):
         """Return the result of a run. The same cause of failure is printed in full once, and counted after that."""
         event = record.event
         if isinstance(event, Finished):
-            return f": test −ELBO {event.metrics[TEST_NEG_ELBO]:.2f} in {duration(event.metrics[TOTAL_S])}"
+            measure = self._runs[record.run_key].measures[0]
+            value = event.metrics[measure.metric]
+            shown = f"test {measure.shown} {value:.{decimals_of([value], measure)}f}"
+            return visible(f": {shown} in {duration(event.metrics[TOTAL_S])}")
         error = getattr(event, "error", "")
         if not isinstance(event, Failed | Diverged):
             return f": {error}"
@@ -173,7 +177,8 @@ class LiveProgress(Progress):
             run = self._runs[key]
             event = latest[-1].event if latest else None
             if isinstance(event, EpochDone):
-                shown = [f"{event.metrics[m]:.1f}" if m in event.metrics else "–" for m in (TRAIN_LOSS, VAL_LOSS)]
+                form = ".1f" if run.task is None else ".3g"
+                shown = [f"{event.metrics[m]:{form}}" if m in event.metrics else "–" for m in (TRAIN_LOSS, VAL_LOSS)]
                 here = run_progress(run, [started, *latest], latest[-1].time_ms)
                 left = "…" if here.left_s is None else duration(here.left_s)
                 table.add_row(

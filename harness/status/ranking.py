@@ -2,24 +2,25 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.events import Event, Finished
+from harness.measures import Measure
 from harness.status.t_interval import Mean, mean_with_interval
-from reports.contract.stored_run import TEST_NEG_ELBO
 
 if TYPE_CHECKING:
+    from harness.config import RunConfig
     from harness.storage.sweep_state import Sweep
-
-METRIC = TEST_NEG_ELBO
 
 
 @dataclass(frozen=True)
 class RankedSetting:
-    """The results of a setting over its seeds, and its difference to the best setting at the same seeds."""
+    """The results of a setting over its seeds, and its difference to the best setting of its task at the same seeds."""
 
+    task: str
+    measure: Measure
     setting: str
     n_planned: int
     n_failed: int
@@ -38,37 +39,50 @@ class RankedSetting:
 
 
 def rank(sweep: "Sweep") -> list[RankedSetting]:
-    """Return every setting of the grid, best mean first.
+    """Return every setting of the grid, best mean first, one task after the other.
 
     Settings with failed or diverged runs come after all others, those without a finished run last.
     """
+    by_task: dict[str, list[RunConfig]] = {}
+    for run in sweep.grid.runs:
+        by_task.setdefault(run.task_name, []).append(run)
+    return [one for runs in by_task.values() for one in _rank_task(sweep, runs)]
+
+
+def _rank_task(sweep: "Sweep", runs: "Sequence[RunConfig]") -> list[RankedSetting]:
+    """Return the settings of the runs of one task, best first."""
+    task, measure = runs[0].task_name, runs[0].measures[0]
     by_seed: dict[str, dict[int, float]] = {}
     statuses: dict[str, Counter[str]] = {}
-    for run in sweep.grid.runs:
+    for run in runs:
         label, end = run.label, sweep.ends.get(run.key)
         values = by_seed.setdefault(label, {})
-        if (value := result(end)) is not None:
+        if (value := result(end, measure)) is not None:
             values[run.seed] = value
         statuses.setdefault(label, Counter())[end.kind if end is not None else ""] += 1
-    ranked = sorted((_summarized(label, by_seed[label], found) for label, found in statuses.items()), key=_order)
+    found = (_summarized(task, measure, label, by_seed[label], counts) for label, counts in statuses.items())
+    ranked = sorted(found, key=_order)
     return [replace(one, difference=_difference(one, ranked[0], by_seed)) for one in ranked]
 
 
-def result(end: Event | None) -> float | None:
-    """Return the test −ELBO of a finished run, or None if it has none."""
-    return end.metrics.get(METRIC) if isinstance(end, Finished) else None
+def result(end: Event | None, measure: Measure) -> float | None:
+    """Return the value of a measure of a finished run, or None if it has none."""
+    return end.metrics.get(measure.metric) if isinstance(end, Finished) else None
 
 
-def _summarized(label: str, by_seed: dict[int, float], statuses: Counter[str]) -> RankedSetting:
+def _summarized(
+    task: str, measure: Measure, label: str, by_seed: dict[int, float], statuses: Counter[str]
+) -> RankedSetting:
     mean = mean_with_interval(list(by_seed.values()))
-    return RankedSetting(label, statuses.total(), statuses["failed"], statuses["diverged"], mean)
+    return RankedSetting(task, measure, label, statuses.total(), statuses["failed"], statuses["diverged"], mean)
 
 
 def _order(one: RankedSetting) -> tuple[bool, float, float]:
     """Return the sort key of `reports.comparison`: the share of bad runs, then the mean; no value last."""
     if one.value is None:
         return True, float(one.n_bad > 0), math.inf
-    return False, one.n_bad / (one.n_bad + one.value.n), one.value.mean
+    mean = one.value.mean if one.measure.better == "lower" else -one.value.mean
+    return False, one.n_bad / (one.n_bad + one.value.n), mean
 
 
 def _difference(one: RankedSetting, best: RankedSetting, by_seed: dict[str, dict[int, float]]) -> Mean | None:
@@ -76,6 +90,20 @@ def _difference(one: RankedSetting, best: RankedSetting, by_seed: dict[str, dict
         return None
     mine, theirs = by_seed[one.setting], by_seed[best.setting]
     return mean_with_interval([mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())])
+
+
+def decimals(ranked: Sequence[RankedSetting]) -> int:
+    """Return the decimals that a ranking shows: two of nats, else as many as three digits need."""
+    means = [one.value.mean for one in ranked if one.value is not None]
+    return decimals_of(means, ranked[0].measure)
+
+
+def decimals_of(values: Iterable[float], measure: Measure) -> int:
+    """Return the decimals for values of a measure."""
+    largest = max(map(abs, values), default=0.0)
+    if measure.unit.startswith("nats") or not 0 < largest < 10 or not math.isfinite(largest):
+        return 2
+    return min(9, 2 - math.floor(math.log10(largest)) + (largest < 1))
 
 
 def remarks(shown: Sequence[RankedSetting], ranked: Sequence[RankedSetting]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.status.ranking import RankedSetting, rank, result
+from harness.status.ranking import RankedSetting, decimals, rank, result
 from harness.units import counted
 from reports.contract.text import visible
 
@@ -39,13 +39,18 @@ def summarize(sweep: "Sweep", made_with: "LastCommand | None", *, is_over: bool)
 
 
 def best_runs(sweep: "Sweep") -> dict[str, str]:
-    """Return the key of the finished run with the lowest test −ELBO of each estimator, by its name."""
+    """Return the key of the best finished run of each estimator, by its name, with the task's if there are several."""
+    several = len({run.task_name for run in sweep.grid.runs}) > 1
     found: dict[str, tuple[float, str]] = {}
     for run in sweep.grid.runs:
-        value = result(sweep.ends.get(run.key))
-        name = run.estimator.name
-        if value is not None and (name not in found or value < found[name][0]):
-            found[name] = value, run.key
+        measure = run.measures[0]
+        value = result(sweep.ends.get(run.key), measure)
+        name = f"{run.task_name}: {run.estimator.name}" if several else run.estimator.name
+        if value is None:
+            continue
+        badness = value if measure.better == "lower" else -value
+        if name not in found or badness < found[name][0]:
+            found[name] = badness, run.key
     return {name: key for name, (_, key) in found.items()}
 
 
@@ -83,10 +88,10 @@ def state(sweep: "Sweep", ranked: Sequence[RankedSetting], *, is_over: bool) -> 
     """
     counts = ", ".join(f"{count} {status}" for status, count in sweep.counts().most_common())
     best = ""
-    if ranked:
-        best = (
-            f" Best so far: {code(ranked[0].setting)}, test −ELBO {mean(ranked[0]):.2f} (mean of {seeds(ranked[0])})."
-        )
+    if ranked and len({one.task for one in ranked}) == 1:
+        first = ranked[0]
+        value = f"{title(first)} {number(first)} (mean of {seeds(first)})"
+        best = f" Best so far: {code(first.setting)}, {value}."
     if not is_over:
         return f"**Under way.** When it began: {counts}.{best}"
     return f"**Ended:** {counts}.{best.replace('Best so far', 'Best')}"
@@ -98,16 +103,22 @@ def best_settings(sweep: "Sweep") -> list[RankedSetting]:
     Settings with failed or diverged runs come after all others.
     """
     names = {run.label: run.estimator.name for run in sweep.grid.runs}
-    best: dict[str, RankedSetting] = {}
+    best: dict[tuple[str, str], RankedSetting] = {}
     for one in rank(sweep):
         if one.value is not None:
-            best.setdefault(names[one.setting], one)
+            best.setdefault((one.task, names[one.setting]), one)
     return list(best.values())
 
 
-def mean(one: RankedSetting) -> float:
+def title(one: RankedSetting) -> str:
+    """Return the name of the measure, as text of Markdown."""
+    return text(f"test {one.measure.shown}", MAX_LABEL)
+
+
+def number(one: RankedSetting) -> str:
     """Return the mean of a setting's finished runs."""
-    return one.value.mean if one.value is not None else math.nan
+    mean = one.value.mean if one.value is not None else math.nan
+    return f"{mean:.{decimals([one])}f}"
 
 
 def seeds(one: RankedSetting) -> str:
@@ -121,10 +132,12 @@ def seeds(one: RankedSetting) -> str:
 
 def ranking(rows: Sequence[RankedSetting]) -> str:
     """Return settings as a Markdown list, since MLflow shows tables without space between their columns."""
-    lines = [f"- {mean(one):.2f} {code(one.setting)} ({seeds(one)})" for one in rows[:MAX_ROWS]]
+    tasks = dict.fromkeys(one.task for one in rows)
+    lines = [f"- {number(one)} {code(one.setting)} ({seeds(one)})" for one in rows[:MAX_ROWS]]
     lines += [f"- and {counted(len(rows) - MAX_ROWS, 'more estimator')}"] * (len(rows) > MAX_ROWS)
     last = "; those with failed or diverged runs are last" * any(one.n_bad for one in rows)
-    return "\n".join([f"The best setting of each estimator, by its mean test −ELBO{last}:", "", *lines])
+    by = f"mean {title(rows[0])}" if len(tasks) == 1 else "mean first measure, one task after the other"
+    return "\n".join([f"The best setting of each estimator, by its {by}{last}:", "", *lines])
 
 
 def listed(values: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harness.events import Failed
 from harness.status.next_commands import NextCommand
-from harness.status.ranking import RankedSetting, rank, remarks
+from harness.status.ranking import RankedSetting, decimals, rank, remarks
 from harness.status.t_interval import Mean
 from harness.status.time_left import RunProgress
 from harness.units import duration
@@ -44,12 +44,11 @@ def say_folded(console: Console, line: str) -> None:
 
 def show_results(console: Console, sweep: "Sweep") -> None:
     """Print the ranking if a run has finished, the counts, and the runs that failed or were interrupted."""
-    ranked = rank(sweep)
-    if any(one.value is not None for one in ranked):
-        shown = [one for one in ranked if one.is_tried][:SHOWN]
-        console.print(table(shown, of_one=len(ranked) == 1, narrow=console.width < NARROW))
-        for line in remarks(shown, ranked):
-            say_folded(console, line)
+    by_task: dict[str, list[RankedSetting]] = {}
+    for one in rank(sweep):
+        by_task.setdefault(one.task, []).append(one)
+    for task, ranked in by_task.items():
+        show_ranking(console, ranked, task if len(by_task) > 1 else "")
     say(console, ", ".join(f"{n} {status}" for status, n in sweep.counts().most_common()) + ".")
     reasons = unfinished(sweep)
     for line in reasons[:SHOWN]:
@@ -58,23 +57,35 @@ def show_results(console: Console, sweep: "Sweep") -> None:
         say(console, f"… and {len(reasons) - SHOWN} more: --json and the report list all.")
 
 
+def show_ranking(console: Console, ranked: Sequence[RankedSetting], task: str) -> None:
+    """Print the ranking of the settings of one task, if a run has finished. `task` is named if it is not empty."""
+    if all(one.value is None for one in ranked):
+        return
+    shown = [one for one in ranked if one.is_tried][:SHOWN]
+    console.print(table(shown, of_one=len(ranked) == 1, narrow=console.width < NARROW, task=task))
+    for line in remarks(shown, ranked):
+        say_folded(console, line)
+
+
 def show_next(console: Console, next_commands: Sequence[NextCommand]) -> None:
     """Print the commands that the user may want to run next."""
     for command in next_commands:
         say(console, f"next: {command}")
 
 
-def table(ranked: Sequence[RankedSetting], *, of_one: bool = False, narrow: bool = False) -> Table:
+def table(ranked: Sequence[RankedSetting], *, of_one: bool = False, narrow: bool = False, task: str = "") -> Table:
     """Return the ranking: mean, half-width of its interval, finished of planned runs, difference to the best."""
-    title = "test −ELBO, nats per image (lower is better)"
+    measure, digits = ranked[0].measure, decimals(ranked)
+    title = f"{f'{task}: ' if task else ''}{', '.join(filter(None, [f'test {measure.shown}', measure.unit]))}"
+    title = visible(f"{title} ({measure.better} is better)")
     found = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0 if narrow else 1))
     found.add_column("setting", overflow="fold")
     titles = ["mean", "± 95 %", "seeds"] + ["vs best", "± 95 %", ""] * (not of_one)
     for title in titles:
         found.add_column(title, justify="right", no_wrap=True)
     for index, one in enumerate(ranked):
-        difference = _difference(one.difference, "best" if index == 0 else "–")
-        cells = [*_mean(one.value), f"{one.value.n if one.value else 0}/{one.n_planned}"]
+        difference = _difference(one.difference, digits, "best" if index == 0 else "–")
+        cells = [*_mean(one.value, digits), f"{one.value.n if one.value else 0}/{one.n_planned}"]
         found.add_row(_setting(one), *cells, *([] if of_one else difference))
     return found
 
@@ -85,18 +96,18 @@ def _setting(one: RankedSetting) -> Text:
     return Text(visible(one.setting, NAME_LENGTH) + (f"\n  {bad}" if bad else ""))
 
 
-def _mean(value: Mean | None) -> tuple[str, str]:
-    return ("–", "–") if value is None else (f"{value.mean:.2f}", _half(value))
+def _mean(value: Mean | None, digits: int) -> tuple[str, str]:
+    return ("–", "–") if value is None else (f"{value.mean:.{digits}f}", _half(value, digits))
 
 
-def _half(value: Mean) -> str:
-    return "–" if value.half is None else f"{value.half:.2f}"
+def _half(value: Mean, digits: int) -> str:
+    return "–" if value.half is None else f"{value.half:.{digits}f}"
 
 
-def _difference(value: Mean | None, placeholder: str) -> tuple[str, str, str]:
+def _difference(value: Mean | None, digits: int, placeholder: str) -> tuple[str, str, str]:
     if value is None:
         return placeholder, "", ""
-    return f"{value.mean:+.2f}", _half(value), "?" * (value.half is not None and not value.excludes_zero)
+    return f"{value.mean:+.{digits}f}", _half(value, digits), "?" * (value.half is not None and not value.excludes_zero)
 
 
 def show_running(console: Console, running: Sequence[RunProgress], left_s: float | None) -> None:

@@ -117,7 +117,9 @@ def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
     It covers the sources of `harness` and `estimators`, the packages that read and check settings, and the plug-ins.
     An installed plug-in, or one that imports other code, can depend on anything.
     """
-    if entry_points(group="harness.estimators") or not all(path.is_file() for path in plugins):  # a pipe is read once
+    if any(entry_points(group=group) for group in ("harness.estimators", "harness.tasks")):
+        return None
+    if not all(path.is_file() for path in plugins):  # a pipe is read once
         return None
     try:
         texts = [path.read_bytes() for path in plugins]

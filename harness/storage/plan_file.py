@@ -10,7 +10,7 @@ import json
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,9 @@ from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
+    from harness.config import VAE_NAME, RunConfig
     from harness.grid.load import Grid
+from harness.measures import VAE_MEASURES, Measure
 
 FORMAT = 2
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, zlib.error)
@@ -44,6 +45,7 @@ class Setting:
     label: str
     values: Mapping[str, Any]
     epoch_cost: float | None = None
+    measures: tuple[Measure, ...] = VAE_MEASURES
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,14 @@ class PlannedRun:
     @property
     def n_epochs(self) -> int:
         return int(self.setting.values["training.epochs"])
+
+    @property
+    def task_name(self) -> str:
+        return str(self.setting.values.get("task.name", VAE_NAME))
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        return self.setting.measures
 
     @property
     def values(self) -> dict[str, Any]:
@@ -123,7 +133,7 @@ def make_plan(
     for run in grid.runs:
         label = run.label  # unique within a grid for each seed
         if label not in settings:
-            settings[label] = Setting(label, _values(run), epoch_costs.get(label))
+            settings[label] = Setting(label, _values(run), epoch_costs.get(label), run.measures)
         runs.append(PlannedRun(run.key, settings[label], run.seed))
     files = tuple(str(path.absolute()) for path in plugins)
     return Plan(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), fingerprint, tuple(runs), files)
@@ -158,6 +168,7 @@ def to_bytes(plan: Plan) -> bytes:
                 "label": setting.label,
                 "epoch_cost": setting.epoch_cost,
                 "values": {name: value for name, value in setting.values.items() if name not in shared},
+                **({} if setting.measures == VAE_MEASURES else {"measures": [asdict(m) for m in setting.measures]}),
             }
             for setting in settings
         ],
@@ -177,7 +188,12 @@ def _shared_values(settings: Sequence[Setting]) -> dict[str, Any]:
 
 
 def _from_data(data: Mapping[str, Any]) -> Plan:
-    settings = [Setting(one["label"], data["shared"] | one["values"], one["epoch_cost"]) for one in data["settings"]]
+    settings = [_setting(one, data["shared"]) for one in data["settings"]]
     runs = tuple(PlannedRun(key, settings[number], seed) for key, number, seed in data["runs"])
     plugins = tuple(map(str, data["plugins"]))
     return Plan(data["name"], data["text"], data["saved_at"], data["fingerprint"], runs, plugins)
+
+
+def _setting(data: Mapping[str, Any], shared: Mapping[str, Any]) -> Setting:
+    stated = tuple(Measure(**one) for one in data.get("measures", ()))
+    return Setting(data["label"], {**shared, **data["values"]}, data["epoch_cost"], stated or VAE_MEASURES)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,15 +15,12 @@ from harness.storage import plan
 from harness.storage.attempt import Attempt, add_record, newest_attempts
 from harness.storage.journal import Journal
 from harness.storage.plan_file import Plan, PlannedRun
+from reports.contract.stored_run import TOTAL_S
 
 
 def is_measured(metric: str) -> bool:
     """Return whether a metric is a time or a memory size. All others are the same whenever a run is computed."""
     return metric.startswith(("time/", "memory/")) or metric.endswith("/seconds")
-
-
-SHOWN_METRICS = ("test/neg_elbo", "time/total_s")
-"""The final metrics that the terminal shows. Only these are kept in memory."""
 
 
 class Span(NamedTuple):
@@ -62,13 +60,18 @@ class Sweep:
         if isinstance(event, TERMINAL):
             self.ends[key] = event
             if isinstance(event, Finished):
-                shown = {name: event.metrics[name] for name in SHOWN_METRICS if name in event.metrics}
+                shown = {name: event.metrics[name] for name in self.shown_metrics if name in event.metrics}
                 self.ends[key] = Finished(event.step, shown)
                 if isinstance(first := attempt.records[0].event, Started):
                     self.code_by_run[key] = describe_code(first.provenance)
             if not is_cut_short(event):
                 del self.attempts[key]
         return attempt
+
+    @cached_property
+    def shown_metrics(self) -> tuple[str, ...]:
+        """The final metrics that the terminal shows. Only these are kept in memory."""
+        return tuple({run.measures[0].metric: None for run in self.grid.runs} | {TOTAL_S: None})
 
     def status(self, run: RunConfig) -> str:
         if (end := self.ends.get(run.key)) is not None:

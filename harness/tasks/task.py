@@ -6,14 +6,17 @@ Letters: S samples, B examples, L latents, K classes, H numbers that an estimato
 from __future__ import annotations
 
 import inspect
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from harness.measures import LOSS, Measure
+from harness.tasks.latents import LatentUse
 from harness.tasks.splits import Batch, NoData, Splits
 
 if TYPE_CHECKING:
@@ -29,13 +32,19 @@ LAYER = "z"
 
 
 class Loss(NamedTuple):
-    """The loss of a batch: the sum of its terms, which are scalars. They are logged as `train/<term>`.
+    """The loss of a batch, as terms by name: each (B,), a number for each example, or a scalar for the whole batch.
 
-    `control_loss` is the sum of those of the estimators; None if no estimator has one.
+    What is trained on is the sum of their means, which are logged as `train/<term>`. `control_loss` is the sum of those
+    of the estimators; None if no estimator has one.
     """
 
     terms: Mapping[str, Tensor]
     control_loss: Tensor | None = None
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """Return the sum of the means of the terms, which is what is trained on."""
+    return reduce(operator.add, terms)
 
 
 class Draw(Protocol):
@@ -43,7 +52,10 @@ class Draw(Protocol):
 
     n_samples: int
     bound_samples: int
-    """Samples of a bound over several codes (`evaluation.bound_samples`) at the end of a run, else 1."""
+    """Samples of a bound over several codes, `evaluation.bound_samples`."""
+
+    def law(self, logits_BLH: Tensor, layer: str = LAYER) -> Tensor:
+        """Return the logits (B, L, K) of the law of the one-hot codes."""
 
     def __call__(self, logits_BLH: Tensor, layer: str = LAYER, n_samples: int | None = None) -> Tensor:
         """Return z_SBLK; S = `n_samples`, by default that of the evaluation."""
@@ -78,6 +90,10 @@ class Task(nn.Module, ABC):
     """True if the loss is a negative ELBO with a uniform prior, which estimators with objective "bound" need."""
     takes_outputs: ClassVar[bool] = False
     """True if `build` makes a layer return as many numbers for a latent as its estimator asks for (H)."""
+    evaluation_settings: ClassVar[tuple[str, ...]] = ()
+    """Those of `n_images` and `bound_samples`, settings of a grid's section `evaluation`, that the task uses."""
+    loss_name: ClassVar[str] = "loss"
+    """The name of the loss with one-hot codes among the final metrics, `test/<name>`."""
     sums_biases: ClassVar[bool] = False
     """True if every gradient that flows reaches a parameter of one dimension, so that looking at those for NaN is
     enough."""
@@ -105,17 +121,37 @@ class Task(nn.Module, ABC):
         `n_outputs` has, for each layer, how many numbers its estimator asks for in the place of the K.
         """
 
+    def context(self, batch: Batch) -> Tensor | None:
+        """Return the data behind the logits, (B, X), for estimators that use it; by default the first float tensor."""
+        first = batch if isinstance(batch, Tensor) else batch[0]
+        return first.flatten(1) if first.is_floating_point() and first.ndim > 1 else None
+
     @abstractmethod
     def loss(self, batch: Batch, estimators: Estimators) -> Loss:
         """Return the loss of a batch, with one call of an estimator for each layer."""
 
     @abstractmethod
     def evaluate(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
-        """Return numbers (B,) for each example, by name, from one-hot codes: `loss`, and every measure."""
+        """Return the terms of the loss, with one-hot codes, and the measures, by name: (B,) each, or a scalar."""
 
-    def pictures(self, batch: Batch, draw: Draw) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, images of R rows and C columns (R, C, *image_shape) in [0, 1]) of some test examples."""
+    @abstractmethod
+    def term_names(self) -> tuple[str, ...]:
+        """Return the names of the terms of the loss, in their order."""
+
+    def test_measures(self, test: Batch, draw: Draw) -> dict[str, float]:
+        """Return measures of the whole test split that cost too much for validation, such as a bound."""
+        return {}
+
+    def pictures(self, test: Batch, draw: Draw, use: LatentUse | None) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, images (R, C, pixels) in [0, 1], in R rows and C columns) of some test examples.
+
+        `use` says how the latents are used on the test examples, at the end of a run; it is None during training.
+        """
         yield from ()
+
+    def network(self) -> nn.Module:
+        """Return the module whose weights are saved and loaded."""
+        return self
 
     def n_parameters(self) -> int:
         """Return the number of trained numbers."""
@@ -130,6 +166,8 @@ class OneLayerTask(Task):
 
     n_latents: int
     n_categories: int
+    terms: ClassVar[tuple[str, str]] = ("cost", "penalty")
+    """The names of the two terms of the loss."""
     measured_on: ClassVar[Literal["samples", "mode"]] = "samples"
     """The codes that `measure` gets: samples, or the most probable code of each example."""
 
@@ -146,13 +184,12 @@ class OneLayerTask(Task):
         return None
 
     def measure(self, batch: Batch, z_BLK: Tensor) -> dict[str, Tensor]:
-        """Return measures (B,) of one-hot codes, by name, beside `loss`."""
+        """Return the measures, by name, of one-hot codes: (B,) each, or a scalar."""
         return {}
 
-    def context(self, batch: Batch) -> Tensor | None:
-        """Return the data behind the logits, (B, X), for estimators that use it; by default the first float tensor."""
-        first = batch if isinstance(batch, Tensor) else batch[0]
-        return first.flatten(1) if first.is_floating_point() and first.ndim > 1 else None
+    def code_costs(self, batch: Batch, z_NLK: Tensor) -> Tensor | None:
+        """Return the costs (N, B) of every code for every example, if there is a faster way than to call `cost`."""
+        return None
 
     def layers(self) -> Mapping[str, tuple[int, int]]:
         """Return the one layer. Raises ValueError if the constructor set no sizes."""
@@ -164,27 +201,31 @@ class OneLayerTask(Task):
             )
         return {LAYER: (self.n_latents, self.n_categories)}
 
+    def term_names(self) -> tuple[str, ...]:
+        """Return `terms`, without the penalty if the class defines none."""
+        return self.terms if type(self).penalty is not OneLayerTask.penalty else self.terms[:1]
+
     def loss(self, batch: Batch, estimators: Estimators) -> Loss:
         """Return E[cost] by the estimator, and the penalty."""
         estimator = estimators[LAYER]
         logits_BLH = self.logits(batch)
-        estimate = estimator(logits_BLH, self.cost(batch), self.context(batch))
-        penalty_B = self.penalty(batch, estimator.class_logits(logits_BLH))
-        terms = {"cost": estimate.cost_B.mean()}
-        if penalty_B is not None:
-            terms["penalty"] = penalty_B.mean()
-        return Loss(terms, estimate.control_loss)
+        estimate = estimator(logits_BLH, self.cost(batch), self.context(batch))  # where estimators differ
+        penalty = estimator.kl(logits_BLH) if self.has_bound else None
+        if penalty is None:
+            penalty = self.penalty(batch, estimator.class_logits(logits_BLH))
+        return Loss(self._named(estimate.cost_B, penalty), estimate.control_loss)
 
     def evaluate(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
-        """Return `loss` with one-hot samples, and the measures, means over the samples."""
+        """Return the terms of the loss with one-hot samples, and the measures, means over the samples."""
         logits_BLH = self.logits(batch)
         z_SBLK = draw(logits_BLH)
-        loss_B = self.cost(batch)(z_SBLK).mean(0)
-        penalty_B = self.penalty(batch, logits_BLH)
-        values = {"loss": loss_B if penalty_B is None else loss_B + penalty_B}
+        found = self._named(self.cost(batch)(z_SBLK).mean(0), self.penalty(batch, draw.law(logits_BLH)))
         codes_SBLK = draw.mode(logits_BLH) if self.measured_on == "mode" else z_SBLK
-        found = [self.measure(batch, z_BLK) for z_BLK in codes_SBLK]
-        return values | {name: torch.stack([each[name] for each in found]).float().mean(0) for name in found[0]}
+        measured = [self.measure(batch, z_BLK) for z_BLK in codes_SBLK]
+        return found | {name: torch.stack([each[name] for each in measured]).float().mean(0) for name in measured[0]}
+
+    def _named(self, cost_B: Tensor, penalty: Tensor | None) -> dict[str, Tensor]:
+        return dict(zip(self.terms, (cost_B,) if penalty is None else (cost_B, penalty), strict=False))
 
 
 def parameters_of(cls: type[Task]) -> dict[str, Any]:

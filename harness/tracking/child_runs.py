@@ -1,9 +1,11 @@
 """The child runs of a sweep in MLflow: which of them holds which attempt at which run. Duplicates are deleted."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any, final
 
 from harness.config import RunConfig
+from harness.measures import Measure
 from harness.storage.attempt import Attempt
 from harness.storage.sweep_state import Span
 from harness.tracking.experiment_runs import ExperimentRuns, children_filter
@@ -84,6 +86,8 @@ class Children:
             names.TAG_LABEL: run.label,
             names.TAG_ESTIMATOR_LABEL: run.estimator.label,
             names.TAG_SETTING: run.setting.to_json(),
+            names.TAG_TASK: run.task_name,
+            names.TAG_MEASURES: measures_to_json(run.measures),
             names.TAG_STATUS: names.RUNNING,
             names.TAG_ATTEMPT: str(attempt.begun_ms),
         }
@@ -96,6 +100,23 @@ class Children:
         is_running = f"tags.`{names.TAG_STATUS}` = '{names.RUNNING}'"
         running = self._runs.search(f"{children_filter(self._parent_id)} AND {is_running}")
         self._runs.delete({run.info.run_id for run in running} - known)
+
+
+def measures_to_json(measures: Iterable[Measure]) -> str:
+    """Return the declaration of measures as it is stored."""
+    rows = [
+        {
+            "name": one.name,
+            "title": one.shown,
+            "unit": one.unit,
+            "better": one.better,
+            "band": one.band,
+            "metric": one.metric,
+            "validation": one.validation_metric,
+        }
+        for one in measures
+    ]
+    return json.dumps(rows, ensure_ascii=False)
 
 
 def lacks_files(run: Any) -> bool:

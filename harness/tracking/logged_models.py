@@ -73,7 +73,7 @@ def _find_or_create(client: MlflowClient, stored: Any, run: RunConfig) -> str:
         source_run_id=stored.info.run_id,
         tags={TAG_RUN_KEY: run.key, TAG_LABEL: run.label[:_LONGEST_PARAM]},
         params={name: str(value)[:_LONGEST_PARAM] for name, value in run.flat().items()},
-        model_type="CategoricalVAE",
+        model_type="CategoricalVAE" if run.task is None else run.task.name,
     )
     return str(model.model_id)
 

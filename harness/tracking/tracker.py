@@ -136,8 +136,9 @@ class Tracker:
         if records[0] is attempt.records[0]:
             entities += [param(name, value) for name, value in {**run.flat(), **self._identity(run)}.items()]
             files[names.CONFIG_FILE] = config
-            with self.refusals.tolerated(f"data set {run.data.name}"):
-                self._client.log_inputs(child, dataset_inputs(run.data))
+            if "data" in run.sections:
+                with self.refusals.tolerated(f"data set {run.data.name}"):
+                    self._client.log_inputs(child, dataset_inputs(run.data))
         for record in records:
             entities += metrics_and_tags(record, attempt)
             files |= artifacts_by_name(record, attempt)

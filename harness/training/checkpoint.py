@@ -18,7 +18,7 @@ from harness.provenance import code_version, provenance
 from harness.training import seeding
 from harness.training.state import State
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Label(NamedTuple):
@@ -38,8 +38,8 @@ def save(run: RunConfig, state: State) -> Checkpoint:
         "elapsed_s": state.elapsed_s,
         "step_s": torch.tensor(state.step_s, dtype=torch.float64),
         "peak_mb": max(state.peak_mb, peak_memory_mb(device)),
-        "vae": state.vae.state_dict(),
-        "estimator": state.estimator.state_dict(),
+        "task": state.task.state_dict(),
+        "estimators": [estimator.state_dict() for estimator in state.estimators.values()],
         "temperatures": state.temperatures(),
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         "log_tau": state.learned_tau.log_tau.detach() if state.learned_tau else None,
@@ -58,15 +58,16 @@ def restore(run: RunConfig, state: State, content: bytes) -> bool:
         return False
     device = torch.device(run.device)
     saved: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    state.vae.load_state_dict(saved["vae"])
-    state.estimator.load_state_dict(saved["estimator"])
+    state.task.load_state_dict(saved["task"])
+    for estimator, estimator_state in zip(state.estimators.values(), saved["estimators"], strict=True):
+        estimator.load_state_dict(estimator_state)
     if state.learned_tau:
         with torch.no_grad():
             state.learned_tau.log_tau.copy_(saved["log_tau"])
     for optimizer, optimizer_state in zip(state.optimizers, saved["optimizers"], strict=True):
         optimizer.load_state_dict(optimizer_state)
     for key, value in saved["temperatures"].items():
-        setattr(state.estimator, key, value)
+        state.set_temperature(key, value)
     state.epoch, state.step, state.step_s = label.epoch, saved["step"], saved["step_s"].tolist()
     state.elapsed_s += saved["elapsed_s"]
     state.peak_mb = saved["peak_mb"]

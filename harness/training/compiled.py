@@ -9,21 +9,21 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from estimators import Estimator
 from harness.config import RunConfig
-from harness.datasets.load import Dataset
 from harness.errors import first_line
 from harness.schedules import Learned
+from harness.tasks.splits import Batch
+from harness.tasks.task import Loss, Task, total
 from harness.training import seeding
-from harness.training.state import Losses, State
-from harness.training.vae import CategoricalVAE
+from harness.training.state import State
 
 AUTO_STEPS = {"cpu": 100_000}
 """`auto` compiles runs of at least so many steps, and never on other devices, where nothing was measured."""
@@ -37,26 +37,23 @@ class CompileError(ValueError):
     """A step that cannot be compiled, or whose numbers differ. The message is one line."""
 
 
-def compile_if_wanted(
-    run: RunConfig, state: State, batch_losses: Callable[[CategoricalVAE, Estimator, Tensor], Losses], dataset: Dataset
-) -> None:
-    """Compile the losses if the run asks for it, or is long enough and gets the same numbers.
+def compile_if_wanted(run: RunConfig, state: State) -> None:
+    """Compile the loss if the run asks for it, or is long enough and gets the same numbers.
 
     The time of compiling, also in vain, counts as training time. Raises CompileError if the run asks for it and it
     fails.
     """
-    n_images, batch_size = len(dataset.train_ND), run.training.batch_size
-    if not _is_wanted(run, math.ceil(n_images / batch_size) * run.training.epochs):
+    n_train, batch_size = state.splits.n_train, run.training.batch_size
+    if not _is_wanted(run, math.ceil(n_train / batch_size) * run.training.epochs):
         return
     begun = time.perf_counter()
-    batch_BD = dataset.train_batch(torch.arange(min(batch_size, n_images), device=run.device))
+    batch = state.splits.train_batch(torch.arange(min(batch_size, n_train), device=run.device))
     dtype = torch.float32 if run.device == "mps" else torch.float64
     for key in state.estimator.temperatures:
         state.tau_tensors[key] = torch.tensor(getattr(state.estimator, key), dtype=dtype, device=run.device)
-        setattr(state.estimator, key, state.tau_tensors[key])
+        state.set_temperature(key, state.tau_tensors[key])
     try:
-        plain = partial(batch_losses, state.vae, state.estimator)
-        state.compiled = compile_losses(plain, state.vae, state.estimator, batch_BD, run.seed)
+        state.compiled = compile_loss(state.task, state.estimators, batch, run.seed)
     except CompileError:
         if run.training.compile == "on":
             raise
@@ -74,10 +71,10 @@ def _is_wanted(run: RunConfig, n_steps: int) -> bool:
 
 
 @final
-class CompiledLosses:
-    """Losses that are compiled for batches of one shape. A batch of another shape, the last one, takes plain torch."""
+class CompiledLoss:
+    """A loss that is compiled for batches of one form. A batch of another form, the last one, takes plain torch."""
 
-    def __init__(self, losses: Callable[[Tensor], Losses], device: torch.device) -> None:
+    def __init__(self, loss: Callable[[Batch], Loss], device: torch.device) -> None:
         import torch._dynamo
         import torch._inductor.config
 
@@ -87,38 +84,38 @@ class CompiledLosses:
         torch._inductor.config.fallback_random = True  # the same noise from the same seed
         torch._inductor.config.compile_threads = 1  # workers are parallel already
         mode = "reduce-overhead" if device.type == "cuda" else None  # CUDA graphs
-        self._plain, self._reuses_outputs = losses, device.type == "cuda"
-        self._compiled: Callable[[Tensor], Losses] = torch.compile(losses, mode=mode, dynamic=False)
-        self._shape: torch.Size | None = None
+        self._plain, self._reuses_outputs = loss, device.type == "cuda"
+        self._compiled: Callable[[Batch], Loss] = torch.compile(loss, mode=mode, dynamic=False)
+        self._shapes: list[torch.Size] = []
 
-    def __call__(self, x_BD: Tensor) -> Losses:
-        self._shape = self._shape or x_BD.shape
-        if x_BD.shape != self._shape:
-            return self._plain(x_BD)
+    def __call__(self, batch: Batch) -> Loss:
+        shapes = [batch.shape] if isinstance(batch, Tensor) else [one.shape for one in batch]
+        self._shapes = self._shapes or shapes
+        if shapes != self._shapes:
+            return self._plain(batch)
         if self._reuses_outputs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return self._compiled(x_BD)
+        return self._compiled(batch)
 
 
-def compile_losses(
-    losses: Callable[[Tensor], Losses], vae: nn.Module, estimator: nn.Module, x_BD: Tensor, seed: int
-) -> "CompiledLosses":
-    """Return the losses, compiled for batches like `x_BD`.
+def compile_loss(task: Task, estimators: Mapping[str, Estimator], batch: Batch, seed: int) -> CompiledLoss:
+    """Return the loss of a task, compiled for batches like this one.
 
     Raises CompileError if that fails or gives other numbers. Noise, parameters and running state stay as they were.
     """
-    name = getattr(estimator, "name", type(estimator).__name__)
-    if next(estimator.parameters(), None) is not None:
+    name = next(iter(estimators.values())).name
+    if any(next(estimator.parameters(), None) is not None for estimator in estimators.values()):
         raise CompileError(f"training.compile: expected an estimator without parameters of its own, got {name}.")
+    plain = partial(_loss, task, estimators)
     try:
-        compiled = CompiledLosses(losses, x_BD.device)
-        plain, own = (_trial(each, vae, estimator, x_BD, seed) for each in (losses, compiled))
+        compiled = CompiledLoss(plain, next(task.parameters()).device)
+        expected, own = (_trial(each, task, estimators, batch, seed) for each in (plain, compiled))
     except Exception as error:
         raise CompileError(
             f"training.compile: expected a step of {name} that compiles, got: {first_line(error)}"
         ) from error
     off_by = [
-        ((ours - theirs).norm() / (theirs.norm() + 1e-12)).item() for ours, theirs in zip(own, plain, strict=True)
+        ((ours - theirs).norm() / (theirs.norm() + 1e-12)).item() for ours, theirs in zip(own, expected, strict=True)
     ]
     if not all(each <= TOLERANCE for each in off_by):  # written so that NaN is refused
         raise CompileError(
@@ -128,18 +125,26 @@ def compile_losses(
     return compiled
 
 
+def _loss(task: Task, estimators: Mapping[str, Estimator], batch: Batch) -> Loss:
+    """Return the loss with the means of its terms, so that they are compiled too."""
+    loss = task.loss(batch, estimators)
+    return Loss({name: term.mean() for name, term in loss.terms.items()}, loss.control_loss)
+
+
 def _trial(
-    losses: Callable[[Tensor], Losses], vae: nn.Module, estimator: nn.Module, x_BD: Tensor, seed: int
+    loss: Callable[[Batch], Loss], task: Task, estimators: Mapping[str, Estimator], batch: Batch, seed: int
 ) -> list[Tensor]:
     """Return losses, gradients and running state of TRIAL_STEPS steps on one batch, with noise of their own."""
-    before = copy.deepcopy(estimator.state_dict())
+    before = copy.deepcopy({name: estimator.state_dict() for name, estimator in estimators.items()})
     found = []
     try:
         for step in range(TRIAL_STEPS):
-            with seeding.seeded(seed, "noise", -1 - step, device=x_BD.device):
-                bce, kl, _ = losses(x_BD)
-                slopes = torch.autograd.grad(bce + kl, list(vae.parameters()), materialize_grads=True)
-            found += [value.detach().double().clone() for value in (bce, kl, *slopes, *estimator.state_dict().values())]
+            with seeding.seeded(seed, "noise", -1 - step, device=next(task.parameters()).device):
+                terms = [term.mean() for term in loss(batch).terms.values()]
+                slopes = torch.autograd.grad(total(terms), list(task.parameters()), materialize_grads=True)
+            states = [value for estimator in estimators.values() for value in estimator.state_dict().values()]
+            found += [value.detach().double().clone() for value in (*terms, *slopes, *states)]
     finally:
-        estimator.load_state_dict(before)
+        for name, estimator in estimators.items():
+            estimator.load_state_dict(before[name])
     return found

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from harness.config import RunConfig
-from harness.datasets.load import Dataset
 from harness.devices import peak_memory_mb
-from harness.events import Event, Finished, Picture
+from harness.events import Event, Finished
 from harness.training import timing, weights
 from harness.training.epoch_result import non_finite
 from harness.training.evaluate import test_metrics
@@ -15,20 +14,20 @@ from harness.training.pictures import final_pictures
 from harness.training.state import State
 
 
-def finish(run: RunConfig, state: State, dataset: Dataset, *, keeps_model: bool) -> Iterator[Event]:
-    """Evaluate a trained run on the test images and yield its last events."""
-    final, use = test_metrics(run, state.vae, state.estimator, dataset)
+def finish(run: RunConfig, state: State, *, keeps_model: bool) -> Iterator[Event]:
+    """Evaluate a trained run on the test examples and yield its last events."""
+    final, use = test_metrics(run, state)
     if diverged := non_finite(final, state.step, "at the end of training"):
         yield diverged
         return
-    for name, png in final_pictures(run, state.vae, state.estimator, dataset, use):
-        yield Picture(name, state.step, png)
-    yield use.event()
+    yield from final_pictures(run, state, use)
+    if use is not None:
+        yield use.event()
     if keeps_model:
         yield weights.save(run, state)
-    final |= timing.summary(state.step_s, min(run.training.batch_size, len(dataset.train_ND)))
+    final |= timing.summary(state.step_s, min(run.training.batch_size, state.splits.n_train))
     if state.compile_s:
         final |= {"time/compile_s": state.compile_s, "compiled": float(state.compiled is not None)}
-    final["cost/n_cost_evals"] = float(state.estimator.n_cost_evals(run.model.n_latents, run.model.n_categories))
+    final["cost/n_cost_evals"] = float(run.n_cost_evals(state.estimator))
     peak_mb = max(state.peak_mb, peak_memory_mb(torch.device(run.device)))
     yield Finished(state.step, final | {"time/total_s": state.elapsed_s, "memory/peak_mb": peak_mb})

@@ -1,4 +1,4 @@
-"""Pictures of a model: reconstructions of the first test images, samples of the prior, and traversals of latents.
+"""Pictures of a model, such as reconstructions of the first test images, as PNG files.
 
 Their noise is the same at every step, so that pictures of one run differ by the model alone.
 """
@@ -9,21 +9,18 @@ from collections.abc import Iterator
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 
-from estimators import Estimator
 from harness.config import RunConfig
-from harness.datasets.load import Dataset
 from harness.events import Picture
+from harness.tasks.latents import LatentUse
+from harness.tasks.splits import take
 from harness.training import seeding
-from harness.training.latents import LatentUse
+from harness.training.evaluate import CodeDraws
 from harness.training.state import State
-from harness.training.vae import CategoricalVAE, one_hot_samples
 
 PICTURE_NOISE = -4
 """The stream of evaluation noise for pictures; those of the final metrics are in `harness.training.evaluate`."""
-MAX_ROWS, MAX_COLUMNS = 8, 16
-"""The most latents, and classes of each, that a traversal shows."""
 GAP = 2
 """Pixels between two images."""
 
@@ -33,60 +30,32 @@ def is_pictured(epoch: int, last: int) -> bool:
     return epoch < last and epoch.bit_count() == 1
 
 
-def training_pictures(run: RunConfig, state: State, dataset: Dataset) -> Iterator[Picture]:
+def training_pictures(run: RunConfig, state: State) -> Iterator[Picture]:
     """Yield the pictures after an epoch, if it is one that has any."""
     if is_pictured(state.epoch, run.training.epochs):
-        for name, png in present_pictures(run, state.vae, state.estimator, dataset):
-            yield Picture(name, state.step, png, final=False)
+        yield from _pictures(run, state, None, final=False)
+
+
+def final_pictures(run: RunConfig, state: State, use: LatentUse | None) -> Iterator[Picture]:
+    """Yield the pictures at the end of a run."""
+    yield from _pictures(run, state, use, final=True)
 
 
 @torch.no_grad()
-def present_pictures(
-    run: RunConfig, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset
-) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, PNG): reconstructions of the first test images from one-hot samples, and samples of the prior."""
+def _pictures(run: RunConfig, state: State, use: LatentUse | None, *, final: bool) -> Iterator[Picture]:
+    """Yield the pictures that the task makes of the first test examples; none without `evaluation.n_images`."""
     n = run.evaluation.n_images
-    if n == 0:
+    if n == 0 or "n_images" not in state.task.evaluation_settings:
         return
-    x_BD = dataset.test_ND[:n]
-    with seeding.seeded(run.seed, "evaluation", PICTURE_NOISE, device=x_BD.device):
-        codes = one_hot_samples(estimator.class_logits(vae.encode(x_BD)), 1)[0]
-        prior = one_hot_samples(codes.new_zeros(n, vae.n_latents, vae.n_categories), 1)[0]
-    yield "reconstructions", png_grid(torch.sigmoid(vae.decode(codes)).unsqueeze(0), dataset.image_shape)
-    yield "prior_samples", png_grid(torch.sigmoid(vae.decode(prior)).unsqueeze(0), dataset.image_shape)
+    state.task.eval()
+    test, device = take(state.splits.test, n), torch.device(run.device)
+    with seeding.seeded(run.seed, "evaluation", PICTURE_NOISE, device=device):
+        found = list(state.task.pictures(test, CodeDraws(state.estimators), use))
+    for name, images in found:
+        yield Picture(name, state.step, png_grid(images, state.splits.image_shape), final=final)
 
 
-@torch.no_grad()
-def final_pictures(
-    run: RunConfig, vae: CategoricalVAE, estimator: Estimator, dataset: Dataset, use: LatentUse
-) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, PNG): the first test images, `present_pictures`, and traversals of the latents with the most KL."""
-    if run.evaluation.n_images == 0:
-        return
-    x_BD = dataset.test_ND[: run.evaluation.n_images]
-    yield "originals", png_grid(x_BD.unsqueeze(0), dataset.image_shape)
-    yield from present_pictures(run, vae, estimator, dataset)
-    logits_LK = estimator.class_logits(vae.encode(x_BD[:1]))[0]
-    codes_RCLK = traversals(logits_LK, use.kl_L)
-    yield "traversals", png_grid(torch.sigmoid(vae.decode(codes_RCLK)), dataset.image_shape)
-
-
-def traversals(logits_LK: Tensor, kl_L: Tensor) -> Tensor:
-    """Return the most probable code, with one latent set to one class after the other: one-hot codes (R, C, L, K).
-
-    A row for each of the MAX_ROWS latents with the largest KL, the largest first; a column for each class, at most the
-    first MAX_COLUMNS.
-    """
-    n_categories = logits_LK.shape[-1]
-    row_R = kl_L.sort(descending=True, stable=True).indices[:MAX_ROWS].tolist()
-    n_columns = min(n_categories, MAX_COLUMNS)
-    class_RCL = logits_LK.argmax(-1).repeat(len(row_R), n_columns, 1)
-    for row, latent in enumerate(row_R):
-        class_RCL[row, :, latent] = torch.arange(n_columns, device=class_RCL.device)
-    return one_hot(class_RCL, n_categories).to(logits_LK.dtype)
-
-
-def png_grid(x_RCD: Tensor, image_shape: tuple[int, int]) -> bytes:
+def png_grid(x_RCD: Tensor, image_shape: tuple[int, ...]) -> bytes:
     """Return R rows of C images, values in [0, 1], as one greyscale PNG, GAP pixels apart."""
     height, width = image_shape
     n_rows, n_columns, _ = x_RCD.shape

@@ -4,9 +4,11 @@ Torch saves tensors and numbers only, so they are read without pickle.
 """
 
 import io
+from collections.abc import Iterator
 
 import torch
 
+from estimators import Estimator
 from harness.config import RunConfig
 from harness.events import Weights
 from harness.training.state import State
@@ -14,13 +16,24 @@ from harness.training.state import State
 FORMAT = 1
 
 
+def key_of(run: RunConfig) -> str:
+    """Return the key of the weights of the model."""
+    return "task" if run.task else "vae"
+
+
+def by_layer(state: State) -> Iterator[tuple[str, Estimator]]:
+    """Yield the estimators, each with the end of its key: empty for a task of one layer."""
+    for name, estimator in state.estimators.items():
+        yield (f".{name}" if len(state.estimators) > 1 else ""), estimator
+
+
 def save(run: RunConfig, state: State) -> Weights:
-    """Return the weights of the backbone and the estimator as they are, with the estimator's last temperatures."""
+    """Return the weights of the task and its estimators as they are, with the last temperatures."""
     saved = {
         "format": FORMAT,
         "run_key": run.key,
-        "vae": state.vae.state_dict(),
-        "estimator": state.estimator.state_dict(),
+        key_of(run): state.task.network().state_dict(),
+        **{f"estimator{suffix}": one.state_dict() for suffix, one in by_layer(state)},
         "temperatures": state.temperatures(),
     }
     buffer = io.BytesIO()

@@ -12,7 +12,7 @@ import pytest
 
 from estimators import REGISTRY
 from harness.commands import available
-from harness.plugins import estimator_facts, registry
+from harness.plugins import estimator_facts, loading
 from harness.plugins.estimator_facts import known, read
 
 PLUGIN = '''
@@ -100,7 +100,7 @@ def test_plugins_are_imported_for_their_facts(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_wrong_file")
 def test_entry_points_are_imported_for_their_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("again", "estimators.straight_through:StraightThrough", registry.GROUP)
-    for module in (estimator_facts, registry):
-        monkeypatch.setattr(module, "entry_points", lambda group: (point,))
+    point = EntryPoint("again", "estimators.straight_through:StraightThrough", loading.ESTIMATORS)
+    for module in (estimator_facts, loading):
+        monkeypatch.setattr(module, "entry_points", lambda group: (point,) if group == point.group else ())
     assert known()["reinforce"].unbiased

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from estimators import REGISTRY, build
+from estimators import REGISTRY, Estimator, build
 from estimators.straight_through import StraightThrough
-from harness.plugins import registry as plugins
-from harness.plugins.registry import PluginError, load_registry, source_of
+from harness.plugins import loading
+from harness.plugins.registry import PluginError, load_registry, source_of, tasks_of
+from harness.tasks import Task
+from harness.tasks.registry import TASKS
 
 PLUGIN = '''
 from __future__ import annotations
@@ -98,6 +100,55 @@ def test_source_is_the_hash_of_the_file_that_was_imported(write):
     assert source_of(load_registry([path])["scaled"]) == hashlib.sha256((PLUGIN + "# edited\n").encode()).hexdigest()
 
 
+TASK = """
+import torch
+from harness.tasks import NoData, OneLayerTask
+
+class Mine(OneLayerTask):
+    name = "my_task"
+
+    def __init__(self, *, size: int = 3):
+        super().__init__()
+        self.n_latents, self.n_categories = size, 2
+        self.theta = torch.nn.Parameter(torch.zeros(size, 2))
+
+    def data(self, config):
+        return NoData(steps_per_epoch=2)
+
+    def logits(self, batch):
+        return self.theta.expand(len(batch), -1, -1)
+
+    def cost(self, batch):
+        return lambda z_SBLK: z_SBLK[..., 0].sum(-1)
+"""
+
+
+def test_a_file_may_define_a_task_alone_or_beside_estimators(write):
+    alone = load_registry([write(TASK)])
+    assert alone.keys() == load_registry().keys()
+    assert alone.tasks.keys() - load_registry().tasks.keys() == {"my_task"}
+    assert source_of(alone.tasks["my_task"]) == hashlib.sha256(TASK.encode()).hexdigest()
+    both = load_registry([write(PLUGIN + TASK)])
+    assert both.keys() - load_registry().keys() == {"scaled"}
+    assert "my_task" in both.tasks
+
+
+def test_tasks_of_a_registry_are_its_own_and_else_the_built_in_ones(write):
+    registry = load_registry([write(TASK)])
+    assert tasks_of(registry) is registry.tasks
+    assert tasks_of(REGISTRY) is TASKS
+    assert TASKS.items() <= registry.tasks.items()
+    assert all(source_of(cls) is None for cls in TASKS.values())
+    with pytest.raises(TypeError):
+        registry.tasks["mine"] = registry.tasks["my_task"]
+
+
+def test_a_task_and_an_estimator_may_have_one_name(write):
+    registry = load_registry([write(PLUGIN + TASK.replace("my_task", "scaled"))])
+    assert issubclass(registry["scaled"], Estimator)
+    assert issubclass(registry.tasks["scaled"], Task)
+
+
 def _source_in_worker(path: Path) -> tuple[str | None, float]:
     registry = load_registry([path])
     return source_of(registry["scaled"]), build("scaled", registry, scale=3.0).scale
@@ -121,7 +172,11 @@ def test_a_spawned_worker_sees_the_same_plugin(write):
         ("raise ValueError('two\\nlines')", r"mine\.py:1: plugin failed to import: ValueError: two lines"),
         ("raise ValueError", r"mine\.py:1: plugin failed to import: ValueError"),
         ("x = '\0'", r"mine\.py:1: plugin failed to import: SyntaxError: .+"),
-        ("", r"mine\.py: expected at least one concrete subclass of estimators\.Estimator, got none\."),
+        (
+            "",
+            r"mine\.py: expected at least one concrete subclass of estimators\.Estimator or harness\.tasks\.Task, "
+            r"got none\.",
+        ),
         (
             "from estimators.straight_through import StraightThrough",
             r"mine\.py: expected .+ concrete subclass .+ got none\.",
@@ -172,13 +227,47 @@ def test_the_same_text_from_two_places_is_one_estimator(write):
     assert load_registry([one, other])["scaled"] is load_registry([one])["scaled"]
 
 
+def test_two_tasks_of_one_name_are_refused(write):
+    message = refusal(write(TASK), write(TASK + "# another\n", "other.py"))
+    assert message.startswith("other.py: expected a new task name, got 'my_task', which harness_plugin_")
+
+
+def test_a_task_has_no_parameter_of_a_reserved_name(write):
+    message = refusal(write(TASK.replace("size: int = 3", "size: int = 3, source: str = ''")))
+    assert message == "mine.py: my_task: expected another name for the parameter 'source'."
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("name = ", "title = ", "TypeError: Mine: expected a class attribute name such as 'my_task', got None."),
+        ("*, size", "size", "TypeError: my_task: expected keyword-only constructor arguments with defaults, got 'size"),
+    ],
+)
+def test_a_task_with_a_wrong_declaration_is_refused_with_its_line(write, old, new, expected):
+    assert refusal(write(TASK.replace(old, new))).startswith(f"mine.py:5: plugin failed to import: {expected}")
+
+
+@pytest.mark.parametrize("beside", ["", PLUGIN])
+def test_a_class_that_lacks_a_method_is_refused_with_what_to_write(write, beside):
+    text = beside + TASK.replace("def cost", "def price")
+    line = text[: text.index("class Mine(")].count("\n") + 1
+    expected = "expected the method cost, got a class without. Write def cost(self, batch)."
+    assert refusal(write(text)) == f"mine.py:{line}: Mine: {expected}"
+
+
+def test_a_class_that_lacks_several_methods_names_all(write):
+    text = "from harness.tasks import Task\nclass Mine(Task):\n    name = 'mine'\n"
+    assert "expected the methods data, evaluate, layers, loss, got" in refusal(write(text))
+
+
 @pytest.fixture
 def entry_point(write, monkeypatch):
-    def install(text: str, value: str) -> None:
+    def install(text: str, value: str, of: str = loading.ESTIMATORS) -> None:
         path = write(text, f"{value.partition(':')[0]}.py")
         monkeypatch.syspath_prepend(path.parent)
-        points = [EntryPoint("mine", value, plugins.GROUP)]
-        monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == plugins.GROUP else [])
+        points = [EntryPoint("mine", value, of)]
+        monkeypatch.setattr(loading, "entry_points", lambda group: points if group == of else [])
 
     return install
 
@@ -200,3 +289,15 @@ def test_an_entry_point_adds_its_class(entry_point):
 def test_an_entry_point_that_cannot_be_used_is_refused_in_one_line(entry_point, value, expected):
     entry_point(PLUGIN, value)
     assert refusal().startswith(f"entry point mine = {value}: {expected}")
+
+
+def test_an_entry_point_of_the_tasks_adds_its_class(entry_point):
+    entry_point(TASK, "installed_task:Mine", loading.TASKS)
+    assert source_of(load_registry().tasks["my_task"]) == hashlib.sha256(TASK.encode()).hexdigest()
+
+
+def test_an_entry_point_of_the_wrong_group_is_refused(entry_point):
+    entry_point(PLUGIN, "installed_estimator:Scaled", loading.TASKS)
+    assert refusal().startswith(
+        "entry point mine = installed_estimator:Scaled: expected a concrete subclass of harness.tasks.Task, got "
+    )

@@ -11,8 +11,8 @@ from paths import ROOT
 
 PACKAGES = ("estimators", "harness", "reports")
 
-BOTTOM = "atomic_file bounded_names config devices environment errors events options process_state provenance schedules"
-BOTTOM += " terminal units"
+BOTTOM = "atomic_file bounded_names config devices environment errors events measures options process_state provenance"
+BOTTOM += " schedules terminal units"
 REPORTS = (
     "reports reports.compare_sweeps reports.report reports.page reports.store reports.process_settings reports.contract"
 )
@@ -21,17 +21,18 @@ MAY_IMPORT = {
     "commands": f"sweep tracking status storage execution gradients grid plugins datasets {BOTTOM} {REPORTS}",
     "sweep": f"tracking status storage execution grid plugins {BOTTOM} reports.contract",
     "tracking": f"status storage datasets {BOTTOM} reports.contract",
-    "status": f"storage execution train training datasets estimators {BOTTOM} reports.contract",
+    "status": f"storage execution train training tasks datasets estimators {BOTTOM} reports.contract",
     "storage": f"grid training {BOTTOM} reports.contract",
     "execution": f"train gradients training plugins datasets estimators {BOTTOM}",
-    "train": f"gradients training datasets estimators {BOTTOM}",
+    "train": f"gradients training tasks datasets estimators {BOTTOM}",
     "diagnose": f"gradients estimators {BOTTOM} reports.page",
-    "models": f"training datasets estimators {BOTTOM}",
-    "gradients": f"grid training plugins datasets estimators {BOTTOM} reports.contract",
-    "grid": f"training plugins datasets estimators {BOTTOM} reports.contract",
-    "training": f"datasets estimators {BOTTOM}",
-    "plugins": f"estimators {BOTTOM}",
-    "config": "bounded_names datasets estimators schedules reports.contract",
+    "models": f"training tasks datasets estimators {BOTTOM}",
+    "gradients": f"grid training plugins tasks datasets estimators {BOTTOM} reports.contract",
+    "grid": f"training plugins tasks datasets estimators {BOTTOM} reports.contract",
+    "training": f"plugins tasks estimators {BOTTOM}",
+    "plugins": f"tasks estimators {BOTTOM}",
+    "tasks": f"datasets estimators {BOTTOM}",
+    "config": "bounded_names datasets estimators measures schedules reports.contract",
     "datasets": "atomic_file environment errors",
     "environment": "errors",
     "process_state": "devices",
@@ -130,7 +131,7 @@ def test_estimators_need_torch_and_the_standard_library_only() -> None:
 
 
 def test_backbone_knows_no_estimator() -> None:
-    assert "estimators" not in top_levels(ROOT / "harness" / "training" / "vae.py")
+    assert "estimators" not in top_levels(ROOT / "harness" / "tasks" / "vae.py")
 
 
 def test_reports_know_nothing_of_the_harness() -> None:

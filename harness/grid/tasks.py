@@ -1,0 +1,124 @@
+"""The task of a grid: read, built, and asked for its layers and data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.config import VAE_NAME, TaskConfig
+from harness.errors import did_you_mean
+from harness.grid import choices
+from harness.grid.choices import Combination, Placed
+from harness.grid.errors import ErrorList
+from harness.grid.parameters import as_declared, defaults_of, read_parameters
+from harness.grid.yaml_nodes import Node
+from harness.plugins.registry import source_of, tasks_of
+
+if TYPE_CHECKING:
+    from harness.plugins.registry import Registry
+    from harness.tasks.task import Task
+
+VAE_SECTIONS = ("data", "model", "training", "evaluation")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskChoice(Placed):
+    """A setting of a task with its place; its value is None for the VAE, whose settings are sections of their own."""
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The sections of a grid that are settings of the task's runs."""
+        if self.value is None:
+            return VAE_SECTIONS
+        return ("data", "training", "evaluation") if self.value.uses_images else ("training", "evaluation")
+
+    @property
+    def name(self) -> str:
+        return self.value.name if self.value else VAE_NAME
+
+
+def read_tasks(node: Node, registry: Registry, errors: ErrorList) -> list[TaskChoice]:
+    """Return the tasks of a grid, in order, with all parameters: those of a name, a mapping, or a list of them."""
+    tasks, found = tasks_of(registry), list[TaskChoice]()
+    is_list = isinstance(node.value, list)
+    items = choices.read_items(node, "task", "task", errors) if is_list else [(node, "task")]
+    for item, path in items:
+        entries = {"name": item} if isinstance(item.value, str) else choices.read_mapping(item, path, errors)
+        if isinstance(item.value, dict) and "name" not in entries:
+            errors.add(item.position, f"{path}.name", "expected the name of a task, got none.")
+        name_path = f"{path}.name" if isinstance(item.value, dict) else path
+        for name in choices.swept_values(entries["name"], name_path) if "name" in entries else []:
+            if not isinstance(name.value, str) or name.value not in tasks:
+                errors.expected(name, f"one of {', '.join(tasks)}", name.value, tasks, _hint(name.value, tasks))
+            elif name.value == VAE_NAME:
+                found += _vae(item, path, errors)
+            else:
+                found += _choices(item, path, tasks[name.value], errors)
+    choices.refuse_repeated_values(
+        [Placed(one.value.canonical if one.value else VAE_NAME, one.position, one.path) for one in found], errors
+    )
+    return found
+
+
+def _hint(name: object, tasks: Mapping[str, Any]) -> str:
+    similar = did_you_mean(name, tasks)
+    return similar or "One of your own needs --plugin FILE."
+
+
+def _vae(item: Node, path: str, errors: ErrorList) -> Iterator[TaskChoice]:
+    given = [key for key in item.value if key != "name"] if isinstance(item.value, dict) else []
+    for key in given:
+        message = f"expected the settings of {VAE_NAME} in the section model, got {key} here."
+        errors.add(item.keys[key], f"{path}.{key}", message)
+    yield TaskChoice(None, item.position, path)
+
+
+def _choices(item: Node, path: str, cls: type[Task], errors: ErrorList) -> Iterator[TaskChoice]:
+    before = len(errors)
+    fields = read_parameters(item, path, defaults_of(cls), ["name"], errors)
+    if len(errors) > before:
+        return
+    for given in choices.combinations(fields, Placed(None, item.position, path), errors):
+        config = _config(cls, given, Placed(None, item.position, path), errors)
+        if config is not None:
+            yield TaskChoice(config, item.position, path)
+
+
+def _config(cls: type[Task], given: Combination, where: Placed, errors: ErrorList) -> TaskConfig | None:
+    """Build a task and load its data, to check them. Return its settings and facts; None with an error."""
+    from harness.plugins.errors import in_one_line
+    from harness.process_state import preserved
+    from harness.training.data import draw_data
+
+    asked = {key: as_declared(cls, key, choice.value) for key, choice in given.items()}
+    params = {key: tuple(v) if isinstance(v, list) else v for key, v in {**defaults_of(cls), **asked}.items()}
+    try:
+        with preserved():
+            task = cls(**params)
+            facts = _facts(task, None if cls.uses_images else draw_data(task))
+        return TaskConfig(name=cls.name, params=params, source=source_of(cls), **facts)
+    except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
+        message = str(error).removeprefix(f"{cls.name}: ")
+        place = next((at for key, at in given.items() if key in message.replace(":", " ").split()), where)
+        if not isinstance(error, ValueError) or source_of(cls) is not None:
+            message = in_one_line(error, cls)
+        errors.add(place.position, place.path, message)
+        return None
+
+
+def _facts(task: Task, data: Any) -> dict[str, Any]:
+    from harness.tasks.splits import NoData, n_examples
+
+    facts: dict[str, Any] = {
+        "layers": dict(task.layers()),
+        "measures": task.measures,
+        "uses_images": task.uses_images,
+        "evaluation_settings": task.evaluation_settings,
+    }
+    if isinstance(data, NoData):
+        facts |= {"n_examples": (0, data.n_test, data.n_test), "steps_per_epoch": data.steps_per_epoch}
+    elif data is not None:
+        n_validation = 0 if data.validation is None else n_examples(data.validation)
+        facts["n_examples"] = (data.n_train, n_validation, n_examples(data.test))
+    return facts

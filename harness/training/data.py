@@ -1,0 +1,48 @@
+"""The task of a run and its data, which a worker remembers from one run to the next."""
+
+from collections.abc import Mapping
+
+import torch
+
+from estimators import Estimator
+from harness.config import VAE_NAME, DataConfig, RunConfig
+from harness.plugins.registry import tasks_of
+from harness.tasks.registry import build_task
+from harness.tasks.splits import NoData, Splits
+from harness.tasks.task import Task
+from harness.training import seeding
+
+DATA_SEED = 0
+"""The seed of data that a task draws: all runs of a setting have the same data."""
+
+_newest: dict[tuple[type[Task], str, str], Splits | NoData] = {}
+
+
+def new_task(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Task:
+    """Return the task of a run, untrained. Raises ValueError if its parameters are refused."""
+    if run.task is None:
+        return build_task(VAE_NAME, tasks_of(registry), **run.model.model_dump())
+    return build_task(run.task.name, tasks_of(registry), **run.task.params)
+
+
+def load_splits(run: RunConfig, task: Task) -> Splits:
+    """Return the data of a run. Those of the newest setting are remembered: most runs of a worker want the same ones.
+
+    Raises what the task's `data` raises, and ValueError if it returns something else.
+    """
+    config = run.data if task.uses_images else None
+    key = (type(task), run.task.canonical if run.task else "", config.canonical if config else "")
+    if key not in _newest:
+        _newest.clear()
+        _newest[key] = draw_data(task, config)
+    data = _newest[key]
+    return data.splits(run.training.batch_size) if isinstance(data, NoData) else data
+
+
+def draw_data(task: Task, config: DataConfig | None = None) -> Splits | NoData:
+    """Return the data of a task, with torch's generator seeded for it. Raises ValueError for something else."""
+    with seeding.seeded(DATA_SEED, "data", device=torch.device("cpu")):
+        found = task.data(config)
+    if not isinstance(found, Splits | NoData):
+        raise ValueError(f"{task.name}: expected data() to return Splits or NoData, got {type(found).__name__}.")
+    return found
