@@ -14,7 +14,7 @@ from estimators.base import Cost, check_count
 from harness.config import DataConfig
 from harness.measures import Measure
 from harness.tasks.arguments import check_weight
-from harness.tasks.labelled_images import labelled_images
+from harness.tasks.images import labelled_images
 from harness.tasks.splits import Batch, Splits
 from harness.tasks.task import LAYER, OneLayerTask
 
@@ -29,9 +29,9 @@ class GatedExperts(OneLayerTask):
     weight · K · Σ_k f_k p_k(x), f_k being the share of the batch whose most probable expert is k, without a gradient:
     its mean over a batch is that of Switch, 1 times the weight if all experts are used alike, and at most K times.
 
-    Reference   Shazeer et al. (2017), "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer",
-                arXiv:1701.06538; one hard choice and the penalty: Fedus, Zoph, Shazeer (2022), "Switch Transformers",
-                arXiv:2101.03961, section 2.2.
+    Reference   Shazeer et al. (2017), "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts
+                Layer", arXiv:1701.06538; one hard choice and the penalty: Fedus, Zoph, Shazeer (2022), "Switch
+                Transformers", arXiv:2101.03961, section 2.2.
     Departures  one layer, and a classifier of whole images; the code is drawn, without noise added to the gate, and
                 evaluated at the most probable expert; the output of the chosen expert is not scaled by its probability,
                 which is how the gate of Switch gets its gradient: here the estimator gives it. No expert is full.
@@ -51,8 +51,8 @@ class GatedExperts(OneLayerTask):
         Measure("busiest", "share of the busiest expert"),
     )
     measured_on = "mode"
-    uses_images = True
-    takes_outputs = True
+    terms = ("cross_entropy", "balance")
+    uses_images = takes_outputs = True
 
     def __init__(self, *, n_experts: int = 8, hidden: int = 8, balance: float = 0.1) -> None:
         """Raise ValueError for impossible arguments."""
@@ -67,8 +67,8 @@ class GatedExperts(OneLayerTask):
 
     def build(self, splits: Splits, n_outputs: Mapping[str, int]) -> None:
         """Make the gate and the experts."""
-        images_ND, labels_N = splits.train
-        n_pixels, n_classes = images_ND.shape[-1], 1 + max(int(split[1].max()) for split in (splits.train, splits.test))
+        n_pixels = splits.train[0].shape[-1]
+        n_classes = 1 + max(int(split[1].max()) for split in (splits.train, splits.test))
         self.gate = nn.Linear(n_pixels, n_outputs[LAYER])
         self.first = nn.Linear(n_pixels, self.n_categories * self.hidden)
         limit = self.hidden**-0.5
@@ -77,7 +77,8 @@ class GatedExperts(OneLayerTask):
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the gate's logits (B, 1, H)."""
-        return self.gate(batch[0]).unsqueeze(1)
+        logits_BH: Tensor = self.gate(batch[0])
+        return logits_BH.unsqueeze(1)
 
     def cost(self, batch: Batch) -> Cost:
         """Return the cross-entropy, in nats, of the experts' class logits, mixed by the code."""
@@ -95,16 +96,14 @@ class GatedExperts(OneLayerTask):
         hidden_BKH = self.first(x_BD).relu().unflatten(-1, (self.n_categories, self.hidden))
         return torch.einsum("bkh,khc->bkc", hidden_BKH, self.second_KHC) + self.bias_KC
 
-    def penalty(self, batch: Batch, logits_BLK: Tensor) -> Tensor | None:
-        """Return the load balance, (B,), None without a weight."""
-        if not self.balance:
-            return None
+    def penalty(self, batch: Batch, logits_BLK: Tensor) -> Tensor:
+        """Return the load balance, (B,)."""
         probs_BK = logits_BLK.squeeze(1).softmax(-1)
         share_K = F.one_hot(probs_BK.argmax(-1), self.n_categories).to(probs_BK.dtype).mean(0)
         return self.balance * self.n_categories * (probs_BK * share_K).sum(-1)
 
     def measure(self, batch: Batch, z_BLK: Tensor) -> dict[str, Tensor]:
-        """Return whether the chosen expert is right, and whether it is the busiest one of the batch."""
+        """Return whether the chosen expert is right, and the share of the batch that the busiest one gets."""
         z_BK = z_BLK.squeeze(1)
         class_B = torch.einsum("bk,bkc->bc", z_BK, self.experts(batch[0])).argmax(-1)
-        return {"accuracy": class_B == batch[1], "busiest": z_BK[:, z_BK.sum(0).argmax()]}
+        return {"accuracy": class_B == batch[1], "busiest": z_BK.mean(0).max()}

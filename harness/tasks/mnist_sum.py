@@ -5,7 +5,7 @@ Letters: S samples, B examples, N images of an example, D pixels.
 
 import math
 from collections.abc import Mapping
-from typing import cast, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from estimators.base import Cost, check_count
 from harness.config import DataConfig
 from harness.measures import Measure
 from harness.tasks.arguments import check_weight
-from harness.tasks.labelled_images import labelled_images
+from harness.tasks.images import labelled_images
 from harness.tasks.splits import Batch, Splits
 from harness.tasks.task import OneLayerTask
 
@@ -28,8 +28,8 @@ class MnistSum(OneLayerTask):
     A network gives logits of the digit in each image, the code is a digit for each, and the cost of a code is 0 if the
     digits have the known sum and else 1: a black box, with E[cost] = 1 − P(sum is right). It is not −log P, which is no
     mean over codes. From that alone even the exact gradient ends where all images are taken for two or three digits;
-    the penalty keeps the digits of a batch as frequent as each other, balance · KL(mean of the predicted laws ‖ uniform).
-    The measures take the most probable digits.
+    the penalty makes the digits of a batch equally frequent, balance · KL(mean of the predicted laws ‖ uniform). The
+    measures take the most probable digits.
 
     Reference   Manhaeve, Dumančić, Kimmig, Demeester, De Raedt (2018), "DeepProbLog", arXiv:1805.10872, section 6,
                 experiment T1; as a task for gradient estimators: De Smet, Sansone, Zuidberg Dos Martires (2023),
@@ -52,11 +52,10 @@ class MnistSum(OneLayerTask):
         Measure("sum_accuracy", "accuracy of the sum", better="higher", band=0.01),
     )
     measured_on = "mode"
-    needs_one_hot = True
-    black_box = True
-    uses_images = True
+    terms = ("mismatch", "balance")
+    needs_one_hot = black_box = uses_images = True
 
-    def __init__(self, *, n_images: int = 2, pairings: int = 1, hidden: int = 128, balance: float = 0.1) -> None:
+    def __init__(self, *, n_images: int = 2, pairings: int = 1, hidden: int = 128, balance: float = 0.3) -> None:
         """Raise ValueError for impossible sizes."""
         super().__init__()
         self.n_latents = check_count(self.name, "n_images", n_images)
@@ -94,11 +93,12 @@ class MnistSum(OneLayerTask):
     def build(self, splits: Splits, n_outputs: Mapping[str, int]) -> None:
         """Make the network of one image."""
         n_pixels = splits.train[0].shape[-1]
-        self.network = nn.Sequential(nn.Linear(n_pixels, self.hidden), nn.ReLU(), nn.Linear(self.hidden, CLASSES))
+        self.classifier = nn.Sequential(nn.Linear(n_pixels, self.hidden), nn.ReLU(), nn.Linear(self.hidden, CLASSES))
 
     def logits(self, batch: Batch) -> Tensor:
         """Return logits (B, N, 10) of the digit in each image."""
-        return cast(Tensor, self.network(batch[0]))
+        logits_BNK: Tensor = self.classifier(batch[0])
+        return logits_BNK
 
     def cost(self, batch: Batch) -> Cost:
         """Return 1 where the digits of a code have another sum than is known, else 0."""
@@ -109,13 +109,11 @@ class MnistSum(OneLayerTask):
 
         return cost
 
-    def penalty(self, batch: Batch, logits_BLK: Tensor) -> Tensor | None:
-        """Return the weighted KL of the batch's mean prediction to the uniform law, the same for all (B,)."""
-        if not self.balance:
-            return None
+    def penalty(self, batch: Batch, logits_BLK: Tensor) -> Tensor:
+        """Return the weighted KL of the mean prediction of a batch to the uniform law, a scalar."""
         mean_K = logits_BLK.softmax(-1).mean((0, 1))
-        kl = math.log(CLASSES) + torch.special.xlogy(mean_K, mean_K).sum()
-        return (self.balance * kl).expand(len(logits_BLK))
+        kl: Tensor = math.log(CLASSES) + torch.special.xlogy(mean_K, mean_K).sum()
+        return self.balance * kl
 
     def measure(self, batch: Batch, z_BLK: Tensor) -> dict[str, Tensor]:
         """Return the share of right digits, and whether the sum is right."""

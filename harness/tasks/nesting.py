@@ -4,7 +4,6 @@ Letters: S and T samples of the first and of the second layer, B examples, L lat
 """
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -42,15 +41,15 @@ class NestedCost:
         context_NX = None if self.context_BX is None else self.context_BX.expand(batch[0], -1, -1).flatten(0, 1)
 
         def cost(z_TNLK: Tensor) -> Tensor:
-            return self.cost(z_TNLK.unflatten(1, batch)).flatten(1)
+            return self.cost(z_TNLK.view(len(z_TNLK), *batch, *z_TNLK.shape[2:])).flatten(1)
 
         estimate = self.estimator(logits_SBLH.flatten(0, 1), cost, context_NX)
         if estimate.control_loss is not None and estimate.control_loss.requires_grad:
             self.control_losses.append(estimate.control_loss)
-        return estimate.cost_B.unflatten(0, batch)
+        return estimate.cost_B.view(batch)
 
 
 def added_control_losses(losses: Sequence[Tensor | None]) -> Tensor | None:
     """Return the sum of the control losses that there are, None if there is none."""
     found = [loss for loss in losses if loss is not None]
-    return cast(Tensor, torch.stack(found).sum()) if found else None
+    return torch.stack(found).sum() if found else None

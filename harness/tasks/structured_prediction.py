@@ -8,20 +8,24 @@ from collections.abc import Iterator, Mapping
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from estimators.base import check_count
 from harness.config import DataConfig
-from harness.datasets.load import binarize_batch, load
 from harness.measures import Measure
+from harness.tasks.codes import one_hot_samples
+from harness.tasks.images import labelled_images
+from harness.tasks.latents import LatentUse
+from harness.tasks.linear import LinearLayer
 from harness.tasks.nesting import NestedCost, added_control_losses
 from harness.tasks.splits import Batch, Splits
 from harness.tasks.task import Draw, Estimators, Loss, Task
-from harness.training.linear import LinearLayer
-from harness.training.vae import bernoulli_nll
+from harness.tasks.vae import bernoulli_nll
 
-MAX_CODES = 4_096
-"""Codes of a layer that are evaluated at once, which limits the memory of an evaluation."""
+MAX_CODES = 2_048
+"""Codes of a layer that the measure evaluates at once, which limits its memory."""
+N_COMPLETIONS = 7
+"""Samples of the lower half of an image in a picture."""
 
 
 @final
@@ -45,8 +49,11 @@ class StructuredPrediction(Task):
     name = "structured_prediction"
     reference = 'Jang, Gu, Poole (2017), "Categorical Reparameterization with Gumbel-Softmax", arXiv:1611.01144, §4.1'
     measures = (Measure("nll", "−log p(lower | upper)", "nats per image", band=0.5, validation="loss"),)
-    uses_images = True
-    takes_outputs = True
+    uses_images = takes_outputs = True
+    evaluation_settings = ("n_images", "bound_samples")
+
+    upper: Tensor
+    lower: Tensor
 
     def __init__(self, *, n_latents: int = 20, n_categories: int = 10) -> None:
         """Raise ValueError for impossible sizes."""
@@ -59,19 +66,11 @@ class StructuredPrediction(Task):
         return dict.fromkeys(("z1", "z2"), (self.n_latents, self.n_categories))
 
     def data(self, config: DataConfig | None) -> Splits:
-        """Return the images, binarised as the settings say."""
-        found = load(config or DataConfig())
-        return Splits(
-            train=found.train_ND,
-            validation=found.validation_ND if len(found.validation_ND) else None,
-            test=found.test_ND,
-            resample=lambda x_BD, generator: binarize_batch(x_BD, found.binarization, generator),
-            image_shape=found.image_shape,
-        )
+        """Return the images, binarised as the settings say. Their labels are not used."""
+        return labelled_images(config)
 
     def build(self, splits: Splits, n_outputs: Mapping[str, int]) -> None:
         """Make the three linear layers. An odd row in the middle belongs to the lower half."""
-        self.image_shape = splits.image_shape
         place = torch.arange(math.prod(splits.image_shape)).view(splits.image_shape)
         middle = splits.image_shape[-2] // 2
         upper, lower = place[..., :middle, :].flatten(), place[..., middle:, :].flatten()
@@ -96,50 +95,45 @@ class StructuredPrediction(Task):
 
     def loss(self, batch: Batch, estimators: Estimators) -> Loss:
         """Return the expected cost by both estimators, the second nested in the first."""
-        x_BD = _images(batch)
-        context_BX = x_BD[..., self.upper]
+        x_BD, context_BX = batch[0], self.context(batch)
         below = NestedCost(estimators["z2"], self.logits_2, lambda z2: self.cost_2(z2, x_BD), context_BX)
         estimate = estimators["z1"](self.logits_1(x_BD), below, context_BX)
         controls = [estimate.control_loss, *below.control_losses]
         return Loss({"cost": estimate.cost_B.mean()}, added_control_losses(controls))
 
+    def term_names(self) -> tuple[str, ...]:
+        """Return the name of the one term."""
+        return ("cost",)
+
     def evaluate(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
-        """Return `loss` with one-hot samples of both layers, and `nll` with `bound_samples` of them."""
-        x_BD = _images(batch)
-        loss_B = self._costs(x_BD, draw, draw.n_samples).mean(0)
-        costs_SB = self._costs(x_BD, draw, draw.bound_samples)
-        return {"loss": loss_B, "nll": math.log(len(costs_SB)) - (-costs_SB.double()).logsumexp(0)}
+        """Return the cost with one-hot samples of both layers, each of the second below one of the first."""
+        z1_SBLK = draw(self.logits_1(batch[0]), "z1")
+        z2_NLK = draw(self.logits_2(z1_SBLK).flatten(0, 1), "z2", 1).squeeze(0)
+        return {"cost": self.cost_2(z2_NLK.view(*z1_SBLK.shape[:2], *z2_NLK.shape[1:]), batch[0]).mean(0)}
 
-    def pictures(self, batch: Batch, draw: Draw) -> Iterator[tuple[str, Tensor]]:
-        """Yield `completions`: an image, and its lower half by seven samples of both layers, as probabilities."""
-        x_BD = _images(batch)
-        z2_SBLK = self._codes(self.logits_1(x_BD), draw, 7)
-        whole_SBD = x_BD.expand(7, *x_BD.shape).clone()
-        whole_SBD[..., self.lower] = self.decoder(z2_SBLK.flatten(-2)).sigmoid()
-        images_BCD = torch.cat([x_BD.unsqueeze(0), whole_SBD]).transpose(0, 1)
-        yield "completions", images_BCD.unflatten(-1, self.image_shape)
+    def test_measures(self, test: Batch, draw: Draw) -> dict[str, float]:
+        """Return `nll`, with m = `evaluation.bound_samples` samples of both layers; 0 counts as 1."""
+        m, total = max(1, draw.bound_samples), 0.0
+        for x_BD in torch.split(test[0], max(1, MAX_CODES // m)):
+            logits_1_BLK = draw.law(self.logits_1(x_BD), "z1")
+            chunks = [min(MAX_CODES, m - done) for done in range(0, m, MAX_CODES)]
+            cost_SB = torch.cat([self.cost_2(self._samples(logits_1_BLK, draw, n), x_BD) for n in chunks])
+            total += (math.log(m) - (-cost_SB.cpu().double()).logsumexp(0)).sum().item()
+        return {"nll": total / len(test[0])}
 
-    def _costs(self, x_BD: Tensor, draw: Draw, n_samples: int) -> Tensor:
-        """Return the costs (S, B) of samples of both layers, some at a time."""
-        logits_BLH = self.logits_1(x_BD)
-        n_examples = max(1, MAX_CODES // n_samples)
-        most = max(1, MAX_CODES // min(n_examples, len(x_BD)))
-        parts = [min(most, n_samples - done) for done in range(0, n_samples, most)]
-        found = []
-        for some_BD, some_BLH in zip(x_BD.split(n_examples), logits_BLH.split(n_examples), strict=True):
-            found.append(torch.cat([self.cost_2(self._codes(some_BLH, draw, n), some_BD) for n in parts]))
-        return torch.cat(found, 1)
+    def pictures(self, test: Batch, draw: Draw, use: LatentUse | None) -> Iterator[tuple[str, Tensor]]:
+        """Yield `completions`, a row for each image: itself, and its lower half by N_COMPLETIONS samples, as means."""
+        x_RD = test[0]
+        z2_SRLK = self._samples(draw.law(self.logits_1(x_RD), "z1"), draw, N_COMPLETIONS)
+        images_SRD = x_RD.expand(N_COMPLETIONS + 1, *x_RD.shape).clone()
+        images_SRD[1:, :, self.lower] = self.decoder(z2_SRLK.flatten(-2)).sigmoid()
+        yield "completions", images_SRD.transpose(0, 1)
 
-    def _codes(self, logits_BLH: Tensor, draw: Draw, n_samples: int) -> Tensor:
-        """Return samples (S, B, L, K) of the second layer, each below a sample of its own of the first."""
-        z1_SBLK = draw(logits_BLH, "z1", n_samples)
-        logits_2_NLH = self.logits_2(z1_SBLK).flatten(0, 1)
-        return draw(logits_2_NLH, "z2", 1).squeeze(0).unflatten(0, z1_SBLK.shape[:2])
-
-
-def _images(batch: Batch) -> Tensor:
-    return batch if isinstance(batch, Tensor) else batch[0]
+    def _samples(self, logits_1_BLK: Tensor, draw: Draw, n_samples: int) -> Tensor:
+        """Return samples (S, B, L, K) of the second layer, each below one of the first."""
+        logits_2_NLK = draw.law(self.logits_2(one_hot_samples(logits_1_BLK, n_samples)).flatten(0, 1), "z2")
+        return one_hot_samples(logits_2_NLK, 1).view(n_samples, len(logits_1_BLK), *logits_2_NLK.shape[1:])
 
 
 def _unflattened(outputs_xO: Tensor, n_latents: int) -> Tensor:
-    return outputs_xO.unflatten(-1, (n_latents, outputs_xO.shape[-1] // n_latents))
+    return outputs_xO.view(*outputs_xO.shape[:-1], n_latents, -1)

@@ -1,16 +1,15 @@
 """Images with labels as the data of a task."""
 
 import torch
-from torch import Tensor
 
 from harness.config import DataConfig
-from harness.datasets.load import binarize_batch, load
+from harness.datasets.load import binarize_batch, load_cached
 from harness.tasks.splits import Batch, Splits
 
 
 def labelled_images(config: DataConfig | None) -> Splits:
     """Return the images (N, D) and labels (N,) of a data set, split and binarised as the settings say."""
-    found = load(config or DataConfig())
+    found = load_cached(config or DataConfig())
 
     def resample(batch: Batch, generator: torch.Generator | None) -> Batch:
         images_BD, *others = batch
