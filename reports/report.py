@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ from reports.page import export
 from reports.page.blocks import Pictures, Section, Tabular
 from reports.page.context import Context, Options
 from reports.page.latex import latex
+from reports.page.palette import Styles
 from reports.page.template import environment
 from reports.process_settings import default_settings
 from reports.sections import SECTIONS
@@ -41,14 +42,29 @@ def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, p
 
 def render(context: Context, sections: Sequence[Section], *, title: str = "", question: str = "") -> str:
     """Return the page. Title and question are by default those of the sweep."""
+    return page_of(
+        sections,
+        title or context.title,
+        question or asked(context.runs),
+        context.styles,
+        context.colour,
+        context.options.refresh_s,
+    )
+
+
+def page_of(
+    sections: Sequence[Section],
+    title: str,
+    question: str,
+    styles: Styles,
+    colour: Mapping[str, int],
+    refresh_s: int | None = None,
+) -> str:
+    """Return the page of some sections. ``colour`` has the colour of every estimator, ``styles`` those of labels."""
     template = environment().get_template("report.html.j2")
+    legend = sorted(styles.items())
     return template.render(
-        title=title or context.title,
-        question=question or asked(context.runs),
-        sections=sections,
-        legend=sorted(context.styles.items()),
-        colour=context.colour,
-        refresh_s=context.options.refresh_s,
+        title=title, question=question, sections=sections, legend=legend, colour=colour, refresh_s=refresh_s
     )
 
 

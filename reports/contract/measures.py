@@ -68,7 +68,7 @@ def from_json(text: str) -> tuple[DeclaredMeasure, ...]:
 
 def _measure(entry: Any) -> DeclaredMeasure:
     if not isinstance(entry, Mapping):
-        raise ValueError("a measure is no object")  # noqa: TRY004 the reason why a text cannot be read
+        raise ValueError("a measure is no object")
     name = _text(entry, "name", NAME_LENGTH)
     if not name:
         raise ValueError("a measure has no name")
@@ -87,7 +87,7 @@ def _measure(entry: Any) -> DeclaredMeasure:
 def _text(entry: Mapping[str, Any], key: str, limit: int) -> str:
     value = entry.get(key, "")
     if not isinstance(value, str):
-        raise ValueError(f"'{key}' of a measure is no text")  # noqa: TRY004 as above
+        raise ValueError(f"'{key}' of a measure is no text")
     return visible(value, limit)
 
 

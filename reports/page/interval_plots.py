@@ -54,7 +54,7 @@ def difference_plot_of(context: Context, metric: Metric) -> Panel | None:
     rows = context.differences(metric)
     if not len(rows):
         return None
-    points = difference_points(context.compared, metric.name, rows)
+    points = difference_points(context.compared, metric, rows)
     return difference_plot(rows, points, metric, context.baseline.label, context.styles)
 
 
@@ -101,6 +101,7 @@ def _forest(
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        spoken = "; ".join(f"{name}: mean {row['mean']:.2f}, interval {row['low']:.2f} to {row['high']:.2f}"
-                           for name, points, row, _ in shown if len(points))  # fmt: skip
+        digits = metric.digits
+        spoken = "; ".join(f"{name}: mean {row['mean']:.{digits}f}, interval {row['low']:.{digits}f} to "
+                           f"{row['high']:.{digits}f}" for name, points, row, _ in shown if len(points))  # fmt: skip
         return inline(figure, f"{metric.title}: {title}. {spoken}.".replace("nan to nan", "none"))

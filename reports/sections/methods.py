@@ -8,22 +8,21 @@ import pandas as pd
 
 from reports import comparison
 from reports.contract.stored_run import DIVERGED, FAILED, FINISHED, VAL_LOSS
-from reports.page import numbers, stored_provenance
+from reports.page import stored_provenance
 from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
 from reports.page.context import Context
-from reports.page.definitions import TERMS
+from reports.page.definitions import terms
 
 
 def section(context: Context) -> Section:
     """Show every term, what was excluded, and where the numbers come from."""
-    k, curve = comparison.bound_samples(context.frame), context.curve_metric or VAL_LOSS
-    band = numbers.fixed(context.options.band, 2)
-    terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
+    curve = context.curve.name if context.curve else VAL_LOSS
+    shown = terms(context, comparison.bound_samples(context.frame), curve)
     stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
     facts = list(stored_provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
     facts.append(("Sweeps", str(len(context.runs.sweeps))))
     blocks: list[Block] = [
-        Definitions(terms),
+        Definitions(shown),
         Heading("Exclusions"),
         Words(exclusions(context.frame, context.runs.notes)),
         Heading("Provenance"),

@@ -12,7 +12,7 @@ from reports.sections import findings
 HOW = (
     "{metric} of each setting less that of the baseline with the same schedule, other axes and seed (an estimator "
     "without a temperature is paired with each schedule): a mark per seed, the bar is the mean with its 95 % interval "
-    "by Student’s t. Left of zero is better than the baseline. The sentences above compare the best settings, "
+    "by Student’s t. {side} of zero is better than the baseline. The sentences above compare the best settings, "
     "whatever their schedules, where they say so."
 )
 BY_DEFAULT = " (chosen by default: straight_through if there is one, else the first by name)"
@@ -49,10 +49,8 @@ def _findings(context: Context) -> list[Block]:
 
 
 def _needed(context: Context, metric: Metric) -> str:
-    if not metric.in_nats:
-        return ""
-    tried = comparison.by_seed(context.compared, metric.name)
-    return findings.seeds_needed(context.levels(metric), tried, context.options.band)
+    tried = comparison.by_seed(context.compared, metric)
+    return findings.seeds_needed(context.levels(metric), tried, metric)
 
 
 def _picture(context: Context) -> list[Block]:
@@ -62,7 +60,8 @@ def _picture(context: Context) -> list[Block]:
     panel = interval_plots.difference_plot_of(context, context.primary) or interval_plots.level_plot(
         context.compared, context.levels(context.primary), context.primary, context.styles
     )
-    return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name))] if panel else []
+    side = "Left" if context.primary.sign > 0 else "Right"
+    return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name, side=side))] if panel else []
 
 
 def _facts(context: Context) -> Facts:
@@ -74,5 +73,8 @@ def _facts(context: Context) -> Facts:
     facts.append(("Newest run", stored_provenance.newest_end(context.frame)))
     stated = context.options.baseline is not None
     facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
-    facts.append(("k of the bound", comparison.bound_samples(context.frame)))
+    if context.wording.is_vae:
+        facts.append(("k of the bound", comparison.bound_samples(context.frame)))
+    else:
+        facts.append(("Task", ", ".join(sorted(set(context.frame["task_label"])))))
     return Facts(facts, command=stored_provenance.command(runs))

@@ -76,7 +76,8 @@ CORE = (
     *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
     *("start", "end", "shared_machine", "task", "task_label", "measures"),
 )
-UNTYPED = (names.PARAM_BASKET, names.PARAM_SOURCE, names.PARAM_TASK_SOURCE)  # labels and a hash are texts, whatever they look like
+UNTYPED = (names.PARAM_BASKET, names.PARAM_SOURCE, names.PARAM_TASK_SOURCE)
+"""Labels and hashes are texts, whatever they look like."""
 _LAST_SEED = 2**32 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
 _TEXTS = (

@@ -94,13 +94,13 @@ def _labels_by_parameters(frame: pd.DataFrame, is_known: pd.Series) -> list[str]
     names = [str(name) for name in frame if str(name).startswith(PARAM_TASK_PREFIX)]
     names = [name for name in names if name not in (PARAM_TASK, PARAM_TASK_SOURCE)]
     texts = frame[names].astype(object).map(_as_text)
-    labels = frame["task"].copy()
+    labels = dict(zip(frame.index, frame["task"], strict=True))
     for task, part in texts[is_known].groupby(frame.loc[is_known, "task"]):
         varying = [name for name in names if part[name].nunique() > 1]
         for index, row in part[varying].iterrows():
             shown = ", ".join(f"{name.removeprefix(PARAM_TASK_PREFIX)}={row[name]}" for name in varying if row[name])
             labels[index] = f"{task}({shown})" if shown else str(task)
-    return [str(label) for label in labels]
+    return [str(label) for label in labels.values()]
 
 
 def _as_text(value: Any) -> str:
@@ -123,9 +123,8 @@ def measures_of(runs: pd.DataFrame) -> tuple[DeclaredMeasure, ...]:
     Nothing if no run has a declaration that can be read. Raises ReportError for runs of several tasks.
     """
     if len(several := task_labels(runs)) > 1:
-        raise ReportError(
-            f"task: expected runs of one task, got {', '.join(several)}. Take those of one: runs.of_task('{several[0]}')."
-        )
+        listed = ", ".join(several)
+        raise ReportError(f"task: expected runs of one task, got {listed}. Take those of one: runs.of_task(NAME).")
     if "measures" not in runs:
         return VAE_MEASURES
     stated = runs[runs["measures"].notna() & runs["measures"].ne("")]
