@@ -157,7 +157,8 @@ def _loss(name: str, title: str, meaning: str) -> Metric:
 
 
 def _declared(runs: pd.DataFrame, measure: DeclaredMeasure) -> Metric:
-    title = measure.title[:1].upper() + measure.title[1:]
+    words = measure.title if measure.title != measure.name else measure.name.replace("_", " ")
+    title = words[:1].upper() + words[1:]
     meaning = f"{measure.better} is better" + (f", {measure.unit}" if measure.unit else "")
     digits = _digits(runs, measure.metric)
     return Metric(measure.metric, title, meaning, True, measure.unit, digits, measure.better, measure.band)

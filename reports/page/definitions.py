@@ -95,7 +95,10 @@ def terms(context: Context, bound_samples: str, curve: str) -> list[tuple[str, s
         "curve": curve,
     }
     shown = [term for term in TERMS if wording.is_vae or term[0] not in _OF_VAE]
-    found = [(slug, term, meaning.format(**words)) for slug, term, meaning in shown]
+    found = [
+        (slug, term if wording.is_vae else term.removesuffix(" of q"), meaning.format(**words))
+        for slug, term, meaning in shown
+    ]
     return found if wording.is_vae else [found[0], ("measure", "Measures", _measures(context)), *found[1:]]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reports.comparison import SETTING, Metric, difference_points
+from reports.comparison.over_tasks import Ranks
 from reports.contract.settings import SEPARATOR
 from reports.contract.stored_run import FINISHED
 from reports.page import palette
@@ -47,6 +48,20 @@ def difference_plot(
         note = f"{row['n_bad']} of {row['n_pairs']} pairs failed" if row["n_bad"] else ""
         rows.append((name, mine[np.isfinite(mine)], row, note))
     return _forest(rows, f"Paired difference to {baseline}", metric, styles, zero=True)
+
+
+def rank_plot(ranks: Ranks, label_of: Mapping[tuple[str, str], str], styles: Styles) -> Panel | None:
+    """Plot the rank of each setting on every task and its mean over the tasks, the best on top; None of no settings.
+
+    ``label_of`` has the estimator's label of each setting and device.
+    """
+    several = len({device for _, device in ranks.keys}) > 1
+    rows = []
+    for number, key in enumerate(ranks.keys):
+        mean = {"mean": ranks.means[number], "low": math.nan, "high": math.nan, "estimator_label": label_of[key]}
+        rows.append((SEPARATOR.join(key) if several else key[0], ranks.table[:, number], pd.Series(mean), ""))
+    metric = Metric("rank", "Rank over the tasks", "", digits=2)
+    return _forest(rows, f"Rank on each of {len(ranks.table)} tasks", metric, styles, zero=False)
 
 
 def difference_plot_of(context: Context, metric: Metric) -> Panel | None:

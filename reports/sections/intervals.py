@@ -25,8 +25,8 @@ HOW = (
 HOW_PROFILE = (
     "For every value on the horizontal axis, the share of an estimator’s runs that end at it or {below}, over all of "
     "its schedules, other axes and seeds. The further {left} and the steeper, the better and the less it depends on "
-    "its settings; a curve that ends below 100 % has runs that failed or diverged. The band is a 95 % interval, point by "
-    "point; it is drawn where an estimator has one setting, since runs of several settings share their seeds."
+    "its settings; a curve that {ends} below 100 % has runs that failed or diverged. The band is a 95 % interval, "
+    "point by point; it is drawn where an estimator has one setting, since runs of several settings share their seeds."
 )
 MIN_RUNS_FOR_BAND = 4
 MANY = 50
@@ -47,8 +47,8 @@ def section(context: Context) -> Section:
     blocks.append(How(HOW))
     if context.primary is not None and (panel := profile(context, context.primary)):
         blocks += [Heading("Performance profile"), Pictures("profile", [panel], legend=True)]
-        left = "left" if context.primary.sign > 0 else "right"
-        blocks.append(How(HOW_PROFILE.format(left=left, **directions([context.primary]))))
+        left, ends = ("left", "ends") if context.primary.sign > 0 else ("right", "begins")
+        blocks.append(How(HOW_PROFILE.format(left=left, ends=ends, **directions([context.primary]))))
     return Section("intervals", "Intervals and profile", blocks)
 
 

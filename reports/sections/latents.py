@@ -38,7 +38,7 @@ CURVES = {
 }
 HOW = (
     "Means over the finished runs of a setting, on test {images}. Perplexity says how many of its classes a variable "
-    "uses (at most K); dead classes are those that next to no {image} uses; a low entropy of q is a decided code."
+    "uses (at most K); dead classes are those that next to no {image} uses; a low entropy{of_q} is a decided code."
 )
 HOW_GAP = " A large gap means that the relaxed codes of training carry what one-hot codes cannot."
 HOW_KL = (
@@ -55,7 +55,9 @@ def section(context: Context) -> Section:
     """Show a table of latent use, curves over training, and the KL of each variable."""
     blocks: list[Block] = []
     if (table := use_table(context.frame)) is not None:
-        how = HOW.format(**context.wording.texts) + (HOW_GAP if context.wording.is_vae else "")
+        how = HOW.format(**context.wording.texts, of_q=" of q" if context.wording.is_vae else "") + (
+            HOW_GAP if context.wording.is_vae else ""
+        )
         blocks += [Tabular(table[0], "latents", table[1]), How(how)]
     for number, (name, (title, words)) in enumerate(CURVES.items()):
         many = curves.n_panels(context.history, name) > MAX_PANELS
@@ -79,7 +81,8 @@ def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
     keys = ["setting", "device", "estimator"]
     means = finished.groupby(keys, sort=True)[list(shown)].mean().reset_index()
     columns = [Column("Setting", numeric=False, term="setting"), Column("Device", numeric=False)]
-    columns += [Column(title, term=term) for title, term, _ in shown.values()]
+    columns += [Column(title if is_vae(runs) else title.removesuffix(" of q"), term=term)
+                for title, term, _ in shown.values()]  # fmt: skip
     rows = []
     for row in means.to_dict("records"):
         cells = [Cell(str(row["setting"]), str(row["setting"]), estimator=str(row["estimator"]))]

@@ -12,29 +12,35 @@ from reports.page import stored_provenance
 from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
 from reports.page.context import Context
 from reports.page.definitions import terms
+from reports.store.frame import Runs
 
 
 def section(context: Context) -> Section:
     """Show every term, what was excluded, and where the numbers come from."""
     curve = context.curve.name if context.curve else VAL_LOSS
     shown = terms(context, comparison.bound_samples(context.frame), curve)
-    stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
-    facts = list(stored_provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
-    facts.append(("Sweeps", str(len(context.runs.sweeps))))
     blocks: list[Block] = [
         Definitions(shown),
         Heading("Exclusions"),
         Words(exclusions(context.frame, context.runs.notes)),
-        Heading("Provenance"),
-        Facts(facts, command=stored_provenance.command(context.runs)),
+        *provenance(context.runs, context.frame),
     ]
-    if settings := stored_provenance.settings(context.frame):
+    return Section("methods", "Methods", blocks)
+
+
+def provenance(runs: Runs, frame: pd.DataFrame) -> list[Block]:
+    """Return where the numbers come from, the settings of the runs in ``frame``, and the grids."""
+    stored = runs.sweeps[-1].provenance if runs.sweeps else {}
+    facts = list(stored_provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
+    facts.append(("Sweeps", str(len(runs.sweeps))))
+    blocks: list[Block] = [Heading("Provenance"), Facts(facts, command=stored_provenance.command(runs))]
+    if settings := stored_provenance.settings(frame):
         blocks.append(Facts(settings, summary="Settings of the runs", code=True))
-    several = len(context.runs.sweeps) > 1
-    for sweep in context.runs.sweeps:
+    several = len(runs.sweeps) > 1
+    for sweep in runs.sweeps:
         if sweep.grid:
             blocks.append(Source("Grid" + (f" of sweep {sweep.run_id[:8]}" if several else ""), sweep.grid))
-    return Section("methods", "Methods", blocks)
+    return blocks
 
 
 def exclusions(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:

@@ -8,6 +8,7 @@ from reports.page import interval_plots, stored_provenance
 from reports.page.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
 from reports.page.context import Context
 from reports.sections import findings
+from reports.store.frame import Runs
 
 HOW = (
     "{metric} of each setting less that of the baseline with the same schedule, other axes and seed (an estimator "
@@ -65,16 +66,20 @@ def _picture(context: Context) -> list[Block]:
 
 
 def _facts(context: Context) -> Facts:
-    runs = context.runs
-    stored = runs.sweeps[-1].provenance if runs.sweeps else {}
-    facts = [("Code", stored_provenance.code(stored)), ("Hardware", stored_provenance.summary(stored))]
-    if packages := stored_provenance.packages(stored):
-        facts.append(("Packages", packages))
-    facts.append(("Newest run", stored_provenance.newest_end(context.frame)))
+    facts = facts_of(context.runs)
     stated = context.options.baseline is not None
     facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
     if context.wording.is_vae:
         facts.append(("k of the bound", comparison.bound_samples(context.frame)))
     else:
         facts.append(("Task", ", ".join(sorted(set(context.frame["task_label"])))))
-    return Facts(facts, command=stored_provenance.command(runs))
+    return Facts(facts, command=stored_provenance.command(context.runs))
+
+
+def facts_of(runs: Runs) -> list[tuple[str, str]]:
+    """Return code, machine, packages and date of some runs."""
+    stored = runs.sweeps[-1].provenance if runs.sweeps else {}
+    facts = [("Code", stored_provenance.code(stored)), ("Hardware", stored_provenance.summary(stored))]
+    if packages := stored_provenance.packages(stored):
+        facts.append(("Packages", packages))
+    return [*facts, ("Newest run", stored_provenance.newest_end(runs.runs))]
