@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.training import linear
+from harness.tasks import linear
 from harness.tasks.linear import LinearLayer
 from harness.tasks.vae import CategoricalVAE
 
