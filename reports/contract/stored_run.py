@@ -87,7 +87,7 @@ CHILD_TAGS = IDENTITY | {
     TAG_STATUS: "The status of the run, from the table below.",
     TAG_ERROR: "The error, its first line first; empty once the run was resumed.",
     TAG_BEST: (
-        "The name of the estimator, on its finished run with the lowest `test/neg_elbo` of the sweep, as of when the "
+        "The name of the estimator, on its finished run that is best by the first measure of the task, as of when the "
         "sweep closed."
     ),
     TAG_CHARTS: "MLflow's mark of a run with pictures.",
