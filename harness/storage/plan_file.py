@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.bounded_names import run_name
-from harness.config import VAE_NAME
 from harness.measures import VAE_MEASURES, Measure
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
@@ -71,6 +70,8 @@ class PlannedRun:
 
     @property
     def task_name(self) -> str:
+        from harness.config import VAE_NAME  # not at the top: plans are found without pydantic
+
         return str(self.setting.values.get("task.name", VAE_NAME))
 
     @property
