@@ -38,7 +38,7 @@ def check_loss(subject: Subject) -> str:
     """Check that the loss has the declared terms, (B,) or scalars, finite, and one call of each layer's estimator."""
     calls: Counter[str] = Counter()
     hooks = [
-        one.register_forward_hook(lambda *_, name=name: calls.update([name]))  # type: ignore[misc]
+        one.register_forward_hook(lambda *_, name=name: calls.update([name]))
         for name, one in subject.estimators.items()
     ]
     try:
