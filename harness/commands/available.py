@@ -46,6 +46,8 @@ def table(listed: Sequence[Row], width: int) -> Table:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "–"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={default}" for name, default in value.items()) or "–"
     return str(value)
@@ -135,11 +137,11 @@ def _schedules() -> list[Row]:
 
 def _datasets() -> list[Row]:
     from harness.datasets.descriptions import DATASETS
+    from harness.datasets.image_source import OWN
 
-    return [
-        {"name": name, "train": info.n_train, "test": info.n_test, "what": info.description, "how": info.how}
-        for name, info in DATASETS.items()
-    ]
+    built_in = [(name, info.n_train, info.n_test, info.description, info.how) for name, info in DATASETS.items()]
+    own = [(name, None, None, what, f"data: {{name: {name}, path: …}}") for name, what in OWN.items()]
+    return [dict(zip(("name", "train", "test", "what", "how"), row, strict=True)) for row in built_in + own]
 
 
 def _grids() -> list[Row]:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness import atomic_file
+from harness.datasets.own import is_own
 from harness.grid.yaml_nodes import SourceError, parse
 from harness.plugins.identity import identity_of
 from harness.plugins.imports import read_imports
@@ -45,6 +46,8 @@ def save_plan(
     was loaded. `epoch_costs` are the forecasts of each setting.
     """
     path, lines = folder / FILE_NAME, list[str]()
+    if any(is_own(run.data.name) for run in grid.runs):
+        fingerprint = None  # the runs depend on images that may be edited
     try:
         old = _saved_plan(path, lines)
         if old is None:
@@ -117,7 +120,8 @@ def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
 
     It covers the sources of `harness` and `estimators`, the packages that read and check settings, the plug-ins and the
     modules of the user's own that they import. An installed plug-in, or one that imports installed packages or
-    computes what it imports, can depend on anything.
+    computes what it imports, can depend on anything. `save_plan` keeps none of a grid
+    with own images.
     """
     if any(entry_points(group=group) for group in ("harness.estimators", "harness.tasks")):
         return None
