@@ -1,4 +1,4 @@
-"""The whole conformance of an estimator in a plug-in, as results that name the user's file and line."""
+"""The whole conformance of an estimator or a task in a plug-in, as results that name the user's file and line."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 
 from harness.plugins.check_result import Result
 from harness.plugins.errors import defined_at, explained, line_of
+from harness.plugins.task_check import check_whole_task
 from harness.process_state import preserved
 
 if TYPE_CHECKING:
     from estimators import Estimator
+    from harness.plugins.loading import PluginClass
 
 
-def check_whole_estimator(cls: type[Estimator]) -> Iterator[Result]:
-    """Yield the result of every check of an estimator with its default parameters."""
+def check_whole(cls: PluginClass) -> Iterator[Result]:
+    """Yield the result of every check of an estimator or a task with its default parameters."""
+    from estimators import Estimator
+
+    yield from _check_estimator(cls) if issubclass(cls, Estimator) else check_whole_task(cls)
+
+
+def _check_estimator(cls: type[Estimator]) -> Iterator[Result]:
     from estimators.conformance import CHECKS
 
     for check in CHECKS:
