@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.errors import did_you_mean
-from harness.plugins import estimator_facts
+from harness.plugins import estimator_facts, task_facts
 from harness.provenance import PACKAGE, provenance
 
 Row = dict[str, Any]
@@ -21,9 +21,10 @@ _LABEL = re.compile(r"([A-Z][a-z]+ {2,}|[a-z][a-z -]* {2,})(?=\S)")
 
 
 def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
-    """Return one row per estimator, schedule, data set or grid."""
+    """Return one row per estimator, task, schedule, data set or grid."""
     return {
         "estimators": lambda: _estimators(plugins),
+        "tasks": lambda: task_facts.rows(plugins),
         "schedules": _schedules,
         "datasets": _datasets,
         "grids": _grids,
@@ -75,6 +76,14 @@ def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
     indent = max(map(len, shown)) + 2
     lines = "\n".join(f"{key:<{indent}}{value}" for key, value in shown.items())
     return reflow(f"{name}\n\n{facts.doc}\n\n{lines}", width)
+
+
+def explain_task(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
+    """Return the docstring, measures and parameters of a task, folded to `width` columns.
+
+    Raises ValueError with a one-line message for an unknown name.
+    """
+    return reflow(task_facts.explain(name, plugins), width)
 
 
 def reflow(text: str, width: int) -> str:

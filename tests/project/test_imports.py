@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "sweep": f"tracking status storage execution grid plugins {BOTTOM} reports.contract",
     "tracking": f"status storage datasets {BOTTOM} reports.contract",
     "status": f"storage execution train training tasks datasets estimators {BOTTOM} reports.contract",
-    "storage": f"grid training datasets {BOTTOM} reports.contract",
+    "storage": f"grid plugins training datasets {BOTTOM} reports.contract",
     "execution": f"train gradients training plugins datasets estimators {BOTTOM}",
     "train": f"gradients training tasks estimators {BOTTOM}",
     "diagnose": f"gradients estimators {BOTTOM} reports.page",
