@@ -1,12 +1,13 @@
 """A plug-in with images of one's own: named in a grid, read in every process, and known by what its images are."""
 
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from estimators import REGISTRY
+from harness.config import RunConfig
+from harness.datasets.descriptions import DataError
 from harness.events import Finished
 from harness.grid.load import Grid, GridError, load_grid
 from harness.plugins.registry import PluginError, Registry, datasets_of, load_registry
@@ -111,13 +112,13 @@ def test_plug_ins_with_the_same_or_no_name_are_refused(read: Read, tmp_path: Pat
         read(PLUGIN.replace('name = "stripes"', 'name = "folder"'))
 
 
-def _finishes(text: str, plugin: Path) -> bool:
-    from harness.config import RunConfig
-
-    return isinstance(list(train(RunConfig.from_json(text), load_registry([plugin])))[-1], Finished)
-
-
-def test_another_process_reads_the_same_images(read: Read, tmp_path: Path) -> None:
+def test_a_worker_has_the_run_as_text_and_the_plug_in_as_a_file(read: Read, tmp_path: Path) -> None:
     (run,) = read()[0].runs
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_finishes, (run.to_json(), tmp_path / "mine.py"))
+    there = RunConfig.from_json(run.to_json())
+    assert isinstance(list(train(there, load_registry([tmp_path / "mine.py"])))[-1], Finished)
+    with pytest.raises(DataError, match=r"^stripes: expected the plug-in with this data set, got none."):
+        list(
+            train(
+                there.model_copy(update={"seed": 1, "data": there.data.model_copy(update={"train_size": 5})}), REGISTRY
+            )
+        )
