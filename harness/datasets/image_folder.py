@@ -21,7 +21,10 @@ _MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB"}
 
 
 class Listed(NamedTuple):
-    """The pictures of a split in order (of the classes in turn), and the name of the class of each; none of them in a folder without classes."""
+    """The pictures of a split in order, those of the classes in turn, and the name of the class of each.
+
+    There are no names in a folder without classes.
+    """
 
     files: Sequence[Path]
     classes: Sequence[str]
