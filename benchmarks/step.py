@@ -28,9 +28,9 @@ from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, 
 from harness.datasets.load import load
 from harness.devices import flushed_denormals, keep_freed_memory
 from harness.schedules import Constant, NoSchedule
+from harness.tasks.linear import ONEDNN_IS_FASTER
 from harness.train import batch_losses, train_epoch
 from harness.training.compiled import compile_if_wanted
-from harness.training.linear import ONEDNN_IS_FASTER
 from harness.training.state import start
 
 SHAPES = ((20, 10), (8, 4), (10, 30))

@@ -12,10 +12,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from harness.bounded_names import metric_names, run_name
-from harness.datasets.descriptions import DATASETS, DataError, split_sizes
+from harness.datasets.descriptions import DataError
+from harness.datasets.image_source import OWN, ImageSource
+from harness.datasets.own import NO_SOURCES, Facts, Sources, facts, is_own
+from harness.datasets.sizes import sizes as sizes_of_images
 from harness.measures import VAE_MEASURES, Measure
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
 
@@ -30,17 +41,96 @@ Count = Annotated[int, Field(ge=0, le=10**9)]
 VAE_NAME = "categorical_vae"
 """The task of a grid that names none."""
 DEVICE = "cpu|mps|cuda(:[0-9]{1,3})?"
-DatasetName = Literal["mnist-mini", "mnist", "fashion-mnist", "kmnist", "emnist-letters", "omniglot"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class DataConfig(Settings):
-    """The images, their binarisation, and the fraction of training images kept for validation."""
+    """The images, their binarisation, and the fraction of training images kept for validation.
 
-    name: DatasetName = "mnist-mini"
+    `path` and `size` are of own images, `file` and `folder`. What is derived from own images (`location`, `digest`,
+    `n_images`, `image_shape`) is filled in by `identified`. The digest is part of the run key, the path is not. For a
+    built-in data set all of them are None, and not among the settings.
+    """
+
+    own: ClassVar[tuple[str, ...]] = ("path", "size")
+    derived: ClassVar[tuple[str, ...]] = Facts._fields
+
+    name: Name = "mnist-mini"
     binarization: Literal["none", "threshold", "fixed", "resampled"] = "none"
     validation_fraction: Fraction = 0.1
     split_seed: Count = 0
     train_size: PositiveInt | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    size: tuple[int, int] | None = None
+    location: str | None = None
+    digest: str | None = None
+    n_images: tuple[int, int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
+    _source: type[ImageSource] | None = PrivateAttr(default=None)
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _one_number_is_both(cls, value: object) -> object:
+        found = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
+        if found is None or (isinstance(found, tuple) and len(found) == 2 and all(map(_is_positive, found))):
+            return found
+        raise ValueError(f"size: expected a whole number of pixels >= 1, or [height, width], got {short(value)}.")
+
+    @model_validator(mode="after")
+    def _path_and_size_belong_to_own_images(self) -> Self:
+        if self.path is not None and self.name not in OWN:
+            raise ValueError(f"path: expected none with data {self.name}, got {self.path!r}. Use name: file or folder.")
+        if self.size is not None and self.name != "folder":
+            raise ValueError(
+                f"size: expected none with data {self.name}, got {short(self.size)}. Only name: folder has one."
+            )
+        if self.path is None and self.name in OWN:
+            raise ValueError(f"path: expected the path of the images with data {self.name}, got none. Add path: …")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_own_images(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        optional = {*self.own, *self.derived}
+        return {key: value for key, value in handler(self).items() if key not in optional or value is not None}
+
+    @cached_property
+    def canonical(self) -> str:
+        """The settings for the run key. Own images are known by their digest, wherever they are."""
+        unhashed = {*self.own, *self.derived} - {"digest"} if self.digest else set()
+        values = self.model_dump(mode="json", exclude=unhashed)
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def source(self) -> type[ImageSource] | None:
+        """The plug-in that makes the images, if `with_source` set it."""
+        return self._source
+
+    def identified(self, sources: Sources = NO_SOURCES) -> Self:
+        """Return these settings with what is derived from own images, which are read for it.
+
+        `sources` are those of plug-ins. Raises DataError if the images cannot be used, or if a part of the training
+        images is to be kept for validation though there are validation images.
+        """
+        if not is_own(self.name):
+            return self
+        found = facts(self, sources)
+        update = found._asdict()
+        if found.n_images[1]:
+            if "validation_fraction" in self.model_fields_set and self.validation_fraction:
+                raise DataError(
+                    "data.validation_fraction: expected none with data that have validation images, got "
+                    f"{self.validation_fraction}. Leave it out."
+                )
+            update["validation_fraction"] = 0.0
+        return self.model_copy(update=update)
+
+    def with_source(self, sources: Sources) -> Self:
+        """Return these settings with the plug-in that makes their images, if one of `sources` does."""
+        if self.name not in sources:
+            return self
+        copy = self.model_copy()
+        copy._source = sources[self.name]
+        return copy
 
 
 class ModelConfig(Settings):
@@ -357,9 +447,8 @@ class Sizes(NamedTuple):
 def sizes_of(task: TaskConfig | None, data: DataConfig, batch_size: int) -> Sizes:
     """Return how many examples a run has, images as stored."""
     if task is None or task.uses_images:
-        info = DATASETS[data.name]
-        n_validation, n_train = split_sizes(info, data.validation_fraction, data.train_size)
-        return Sizes(n_train, n_validation, info.n_test)
+        found = sizes_of_images(data)
+        return Sizes(found.n_train, found.n_validation, found.n_test)
     n_train, n_validation, n_test = task.n_examples
     return Sizes((task.steps_per_epoch or 0) * batch_size or n_train, n_validation, n_test)
 
@@ -377,19 +466,18 @@ def check_splits(task: TaskConfig | None, data: DataConfig | None, evaluation: E
 
 def check_images(data: DataConfig, evaluation: EvaluationConfig) -> None:
     """Raise ValueError if a split that is needed has no images, or if more images are shown than there are."""
-    info = DATASETS[data.name]
     try:
-        split_sizes(info, data.validation_fraction, data.train_size)
+        found = sizes_of_images(data)
     except DataError as error:
         raise ValueError(str(error)) from error
-    if evaluation.validation_split == "validation" and data.validation_fraction == 0:
+    if evaluation.validation_split == "validation" and not found.n_validation:
         raise ValueError(
             "data.validation_fraction: expected more than 0 with evaluation.validation_split validation, got 0. "
             "Set validation_split: train or test, or keep some images for validation."
         )
-    if evaluation.n_images > info.n_test:
+    if evaluation.n_images > found.n_test:
         raise ValueError(
-            f"evaluation.n_images: expected at most the {info.n_test:,} test images of {info.name}, "
+            f"evaluation.n_images: expected at most the {found.n_test:,} test images of {data.path or data.name}, "
             f"got {evaluation.n_images:,}."
         )
 
@@ -398,6 +486,10 @@ def _canonical(settings: Settings, excluded: set[str]) -> str:
     """Return settings as text for the run key, without some of them."""
     values = settings.model_dump(mode="json", by_alias=True, exclude=excluded)
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def estimator_label(name: str, params: Mapping[str, Any]) -> str:

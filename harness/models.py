@@ -5,7 +5,6 @@ model, estimator = load_model(Path("weights.pt"), run)
 """
 
 import io
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from estimators import REGISTRY, Estimator
 from harness.config import RunConfig
-from harness.datasets.descriptions import lookup
+from harness.datasets.sizes import sizes
 from harness.errors import UserError, first_line
 from harness.tasks.splits import Splits
 from harness.training.state import start
@@ -51,9 +50,9 @@ def load_model(
 
 def _blank_images(run: RunConfig) -> Splits:
     """Return one image of the sizes of the data, which need not be on this machine."""
-    image_shape = lookup(run.data.name).image_shape
-    blank_ND = torch.zeros(1, math.prod(image_shape))
-    return Splits(train=blank_ND, test=blank_ND, image_shape=image_shape)
+    images = sizes(run.data)
+    blank_ND = torch.zeros(1, images.n_pixels)
+    return Splits(train=blank_ND, test=blank_ND, image_shape=images.image_shape)
 
 
 def _read(path: Path, run: RunConfig) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class Settings(BaseModel):
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True, hide_input_in_errors=True
     )
 
+    derived: ClassVar[tuple[str, ...]] = ()
+    """Fields that the harness fills in: no keys of a grid, and no axes."""
+
     @cached_property
     def canonical(self) -> str:
         """The settings without labels, as text for the run key. Equal texts mean equal runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,28 +13,30 @@ from reports import comparison
 from reports.comparison import Metric
 from reports.comparison.changes import change_points, changes, shared_runs
 from reports.contract.atomic_files import Folder, write_atomically
+from reports.contract.errors import ReportError
 from reports.contract.settings import SEPARATOR
 from reports.contract.stored_run import VAL_LOSS
 from reports.page import interval_plots, numbers, stored_provenance
 from reports.page.blocks import Block, Counts, Definitions, Facts, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context, Options
-from reports.page.definitions import TERMS
+from reports.page.definitions import terms
+from reports.page.quality_tables import band_title
 from reports.page.table import Cell, Column, Table
 from reports.process_settings import default_settings
-from reports.report import figure_files, render, table_files
+from reports.report import figure_files, page_of, table_files
 from reports.sections import findings
 from reports.store.frame import ABSENT, WORST, Runs
 from reports.store.shared_setting_names import named_together
 
 USED = ("setting", "pair", "interval", "p-better", "equivalence", "failures", "step-time")
 HOW = (
-    "Second minus first at the same seed: an interval below zero is an improvement, one above it a regression. Where "
-    "all differences are exactly zero, the second sweep gave the first one's numbers again, to the last bit."
+    "Second minus first at the same seed: an interval {below} zero is an improvement, one {above} it a regression. "
+    "Where all differences are exactly zero, the second sweep gave the first one's numbers again, to the last bit."
 )
 
 
 class Sides(NamedTuple):
-    """The two sweeps with the names that the user gave them, and the report's context of each."""
+    """One task of the two sweeps, with the names that the user gave them, and the report's context of each."""
 
     names: tuple[str, str]
     contexts: tuple[Context, Context]
@@ -43,16 +46,21 @@ class Sides(NamedTuple):
 def build_comparison(first: tuple[str, Runs], second: tuple[str, Runs], out_dir: Path, options: Options) -> Path:
     """Write ``compare.html``, ``tables/`` and ``figures/`` under ``out_dir``; return the page.
 
-    Raises ReportError for a metric that no run has, OSError where it cannot write.
+    Raises ReportError for a metric that no run has and for sweeps without a common task, OSError where it cannot write.
     """
     plain = Options(metric=options.metric, title=options.title, band=options.band, ui=options.ui)
-    one, other = (Context(runs, plain) for runs in named_together(first[1], second[1]))
-    sides = Sides((first[0], second[0]), (one, other))
-    metric = shared_metric(sides)
-    rows = pd.DataFrame() if metric is None else changes([one.frame, other.frame], metric, options.band)
-    sections = [_changed(sides, rows), _settings(sides, rows), _apart(sides), _methods(sides)]
-    title = options.title or f"{sides.names[0]} → {sides.names[1]}"
-    page = render(sides.contexts[1], sections, title=title, question="What changed from one sweep to the other?")
+    names, both = (first[0], second[0]), named_together(first[1], second[1])
+    tasks = {label: Compared(sides := _sides(names, both, label, plain), _changes(sides)) for label in _shared(*both)}
+    sections = [
+        _changed(names, both, tasks),
+        _settings(tasks),
+        _apart(names, both, tasks),
+        _methods(names, both, tasks),
+    ]
+    title, question = options.title or f"{names[0]} → {names[1]}", "What changed from one sweep to the other?"
+    styles = {label: style for each in tasks.values() for label, style in each.sides.contexts[1].styles.items()}
+    colour = {name: number for each in tasks.values() for name, number in each.sides.contexts[1].colour.items()}
+    page = page_of(sections, title, question, styles, colour)
     with Folder(out_dir / "tables") as tables_folder, Folder(out_dir / "figures") as figures_folder:
         for name, content in table_files(sections).items():
             tables_folder.write(name, content)
@@ -67,29 +75,68 @@ def shared_metric(sides: Sides) -> Metric | None:
     return next((metric for metric in sides.contexts[1].metrics if metric.name in sides.contexts[0].frame), None)
 
 
-def _changed(sides: Sides, rows: pd.DataFrame) -> Section:
+class Compared(NamedTuple):
+    """One task of the two sweeps, and the change of each setting that both have."""
+
+    sides: Sides
+    rows: pd.DataFrame
+
+
+Tasks = Mapping[str, Compared]
+"""By the labels of the tasks that both sweeps have."""
+Names = tuple[str, str]
+
+
+def _shared(one: Runs, other: Runs) -> list[str]:
+    """Return the labels of the tasks that both have. Raises ReportError if there is none."""
+    shared = [label for label in other.tasks if label in one.tasks]
+    if not shared:
+        there = " and ".join(", ".join(runs.tasks) for runs in (one, other))
+        raise ReportError(f"--compare: expected sweeps with a task in common, got {there}.")
+    return shared
+
+
+def _sides(names: Names, both: Sequence[Runs], label: str, options: Options) -> Sides:
+    """Return one task of both sweeps. All tasks share the colours of the second sweep."""
+    one, other = (runs if runs.tasks == [label] else runs.of_task(label) for runs in both)
+    coloured = None if len(both[1].tasks) == 1 else both[1].runs
+    return Sides(names, (Context(one, options), Context(other, options, coloured)))
+
+
+def _changes(sides: Sides) -> pd.DataFrame:
+    metric = shared_metric(sides)
+    return pd.DataFrame() if metric is None else changes([each.frame for each in sides.contexts], metric)
+
+
+def _changed(names: Names, both: Sequence[Runs], tasks: Tasks) -> Section:
     """Say what got better, worse or stayed the same, and what ended differently."""
     blocks: list[Block] = []
-    if shared_metric(sides) is None:
-        blocks.append(Words("The two sweeps have no final metric in common.", "warn"))
-    elif rows.empty:
-        blocks.append(Words("The two sweeps have no setting in common that both have tried to the end.", "warn"))
-    else:
-        words = rows["equivalence"].where(~rows["same"], "equal")
-        order = ("worse", "better", "equivalent", "undecided", "equal")
-        said = {"equal": "equal to the last bit"}
-        found = [f"{int((words == word).sum())} {said.get(word, word)}" for word in order if (words == word).any()]
-        blocks.append(Words(f"Of {len(rows)} settings that both have: {', '.join(found)}.", "lead"))
-    for name, context in zip(sides.names, sides.contexts, strict=True):
-        blocks += [Heading(name), Counts(findings.counts(context.frame))]
-        blocks += [Words(note, "warn") for note in context.runs.notes]
-    if any(context.is_shared for context in sides.contexts):
+    for label, (sides, rows) in tasks.items():
+        blocks += [Heading(label)] if len(tasks) > 1 else []
+        blocks.append(_outcome(sides, rows))
+    for name, runs in zip(names, both, strict=True):
+        blocks += [Heading(name), Counts(findings.counts(runs.runs))]
+        blocks += [Words(note, "warn") for note in runs.notes]
+    if any(context.is_shared for each in tasks.values() for context in each.sides.contexts):
         blocks.append(Words("Times were taken while other runs shared the machine: step times do not compare.", "warn"))
     blocks.append(Heading("What is not the same"))
-    differing = list(_differing(sides))
+    differing = list(dict.fromkeys(pair for each in tasks.values() for pair in _differing(each.sides)))
     text = "Code, packages and machine are the same, and the configurations of the runs that both have."
     blocks.append(Facts(differing) if differing else Words(text))
     return Section("changed", "What changed", blocks)
+
+
+def _outcome(sides: Sides, rows: pd.DataFrame) -> Words:
+    """Return how many settings got better, worse or stayed the same."""
+    if shared_metric(sides) is None:
+        return Words("The two sweeps have no final metric in common.", "warn")
+    if rows.empty:
+        return Words("The two sweeps have no setting in common that both have tried to the end.", "warn")
+    words = rows["equivalence"].where(~rows["same"], "equal")
+    order = ("worse", "better", "equivalent", "undecided", "equal", "")
+    said = {"equal": "equal to the last bit", "": "changed; no band is declared that would tell a change that matters"}
+    found = [f"{int((words == word).sum())} {said.get(word, word)}" for word in order if (words == word).any()]
+    return Words(f"Of {len(rows)} settings that both have: {', '.join(found)}.", "lead")
 
 
 def _differing(sides: Sides) -> list[tuple[str, str]]:
@@ -115,22 +162,33 @@ def _said(value: object) -> str:
     return "not set" if value is None or value is pd.NA or value != value else str(value)
 
 
-def _settings(sides: Sides, rows: pd.DataFrame) -> Section:
-    """Show a table and a figure of the settings that both have."""
-    if rows.empty:
-        return Section("settings", "Setting by setting", [Words("There is nothing to compare.", "empty")])
-    context = sides.contexts[1]
-    metric = shared_metric(sides)
+def _settings(tasks: Tasks) -> Section:
+    """Show a table and a figure of the settings that both have, for each task."""
     blocks: list[Block] = []
-    if metric is not None:
-        points = change_points([each.frame for each in sides.contexts], metric.name, rows)
-        panel = interval_plots.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], context.styles)
-        blocks += [Pictures("changes", [panel])] if panel else []
-        blocks.append(Tabular(_table(sides, rows, metric, context.options.band), "changes", rows))
-    return Section("settings", "Setting by setting", [*blocks, How(HOW)])
+    for number, (label, each) in enumerate(tasks.items(), 1):
+        several = len(tasks) > 1
+        blocks += [Heading(label)] if several else []
+        blocks += _settings_of(each, f"changes-{number}" if several else "changes", label if several else "")
+    return Section("settings", "Setting by setting", blocks)
 
 
-def _table(sides: Sides, rows: pd.DataFrame, metric: Metric, band: float) -> Table:
+def _settings_of(compared: Compared, figure: str, label: str) -> list[Block]:
+    """Return the figure, the table and how to read them, of one task; the table names it if ``label`` is not empty."""
+    sides, rows = compared
+    metric = shared_metric(sides)
+    if rows.empty or metric is None:
+        return [Words("There is nothing to compare.", "empty")]
+    points = change_points([each.frame for each in sides.contexts], metric, rows)
+    styles = sides.contexts[1].styles
+    panel = interval_plots.difference_plot(rows.assign(versus=""), points, metric, sides.names[0], styles)
+    frame = rows.assign(task=label, metric=metric.name) if label else rows
+    sides_of_zero = ("below", "above") if metric.sign > 0 else ("above", "below")
+    how = How(HOW.format(below=sides_of_zero[0], above=sides_of_zero[1]))
+    shown = [Pictures(figure, [panel])] if panel else []
+    return [*shown, Tabular(_table(sides, rows, metric), "changes", frame), how]
+
+
+def _table(sides: Sides, rows: pd.DataFrame, metric: Metric) -> Table:
     columns = [
         Column("Setting", numeric=False, term="setting"),
         Column("Device", numeric=False),
@@ -138,7 +196,7 @@ def _table(sides: Sides, rows: pd.DataFrame, metric: Metric, band: float) -> Tab
         Column("Pairs", term="pair"),
         Column("Change", meaning="second − first at the same seed", term="pair"),
         Column("95 % interval", term="interval"),
-        Column(f"±{numbers.fixed(band)} nats" if metric.in_nats else "Same", numeric=False, term="equivalence"),
+        Column("Same" if metric.band is None else band_title(metric), numeric=False, term="equivalence"),
         Column("Step time", meaning="second ÷ first, medians", term="step-time"),
     ]
     shown = []
@@ -166,22 +224,21 @@ def _level(mean: float, failed: int, metric: Metric) -> Cell:
     return Cell(text, None if math.isnan(mean) else mean, tone="warn" if failed else "")
 
 
-def _apart(sides: Sides) -> Section:
-    """Show runs that ended differently, and settings that only one sweep has."""
-    first, second = (context.frame for context in sides.contexts)
-    both = shared_runs((first, second))
-    other = both[both["status_1"] != both["status_2"]]
+def _apart(names: Names, both: Sequence[Runs], tasks: Tasks) -> Section:
+    """Show runs that ended differently, and tasks and settings that only one sweep has."""
+    parts = [shared_runs([context.frame for context in each.sides.contexts]) for each in tasks.values()]
+    ended = pd.concat([part[part["status_1"] != part["status_2"]] for part in parts], ignore_index=True)
     blocks: list[Block] = []
-    if len(other):
-        columns = [Column(title, numeric=False) for title in ("Setting", "Device", "Seed", *sides.names, "Error")]
+    if len(ended):
+        columns = [Column(title, numeric=False) for title in ("Setting", "Device", "Seed", *names, "Error")]
         rows = [
             [Cell(str(row["setting"])), Cell(str(row["device"])), Cell(str(row["seed"])),
              *(Cell(str(row[f"status_{i}"]), tone="bad" if row[f"status_{i}"] in WORST else "") for i in (1, 2)),
              Cell(str(row["error_2"] or row["error_1"])[:300])]
-            for row in other.to_dict("records")
+            for row in ended.to_dict("records")
         ]  # fmt: skip
         blocks.append(Tabular(Table("Runs that ended otherwise", columns, rows), "statuses"))
-    for name, mine, theirs in ((sides.names[0], first, second), (sides.names[1], second, first)):
+    for name, mine, theirs in ((names[0], both[0], both[1]), (names[1], both[1], both[0])):
         only = sorted(_named_settings(mine) - _named_settings(theirs))
         if only:
             listed = "; ".join(SEPARATOR.join(each) for each in only[:20]) + (
@@ -192,15 +249,17 @@ def _apart(sides: Sides) -> Section:
     return Section("apart", "What one of them has alone", blocks or [Words(text, "empty")])
 
 
-def _named_settings(frame: pd.DataFrame) -> set[tuple[str, str]]:
-    return set(zip(frame["setting"], frame["device"], strict=True))
+def _named_settings(runs: Runs) -> set[tuple[str, ...]]:
+    """Return the settings with their devices, and with their tasks if there are several."""
+    frame = runs.runs
+    tasks = frame["task_label"] if len(runs.tasks) > 1 else [""] * len(frame)
+    return {tuple(filter(None, key)) for key in zip(tasks, frame["setting"], frame["device"], strict=True)}
 
 
-def _methods(sides: Sides) -> Section:
-    options, k = sides.contexts[1].options, comparison.bound_samples(sides.contexts[1].frame)
-    band = numbers.fixed(options.band)
-    shown = [(slug, term, meaning.format(k=k, curve=VAL_LOSS, band=band)) for slug, term, meaning in TERMS
-             if slug in USED]  # fmt: skip
-    commands = [(name, stored_provenance.command(context.runs))
-                for name, context in zip(sides.names, sides.contexts, strict=True)]  # fmt: skip
+def _methods(names: Names, both: Sequence[Runs], tasks: Tasks) -> Section:
+    """Show the terms of the first task, and the commands."""
+    context = next(iter(tasks.values())).sides.contexts[1]
+    found = terms(context, comparison.bound_samples(context.frame), VAL_LOSS)
+    shown = [term for term in found if term[0] in USED]
+    commands = [(name, stored_provenance.command(runs)) for name, runs in zip(names, both, strict=True)]
     return Section("methods", "Methods", [Definitions(shown), Heading("Commands"), Facts(commands)])

@@ -32,7 +32,13 @@ def run(**settings) -> RunConfig:
 @pytest.mark.parametrize(
     ("model", "settings"),
     [
-        (DataConfig, {"name": "cifar"}),
+        (DataConfig, {"name": "cifar 10"}),
+        (DataConfig, {"path": "x.npz"}),
+        (DataConfig, {"name": "file"}),
+        (DataConfig, {"name": "file", "path": ""}),
+        (DataConfig, {"name": "file", "path": "x.npz", "size": 28}),
+        (DataConfig, {"name": "folder", "path": "x", "size": 0}),
+        (DataConfig, {"name": "folder", "path": "x", "size": (1, 2, 3)}),
         (DataConfig, {"binarization": True}),
         (DataConfig, {"validation_fraction": 1.0}),
         (DataConfig, {"validation_fraction": -0.1}),

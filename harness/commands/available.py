@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.errors import did_you_mean
-from harness.plugins import estimator_facts
+from harness.plugins import estimator_facts, task_facts
 from harness.provenance import PACKAGE, provenance
 
 Row = dict[str, Any]
@@ -21,9 +21,10 @@ _LABEL = re.compile(r"([A-Z][a-z]+ {2,}|[a-z][a-z -]* {2,})(?=\S)")
 
 
 def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
-    """Return one row per estimator, schedule, data set or grid."""
+    """Return one row per estimator, task, schedule, data set or grid."""
     return {
         "estimators": lambda: _estimators(plugins),
+        "tasks": lambda: task_facts.rows(plugins),
         "schedules": _schedules,
         "datasets": _datasets,
         "grids": _grids,
@@ -45,6 +46,8 @@ def table(listed: Sequence[Row], width: int) -> Table:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "–"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={default}" for name, default in value.items()) or "–"
     return str(value)
@@ -73,6 +76,14 @@ def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
     indent = max(map(len, shown)) + 2
     lines = "\n".join(f"{key:<{indent}}{value}" for key, value in shown.items())
     return reflow(f"{name}\n\n{facts.doc}\n\n{lines}", width)
+
+
+def explain_task(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
+    """Return the docstring, measures and parameters of a task, folded to `width` columns.
+
+    Raises ValueError with a one-line message for an unknown name.
+    """
+    return reflow(task_facts.explain(name, plugins), width)
 
 
 def reflow(text: str, width: int) -> str:
@@ -126,11 +137,11 @@ def _schedules() -> list[Row]:
 
 def _datasets() -> list[Row]:
     from harness.datasets.descriptions import DATASETS
+    from harness.datasets.image_source import OWN
 
-    return [
-        {"name": name, "train": info.n_train, "test": info.n_test, "what": info.description, "how": info.how}
-        for name, info in DATASETS.items()
-    ]
+    built_in = [(name, info.n_train, info.n_test, info.description, info.how) for name, info in DATASETS.items()]
+    own = [(name, None, None, what, f"data: {{name: {name}, path: …}}") for name, what in OWN.items()]
+    return [dict(zip(("name", "train", "test", "what", "how"), row, strict=True)) for row in built_in + own]
 
 
 def _grids() -> list[Row]:

@@ -10,19 +10,20 @@ from reports.contract.text import visible
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["estimators", "schedules", "datasets", "grids"]))
+@click.argument("what", type=click.Choice(["estimators", "tasks", "schedules", "datasets", "grids"]))
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @plugin_option
 def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -> None:
-    """List what is available, with parameters. With the NAME of an estimator, explain that one."""
+    """List what is available, with parameters. With the NAME of an estimator or task, explain that one."""
     from harness.commands import available
 
     if name is not None:
-        if what != "estimators":
-            raise Refused(f"list {what}: expected no name, got {name!r}. Only estimators are explained.")
+        if what not in ("estimators", "tasks"):
+            raise Refused(f"list {what}: expected no name, got {name!r}. Only estimators and tasks are explained.")
+        explain = available.explain if what == "estimators" else available.explain_task
         try:
-            click.echo(available.explain(name, plugins, min(make_console().width, 120)))
+            click.echo(explain(name, plugins, min(make_console().width, 120)))
         except ValueError as error:
             raise Refused(str(error)) from error
         return

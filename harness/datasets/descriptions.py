@@ -89,24 +89,27 @@ def lookup(name: str) -> DatasetInfo:
     raise DataError(f"data.name: expected one of {', '.join(DATASETS)}, got '{name}'. {advice}")
 
 
-def split_sizes(info: DatasetInfo, validation_fraction: float, train_size: int | None) -> tuple[int, int]:
-    """Return the numbers of validation and training images. Raises DataError if a part would have no image."""
+def split_sizes(name: str, n_images: int, validation_fraction: float, train_size: int | None) -> tuple[int, int]:
+    """Return the numbers of validation and training images out of `n_images` of a data set.
+
+    Raises DataError if a part would have no image.
+    """
     if not 0 <= validation_fraction < 1:
         raise DataError(f"data.validation_fraction: expected 0 <= fraction < 1, got {validation_fraction}.")
-    n_validation = round(validation_fraction * info.n_train)
-    n_left = info.n_train - n_validation
+    n_validation = round(validation_fraction * n_images)
+    n_left = n_images - n_validation
     n_train = n_left if train_size is None else train_size
     if validation_fraction and not n_validation:
         raise DataError(
-            f"data.validation_fraction: expected 0, or at least one image of the {info.n_train:,} of {info.name}, "
+            f"data.validation_fraction: expected 0, or at least one image of the {n_images:,} of {name}, "
             f"got {validation_fraction}, which is none of them."
         )
     if not n_left:
         raise DataError(
-            f"data.validation_fraction: expected to leave a training image of {info.name}, got {validation_fraction}."
+            f"data.validation_fraction: expected to leave a training image of {name}, got {validation_fraction}."
         )
     if not 1 <= n_train <= n_left:
-        raise DataError(f"data.train_size: expected 1 to {n_left:,} for {info.name}, got {n_train:,}.")
+        raise DataError(f"data.train_size: expected 1 to {n_left:,} for {name}, got {n_train:,}.")
     return n_validation, n_train
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from harness.datasets import files
 from harness.datasets.descriptions import DataError, DataFile, DatasetInfo, lookup
 from harness.datasets.idx import format_idx, gunzip, read_bytes, sha256, verified_array
+from harness.datasets.image_source import OWN
 
 CONNECT_TIMEOUT_S = 5.0
 NPM_TIMEOUT_S = 180.0
@@ -58,6 +59,11 @@ def fetch(name: str, *, source_dir: Path | None, data_dir: Path, say: Callable[[
     data set that is there and undamaged is left as it is. Raises DataError if no source works, or if the folder cannot
     be written.
     """
+    if name in OWN:
+        raise DataError(
+            f"{name}: expected a built-in data set, since images of your own are not fetched. Write in the grid: "
+            f"data: {{name: {name}, path: …}}"
+        )
     info = lookup(name)
     if info.embedded:
         say(f"{name}: {info.how}, nothing to fetch.")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from estimators import Estimator, build
 from harness.config import RunConfig
-from harness.datasets.descriptions import lookup
+from harness.datasets.sizes import sizes as sizes_of_images
 from harness.gradients.during_training import Diagnostics
 
 RUN_S = 0.03
@@ -37,8 +37,11 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
     """
     pass_once = sum(n_latents * n_categories for n_latents, n_categories in run.layers.values())
     if run.task is None:
-        height, width = lookup(run.data.name).image_shape
-        layer_sizes = (height * width, *run.model.hidden, pass_once)  # the decoder mirrors the encoder
+        layer_sizes = (
+            sizes_of_images(run.data).n_pixels,
+            *run.model.hidden,
+            pass_once,
+        )  # the decoder mirrors the encoder
         pass_once = sum(first * second for first, second in pairwise(layer_sizes))
     n_evaluations = run.n_cost_evals(run.build_estimator(registry))
     return Cost(3 * run.training.batch_size * (1 + n_evaluations) * pass_once, 2 * pass_once)

@@ -25,6 +25,7 @@ from harness.execution.ray_cluster import (
 )
 from harness.execution.ray_worker import Setup, StopFlag, code_here, compute
 from harness.options import NEVER, RayOptions, SavingEvery
+from harness.plugins.user_modules import files_to_send
 from harness.provenance import PACKAGE, git_state
 
 CLOSE_S = 20.0
@@ -53,8 +54,9 @@ class RayExecutor(Executor):
     ) -> None:
         self._options, self._threads = options, threads
         self._env = environment(threads, options.env)
-        files = tuple((path.name, path.read_bytes()) for path in dict.fromkeys(path.resolve() for path in plugins))
-        self._setup = Setup(code_here(), git_state(PACKAGE), threads, saving, files)
+        paths = list(dict.fromkeys(path.resolve() for path in plugins))
+        files = tuple((path.name, path.read_bytes()) for path in paths)
+        self._setup = Setup(code_here(), git_state(PACKAGE), threads, saving, files, files_to_send(paths))
         self._tasks: dict[str, _Task] = {}
         self._lost: list[LostRun] = []
         self._ray: Any = None

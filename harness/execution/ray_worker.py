@@ -7,9 +7,10 @@ import hashlib
 import os
 import platform
 import stat
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -35,13 +36,17 @@ class Code(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """What all runs of a sweep need. Plug-ins travel as (file name, content)."""
+    """What all runs of a sweep need.
+
+    Plug-ins travel as (file name, content), and the modules of the user's own that they import as (path, content).
+    """
 
     code: Code
     git: dict[str, Any]
     threads: int
     saving: SavingEvery
     plugins: tuple[tuple[str, bytes], ...]
+    modules: tuple[tuple[str, bytes], ...] = ()
 
 
 def code_here() -> Code:
@@ -112,17 +117,20 @@ def compute(setup: Setup, message: bytes, flag: Any) -> Iterator[bytes]:
     prepare_process(setup.threads)
     saving = setup.saving
     controls = RunControls(saving.seconds, saving.epochs, is_stopping=FlagWatcher(flag), keeps_model=saving.model)
-    for record in train_to_records(Job.from_bytes(message), load_plugins(setup.plugins), controls):
+    registry = load_plugins(setup.plugins, setup.modules)
+    for record in train_to_records(Job.from_bytes(message), registry, controls):
         if isinstance(record.event, Started):  # the code is the driver's, but not in a checkout here
             record = replace(record, event=Started({**record.event.provenance, **setup.git}))
         yield record.to_bytes()
 
 
 @lru_cache(maxsize=1)
-def load_plugins(plugins: tuple[tuple[str, bytes], ...]) -> "Registry":
-    """Write the plug-ins to files of this machine and load them."""
+def load_plugins(plugins: tuple[tuple[str, bytes], ...], modules: tuple[tuple[str, bytes], ...] = ()) -> "Registry":
+    """Write the plug-ins and their modules to files of this machine and load them."""
     from harness.plugins.registry import load_registry
 
+    if modules:
+        sys.path.insert(0, str(_write_files(modules)))
     return load_registry([plugin_file(name, content) for name, content in plugins])
 
 
@@ -131,12 +139,19 @@ def plugin_file(name: str, content: bytes) -> Path:
 
     Raises RuntimeError if the folder belongs to another user.
     """
+    return _write_files(((name, content),)) / name
+
+
+def _write_files(files: Sequence[tuple[str, bytes]]) -> Path:
+    """Write files below a folder that their content names; return it."""
     own = Path(tempfile.gettempdir()) / f"harness-plugins-{os.getuid()}"
     own.mkdir(mode=0o700, exist_ok=True)
     if not stat.S_ISDIR(own.lstat().st_mode) or own.lstat().st_uid != os.getuid():
         raise RuntimeError(f"{own}: expected a folder of this user's own, got another's. Remove it.")
-    folder = own / hashlib.sha256(content).hexdigest()[:16]
-    folder.mkdir(exist_ok=True)
-    path = folder / name
-    atomic_file.write(path, content)
-    return path
+    lines = [f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in files]
+    folder = own / hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    for name, content in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_file.write(path, content)
+    return folder

@@ -74,6 +74,7 @@ def train_to_records(
     """Train one run and yield its records. An exception becomes a `Failed` record, so that the sweep goes on."""
     from harness import process_state
     from harness.plugins import errors
+    from harness.plugins.registry import tasks_of
     from harness.train import train
 
     run, before = job.run, process_state.snapshot()
@@ -81,7 +82,7 @@ def train_to_records(
         for event in train(run, registry, job.checkpoint, controls):
             yield Record.now(run.key, event)
     except Exception as error:  # noqa: BLE001 any exception of a user's estimator is that run's failure
-        line = errors.in_one_line(error, registry.get(run.estimator.name))
+        line = errors.in_one_line(error, registry.get(run.estimator.name), tasks_of(registry).get(run.task_name))
         text = "".join(traceback.format_exception(error))
         yield Record.now(run.key, Failed(line, text, crashed=is_out_of_memory(error)))
     finally:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +21,7 @@ from harness.gradients import draws
 from harness.gradients.comparison import measure
 from harness.gradients.gradient_problem import GradientProblem
 from harness.tasks.splits import Batch, Splits
-from harness.tasks.task import OneLayerTask
+from harness.tasks.task import LayerProblem, Task
 from harness.training import seeding
 from harness.training.state import State
 
@@ -44,31 +42,34 @@ class Diagnostics:
         """Return `gradient/<estimator>/<metric>` on the logits, and `…/encoder/<metric>` on the parameters behind them.
 
         `gradient/truth_error` is 0 where the truth is exact, else its standard error relative to its norm. Undefined
-        values, such as the cosine of pure noise, are left out.
+        values, such as the cosine of pure noise, are left out. With several layers, names are `gradient/<layer>.<…>`.
         """
-        task, batch = cast(OneLayerTask, state.task), self._probe(state.splits)
-        leaf = task.logits(batch)
-        some_code = leaf.new_zeros(1, task.n_latents, task.n_categories)
-        problem = GradientProblem(
-            logits_BLH=leaf.detach(),
-            cost=task.cost(batch),
-            n_categories=task.n_categories,
-            context_BX=task.context(batch),
-            code_costs=None if task.code_costs(batch, some_code) is None else partial(_code_costs, task, batch),
-        )
+        batch, found = self._probe(state.splits), dict[str, float]()
+        copies = {layer: copy.deepcopy(estimator).eval() for layer, estimator in state.estimators.items()}
+        problems = state.task.gradient_problems(batch, copies)
+        for layer, problem in problems.items():
+            prefix = f"gradient/{layer}." if len(problems) > 1 else "gradient/"
+            basket = self._basket(state.estimators[layer], problem.logits_BLH.device)
+            numbers = self._measured(state.task, problem, basket)
+            found |= {f"{prefix}{name}": value for name, value in numbers.items() if math.isfinite(value)}
+        return found
+
+    def _measured(self, task: Task, layer: LayerProblem, basket: Mapping[str, Estimator]) -> dict[str, float]:
+        """Return the metrics of one layer, and the error of its truth. A noisy cost cannot be enumerated."""
+        leaf = layer.logits_BLH
+        problem = GradientProblem(leaf.detach(), layer.cost, layer.n_categories, layer.context_BX, layer.code_costs)
         rows, about = measure(
             problem,
-            self._basket(state.estimator, leaf.device),
+            basket,
             self._settings.resamples,
-            self._settings.max_codes,
+            0 if layer.is_noisy else self._settings.max_codes,
             self._run.seed,
             projections={"": draws.scaled, "encoder": lambda blocks: to_parameters(blocks, leaf, task)},
             trained={OWN},
         )
         found = {f"{label}/{name}": value for label, row in rows.items() for name, value in row.items()}
         found["truth_error"] = about.error
-        numbers = {name: float(value) for name, value in found.items() if not isinstance(value, str)}
-        return {f"gradient/{name}": value for name, value in numbers.items() if math.isfinite(value)}
+        return {name: float(value) for name, value in found.items() if not isinstance(value, str)}
 
     def _probe(self, splits: Splits) -> Batch:
         """Return the first training examples, made once even if they are made anew in every epoch."""
@@ -85,10 +86,6 @@ class Diagnostics:
             with process_state.preserved(), seeding.seeded(self._run.seed, "estimator", device=device):
                 found[name] = build(entry.name, self._registry, **{**present, **entry.params})
         return found
-
-
-def _code_costs(task: OneLayerTask, batch: Batch, z_NLK: Tensor) -> Tensor:
-    return cast(Tensor, task.code_costs(batch, z_NLK))
 
 
 def to_parameters(blocks_JBLH: Tensor, logits_BLH: Tensor, task: nn.Module) -> Tensor:

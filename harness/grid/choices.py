@@ -101,8 +101,8 @@ def read_choices(node: Node, path: str, model: type[Settings], key: str, errors:
 
 
 def fields_by_alias(model: type[Settings]) -> dict[str, Any]:
-    """Return the fields of a model by the names that they have in a file."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    """Return the fields of a model by the names that they have in a file, without those that the harness fills in."""
+    return {f.alias or name: f for name, f in model.model_fields.items() if name not in model.derived}
 
 
 def combinations(fields: Fields, where: Placed, errors: ErrorList) -> Iterator[Combination]:

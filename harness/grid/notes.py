@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.config import DataConfig, sizes_of
+from harness.datasets.sizes import can_be_drawn, sizes
 from harness.grid.choices import Placed
 from harness.grid.estimators import BuiltEstimators, Candidate, schedules_for
 from harness.grid.sections import SectionValues
@@ -62,6 +63,7 @@ def ineffective_notes(
         budget = _budget(task, data, training)
         found |= dict.fromkeys(_of_training(training, budget))
         found |= dict.fromkeys(_of_evaluation(evaluation, training))
+        found |= dict.fromkeys(_of_pictures(evaluation, data) if data else ())
         found |= dict.fromkeys(_of_schedules(schedules, budget))
         found |= dict.fromkeys(_of_diagnostics(diagnostics, training, budget) if diagnostics else ())
     yield from found
@@ -112,6 +114,16 @@ def _of_evaluation(evaluation: EvaluationConfig, training: TrainingConfig) -> It
         yield (
             f"evaluation.validation_every {evaluation.validation_every:,} is more than the "
             f"{counted(training.epochs, 'epoch')} of a run: validated after the last one only"
+        )
+
+
+def _of_pictures(evaluation: EvaluationConfig, data: DataConfig) -> Iterator[str]:
+    """Yield a note about images that cannot be drawn."""
+    shape = sizes(data).image_shape
+    if evaluation.n_images and not can_be_drawn(shape):
+        yield (
+            f"evaluation.n_images {evaluation.n_images} shows no pictures: images have {shape[0]} channels, and only "
+            "1 (greyscale) and 3 (RGB) are drawn"
         )
 
 

@@ -15,6 +15,8 @@ from harness.config import (
     TrainingConfig,
     check_splits,
 )
+from harness.datasets.descriptions import DataError
+from harness.datasets.own import NO_SOURCES, Sources
 from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Placed
@@ -77,10 +79,16 @@ def _zipped(group: Node, path: str, places: dict[str, Placed], errors: ErrorList
     return [dict(zip(columns, row, strict=False)) for row in zip(*columns.values(), strict=False)]
 
 
-def expand(factors: list[Factor], tasks: Iterable[TaskChoice], where: Placed, errors: ErrorList) -> list[SectionValues]:
+def expand(
+    factors: list[Factor],
+    tasks: Iterable[TaskChoice],
+    where: Placed,
+    errors: ErrorList,
+    sources: Sources = NO_SOURCES,
+) -> list[SectionValues]:
     """Return every combination of the settings of each task, each section built once; the others are errors.
 
-    A setting has the sections that its task uses, and the task.
+    A setting has the sections that its task uses, and the task. Own images are read; `sources` are those of plug-ins.
     """
     settings: list[SectionValues] = []
     cache: dict[Any, Any] = {}
@@ -88,7 +96,7 @@ def expand(factors: list[Factor], tasks: Iterable[TaskChoice], where: Placed, er
         first: dict[Any, Mapping[str, Placed]] = {}
         for rows in product(*(of_task(factor, task.sections) for factor in factors)):
             chosen = {path: place for row in rows for path, place in row.items()}
-            parts = {section: _section(section, chosen, where, cache, errors) for section in task.sections}
+            parts = {section: _section(section, chosen, where, cache, errors, sources) for section in task.sections}
             if None in parts.values():
                 continue
             setting = {"task": task.value, **parts}
@@ -127,13 +135,34 @@ def refuse_unused(factors: list[Factor], tasks: Collection[TaskChoice], errors: 
             errors.add(place.position, path, f"expected no {name}, which {names} does not use, got one.")
 
 
-def _section(name: str, chosen: Mapping[str, Placed], where: Placed, cache: dict[Any, Any], errors: ErrorList) -> Any:
+def _section(
+    name: str,
+    chosen: Mapping[str, Placed],
+    where: Placed,
+    cache: dict[Any, Any],
+    errors: ErrorList,
+    sources: Sources,
+) -> Any:
     mine = {path.partition(".")[2]: place for path, place in chosen.items() if path.startswith(f"{name}.")}
     key = (name, *map(id, mine.values()))
     if key not in cache:
         here = Placed(None, min((p.position for p in mine.values()), default=where.position), name)
         cache[key] = choices.build(SECTIONS[name], mine, here, errors)
+        if isinstance(cache[key], DataConfig):
+            cache[key] = _with_images(cache[key], chosen, here, errors, sources)
     return cache[key]
+
+
+def _with_images(
+    data: DataConfig, chosen: Mapping[str, Placed], where: Placed, errors: ErrorList, sources: Sources
+) -> DataConfig | None:
+    """Return the settings of own images with what is derived from them; an error, and None, if there are none."""
+    try:
+        return data.identified(sources)
+    except DataError as error:
+        path, _, message = str(error).partition(": ")
+        errors.add(chosen.get(path, where).position, path, message)
+        return None
 
 
 def _check_together(setting: SectionValues, chosen: Mapping[str, Placed], where: Placed, errors: ErrorList) -> None:
@@ -158,7 +187,7 @@ def varying(settings: list[SectionValues]) -> list[str]:
         found += [
             f"{section}.{name}"
             for name in model.model_fields
-            if any(getattr(one, name) != getattr(values[0], name) for one in values)
+            if name not in model.derived and any(getattr(one, name) != getattr(values[0], name) for one in values)
         ]
     return found
 

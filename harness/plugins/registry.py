@@ -55,8 +55,9 @@ def load_registry(plugin_files: Sequence[Path] = ()) -> Registry:
     found: dict[str, dict[str, Any]] = {loading.ESTIMATORS: dict(REGISTRY), loading.TASKS: dict(TASKS)}
     for entry_point in loading.installed():
         _add(found, entry_point.group, loading.load_entry_point(entry_point), f"entry point {entry_point.name}")
+    folders: dict[str, Path] = {}
     for path in dict.fromkeys(Path(file).resolve() for file in plugin_files):
-        for group, cls in loading.classes_of_file(path):
+        for group, cls in loading.classes_of_file(path, folders):
             _add(found, group, cls, path.name)
     return Registry(found[loading.ESTIMATORS], found[loading.TASKS])
 

@@ -10,7 +10,7 @@ import torch
 
 from estimators import Estimator
 from harness.config import RunConfig
-from harness.datasets.descriptions import lookup
+from harness.datasets.sizes import sizes
 from harness.devices import missing_reason
 from harness.execution.forecast import Cost, makespan, run_seconds, uses_bound
 from harness.options import Options
@@ -159,9 +159,9 @@ def first_state(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> tupl
     if run.task is not None:
         state = start(run, registry, device)
         return state, state.splits.train_batch(torch.arange(min(batch_size, state.splits.n_train), device=device))
-    height, width = lookup(run.data.name).image_shape
-    images_BD = torch.rand(batch_size, height * width)
-    state = start(run, registry, device, Splits(train=images_BD, test=images_BD, image_shape=(height, width)))
+    images = sizes(run.data)
+    images_BD = torch.rand(batch_size, images.n_pixels)
+    state = start(run, registry, device, Splits(train=images_BD, test=images_BD, image_shape=images.image_shape))
     return state, images_BD.to(device)
 
 

@@ -7,7 +7,6 @@ text and fingerprint stay the same, the runs are known without building the grid
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness import atomic_file
+from harness.datasets.own import is_own
 from harness.grid.yaml_nodes import SourceError, parse
+from harness.plugins.identity import identity_of
+from harness.plugins.imports import read_imports
 from harness.provenance import source_sha256
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
@@ -44,6 +46,8 @@ def save_plan(
     was loaded. `epoch_costs` are the forecasts of each setting.
     """
     path, lines = folder / FILE_NAME, list[str]()
+    if any(is_own(run.data.name) for run in grid.runs):
+        fingerprint = None  # the runs depend on images that may be edited
     try:
         old = _saved_plan(path, lines)
         if old is None:
@@ -114,23 +118,24 @@ def sweep_folder(out: Path, grid_path: Path, text: str) -> Path | None:
 def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
     """Return a hash of all that turns a grid's text into runs, or None if that cannot be known.
 
-    It covers the sources of `harness` and `estimators`, the packages that read and check settings, and the plug-ins.
-    An installed plug-in, or one that imports other code, can depend on anything.
+    It covers the sources of `harness` and `estimators`, the packages that read and check settings, the plug-ins and the
+    modules of the user's own that they import. An installed plug-in, or one that imports installed packages or
+    computes what it imports, can depend on anything. `save_plan` keeps none of a grid
+    with own images.
     """
     if any(entry_points(group=group) for group in ("harness.estimators", "harness.tasks")):
         return None
     if not all(path.is_file() for path in plugins):  # a pipe is read once
         return None
     try:
-        texts = [path.read_bytes() for path in plugins]
+        identities = [_identity(path) for path in plugins]
         source = source_sha256()
     except OSError:
         return None
-    if not all(map(_imports_only_known_code, texts)):
+    if None in identities:
         return None
     parts = [source, sys.version, *map(version, ("torch", "pydantic", "pyyaml"))]
-    parts += sorted(hashlib.sha256(text).hexdigest() for text in texts)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join([*parts, *sorted(map(str, identities))]).encode()).hexdigest()
 
 
 def _saved_plan(path: Path, lines: list[str]) -> Plan | None:
@@ -165,12 +170,8 @@ def _lacks_costs(plan: Plan) -> bool:
     return any(run.setting.epoch_cost is None for run in plan.runs)
 
 
-def _imports_only_known_code(text: bytes) -> bool:
-    """Return whether a plug-in imports only what the fingerprint covers and the standard library."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return False
-    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    found |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    return {name.partition(".")[0] for name in found} <= sys.stdlib_module_names | {"torch", "estimators", "harness"}
+def _identity(plugin: Path) -> str | None:
+    """Return the identity of a plug-in by its text, or None if it depends on more than the fingerprint covers."""
+    text = plugin.read_bytes()
+    imports = read_imports(text, plugin.resolve().parent)
+    return None if imports.others or imports.is_computed else identity_of(text, imports.own.values())

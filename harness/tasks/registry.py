@@ -8,12 +8,23 @@ from typing import Any
 
 from harness.errors import did_you_mean
 from harness.tasks.categorical_vae import VAETask
+from harness.tasks.feature_selection import FeatureSelection
 from harness.tasks.gated_experts import GatedExperts
 from harness.tasks.mnist_sum import MnistSum
+from harness.tasks.polynomial import Polynomial
 from harness.tasks.structured_prediction import StructuredPrediction
+from harness.tasks.sudoku import Sudoku
 from harness.tasks.task import Task, parameters_of
 
-_ALL: tuple[type[Task], ...] = (VAETask, StructuredPrediction, MnistSum, GatedExperts)
+_ALL: tuple[type[Task], ...] = (
+    VAETask,
+    StructuredPrediction,
+    Polynomial,
+    Sudoku,
+    MnistSum,
+    GatedExperts,
+    FeatureSelection,
+)
 
 TASKS: Mapping[str, type[Task]] = MappingProxyType({cls.name: cls for cls in _ALL})
 

@@ -9,8 +9,8 @@ import inspect
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import reduce
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,21 @@ class Loss(NamedTuple):
 def total(terms: Iterable[Tensor]) -> Tensor:
     """Return the sum of the means of the terms, which is what is trained on."""
     return reduce(operator.add, terms)
+
+
+class LayerProblem(NamedTuple):
+    """What the estimator of one layer sees: logits, with their graph, and a cost.
+
+    `is_noisy`: equal codes may cost different amounts, because deeper layers are drawn. `code_costs`: a faster way to
+    the costs (N, B) of every code (N, L, K) for every example, if there is one.
+    """
+
+    logits_BLH: Tensor
+    n_categories: int
+    cost: Cost
+    context_BX: Tensor | None = None
+    is_noisy: bool = False
+    code_costs: Callable[[Tensor], Tensor] | None = None
 
 
 class Draw(Protocol):
@@ -142,6 +157,13 @@ class Task(nn.Module, ABC):
         """Return measures of the whole test split that cost too much for validation, such as a bound."""
         return {}
 
+    def gradient_problems(self, batch: Batch, estimators: Estimators) -> Mapping[str, LayerProblem]:
+        """Return what the estimator of each layer sees on a batch, for diagnostics; empty if the task has none.
+
+        The estimators are copies, in evaluation mode: a cost may call those of deeper layers.
+        """
+        return {}
+
     def pictures(self, test: Batch, draw: Draw, use: LatentUse | None) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, images (R, C, pixels) in [0, 1], in R rows and C columns) of some test examples.
 
@@ -223,6 +245,17 @@ class OneLayerTask(Task):
         codes_SBLK = draw.mode(logits_BLH) if self.measured_on == "mode" else z_SBLK
         measured = [self.measure(batch, z_BLK) for z_BLK in codes_SBLK]
         return found | {name: torch.stack([each[name] for each in measured]).float().mean(0) for name in measured[0]}
+
+    def gradient_problems(self, batch: Batch, estimators: Estimators) -> Mapping[str, LayerProblem]:
+        """Return logits and cost of the one layer."""
+        logits_BLH = self.logits(batch)
+        some_code = logits_BLH.new_zeros(1, self.n_latents, self.n_categories)
+        is_fast = self.code_costs(batch, some_code) is not None
+        code_costs = cast(Callable[[Tensor], Tensor], partial(self.code_costs, batch)) if is_fast else None
+        problem = LayerProblem(
+            logits_BLH, self.n_categories, self.cost(batch), self.context(batch), code_costs=code_costs
+        )
+        return {LAYER: problem}
 
     def _named(self, cost_B: Tensor, penalty: Tensor | None) -> dict[str, Tensor]:
         return dict(zip(self.terms, (cost_B,) if penalty is None else (cost_B, penalty), strict=False))

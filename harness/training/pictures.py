@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from harness.config import RunConfig
+from harness.datasets.sizes import can_be_drawn
 from harness.events import Picture
 from harness.tasks.latents import LatentUse
 from harness.tasks.splits import take
@@ -45,22 +46,27 @@ def final_pictures(run: RunConfig, state: State, use: LatentUse | None) -> Itera
 def _pictures(run: RunConfig, state: State, use: LatentUse | None, *, final: bool) -> Iterator[Picture]:
     """Yield the pictures that the task makes of the first test examples; none without `evaluation.n_images`."""
     n = run.evaluation.n_images
-    if n == 0 or "n_images" not in state.task.evaluation_settings:
+    shape = state.splits.image_shape
+    if n == 0 or "n_images" not in state.task.evaluation_settings or not can_be_drawn(shape):
         return
     state.task.eval()
     test, device = take(state.splits.test, n), torch.device(run.device)
     with seeding.seeded(run.seed, "evaluation", PICTURE_NOISE, device=device):
         found = list(state.task.pictures(test, CodeDraws(state.estimators), use))
     for name, images in found:
-        yield Picture(name, state.step, png_grid(images, state.splits.image_shape), final=final)
+        yield Picture(name, state.step, png_grid(images, shape), final=final)
 
 
 def png_grid(x_RCD: Tensor, image_shape: tuple[int, ...]) -> bytes:
-    """Return R rows of C images, values in [0, 1], as one greyscale PNG, GAP pixels apart."""
-    height, width = image_shape
+    """Return R rows of C images, values in [0, 1], as one PNG, GAP pixels apart.
+
+    It is greyscale for images (H, W), and RGB for (3, H, W).
+    """
+    height, width = image_shape[-2:]
     n_rows, n_columns, _ = x_RCD.shape
-    tiles = pad(x_RCD.float().cpu().reshape(n_rows, n_columns, height, width), (0, GAP, 0, GAP))
-    sheet = tiles.transpose(1, 2).reshape(n_rows * (height + GAP), n_columns * (width + GAP))[:-GAP, :-GAP]
+    images = x_RCD.float().cpu().reshape(n_rows, n_columns, -1, height, width)
+    tiles = pad(images, (0, GAP, 0, GAP)).permute(0, 3, 1, 4, 2)  # rows, H, columns, W, channels
+    sheet = tiles.reshape(n_rows * (height + GAP), n_columns * (width + GAP), -1)[:-GAP, :-GAP].squeeze(-1)
     out = io.BytesIO()
     Image.fromarray((sheet * 255).round().to(torch.uint8).numpy()).save(out, format="PNG", optimize=True)
     return out.getvalue()

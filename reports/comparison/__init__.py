@@ -12,11 +12,11 @@ from reports.comparison.differences import (
     pairs,
     to_pairs,
 )
-from reports.comparison.levels import DESCRIPTION, NATS, SETTING, Metric, bound_samples, levels, metrics
+from reports.comparison.levels import DESCRIPTION, SETTING, levels
+from reports.comparison.metrics import Metric, bound_samples, curve_metric, metric_of, metrics
 
 __all__ = [
     "DESCRIPTION",
-    "NATS",
     "SETTING",
     "Baseline",
     "Metric",
@@ -25,9 +25,11 @@ __all__ = [
     "bound_samples",
     "by_seed",
     "choose_baseline",
+    "curve_metric",
     "difference_points",
     "differences",
     "levels",
+    "metric_of",
     "metrics",
     "paired_values",
     "pairs",

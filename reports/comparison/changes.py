@@ -9,21 +9,25 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison.differences import Pairs, by_seed, to_pairs
-from reports.comparison.levels import SETTING, Metric
+from reports.comparison.differences import Pairs, by_seed, equivalence_of, to_pairs
+from reports.comparison.levels import SETTING
+from reports.comparison.metrics import Metric
 from reports.contract.stored_run import FINISHED, LATENT_PREFIX, STEP_MEDIAN_S, TEST_PREFIX
 
 
-def changes(frames: Sequence[pd.DataFrame], metric: Metric, band: float) -> pd.DataFrame:
-    """Return one row per setting and device that both sweeps have: levels, and the paired difference second − first."""
-    tried = [by_seed(frame, metric.name) for frame in frames]
+def changes(frames: Sequence[pd.DataFrame], metric: Metric) -> pd.DataFrame:
+    """Return one row per setting and device that both sweeps have: levels, and the paired difference second − first.
+
+    The worst change comes first.
+    """
+    tried = [by_seed(frame, metric) for frame in frames]
     about = frames[1].drop_duplicates(SETTING).set_index(SETTING)
     steps, same = [_step_s(frame) for frame in frames], _equal(frames)
     rows = [
         {
             **dict(zip(SETTING, key, strict=True)),
             **{name: about.loc[key, name] for name in ("estimator", "estimator_label")},
-            **_change([each[key] for each in tried], metric, band),
+            **_change([each[key] for each in tried], metric),
             "same": key in same,
             "step_ratio": steps[1].get(key, math.nan) / steps[0].get(key, math.nan),
         }
@@ -33,23 +37,25 @@ def changes(frames: Sequence[pd.DataFrame], metric: Metric, band: float) -> pd.D
     if frame.empty:
         return frame
     frame["same"] &= frame["n_bad"] == 0
-    return frame.sort_values(["mean", "setting"], ascending=[False, True], kind="stable").reset_index(drop=True)
+    order = frame.assign(mean=metric.sign * frame["mean"])
+    order = order.sort_values(["mean", "setting"], ascending=[False, True], kind="stable")
+    return frame.loc[order.index].reset_index(drop=True)
 
 
-def _change(values: Sequence[Mapping[int, float]], metric: Metric, band: float) -> dict[str, object]:
+def _change(values: Sequence[Mapping[int, float]], metric: Metric) -> dict[str, object]:
     """Return both levels of a setting, and the statistics of its pairs."""
     pairs = _pairs(*values)
-    interval = st.t_interval(pairs.finite)
+    interval = metric.turned(st.t_interval(pairs.finite))
     levels = [np.array(list(each.values()), dtype=float) for each in values]
     return {
-        **{f"mean_{i}": st.mean(each[np.isfinite(each)]) for i, each in enumerate(levels, 1)},
+        **{f"mean_{i}": metric.sign * st.mean(each[np.isfinite(each)]) for i, each in enumerate(levels, 1)},
         **{f"failed_{i}": int(np.isinf(each).sum()) for i, each in enumerate(levels, 1)},
         "n_pairs": len(pairs.all),
         "n_bad": pairs.n_bad,
-        "mean": st.mean(pairs.finite),
+        "mean": metric.sign * st.mean(pairs.finite),
         "low": interval.low,
         "high": interval.high,
-        "equivalence": st.equivalence(pairs.all, band, both_failed=pairs.both_failed) if metric.in_nats else "",
+        "equivalence": equivalence_of(pairs, metric),
     }
 
 
@@ -89,7 +95,10 @@ def _step_s(frame: pd.DataFrame) -> Mapping[tuple[str, str], float]:
     return dict(zip(map(tuple, found.index), map(float, found), strict=True))
 
 
-def change_points(frames: Sequence[pd.DataFrame], metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
+def change_points(frames: Sequence[pd.DataFrame], metric: Metric, rows: pd.DataFrame) -> list[np.ndarray]:
     """Return the differences behind each row of `changes`, one per pair in which both finished."""
     first, second = (by_seed(frame, metric) for frame in frames)
-    return [_pairs(first[key], second[key]).finite for key in zip(rows["setting"], rows["device"], strict=True)]
+    return [
+        metric.sign * _pairs(first[key], second[key]).finite
+        for key in zip(rows["setting"], rows["device"], strict=True)
+    ]

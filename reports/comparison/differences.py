@@ -13,6 +13,7 @@ import pandas as pd
 
 from reports import statistics as st
 from reports.comparison.levels import DESCRIPTION, SETTING
+from reports.comparison.metrics import Metric, metric_of
 from reports.contract.errors import ReportError
 from reports.contract.settings import in_quotes, joined
 from reports.contract.stored_run import FINISHED
@@ -64,15 +65,16 @@ def _wanted(runs: pd.DataFrame, wanted: str) -> Baseline | None:
     return Baseline(min(labels), _BY) if len(labels) else None
 
 
-def differences(runs: pd.DataFrame, metric: str, baseline: Baseline, *, band: float = 0.5) -> pd.DataFrame:
-    """Return one row per setting and baseline setting, paired by seed: ``setting − baseline``.
+def differences(runs: pd.DataFrame, metric: Metric | str, baseline: Baseline) -> pd.DataFrame:
+    """Return one row per setting and baseline setting, paired by seed: ``setting − baseline``, best first.
 
     Pairs have the same seed, device and other axes, and the same schedule; an estimator without a temperature is paired
     with every schedule. A failed or diverged run is worst; a run that is missing, skipped or unfinished makes no pair.
-    Holm's correction is over all rows.
+    Holm's correction is over all rows. ``equivalence`` is empty for a metric without a band.
     """
+    metric = metric_of(runs, metric)
     tried = by_seed(runs, metric)
-    rows = [_difference_row(tried, one, other, band) for one, other in _pairs(runs, baseline)]
+    rows = [_difference_row(tried, one, other, metric) for one, other in _pairs(runs, baseline)]
     rows = [{**row, "against": row["against"] if baseline.by == _BY else ""} for row in rows]
     columns = ["setting", "device", "estimator", "estimator_label", "versus", "against", "n_pairs", "n_bad", "mean"]
     columns += ["median", "low", "high", "probability_of_improvement", "improvement_low", "improvement_high"]
@@ -80,7 +82,8 @@ def differences(runs: pd.DataFrame, metric: str, baseline: Baseline, *, band: fl
     frame = pd.DataFrame([row for row in rows if row["n_pairs"]], columns=columns)
     frame["p_holm"] = st.holm(frame["p"].to_numpy(dtype=float))
     frame["n_comparisons"] = len(frame)
-    return frame.sort_values(["mean", "setting", "versus"], kind="stable").reset_index(drop=True)
+    order = frame.assign(mean=metric.sign * frame["mean"]).sort_values(["mean", "setting", "versus"], kind="stable")
+    return frame.loc[order.index].reset_index(drop=True)
 
 
 def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, pd.Series]]:
@@ -98,12 +101,15 @@ def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, 
 
 
 ValuesBySeed = Mapping[tuple[str, str], Mapping[int, float]]
-"""By setting and device: the value of every seed that was tried to the end; ``inf`` for failed and diverged runs."""
+"""By setting and device: the value of every seed that was tried to the end; ``inf`` for failed and diverged runs.
+
+Where higher is better, values have the other sign, so that lower is better for every statistic of them."""
 
 
-def by_seed(runs: pd.DataFrame, metric: str) -> ValuesBySeed:
+def by_seed(runs: pd.DataFrame, metric: Metric | str) -> ValuesBySeed:
     """Return the values that pairs are made from; of a seed that was run more than once, its first value."""
-    values = runs[metric].where(runs["status"] == FINISHED).astype(float)
+    metric = metric_of(runs, metric)
+    values = metric.sign * runs[metric.name].where(runs["status"] == FINISHED).astype(float)
     values = values.mask(runs["status"].isin(WORST), math.inf)
     there = runs["seed"].notna() & values.notna()
     found: dict[tuple[str, str], dict[int, float]] = {}
@@ -114,7 +120,10 @@ def by_seed(runs: pd.DataFrame, metric: str) -> ValuesBySeed:
 
 
 class Pairs(NamedTuple):
-    """The differences of two settings, one per seed that both have tried to the end, in the order of the seeds."""
+    """The differences of two settings, one per seed that both have tried to the end, in the order of the seeds.
+
+    They are of values for which lower is better, as in `by_seed`: a negative one is an improvement.
+    """
 
     all: np.ndarray  # ``inf`` where one failed; 0, a tie, where both did
     finite: np.ndarray  # pairs in which both finished: for means and intervals
@@ -147,32 +156,38 @@ def paired_values(tried: ValuesBySeed, one: tuple[str, str], other: tuple[str, s
     )
 
 
-def _difference_row(tried: ValuesBySeed, one: pd.Series, other: pd.Series, band: float) -> dict[str, object]:
+def _difference_row(tried: ValuesBySeed, one: pd.Series, other: pd.Series, metric: Metric) -> dict[str, object]:
     pair = (one["setting"], one["device"]), (other["setting"], other["device"])
     found = pairs(tried, *pair)
     all_pairs, finite = found.all, found.finite
-    interval, improvement = st.t_interval(finite), st.improvement_interval(all_pairs)
+    interval, improvement = metric.turned(st.t_interval(finite)), st.improvement_interval(all_pairs)
     return {
         **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},
         "versus": other["setting"],
         "against": joined(None if pd.isna(other["schedule_label"]) else other["schedule_label"], other["axes"]),
         "n_pairs": len(all_pairs),
         "n_bad": found.n_bad,
-        "mean": st.mean(finite),
-        "median": st.median(all_pairs),
+        "mean": metric.sign * st.mean(finite),
+        "median": metric.sign * st.median(all_pairs),
         "low": interval.low,
         "high": interval.high,
         "probability_of_improvement": st.probability_of_improvement(all_pairs),
         "improvement_low": improvement.low,
         "improvement_high": improvement.high,
-        "equivalence": st.equivalence(all_pairs, band, both_failed=found.both_failed),
+        "equivalence": equivalence_of(found, metric),
         "p": st.wilcoxon(all_pairs),
         "floor": st.power_floor(len(all_pairs)),
     }
 
 
-def difference_points(runs: pd.DataFrame, metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
+def equivalence_of(found: Pairs, metric: Metric) -> str:
+    """Return the verdict about the band of the metric; an empty text if it has none."""
+    return "" if metric.band is None else st.equivalence(found.all, metric.band, both_failed=found.both_failed)
+
+
+def difference_points(runs: pd.DataFrame, metric: Metric | str, rows: pd.DataFrame) -> list[np.ndarray]:
     """Return the differences behind each row of ``differences``, one per pair in which both finished."""
+    metric = metric_of(runs, metric)
     tried = by_seed(runs, metric)
     keys = zip(rows["setting"], rows["versus"], rows["device"], strict=True)
-    return [pairs(tried, (setting, device), (versus, device)).finite for setting, versus, device in keys]
+    return [metric.sign * pairs(tried, (setting, device), (versus, device)).finite for setting, versus, device in keys]

@@ -67,6 +67,7 @@ def grouped(runs: pd.DataFrame, by: str, metrics: Sequence[str]) -> pd.DataFrame
                 "shared_machine": bool(part["shared_machine"].any()),
                 "start": part["start"].min(),
                 "end": part["end"].max(),
+                **{name: part[name].iloc[0] for name in ("task", "task_label", "measures") if name in part},
                 **{name: part[name].mean() if part[name].notna().all() else math.nan for name in metrics},
             }
         )

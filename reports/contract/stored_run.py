@@ -45,6 +45,8 @@ TAG_STARTS = "harness.starts"
 TAG_STATUS = "harness.status"
 TAG_ERROR = "harness.error"
 TAG_BEST = "harness.best"
+TAG_TASK = "task"
+TAG_MEASURES = "harness.measures"
 TAG_PARENT = "mlflow.parentRunId"
 TAG_CHARTS = "mlflow.loggedImages"
 TAG_TASK = "task"
@@ -87,8 +89,15 @@ CHILD_TAGS = IDENTITY | {
     TAG_STATUS: "The status of the run, from the table below.",
     TAG_ERROR: "The error, its first line first; empty once the run was resumed.",
     TAG_BEST: (
-        "The name of the estimator, on its finished run with the lowest `test/neg_elbo` of the sweep, as of when the "
-        "sweep closed."
+        "The name of the estimator, on its finished run with the best value of the first measure of its task (the "
+        "lowest `test/neg_elbo` of the VAE), as of when the sweep closed."
+    ),
+    TAG_TASK: "The name of the task, such as `polynomial`. A run without this tag is one of `categorical_vae`.",
+    TAG_MEASURES: (
+        "What settings of the task are compared by, the first ranks them: a JSON list of `{name, title, unit, better, "
+        "band, metric, validation}`. `better` is `lower` or `higher`; `band` is the smallest difference that matters, "
+        "or null; `metric` and `validation` are the names of the stored metrics. A run without this tag has "
+        "`test/neg_elbo` and `test/neg_bound`, in nats, lower is better."
     ),
     TAG_CHARTS: "MLflow's mark of a run with pictures.",
 }
@@ -161,12 +170,26 @@ CHILD_PARAMS = {
 }
 """The params that reports interpret. A child has the whole resolved configuration, flattened with dots."""
 
+PARAM_TASK = "task.name"
+PARAM_TASK_SOURCE = "task.source"
+PARAM_TASK_PREFIX = "task."
+TASK_PARAMS = {
+    PARAM_TASK: "The name of the task.",
+    PARAM_TASK_SOURCE: "The hash of the plug-in's file that defines the task.",
+    f"{PARAM_TASK_PREFIX}<parameter>": "A parameter of the task.",
+}
+"""The params of a child whose task is not the VAE. It has no `model.…`, and `data.…` only if the task uses images."""
+
+CATEGORICAL_VAE = "categorical_vae"
+"""The name of the task of a grid that names none, and of all runs of older stores."""
+
 TRAIN_LOSS, TRAIN_BCE, TRAIN_KL = "train/loss", "train/bce", "train/kl"
 VAL_LOSS, VAL_BCE, VAL_KL = "val/loss", "val/bce", "val/kl"
 VAL_GAP = "val/soft_hard_gap"
 TAU, TAU_FORWARD, TAU_BACKWARD = "tau", "tau_forward", "tau_backward"
 TEST_NEG_ELBO, TEST_BCE, TEST_KL = "test/neg_elbo", "test/bce", "test/kl"
 TEST_RELAXED_LOSS, TEST_NEG_BOUND = "test/relaxed_loss", "test/neg_bound"
+TEST_LOSS = "test/loss"
 STEP_MEDIAN_S, STEP_P90_S, IMAGES_PER_S = "time/step_s_median", "time/step_s_p90", "time/images_per_s"
 COMPILE_S, COMPILED, TOTAL_S, PEAK_MB = "time/compile_s", "compiled", "time/total_s", "memory/peak_mb"
 N_COST_EVALS = "cost/n_cost_evals"
@@ -175,6 +198,7 @@ GRADIENT_PREFIX = "gradient/"
 GRADIENT_OWN_PREFIX = f"{GRADIENT_PREFIX}own/"
 ENCODER_PREFIX = "encoder/"
 TRUTH_ERROR = f"{GRADIENT_PREFIX}truth_error"
+TRAIN_PREFIX, VAL_PREFIX = "train/", "val/"
 TEST_PREFIX, TIME_PREFIX, MEMORY_PREFIX = "test/", "time/", "memory/"
 COST_PREFIX, LATENT_PREFIX, SYSTEM_PREFIX = "cost/", "latent/", "system/"
 
@@ -224,6 +248,15 @@ RUN_METRICS = {
     N_COST_EVALS: "Decoder evaluations per image and update.",
 }
 """Metrics of the child at step 0. Losses are in nats per example."""
+TASK_METRICS = {
+    TRAIN_LOSS: "The training loss, mean over the epoch.",
+    f"{TRAIN_PREFIX}<term>": "One of its terms.",
+    VAL_LOSS: "The loss with one-hot codes on the examples of `evaluation.validation_split`, after the epoch.",
+    f"{VAL_PREFIX}<measure>": "A measure of the task on the same examples.",
+    TEST_LOSS: "The loss with one-hot codes on the test examples, at the end.",
+    f"{TEST_PREFIX}<measure>": "A measure of the task on the test examples.",
+}
+"""What a child whose task is not the VAE has in the place of the losses of the VAE. Their units are the task's."""
 TEST_GAP = "test/soft_hard_gap"
 """Not stored: reports derive it, `test/neg_elbo` − `test/relaxed_loss`."""
 SHARED_MACHINE = "time/shared_machine"

@@ -73,6 +73,7 @@ class Finding:
     metric: str
     subject: str
     predicate: str
+    link: str = ""  # where the title leads
 
 
 @dataclass(frozen=True)

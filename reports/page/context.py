@@ -13,14 +13,12 @@ import pandas as pd
 
 from reports import comparison
 from reports.comparison import Baseline, Metric, grouping
-from reports.contract.stored_run import FINISHED, TRAIN_LOSS, VAL_LOSS
+from reports.contract.stored_run import FINISHED
 from reports.page.palette import Style, styles
+from reports.page.wording import OTHER, VAE, Wording
 from reports.store.frame import Runs
+from reports.store.tasks import is_vae
 
-CURVES = (VAL_LOSS, TRAIN_LOSS)
-"""The loss of curves, targets and budgets: the first of these that the runs have."""
-BAND = 0.5
-"""Nats: the default for the smallest difference that matters."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"[0-9]{1,20}")
 
@@ -33,17 +31,18 @@ class Options:
     metric: str | None = None
     group_by: str | None = None
     title: str | None = None
-    band: float = BAND
+    band: float | None = None  # the smallest difference that matters; by default what the task declares
     ui: str = ""  # address of the MLflow UI that shows the store
     refresh_s: int | None = None  # how often the page reloads itself
 
 
 @dataclass(frozen=True)
 class Context:
-    """The runs and the options of one report. Raises ReportError for an option that fits no run."""
+    """The runs of one task and the options of a report. Raises ReportError for an option that fits no run."""
 
     runs: Runs
     options: Options = field(default_factory=Options)
+    coloured: pd.DataFrame | None = field(default=None, repr=False)  # runs that share the colours; by default these
 
     def __post_init__(self) -> None:
         _ = self.metrics, self.compared, self.baseline  # check the options now
@@ -70,6 +69,11 @@ class Context:
         return grouping.grouped(self.frame, self.options.group_by, [metric.name for metric in self.metrics])
 
     @property
+    def wording(self) -> Wording:
+        """What the page calls things."""
+        return VAE if is_vae(self.frame) else OTHER
+
+    @property
     def left_out(self) -> list[str]:
         """Estimators that are in no group, because they are not in every one."""
         return [] if self.options.group_by is None else grouping.left_out(self.frame, self.options.group_by)
@@ -77,7 +81,7 @@ class Context:
     @cached_property
     def metrics(self) -> list[Metric]:
         """The final metrics that there are, the one that was asked for first."""
-        return comparison.metrics(self.frame, first=self.options.metric)
+        return comparison.metrics(self.frame, first=self.options.metric, band=self.options.band)
 
     @property
     def primary(self) -> Metric | None:
@@ -92,8 +96,12 @@ class Context:
     def styles(self) -> Mapping[str, Style]:
         """The style of every estimator label, the same in every figure."""
         frames = [self.frame] if self.compared is self.frame else [self.frame, self.compared]
-        pairs = [pair for each in frames for pair in zip(each["estimator"], each["estimator_label"], strict=True)]
-        return styles(pairs)
+        own = [pair for each in frames for pair in zip(each["estimator"], each["estimator_label"], strict=True)]
+        if self.coloured is None:
+            return styles(own)
+        others = zip(self.coloured["estimator"], self.coloured["estimator_label"], strict=True)
+        made, labels = styles([*own, *others]), {label for _, label in own}
+        return {label: style for label, style in made.items() if label in labels}
 
     @cached_property
     def colour(self) -> dict[str, int]:
@@ -103,18 +111,12 @@ class Context:
 
     @cached_property
     def _levels(self) -> dict[str, pd.DataFrame]:
-        return {
-            metric.name: comparison.levels(self.compared, metric.name, bad_is_worst=metric.compared)
-            for metric in self.metrics
-        }
+        return {metric.name: comparison.levels(self.compared, metric) for metric in self.metrics}
 
     @cached_property
     def _differences(self) -> dict[str, pd.DataFrame]:
-        compared = [metric.name for metric in self.metrics if metric.compared]
-        return {
-            name: comparison.differences(self.compared, name, self.baseline, band=self.options.band)
-            for name in compared
-        }  # fmt: skip
+        compared = [metric for metric in self.metrics if metric.compared]
+        return {metric.name: comparison.differences(self.compared, metric, self.baseline) for metric in compared}
 
     def levels(self, metric: Metric) -> pd.DataFrame:
         """Return one row per setting and device, best first."""
@@ -125,16 +127,16 @@ class Context:
         return self._differences.get(metric.name, pd.DataFrame())
 
     @cached_property
-    def curve_metric(self) -> str | None:
-        """The loss that curves show; None where the runs have no history of one."""
-        return next((name for name in CURVES if name in self.history and self.history[name].notna().any()), None)
+    def curve(self) -> Metric | None:
+        """What curves, targets and budgets show; None where the runs have no history of it."""
+        return comparison.curve_metric(self.frame, self.history, self.primary)
 
     @cached_property
     def curve_history(self) -> pd.DataFrame:
-        """The epochs at which that loss is a number."""
-        if self.curve_metric is None:
+        """The epochs at which that is a number."""
+        if self.curve is None:
             return self.history.iloc[:0]
-        return self.history[np.isfinite(self.history[self.curve_metric].astype(float))]
+        return self.history[np.isfinite(self.history[self.curve.name].astype(float))]
 
     @property
     def is_shared(self) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from reports.contract.measures import HIGHER, LOWER, Better
 from reports.contract.settings import joined
 from reports.contract.stored_run import VAL_LOSS
 from reports.page import palette
@@ -24,40 +25,64 @@ CROWDED = 20  # a panel with more runs, and more than two schedules of one estim
 MAX_TOGETHER = 6  # more estimators than this get a panel each
 
 
+class _Curve(NamedTuple):
+    """What is drawn over what, which direction is better, and the decimals of a value in words."""
+
+    metric: str
+    x: str
+    better: Better
+    digits: int
+
+
 @default_settings()
 def curves(
-    history: pd.DataFrame, metric: str = VAL_LOSS, x: str = "step", styles: Styles | None = None, words: str = ""
+    history: pd.DataFrame,
+    metric: str = VAL_LOSS,
+    x: str = "step",
+    styles: Styles | None = None,
+    words: str = "",
+    better: Better = LOWER,
+    digits: int = 1,
 ) -> list[Panel]:
     """Plot ``metric`` against ``x`` (step or elapsed_s): a thin line per run, a thick one for the median over seeds.
 
     ``history`` is ``Runs.history``. A notebook shows each panel as it is.
     ``words`` is the label of the y axis; by default the metric's name, in nats per example.
+    ``better`` says which end of the axis may be cut off, and on which side a failed run counts.
     """
     data = history[np.isfinite(history[metric].astype(float))] if metric in history else history.iloc[:0]
     if data.empty:
         return []
-    limits, styles = _limits(data, metric), styles or styles_of(data)
+    limits, styles = _limits(data, metric, better), styles or styles_of(data)
+    curve = _Curve(metric, x, better, digits)
     return [
-        _curve_panel(part, metric, x, styles, title, limits, number, words or f"{metric}, nats per example")
+        _curve_panel(part, curve, styles, title, limits, number, words or f"{metric}, nats per example")
         for number, (title, part) in enumerate(_facets(data))
     ]
 
 
 def summary(
-    history: pd.DataFrame, metric: str, x: str, styles: Styles, words: str, title: str = "All schedules"
+    history: pd.DataFrame,
+    metric: str,
+    x: str,
+    styles: Styles,
+    words: str,
+    better: Better = LOWER,
+    digits: int = 1,
 ) -> list[Panel]:
     """Plot one panel instead of many: a line per estimator, the median over all of its runs."""
     data = history[np.isfinite(history[metric].astype(float))] if metric in history else history.iloc[:0]
     if data.empty:
         return []
+    curve = _Curve(metric, x, better, digits)
     with one_panel(f"summary-{metric}-{x}", (5.2, 3.2)) as (figure, axes):
         for label, group in data.groupby("estimator_label", sort=True):
             how = styles[str(label)]
-            _median_line(axes, _median_curve(group, metric, x), x, how, how.dash, 1.7)
-        axes.set_ylim(*_limits(data, metric))
+            _median_line(axes, _median_curve(group, curve), x, how, how.dash, 1.7)
+        axes.set_ylim(*_limits(data, metric, better))
         axes.set_xlim(left=0)
-        finish(axes, title, "training step" if x == "step" else "training time, s", words)
-        return [inline(figure, f"{metric} against {x}, medians: {_spoken(data, metric)}.", wide=True)]
+        finish(axes, "All schedules", "training step" if x == "step" else "training time, s", words)
+        return [inline(figure, f"{metric} against {x}, medians: {_spoken(data, curve)}.", wide=True)]
 
 
 def n_panels(history: pd.DataFrame, metric: str) -> int:
@@ -109,43 +134,47 @@ def _facets(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return facets
 
 
-def _limits(data: pd.DataFrame, metric: str) -> tuple[float, float]:
+def _limits(data: pd.DataFrame, metric: str, better: Better) -> tuple[float, float]:
     """Return one y axis for all panels. The first tenth of training may be cut off, so that the end can be seen."""
     late = data[data["epoch"] > 0.1 * data["epoch"].max()] if data["epoch"].max() > 3 else data
     low, high = float(data[metric].min()), float(late[metric].quantile(0.99))
+    if better == HIGHER:
+        low, high = float(late[metric].quantile(0.01)), float(data[metric].max())
     pad = 0.06 * (high - low) or 1.0
     return low - pad, high + pad
 
 
 def _curve_panel(
     part: pd.DataFrame,
-    metric: str,
-    x: str,
+    curve: _Curve,
     styles: Styles,
     title: str,
     limits: tuple[float, float],
     number: int,
     words: str,
 ) -> Panel:
+    metric, x, better, _ = curve
     with one_panel(f"{metric}-{x}-{number}") as (figure, axes):
         n_runs = part["run_key"].nunique()
         if n_runs > CROWDED and part["schedule_label"].nunique() > 2:
-            _schedule_curves(axes, part, metric, x, styles)
+            _schedule_curves(axes, part, curve, styles)
         else:
-            _run_curves(axes, part, metric, x, styles, thin=n_runs <= MAX_THIN_LINES)
+            _run_curves(axes, part, curve, styles, thin=n_runs <= MAX_THIN_LINES)
         axes.set_ylim(*limits)
         axes.set_xlim(left=0)
         finish(axes, title, "training step" if x == "step" else "training time, s", words)
-        hidden = int((part[metric] > limits[1]).sum())
-        cut = f" {hidden} early points lie above the axis." if hidden else ""
-        alt = f"{metric} against {x}, {title}: {_spoken(part, metric)}.{cut}"
+        outside = part[metric] < limits[0] if better == HIGHER else part[metric] > limits[1]
+        side = "below" if better == HIGHER else "above"
+        cut = f" {int(outside.sum())} early points lie {side} the axis." if outside.any() else ""
+        alt = f"{metric} against {x}, {title}: {_spoken(part, curve)}.{cut}"
         return inline(figure, alt)
 
 
-def _run_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Styles, *, thin: bool) -> None:
+def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *, thin: bool) -> None:
     """Draw a thin line per run or a band, and the median, in the colour and dash of the estimator."""
+    metric, x, *_ = curve
     for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True, dropna=False):
-        how, middle = styles[str(label)], _median_curve(group, metric, x)
+        how, middle = styles[str(label)], _median_curve(group, curve)
         if thin:
             for _, run in group.sort_values(x, kind="stable").groupby("run_key"):
                 axes.plot(run[x], run[metric], color=how.hex, linewidth=0.9, alpha=0.5)
@@ -157,11 +186,12 @@ def _run_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Sty
             _end_label(axes, group, metric, x, _schedule(schedule))
 
 
-def _schedule_curves(axes: Axes, part: pd.DataFrame, metric: str, x: str, styles: Styles) -> None:
+def _schedule_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles) -> None:
     """Draw the medians of one estimator's schedules, each with its dash; the legend is in the order of their ends."""
+    metric, x, *_ = curve
     drawn = []
     for number, (schedule, group) in enumerate(part.groupby("schedule_label", sort=True, dropna=False)):
-        how, middle = styles[str(group["estimator_label"].iloc[0])], _median_curve(group, metric, x)
+        how, middle = styles[str(group["estimator_label"].iloc[0])], _median_curve(group, curve)
         width = 1.9 if number < len(palette.DASHES) else 1.1
         drawn.append(
             (-middle["median"].iloc[-1], _schedule(schedule), _median_line(axes, middle, x, how, number, width))
@@ -188,12 +218,13 @@ def _ends(axes: Axes, group: pd.DataFrame, metric: str, x: str, how: Style) -> N
     axes.plot(ended[x], ended[metric], linestyle="none", marker="x", markersize=7, markeredgewidth=1.8, color=how.hex)
 
 
-def _median_curve(group: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
+def _median_curve(group: pd.DataFrame, curve: _Curve) -> pd.DataFrame:
     """Return median and quartiles by epoch; a run that failed or diverged counts as worst after its end."""
+    metric, x, better, _ = curve
     table = group.pivot_table(index="epoch", columns="run_key", values=metric, aggfunc="last")
     bad = set(group.loc[group["status"].isin(WORST), "run_key"])
     for key in bad & set(table.columns):
-        table.loc[table.index > table[key].last_valid_index(), key] = math.inf
+        table.loc[table.index > table[key].last_valid_index(), key] = -math.inf if better == HIGHER else math.inf
     with np.errstate(invalid="ignore"):
         quartiles = table.quantile([0.25, 0.5, 0.75], axis=1).T.set_axis(["low", "median", "high"], axis=1)
     return pd.DataFrame({x: group.groupby("epoch")[x].median(), **quartiles}).reset_index()
@@ -206,6 +237,10 @@ def _end_label(axes: Axes, group: pd.DataFrame, metric: str, x: str, text: str) 
     )
 
 
-def _spoken(part: pd.DataFrame, metric: str) -> str:
-    ends = part.sort_values("epoch").groupby(["estimator_label", "run_key"])[metric].last().groupby(level=0).median()
-    return "; ".join(f"{label} ends at a median of {value:.1f}" for label, value in ends.sort_values().items())
+def _spoken(part: pd.DataFrame, curve: _Curve) -> str:
+    """Return where each estimator ends, the best first."""
+    ends = (
+        part.sort_values("epoch").groupby(["estimator_label", "run_key"])[curve.metric].last().groupby(level=0).median()
+    )
+    ends = ends.sort_values(ascending=curve.better != HIGHER)
+    return "; ".join(f"{label} ends at a median of {value:.{curve.digits}f}" for label, value in ends.items())

@@ -20,7 +20,7 @@ __all__ = ["curves", "differences", "levels", "temperatures"]
 def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
     """Plot every run of ``Runs.runs`` as a point, and each setting's mean with its interval; None if none finished."""
     chosen = metrics(runs, first=metric)
-    found = levels_of(runs, chosen[0].name, bad_is_worst=chosen[0].compared) if chosen else None
+    found = levels_of(runs, chosen[0]) if chosen else None
     return level_plot(runs, found, chosen[0], styles_of(runs)) if found is not None else None
 
 
@@ -28,8 +28,8 @@ def levels(runs: pd.DataFrame, metric: str | None = None) -> Panel | None:
 def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | None = None) -> Panel | None:
     """Plot paired differences of ``Runs.runs`` to a baseline; None if nothing can be paired."""
     chosen, other = metrics(runs, first=metric), choose_baseline(runs, baseline)
-    rows = differences_of(runs, chosen[0].name, other) if chosen else pd.DataFrame()
+    rows = differences_of(runs, chosen[0], other) if chosen else pd.DataFrame()
     if not len(rows):
         return None
-    points = difference_points(runs, chosen[0].name, rows)
+    points = difference_points(runs, chosen[0], rows)
     return difference_plot(rows, points, chosen[0], other.label, styles_of(runs))

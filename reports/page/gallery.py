@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -60,10 +60,17 @@ def galleries(runs: Runs) -> list[Gallery]:
             estimator=str(row["estimator"]),
             device=str(row["device"]),
             seed=str(row["seed"]),
-            shown=[(title, _uri(images[kind])) for kind, title in KINDS.items() if kind in images],
+            shown=[(title, _uri(images[kind])) for kind, title in _titles(images).items()],
         )
         by_originals.setdefault(_uri(images.get(ORIGINALS)), []).append(picture)
     return [Gallery(originals, pictures) for originals, pictures in by_originals.items()]
+
+
+def _titles(images: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the titles of the pictures of a run by their kinds; those of another task have its own names."""
+    known = {kind: title for kind, title in KINDS.items() if kind in images}
+    others = sorted(kind for kind in images if kind not in KINDS and kind != ORIGINALS)
+    return known | {kind: kind.replace("_", " ").capitalize() for kind in others}
 
 
 def _uri(png: bytes | None) -> str:

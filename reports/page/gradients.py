@@ -7,7 +7,7 @@ evaluations, seconds, and the reason why it was not measured, or an empty text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from reports.page.numbers import fixed, p_value
 from reports.page.svg import Panel, short
 from reports.page.table import Cell, Column, Table
 from reports.page.template import environment
+from reports.page.wording import VAE, Wording
 from reports.process_settings import default_settings
 
 BIAS_MEANING = "length of (mean gradient − true gradient) ÷ length of the true one, Monte Carlo noise subtracted"
@@ -44,8 +45,8 @@ COLUMNS = (
     Column("ms", meaning="milliseconds per draw for the whole batch, forward and backward"),
 )
 ENCODER = (
-    Column("Enc. bias", meaning="relative bias on the encoder's parameters; 0: its interval begins there"),
-    Column("Enc. cos", meaning="cosine with the true gradient of the encoder's parameters"),
+    Column("{heading} bias", meaning="relative bias on the {parameters}'s parameters; 0: its interval begins there"),
+    Column("{heading} cos", meaning="cosine with the true gradient of the {parameters}'s parameters"),
 )
 LAST_BIAS = 2.0
 """The largest end of the axis of relative biases: a larger bias is no more informative."""
@@ -66,7 +67,7 @@ class Section:
     meaning: str = ""
 
 
-def table(frame: pd.DataFrame, caption: str) -> Table:
+def table(frame: pd.DataFrame, caption: str, wording: Wording = VAE) -> Table:
     """Return the measured estimators of a frame, in its order, with the encoder's figures if it has them."""
     with_encoder = f"{ENCODER_PREFIX}relative_bias" in frame
     rows = []
@@ -85,7 +86,9 @@ def table(frame: pd.DataFrame, caption: str) -> Table:
                 *(_encoder_cells(row) if with_encoder else ()),
             ]
         )
-    return Table(caption, (*COLUMNS, *(ENCODER if with_encoder else ())), rows)
+    more = [replace(one, title=one.title.format(heading=wording.heading),
+                    meaning=one.meaning.format(parameters=wording.parameters)) for one in ENCODER]  # fmt: skip
+    return Table(caption, (*COLUMNS, *(more if with_encoder else ())), rows)
 
 
 def _encoder_cells(row: Mapping[Any, Any]) -> list[Cell]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reports.comparison import SETTING, Metric, difference_points
+from reports.comparison.over_tasks import Ranks
 from reports.contract.settings import SEPARATOR
 from reports.contract.stored_run import FINISHED
 from reports.page import palette
@@ -49,12 +50,26 @@ def difference_plot(
     return _forest(rows, f"Paired difference to {baseline}", metric, styles, zero=True)
 
 
+def rank_plot(ranks: Ranks, label_of: Mapping[tuple[str, str], str], styles: Styles) -> Panel | None:
+    """Plot the rank of each setting on every task and its mean over the tasks, the best on top; None of no settings.
+
+    ``label_of`` has the estimator's label of each setting and device.
+    """
+    several = len({device for _, device in ranks.keys}) > 1
+    rows = []
+    for number, key in enumerate(ranks.keys):
+        mean = {"mean": ranks.means[number], "low": math.nan, "high": math.nan, "estimator_label": label_of[key]}
+        rows.append((SEPARATOR.join(key) if several else key[0], ranks.table[:, number], pd.Series(mean), ""))
+    metric = Metric("rank", "Rank over the tasks", "", digits=2)
+    return _forest(rows, f"Rank on each of {len(ranks.table)} tasks", metric, styles, zero=False)
+
+
 def difference_plot_of(context: Context, metric: Metric) -> Panel | None:
     """Plot the paired differences of a report's settings to its baseline; None if nothing can be paired."""
     rows = context.differences(metric)
     if not len(rows):
         return None
-    points = difference_points(context.compared, metric.name, rows)
+    points = difference_points(context.compared, metric, rows)
     return difference_plot(rows, points, metric, context.baseline.label, context.styles)
 
 
@@ -101,6 +116,7 @@ def _forest(
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        spoken = "; ".join(f"{name}: mean {row['mean']:.2f}, interval {row['low']:.2f} to {row['high']:.2f}"
-                           for name, points, row, _ in shown if len(points))  # fmt: skip
+        digits = metric.digits
+        spoken = "; ".join(f"{name}: mean {row['mean']:.{digits}f}, interval {row['low']:.{digits}f} to "
+                           f"{row['high']:.{digits}f}" for name, points, row, _ in shown if len(points))  # fmt: skip
         return inline(figure, f"{metric.title}: {title}. {spoken}.".replace("nan to nan", "none"))

@@ -26,6 +26,14 @@ def interval(low: float, high: float, digits: int = 2, *, signed: bool = False) 
     return f"[{fixed(low, digits, signed=signed)}, {fixed(high, digits, signed=signed)}]"
 
 
+def band(value: float | None) -> str:
+    """Return a band with two decimals, or more where it has more: 0.50, 0.005; an empty text for none."""
+    if value is None:
+        return ""
+    short = f"{value:.2f}"
+    return short if float(short) == value else f"{value:.12g}"
+
+
 def p_value(value: float) -> str:
     """Return a p-value with three decimals and no leading zero."""
     return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1"

@@ -40,7 +40,7 @@ def quality(runs: pd.DataFrame, metric: str | None = None) -> Table:
     chosen = comparison.metrics(runs, first=metric)
     if not chosen:
         raise ReportError("quality: expected a finished run, got none.")
-    return levels_table(comparison.levels(runs, chosen[0].name, bad_is_worst=chosen[0].compared), chosen[0])
+    return levels_table(comparison.levels(runs, chosen[0]), chosen[0])
 
 
 @default_settings()
@@ -52,7 +52,7 @@ def differences(runs: pd.DataFrame, baseline: str | None = None, metric: str | N
     chosen, other = comparison.metrics(runs, first=metric), comparison.choose_baseline(runs, baseline)
     if not chosen:
         raise ReportError("differences: expected a finished run, got none.")
-    return differences_table(comparison.differences(runs, chosen[0].name, other), chosen[0], other.label)
+    return differences_table(comparison.differences(runs, chosen[0], other), chosen[0], other.label)
 
 
 def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
@@ -77,24 +77,24 @@ def levels_table(levels: pd.DataFrame, metric: Metric) -> Table:
         ranked = (_ranked(row, name, digits) for name in ("median", "iqm"))
         rows.append([*setting_cells(row, devices), n, _num(row["mean"], digits), span, *ranked])
     caption = ", ".join(filter(None, [f"{metric.title} ({metric.name})", metric.per]))
-    return Table(caption + (", lower is better" if metric.compared else ""), columns, rows)
+    return Table(caption + (f", {metric.better} is better" if metric.compared else ""), columns, rows)
 
 
 def _ranked(row: pd.Series, name: str, digits: int) -> Cell:
     """Show median or IQM, with its own interval on hovering, if there is one. The CSV has it too."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    unknown = math.isnan(low) or math.isinf(low)
+    unknown = math.isnan(low) or (math.isinf(low) and math.isinf(high))
     title = "too few runs for an interval" if unknown else f"95 % interval {numbers.interval(low, high, digits)}"
     value = float(row[name])
     return Cell(numbers.fixed(value, digits), None if math.isnan(value) else numbers.sortable(value), title=title)
 
 
-def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: float = 0.5) -> Table:
-    """Return paired differences to the baseline; negative is better. A band of equivalence is one in nats."""
+def differences_table(found: pd.DataFrame, metric: Metric, baseline: str) -> Table:
+    """Return paired differences to the baseline, with a column about the band of a metric that has one."""
     devices, digits = found["device"].nunique() > 1, metric.digits
     words = "against the band of equivalence"
-    band_column = [Column(f"±{numbers.fixed(band)} nats", numeric=False, meaning=words, term="equivalence")]
-    band_column = band_column if metric.in_nats else []
+    band_column = [Column(band_title(metric), numeric=False, meaning=words, term="equivalence")]
+    band_column = [] if metric.band is None else band_column
     columns = [
         *setting_columns(devices),
         Column(
@@ -107,7 +107,9 @@ def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: 
         Column("Mean diff.", meaning="setting − baseline, pairs in which both finished", term="pair"),
         Column("95 % interval", meaning="Student's t on the paired differences", term="interval"),
         Column("Median diff.", meaning="failed and diverged runs count as worst", term="median"),
-        Column("P(better)", meaning="share of pairs in which the setting is lower, ties half", term="p-better"),
+        Column(
+            "P(better)", meaning=f"share of pairs in which the setting is {metric.better}, ties half", term="p-better"
+        ),
         *band_column,
         Column(
             "Holm p",
@@ -118,8 +120,7 @@ def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: 
     rows = []
     for _, row in found.iterrows():
         pairs = f"{row['n_pairs']}" + (f" ({row['n_bad']} failed)" if row["n_bad"] else "")
-        tone = "" if math.isnan(row["low"]) else "good" if row["high"] < 0 else "bad" if row["low"] > 0 else ""
-        tone = "" if row["n_bad"] else tone
+        tone = "" if row["n_bad"] else _tone(row, metric)
         width = None if math.isnan(row["low"]) else row["high"] - row["low"]
         rows.append(
             [
@@ -130,12 +131,23 @@ def differences_table(found: pd.DataFrame, metric: Metric, baseline: str, band: 
                 Cell(numbers.interval(row["low"], row["high"], digits, signed=True), width, tone=tone),
                 _num(row["median"], digits, signed=True),
                 _improvement(row),
-                *([_verdict(str(row["equivalence"]))] if metric.in_nats else []),
+                *([] if metric.band is None else [_verdict(str(row["equivalence"]))]),
                 _holm(row),
             ]
         )
     caption = f"{metric.title} ({metric.name}): paired difference to {baseline}"
     return Table(", ".join(filter(None, [caption, metric.per])), columns, rows)
+
+
+def band_title(metric: Metric) -> str:
+    """Return the band of a metric as a heading: ``±0.50 nats``."""
+    return f"±{numbers.band(metric.band)} {metric.unit}".strip()
+
+
+def _tone(row: pd.Series, metric: Metric) -> str:
+    """Return whether the interval of a difference lies on the better or the worse side of zero."""
+    ends = metric.sign * row["low"], metric.sign * row["high"]
+    return "good" if max(ends) < 0 else "bad" if min(ends) > 0 else ""
 
 
 def _improvement(row: pd.Series) -> Cell:

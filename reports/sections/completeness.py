@@ -53,7 +53,7 @@ def every_run(context: Context) -> Table:
         Column("Device", numeric=False),
         Column("Seed"),
         Column("Status", numeric=False, term="failures"),
-        *([Column(metric.title, term=_term(metric.name))] if metric else []),
+        *([Column(metric.title, term=_term(metric.name, context))] if metric else []),
         Column("Run", numeric=False),
     ]
     rows = []
@@ -68,7 +68,7 @@ def every_run(context: Context) -> Table:
         if metric:
             value = run[metric.name]
             known = not pd.isna(value)
-            cells.append(Cell(numbers.fixed(value) if known else "–", float(value) if known else None))
+            cells.append(Cell(numbers.fixed(value, metric.digits) if known else "–", float(value) if known else None))
         name = str(run["run_id"])[:8] or str(run["run_key"])[:8]
         rows.append([*cells, Cell(name, name, link=context.link({str(key): value for key, value in run.items()}))])
     return Table("Every run that was planned or stored", columns, rows)
@@ -111,10 +111,12 @@ def _outcome_cell(statuses: pd.Series) -> Cell:
     return Cell(text, counts.get(FINISHED, 0), tone=worst)
 
 
-def _term(name: str) -> str:
+def _term(name: str, context: Context) -> str:
+    if not context.wording.is_vae:
+        return "measure"
     return {TEST_NEG_ELBO: "neg-elbo", TEST_NEG_BOUND: "neg-bound"}.get(name, "")
 
 
 def _frame(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return all columns of a run that can be put into a file."""
-    return runs.drop(columns=["start", "end"])
+    """Return all columns of a run that can be put into a file. Those of the task are the same in every row."""
+    return runs.drop(columns=["start", "end", "task", "task_label", "measures"], errors="ignore")

@@ -28,15 +28,16 @@ from reports.page.context import Context
 from reports.page.quality_tables import setting_cells, setting_columns
 from reports.page.svg import Panel, inline, short
 from reports.page.table import Cell, Column, Table
+from reports.page.wording import Wording
 from reports.sections import equal_cost
 
 COSTS = {
     STEP_MEDIAN_S: ("step time", "step, ms", 1e3),
-    N_COST_EVALS: ("evaluations", "decoder evaluations per image and update", 1.0),
+    N_COST_EVALS: ("evaluations", "{evaluations} per {image} and update", 1.0),
     PEAK_MB: ("memory", "peak memory, MB", 1.0),
 }
 HOW_PARETO = (
-    "Each mark is a setting, mean over its seeds; further left costs less, further down is better. The line joins the "
+    "Each mark is a setting, mean over its seeds; further left costs less, further {up} is better. The line joins the "
     "settings that no other beats in both. A setting with a failed or diverged run is never on it."
 )
 HOW_TIME = (
@@ -59,19 +60,21 @@ def section(context: Context) -> Section:
     """Show Pareto fronts, the table at equal cost, and the table of times and memory."""
     blocks: list[Block] = []
     if panels := pareto_panels(context):
-        blocks += [Heading("Quality against cost"), Pictures("pareto", panels, legend=True), How(HOW_PARETO)]
-    equal = equal_cost.losses(context.frame, context.curve_history, context.curve_metric)
-    if equal is not None:
-        table = equal_cost.table(equal, str(context.curve_metric))
+        up = "up" if context.primary is not None and context.primary.sign < 0 else "down"
+        how = How(HOW_PARETO.format(up=up))
+        blocks += [Heading("Quality against cost"), Pictures("pareto", panels, legend=True), how]
+    equal = equal_cost.losses(context.frame, context.curve_history, context.curve)
+    if equal is not None and context.curve is not None:
+        table = equal_cost.table(equal, context.curve, context.wording)
         blocks += [Heading("At equal cost"), Tabular(table, "equal-cost", equal)]
-        blocks.append(How(HOW_EQUAL.format(metric=context.curve_metric)))
-    if (table_of_times := timings(context.frame)) is not None and table_of_times.rows:
+        blocks.append(How(HOW_EQUAL.format(metric=context.curve.name)))
+    if (table_of_times := timings(context.frame, context.wording)) is not None and table_of_times.rows:
         blocks += [Heading("Time and memory"), *([Words(SHARED, "warn")] if context.is_shared else [])]
         blocks += [Tabular(table_of_times, "timings", table_of_times.frame()), How(HOW_TIME)]
     return Section("cost", "Cost", blocks or [Words("No finished run has been timed.", "empty")])
 
 
-def timings(runs: pd.DataFrame) -> Table | None:
+def timings(runs: pd.DataFrame, wording: Wording) -> Table | None:
     """Return medians over the finished runs of each setting; None if no time was measured."""
     names = {
         STEP_MEDIAN_S: (
@@ -81,7 +84,7 @@ def timings(runs: pd.DataFrame) -> Table | None:
             "median over runs of the median step; in brackets the quartiles over runs",
         ),
         STEP_P90_S: ("Step p90, ms", 1e3, 2, "median over runs of the 90th percentile"),
-        IMAGES_PER_S: ("Images/s", 1, 0, "training throughput at the median step"),
+        IMAGES_PER_S: (f"{wording.texts['Images']}/s", 1, 0, "training throughput at the median step"),
         TOTAL_S: ("Total, s", 1, 1, "training of one run"),
         PEAK_MB: ("Peak, MB", 1, 0, "resident memory of the process on a CPU, allocated memory on a GPU"),
     }
@@ -123,25 +126,25 @@ def pareto_panels(context: Context) -> list[Panel]:
     for (device, points), (name, (title, words, scale)) in itertools.product(every.groupby("device"), COSTS.items()):
         if name in points and points[name].nunique() > 1:
             title = f"{title}, {device}" if every["device"].nunique() > 1 else title
+            words = words.format(**context.wording.texts)
             panels.append(_panel(context, points.assign(cost=points[name] * scale), title, words, context.primary))
     return panels
 
 
 def _points(context: Context, metric: Metric) -> pd.DataFrame:
-    """Return mean quality and costs of each setting; quality is ``inf`` if a run failed."""
+    """Return costs and mean of each setting, and its quality: lower is better, ``inf`` if a run failed."""
     levels = setting_levels(context, metric)
     finished = context.frame[context.frame["status"] == FINISHED]
     names = [name for name in COSTS if name in finished and finished[name].notna().any()]
     costs = finished.groupby(["setting", "device"])[names].mean()
     found = levels.join(costs, on=["setting", "device"])
-    return found.assign(quality=found["mean"].where(found["n_bad"] == 0, math.inf)).dropna(subset=["mean"])
+    quality = (metric.sign * found["mean"]).where(found["n_bad"] == 0, math.inf)
+    return found.assign(quality=quality).dropna(subset=["mean"])
 
 
 def setting_levels(context: Context, metric: Metric) -> pd.DataFrame:
     """Return the levels of the settings themselves, also if the report compares groups of them."""
-    return (
-        context.levels(metric) if context.compared is context.frame else comparison.levels(context.frame, metric.name)
-    )
+    return context.levels(metric) if context.compared is context.frame else comparison.levels(context.frame, metric)
 
 
 def _panel(context: Context, points: pd.DataFrame, title: str, words: str, metric: Metric) -> Panel:
@@ -159,7 +162,10 @@ def _panel(context: Context, points: pd.DataFrame, title: str, words: str, metri
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.margins(0.08)
         _name_front(axes, front)
-        spoken = "; ".join(f"{row['setting']}: {row['cost']:.3g} and {row['mean']:.1f}" for _, row in front.iterrows())
+        digits = metric.digits - 1
+        spoken = "; ".join(
+            f"{row['setting']}: {row['cost']:.3g} and {row['mean']:.{digits}f}" for _, row in front.iterrows()
+        )
         return inline(figure, f"{metric.title} against {words}. On the front: {spoken}.")
 
 

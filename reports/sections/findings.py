@@ -11,8 +11,10 @@ import pandas as pd
 from reports import statistics as st
 from reports.comparison import Baseline, Metric, ValuesBySeed, bound_samples, by_seed, pairs
 from reports.contract import stored_run as names
-from reports.page.numbers import fixed, interval, p_value
+from reports.contract.measures import HIGHER
+from reports.page.numbers import band, fixed, interval, p_value
 from reports.store.frame import STATUSES
+from reports.store.tasks import is_vae
 
 NB = "\u00a0"  # a non-breaking space
 
@@ -38,7 +40,7 @@ def sentence(
     usable = levels[levels["n"] > 0]
     if usable.empty:
         return "No run", " finished with this number, so there is nothing to compare."
-    tried = by_seed(runs, metric.name)
+    tried = by_seed(runs, metric)
     return _where(usable.iloc[0], usable), " " + _predicate(tried, metric, usable, differences, baseline)
 
 
@@ -49,14 +51,15 @@ def _predicate(
     value = f"{fixed(best['mean'], metric.digits)} {metric.per}".strip() + _interval_of_mean(best, metric)
     if len(usable) == 1:
         return f"reaches {value}. It is the only setting with a result: nothing to compare it with."
-    lead = f"{_lowest(usable, metric)}, {value}"
+    lead = f"{_best_mean(usable, metric)}, {value}"
     if best["n_bad"]:
         lead += f", although {best['n_bad']} of its runs failed or diverged"
-    lead += _lower_but_failing(usable, metric)
+    lead += _better_but_failing(usable, metric)
     if best[baseline.by] == baseline.label:
         return f"{lead}. It is the baseline; {_nearest(tried, usable, metric)}"
     rows = differences[(differences["setting"] == best["setting"]) & (differences["device"] == best["device"])]
-    rows = rows.sort_values("mean", ascending=False, kind="stable")  # first against the baseline's best schedule
+    worst_first = metric.better == HIGHER  # first against the baseline's best schedule
+    rows = rows.sort_values("mean", ascending=worst_first, kind="stable")
     if rows.empty or not math.isfinite(rows.iloc[0]["mean"]):
         return f"{lead}. {_unpaired(usable, best, baseline)}"
     return f"{lead}. {_against(rows.iloc[0], metric)}{_best_of_baseline(tried, metric, usable, rows.iloc[0], baseline)}"
@@ -73,36 +76,36 @@ def _best_of_baseline(
     finite = pairs(tried, (row["setting"], row["device"]), (best, row["device"])).finite
     if not len(finite):
         return ""
-    away = " ".join(filter(None, [fixed(st.mean(finite), metric.digits, signed=True), metric.unit]))
+    away = _with_unit(metric.sign * st.mean(finite), metric)
     return f" Against the baseline’s best setting, {best}, it is at {away} ({_note(finite, metric)})."
 
 
 def _note(finite: np.ndarray, metric: Metric) -> str:
     """Return the interval of a mean difference, and whether it contains zero."""
-    bounds = st.t_interval(finite)
+    bounds = metric.turned(st.t_interval(finite))
     if not bounds.known:
         return "one pair gives no interval"
     span = interval(bounds.low, bounds.high, metric.digits, signed=True)
     return f"95{NB}% interval {span}{'' if bounds.excludes_zero else ', which contains zero'}"
 
 
-def _lowest(usable: pd.DataFrame, metric: Metric) -> str:
-    """Return among how many settings the first has the lowest mean: among those without a failure, which rank first."""
+def _best_mean(usable: pd.DataFrame, metric: Metric) -> str:
+    """Return among how many settings the first has the best mean: among those without a failure, which rank first."""
     whole = usable[usable["n_bad"] == 0] if metric.compared else usable
     if len(whole) in (0, len(usable)):
-        return f"has the lowest mean of {len(usable)} settings"
+        return f"has the {metric.best} mean of {len(usable)} settings"
     if len(whole) == 1:
         return f"is the only one of {len(usable)} settings without a failed run"
-    return f"has the lowest mean of the {len(whole)} settings without a failed run"
+    return f"has the {metric.best} mean of the {len(whole)} settings without a failed run"
 
 
-def _lower_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
-    """Return which setting has a lower mean and ranks behind, because a run of it failed."""
+def _better_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
+    """Return which setting has a better mean and ranks behind, because a run of it failed."""
     best = usable.iloc[0]
-    lower = usable[(usable["mean"] < best["mean"]) & (usable["n_bad"] > 0)]
-    if best["n_bad"] or lower.empty:
+    better = usable[(metric.sign * usable["mean"] < metric.sign * best["mean"]) & (usable["n_bad"] > 0)]
+    if best["n_bad"] or better.empty:
         return ""
-    row = lower.sort_values("mean", kind="stable").iloc[0]
+    row = better.sort_values("mean", ascending=metric.sign > 0, kind="stable").iloc[0]
     n = row["n_bad"] + row["n"]
     mean = fixed(row["mean"], metric.digits)
     return f" ({_where(row, usable)} has {mean}, but {row['n_bad']} of its {n} runs failed)"
@@ -136,7 +139,7 @@ def _interval_of_mean(row: pd.Series, metric: Metric) -> str:
 
 def _against(row: pd.Series, metric: Metric) -> str:
     side = "below" if row["mean"] < 0 else "above"
-    change = " ".join(filter(None, [fixed(abs(row["mean"]), metric.digits), metric.unit, side, row["versus"]]))
+    change = f"{_with_unit(abs(row['mean']), metric, signed=False)} {side} {row['versus']}"
     n = row["n_pairs"] - row["n_bad"]
     if math.isnan(row["low"]):
         return f"At the same seed it is {change}; one pair gives no interval."
@@ -148,6 +151,10 @@ def _against(row: pd.Series, metric: Metric) -> str:
     )
 
 
+def _with_unit(value: float, metric: Metric, *, signed: bool = True) -> str:
+    return f"{fixed(value, metric.digits, signed=signed)} {metric.unit}".strip()
+
+
 def _nearest(tried: ValuesBySeed, usable: pd.DataFrame, metric: Metric) -> str:
     """Return how far the second best is, whatever its schedule, paired by seed."""
     best, other = usable.iloc[0], usable.iloc[1]
@@ -157,7 +164,7 @@ def _nearest(tried: ValuesBySeed, usable: pd.DataFrame, metric: Metric) -> str:
     second = f"the second best, {name}," if not other["n_bad"] else f"{name}, the next of which runs failed,"
     if not len(finite):
         return f"{second} has no seed in common with it."
-    away = " ".join(filter(None, [fixed(st.mean(finite), metric.digits, signed=True), metric.unit]))
+    away = _with_unit(metric.sign * st.mean(finite), metric)
     return f"paired with it by seed, {second} is at {away} ({_note(finite, metric)})."
 
 
@@ -178,22 +185,26 @@ def power_floor(differences: pd.DataFrame) -> str:
     return f"{text}, and {p_value(least)} after Holm's correction for {len(differences)} comparisons."
 
 
-def seeds_needed(levels: pd.DataFrame, tried: ValuesBySeed, band: float) -> str:
-    """Return how many seeds would show a difference of ``band`` nats, by the spread of the second best to the best."""
+def seeds_needed(levels: pd.DataFrame, tried: ValuesBySeed, metric: Metric) -> str:
+    """Return how many seeds would show a difference as large as the band, by the spread of the second best to the best.
+
+    An empty text for a metric without a band.
+    """
     usable = levels[levels["n"] > 1]
-    if len(usable) < 2 or band <= 0:
+    if len(usable) < 2 or not metric.band:
         return ""
     best, other = usable.iloc[0], usable.iloc[1]
     finite = pairs(tried, (other["setting"], other["device"]), (best["setting"], best["device"])).finite
     if len(finite) < 2:
         return ""
     spread = float(finite.std(ddof=1))
-    n = st.sample_size(spread, band)
+    n = st.sample_size(spread, metric.band)
+    small = f"{band(metric.band)} {metric.unit}".strip()
     return (
         f"Seeds: the paired differences of the second best, {_where(other, usable)}, to the best have a standard "
-        f"deviation of {fixed(spread)} nats, so a difference of {fixed(band)} nats would be found four times out of "
-        f"five with {n} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same command: what is "
-        f"finished stays.{'' if len(finite) >= 6 else _FEW}"
+        f"deviation of {_with_unit(spread, metric, signed=False)}, so a difference of {small} would be found four "
+        f"times out of five with {n} seeds by a paired t test at 5{NB}%. Raise seeds in the grid and run the same "
+        f"command: what is finished stays.{'' if len(finite) >= 6 else _FEW}"
     )
 
 
@@ -237,6 +248,6 @@ def warnings(runs: pd.DataFrame) -> list[str]:
         found.append("One seed per setting: no interval can be given, and the order of the settings may be chance.")
     if finished["shared_machine"].any():
         found.append("Times were taken while other runs shared the machine: compare quality, not speed.")
-    if "," in bound_samples(runs):
+    if is_vae(runs) and "," in bound_samples(runs):
         found.append(f"The runs use different k for the importance-weighted bound ({bound_samples(runs)}).")
     return found

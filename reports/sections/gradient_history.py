@@ -19,6 +19,7 @@ from reports.page.gradients import Section
 from reports.page.palette import Style
 from reports.page.svg import Panel
 from reports.page.table import Table
+from reports.page.wording import Wording
 from reports.store.frame import IDENTITY, Runs
 
 OWN = "own"
@@ -100,11 +101,10 @@ def long(history: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*IDENTITY, "epoch", "measured"])
 
 
-def tables(shown: Sequence[Section]) -> list[Table]:
+def tables(shown: Sequence[Section], wording: Wording) -> list[Table]:
     """Return a table for each section."""
-    return [
-        gradients.table(section.frame, f"{section.meaning}: {section.title.rpartition(', ')[2]}") for section in shown
-    ]
+    titles = [f"{section.meaning}: {section.title.rpartition(', ')[2]}" for section in shown]
+    return [gradients.table(section.frame, title, wording) for section, title in zip(shown, titles, strict=True)]
 
 
 def last_panels(shown: Sequence[Section]) -> list[tuple[str, Panel]]:

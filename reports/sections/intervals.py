@@ -15,6 +15,7 @@ from reports.page.axes import finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
 from reports.page.svg import Panel, inline
+from reports.page.wording import directions
 from reports.store.frame import WORST
 
 HOW = (
@@ -22,10 +23,10 @@ HOW = (
     "is the mean with its 95 % interval by Student’s t. In the order of the tables: settings with a failed run last."
 )
 HOW_PROFILE = (
-    "For every value on the horizontal axis, the share of an estimator’s runs that end at it or below, over all of its "
-    "schedules, other axes and seeds. The further left and the steeper, the better and the less it depends on its "
-    "settings; a curve that ends below 100 % has runs that failed or diverged. The band is a 95 % interval, point by "
-    "point; it is drawn where an estimator has one setting, since runs of several settings share their seeds."
+    "For every value on the horizontal axis, the share of an estimator’s runs that end at it or {below}, over all of "
+    "its schedules, other axes and seeds. The further {left} and the steeper, the better and the less it depends on "
+    "its settings; a curve that {ends} below 100 % has runs that failed or diverged. The band is a 95 % interval, "
+    "point by point; it is drawn where an estimator has one setting, since runs of several settings share their seeds."
 )
 MIN_RUNS_FOR_BAND = 4
 MANY = 50
@@ -45,7 +46,9 @@ def section(context: Context) -> Section:
         return Section("intervals", "Intervals and profile", [Words("No run finished yet.", "empty")])
     blocks.append(How(HOW))
     if context.primary is not None and (panel := profile(context, context.primary)):
-        blocks += [Heading("Performance profile"), Pictures("profile", [panel], legend=True), How(HOW_PROFILE)]
+        blocks += [Heading("Performance profile"), Pictures("profile", [panel], legend=True)]
+        left, ends = ("left", "ends") if context.primary.sign > 0 else ("right", "begins")
+        blocks.append(How(HOW_PROFILE.format(left=left, ends=ends, **directions([context.primary]))))
     return Section("intervals", "Intervals and profile", blocks)
 
 
@@ -55,40 +58,44 @@ def _file(metric: str) -> str:
 
 
 def profile(context: Context, metric: Metric) -> Panel | None:
-    """Plot the share of the runs of each estimator that end at a value or below."""
-    values = _by_estimator(context.frame, metric.name)
+    """Plot the share of the runs of each estimator that end at a value or below; or above, where higher is better."""
+    values = _by_estimator(context.frame, metric)
     finite = np.concatenate([found[np.isfinite(found)] for found in values.values()]) if values else np.empty(0)
     if len(finite) < 2 or np.ptp(finite) == 0:
         return None
     low, high = finite.min(), np.quantile(finite, 0.98) if len(finite) >= MANY else finite.max()
     edge = 0.04 * (high - low)
     x = np.unique(np.concatenate([[low - edge, high + edge], finite[finite <= high + edge]]))
+    shown = metric.sign * x
     with one_panel("profile", (5.2, 3.2)) as (figure, axes):
         several = context.frame.groupby("estimator_label")["setting"].nunique() > 1
         for label, found in values.items():
             how = context.styles[label]
             if len(found) >= MIN_RUNS_FOR_BAND and not several[label]:
                 band = st.profile_band(found, x)
-                axes.fill_between(x, *band, step="post", color=how.hex, alpha=0.1, linewidth=0)
-            axes.step(x, st.performance_profile(found, x), where="post", color=how.hex, linewidth=1.9,
+                axes.fill_between(shown, *band, step="post", color=how.hex, alpha=0.1, linewidth=0)
+            axes.step(shown, st.performance_profile(found, x), where="post", color=how.hex, linewidth=1.9,
                       linestyle=palette.line(how.dash))  # fmt: skip
-        finish(axes, "Performance profile", metric.axis, "share of runs at it or below")
+        finish(axes, "Performance profile", metric.axis, f"share of runs at it or {directions([metric])['below']}")
         axes.set_ylim(0, 1.02)
-        axes.set_xlim(x[0], x[-1])
+        axes.set_xlim(min(shown[0], shown[-1]), max(shown[0], shown[-1]))
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-        spoken = "; ".join(f"{label}: half of its runs at {_half(found)}" for label, found in values.items())
+        spoken = "; ".join(f"{label}: half of its runs at {_half(found, metric)}" for label, found in values.items())
         return inline(figure, f"Performance profile of {metric.title}. {spoken}.", wide=True)
 
 
-def _half(values: np.ndarray) -> str:
-    middle = float(np.sort(values)[(len(values) - 1) // 2])
-    return f"{middle:.1f} or below" if np.isfinite(middle) else "no value"
+def _half(values: np.ndarray, metric: Metric) -> str:
+    middle = metric.sign * float(np.sort(values)[(len(values) - 1) // 2])
+    return f"{middle:.{metric.digits - 1}f} or {directions([metric])['below']}" if np.isfinite(middle) else "no value"
 
 
-def _by_estimator(runs: pd.DataFrame, metric: str) -> dict[str, np.ndarray]:
-    """Return the values of all runs of an estimator that were tried to the end; ``inf`` for those that failed."""
+def _by_estimator(runs: pd.DataFrame, metric: Metric) -> dict[str, np.ndarray]:
+    """Return the values of all runs of an estimator that were tried to the end, turned so that lower is better.
+
+    Those that failed are ``inf``.
+    """
     tried = runs[runs["status"].isin((*WORST, FINISHED))]
-    values = tried[metric].where(tried["status"] == FINISHED, np.inf).astype(float)
+    values = (metric.sign * tried[metric.name]).where(tried["status"] == FINISHED, np.inf).astype(float)
     there = values.notna()
     groups = values[there].groupby(tried.loc[there, "estimator_label"], sort=True)
     return {str(label): group.to_numpy() for label, group in groups}

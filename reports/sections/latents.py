@@ -23,6 +23,7 @@ from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular,
 from reports.page.context import Context
 from reports.page.svg import Panel, inline
 from reports.page.table import Cell, Column, Table
+from reports.store.tasks import is_vae
 
 COLUMNS = {
     PERPLEXITY: ("Perplexity", "perplexity", 2),
@@ -36,10 +37,10 @@ CURVES = {
     VAL_GAP: ("Soft/hard gap over training", f"{VAL_GAP}, nats per example"),
 }
 HOW = (
-    "Means over the finished runs of a setting, on test images. Perplexity says how many of its classes a variable "
-    "uses (at most K); dead classes are those that next to no image uses; a low entropy of q is a decided code. A "
-    "large gap means that the relaxed codes of training carry what one-hot codes cannot."
+    "Means over the finished runs of a setting, on test {images}. Perplexity says how many of its classes a variable "
+    "uses (at most K); dead classes are those that next to no {image} uses; a low entropy{of_q} is a decided code."
 )
+HOW_GAP = " A large gap means that the relaxed codes of training carry what one-hot codes cannot."
 HOW_KL = (
     "KL divergence of each latent variable, from the one that says most to the one that says least, of one run of "
     "each estimator: the first finished seed of its first setting, of at most 12 estimators. A line that falls to "
@@ -54,13 +55,16 @@ def section(context: Context) -> Section:
     """Show a table of latent use, curves over training, and the KL of each variable."""
     blocks: list[Block] = []
     if (table := use_table(context.frame)) is not None:
-        blocks += [Tabular(table[0], "latents", table[1]), How(HOW)]
+        how = HOW.format(**context.wording.texts, of_q=" of q" if context.wording.is_vae else "") + (
+            HOW_GAP if context.wording.is_vae else ""
+        )
+        blocks += [Tabular(table[0], "latents", table[1]), How(how)]
     for number, (name, (title, words)) in enumerate(CURVES.items()):
         many = curves.n_panels(context.history, name) > MAX_PANELS
         draw = curves.summary if many else curves.curves
         if panels := draw(context.history, name, "step", context.styles, words):
             blocks += [Heading(title), Pictures(name.rpartition("/")[2].replace("_", "-"), panels, legend=number == 0)]
-    if panel := kl_panel(context):
+    if context.wording.is_vae and (panel := kl_panel(context)):
         blocks += [Heading("KL of each variable"), Pictures("kl-per-variable", [panel]), How(HOW_KL)]
     return Section(
         "latents", "Latent use", blocks or [Words("No finished run has stored how its codes are used.", "empty")]
@@ -70,13 +74,15 @@ def section(context: Context) -> Section:
 def use_table(runs: pd.DataFrame) -> tuple[Table, pd.DataFrame] | None:
     """Return the mean of each latent metric over the finished runs of a setting; None if there are none."""
     finished = runs[runs["status"] == FINISHED]
-    shown = {name: how for name, how in COLUMNS.items() if name in finished and finished[name].notna().any()}
+    known = COLUMNS if is_vae(runs) else {n: how for n, how in COLUMNS.items() if n.startswith(LATENT_PREFIX)}
+    shown = {name: how for name, how in known.items() if name in finished and finished[name].notna().any()}
     if not any(name.startswith(LATENT_PREFIX) or name.endswith("gap") for name in shown):
         return None
     keys = ["setting", "device", "estimator"]
     means = finished.groupby(keys, sort=True)[list(shown)].mean().reset_index()
     columns = [Column("Setting", numeric=False, term="setting"), Column("Device", numeric=False)]
-    columns += [Column(title, term=term) for title, term, _ in shown.values()]
+    columns += [Column(title if is_vae(runs) else title.removesuffix(" of q"), term=term)
+                for title, term, _ in shown.values()]  # fmt: skip
     rows = []
     for row in means.to_dict("records"):
         cells = [Cell(str(row["setting"]), str(row["setting"]), estimator=str(row["estimator"]))]

@@ -9,7 +9,7 @@ from reports.page.context import Context
 MAX_PANELS = 40
 """With more, one panel has a median for each estimator instead."""
 HOW = (
-    "{metric} in nats per example: a thin line per seed, a thick one for the median over seeds (with many seeds a "
+    "{metric}: a thin line per seed, a thick one for the median over seeds (with many seeds a "
     "band between the quartiles instead of the thin lines; where a panel holds many runs of several schedules, their "
     "medians alone, which differ by their dash). × marks where a run failed or diverged; it counts as worst from "
     "there on. All panels share one vertical axis, which may cut off the first tenth of training. Time is training "
@@ -21,16 +21,18 @@ HOW_TAU = "τ at the end of each epoch, the same for every estimator and seed of
 
 def section(context: Context) -> Section:
     """Show loss against steps and against seconds, and the temperatures."""
-    metric, history = context.curve_metric, context.history
-    if metric is None:
+    curve, history = context.curve, context.history
+    if curve is None:
         return Section(
             "curves", "Learning curves", [Words("No run has ended yet: curves are of runs that have.", "empty")]
         )
-    many = curves.n_panels(history, metric) > MAX_PANELS
-    words = f"{metric}, nats per example"
+    many = curves.n_panels(history, curve.name) > MAX_PANELS
     draw = curves.summary if many else curves.curves
-    by_step, by_time = (draw(history, metric, x, context.styles, words) for x in ("step", "elapsed_s"))
-    how = HOW.format(metric=metric)
+    by_step, by_time = (
+        draw(history, curve.name, x, context.styles, curve.axis, curve.better, curve.digits - 1)
+        for x in ("step", "elapsed_s")
+    )
+    how = HOW.format(metric=" in ".join(filter(None, [curve.name, curve.per])))
     how += "; these seconds were measured while other runs shared the machine." if context.is_shared else "."
     if len(history) and history["epoch"].nunique() == 1:
         how += " There is one epoch, so each run is one point."

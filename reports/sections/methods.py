@@ -8,34 +8,39 @@ import pandas as pd
 
 from reports import comparison
 from reports.contract.stored_run import DIVERGED, FAILED, FINISHED, VAL_LOSS
-from reports.page import numbers, stored_provenance
+from reports.page import stored_provenance
 from reports.page.blocks import Block, Definitions, Facts, Heading, Section, Source, Words
 from reports.page.context import Context
-from reports.page.definitions import TERMS
+from reports.page.definitions import terms
+from reports.store.frame import Runs
 
 
 def section(context: Context) -> Section:
     """Show every term, what was excluded, and where the numbers come from."""
-    k, curve = comparison.bound_samples(context.frame), context.curve_metric or VAL_LOSS
-    band = numbers.fixed(context.options.band, 2)
-    terms = [(slug, term, meaning.format(k=k, curve=curve, band=band)) for slug, term, meaning in TERMS]
-    stored = context.runs.sweeps[-1].provenance if context.runs.sweeps else {}
-    facts = list(stored_provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
-    facts.append(("Sweeps", str(len(context.runs.sweeps))))
+    curve = context.curve.name if context.curve else VAL_LOSS
+    shown = terms(context, comparison.bound_samples(context.frame), curve)
     blocks: list[Block] = [
-        Definitions(terms),
+        Definitions(shown),
         Heading("Exclusions"),
         Words(exclusions(context.frame, context.runs.notes)),
-        Heading("Provenance"),
-        Facts(facts, command=stored_provenance.command(context.runs)),
+        *provenance(context.runs, context.frame),
     ]
-    if settings := stored_provenance.settings(context.frame):
+    return Section("methods", "Methods", blocks)
+
+
+def provenance(runs: Runs, frame: pd.DataFrame) -> list[Block]:
+    """Return where the numbers come from, the settings of the runs in ``frame``, and the grids."""
+    stored = runs.sweeps[-1].provenance if runs.sweeps else {}
+    facts = list(stored_provenance.facts(stored)) or [("Machine", "The runs have no stored provenance.")]
+    facts.append(("Sweeps", str(len(runs.sweeps))))
+    blocks: list[Block] = [Heading("Provenance"), Facts(facts, command=stored_provenance.command(runs))]
+    if settings := stored_provenance.settings(frame):
         blocks.append(Facts(settings, summary="Settings of the runs", code=True))
-    several = len(context.runs.sweeps) > 1
-    for sweep in context.runs.sweeps:
+    several = len(runs.sweeps) > 1
+    for sweep in runs.sweeps:
         if sweep.grid:
             blocks.append(Source("Grid" + (f" of sweep {sweep.run_id[:8]}" if several else ""), sweep.grid))
-    return Section("methods", "Methods", blocks)
+    return blocks
 
 
 def exclusions(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reports.page import gallery
-from reports.page.blocks import Galleries, How, Section, Words
+from reports.page.blocks import Block, Galleries, How, Section, Words
 from reports.page.context import Context
 
 HOW = (
@@ -12,11 +12,15 @@ HOW = (
     "probable code, a row for each of the variables that say most, a column for each class that the variable could "
     "have."
 )
+HOW_OTHER = "What the task shows of some test examples: the first finished seed of each setting, not the best one."
 
 
 def section(context: Context) -> Section:
     """Show originals once, then reconstructions, prior samples and traversals of each setting."""
     found = gallery.galleries(context.runs)
+    if not context.wording.is_vae:
+        none: list[Block] = [Words("No finished run has pictures.", "empty")]
+        return Section("pictures", "Pictures", [Galleries(found), How(HOW_OTHER)] if found else none)
     if not found:
         text = "No finished run has pictures (evaluation.n_images in the grid)."
         return Section("pictures", "Reconstructions and samples", [Words(text, "empty")])

@@ -48,7 +48,10 @@ def entries() -> list[dict[str, Any]]:
 
 
 def section(context: Context) -> Section:
-    """Show a row per published number that something was measured for."""
+    """Show a row per published number that something was measured for; nothing for another task than the VAE."""
+    if not context.wording.is_vae:
+        text = "The published numbers that reports know are of the categorical VAE, so there are none for this task."
+        return Section("published", "Published against measured", [Words(text, "empty")])
     rows = sorted(_rows(context), key=lambda row: (row["source"], row["estimator"]))
     if not rows:
         shape = " × ".join(_values(context.frame, name) for name in SHAPE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from reports.page import quality_tables
 from reports.page.blocks import Block, Heading, How, Section, Tabular, Words
 from reports.page.context import Context
+from reports.page.wording import directions
 
 HOW = (
-    "Lower is better. Mean and its interval are of the finished runs; median and IQM count a failed or diverged run "
-    "as worst, ∞, and a setting with such a run ranks after all others. Seeds move all settings together, so the "
-    "intervals of two means may overlap although every seed agrees: judge by the paired differences, where an "
-    "interval below zero is an improvement on the baseline. “floor” stands where so few pairs could never give a p of "
+    "{Lower} is better. Mean and its interval are of the finished runs; median and IQM count a failed or diverged run "
+    "as worst, {worst}, and a setting with such a run ranks after all others. Seeds move all settings together, so the "
+    "intervals of two means may overlap although every seed agrees: judge by the paired differences, where "
+    "{improvement} on the baseline. “floor” stands where so few pairs could never give a p of "
     ".05, with the smallest that they allow. A click on a heading sorts; on ? it leads to the definition. The same "
     "tables are in tables/ as CSV, Markdown and LaTeX."
 )
@@ -28,6 +29,6 @@ def section(context: Context) -> Section:
             Tabular(quality_tables.levels_table(levels, metric), "quality", levels.assign(metric=metric.name))
         )
         if len(differences):
-            table = quality_tables.differences_table(differences, metric, context.baseline.label, context.options.band)
+            table = quality_tables.differences_table(differences, metric, context.baseline.label)
             blocks.append(Tabular(table, "differences", differences.assign(metric=metric.name)))
-    return Section("quality", "Quality", [*blocks, How(HOW)])
+    return Section("quality", "Quality", [*blocks, How(HOW.format(**directions(context.metrics)))])

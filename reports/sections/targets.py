@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from reports import statistics as st
+from reports.comparison import Metric
 from reports.contract.settings import distinct, in_quotes, joined
 from reports.contract.stored_run import FINISHED
 from reports.page import numbers, palette
@@ -23,7 +24,7 @@ from reports.store.frame import IDENTITY, WORST
 
 MAX_LINES = 8
 HOW = (
-    "The share of a setting’s runs whose {metric} has come down to the target, against steps and against seconds of "
+    "The share of a setting’s runs whose {metric} has come {down} to the target, against steps and against seconds of "
     "training. A run that never does counts as not reached, a failed or diverged one too; one that was cut short "
     "leaves the count where it ended. The targets are what settings reach in the median at their end: at least nine "
     "of ten (easy), and the better half (middle)."
@@ -40,26 +41,31 @@ class Times(NamedTuple):
 
 def section(context: Context) -> Section:
     """Show for two targets the curves of the share that has reached them, and the median times as a table."""
-    metric = context.curve_metric
+    metric = context.curve
     ends = _final_medians(context)
     if metric is None or ends.empty:
         return Section("targets", "Time to target", [Words("No run has finished yet.", "empty")])
     blocks: list[Block] = []
-    for name, target in targets(ends).items():
+    for name, target in targets(ends, metric).items():
         runs = _watched(context)
-        blocks.append(Heading(f"Target {numbers.fixed(target)}", f"{name}; {metric}, nats per example"))
+        blocks.append(Heading(f"Target {numbers.fixed(target, metric.digits)}", f"{name}; {metric.axis}"))
         shown = _shown(context, ends)
-        panels = [_panel(context, {key: runs[key] for key in shown if key in runs}, x, target) for x in UNITS]
+        panels = [_panel(context, {key: runs[key] for key in shown if key in runs}, metric, x, target) for x in UNITS]
         blocks.append(Pictures(f"targets-{name}", panels, legend=name == "easy"))
-        table, frame = _table(context, runs, target, name)
+        table, frame = _table(runs, metric, target, name)
         blocks.append(Tabular(table, "targets", frame))
-    return Section("targets", "Time to target", [*blocks, How(HOW.format(metric=metric))])
+    return Section(
+        "targets",
+        "Time to target",
+        [*blocks, How(HOW.format(metric=metric.name, down="down" if metric.sign > 0 else "up"))],
+    )
 
 
-def targets(ends: pd.Series) -> dict[str, float]:
+def targets(ends: pd.Series, metric: Metric) -> dict[str, float]:
     """Return what nine of ten settings reach, and what half of them reach; one target if they are the same."""
-    found = {"easy": float(ends.quantile(0.9, "higher")), "middle": float(ends.quantile(0.5, "higher"))}
-    return found if found["middle"] < found["easy"] else {"easy": found["easy"]}
+    turned = metric.sign * ends
+    easy, middle = (metric.sign * float(turned.quantile(share, "higher")) for share in (0.9, 0.5))
+    return {"easy": easy, "middle": middle} if middle != easy else {"easy": easy}
 
 
 def _watched(context: Context) -> dict[tuple[str, str], pd.DataFrame]:
@@ -76,31 +82,32 @@ def _watched(context: Context) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def _final_medians(context: Context) -> pd.Series:
-    """Return the median over seeds of the last loss of each setting and device."""
+    """Return the median over seeds of the last value of each setting and device."""
     finished = context.curve_history[context.curve_history["status"] == FINISHED]
-    if finished.empty:
+    if finished.empty or context.curve is None:
         return pd.Series(dtype=float)
-    last = finished.sort_values("epoch").groupby(["setting", "device", "run_key"])[str(context.curve_metric)].last()
+    last = finished.sort_values("epoch").groupby(["setting", "device", "run_key"])[context.curve.name].last()
     return last.groupby(level=[0, 1]).median()
 
 
 def _shown(context: Context, ends: pd.Series) -> Sequence[tuple[str, str]]:
     """Return the settings that get a line: few enough to be told apart."""
     label = context.frame.drop_duplicates(["setting", "device"]).set_index(["setting", "device"])["estimator_label"]
-    order = ends.sort_values(kind="stable").rename("end").to_frame()
+    is_lower = context.curve is None or context.curve.sign > 0
+    order = ends.sort_values(kind="stable", ascending=is_lower).rename("end").to_frame()
     order["estimator_label"] = label.reindex(order.index)
     return best_settings(order.reset_index(), MAX_LINES)
 
 
-def times(runs: pd.DataFrame, metric: str, x: str, target: float) -> Times:
+def times(runs: pd.DataFrame, metric: Metric, x: str, target: float) -> Times:
     """Return the first time at the target of every run of a setting."""
     ordered = runs.sort_values(["run_key", "epoch"], kind="stable")
     keys, status = ordered["run_key"].to_numpy(), ordered["status"].to_numpy()
-    at, value = ordered[x].to_numpy(dtype=float), ordered[metric].to_numpy(dtype=float)
+    at, value = ordered[x].to_numpy(dtype=float), metric.sign * ordered[metric.name].to_numpy(dtype=float)
     reached, watched = [], []
     for rows_of_run in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
         known = rows_of_run[np.isfinite(at[rows_of_run]) & np.isfinite(value[rows_of_run])]
-        reached.append(st.time_to_target(at[known], value[known], target) if len(known) else math.inf)
+        reached.append(st.time_to_target(at[known], value[known], metric.sign * target) if len(known) else math.inf)
         is_cut_short = status[rows_of_run[0]] not in (*WORST, FINISHED)  # a finished run has spent its budget
         watched.append(at[known[-1]] if is_cut_short and len(known) else math.inf)
     return Times(np.array(reached), np.array(watched))
@@ -112,8 +119,9 @@ def _median(found: Times) -> float:
     return st.median_time(*found) if is_cut_short.any() else st.median(found.reached)
 
 
-def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: str, target: float) -> Panel:
-    metric = str(context.curve_metric)
+def _panel(
+    context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], metric: Metric, x: str, target: float
+) -> Panel:
     with one_panel(f"target-{x}-{target}") as (figure, axes):
         spoken, last = [], max(float(group[x].max()) for group in runs.values())
         there = {_kind(group) for group in runs.values()} - {(None, "")}
@@ -126,14 +134,19 @@ def _panel(context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], x: st
             at, share = np.append(at, last), np.append(share, share[-1])
             axes.step(at, share, where="post", color=how.hex, linewidth=1.9, linestyle=palette.line(dash))
             spoken.append(f"{setting}: {100 * share[-1]:.0f} %")
-        finish(axes, f"{metric} ≤ {numbers.fixed(target)}", UNITS[x], "share of runs")
+        finish(axes, _condition(metric, target), UNITS[x], "share of runs")
         if len(kinds) > 1:
             lines = [Line2D([], [], color=palette.INK, linestyle=palette.line(i)) for i in range(len(kinds))]
             legend(axes, lines, _names(kinds), 40, fontsize=7.5)
         axes.set_ylim(-0.02, 1.03)
         axes.set_xlim(0, 1.03 * last)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        return inline(figure, f"Share of runs that have reached {target:.2f}, by {UNITS[x]}. {'; '.join(spoken)}.")
+        alt = f"Share of runs that have reached {target:.{metric.digits}f}, by {UNITS[x]}. {'; '.join(spoken)}."
+        return inline(figure, alt)
+
+
+def _condition(metric: Metric, target: float) -> str:
+    return f"{metric.name} {'≤' if metric.sign > 0 else '≥'} {numbers.fixed(target, metric.digits)}"
 
 
 def _kind(group: pd.DataFrame) -> tuple[str | None, str]:
@@ -147,9 +160,9 @@ def _names(kinds: Sequence[tuple[str | None, str]]) -> list[str]:
 
 
 def _table(
-    context: Context, runs: Mapping[tuple[str, str], pd.DataFrame], target: float, name: str
+    runs: Mapping[tuple[str, str], pd.DataFrame], metric: Metric, target: float, name: str
 ) -> tuple[Table, pd.DataFrame]:
-    metric, rows, results = str(context.curve_metric), [], []
+    rows, results = [], []
     columns = [
         Column("Setting", numeric=False, term="setting"),
         Column("Device", numeric=False),
@@ -172,5 +185,5 @@ def _table(
             *(Cell(texts[x], medians[x] if math.isfinite(medians[x]) else 1e300) for x in UNITS),
         ])  # fmt: skip
     rows.sort(key=lambda row: float(row[3].sort or 0))
-    caption = f"Median time until {metric} ≤ {numbers.fixed(target)} ({name} target)"
+    caption = f"Median time until {_condition(metric, target)} ({name} target)"
     return Table(caption, columns, rows), pd.DataFrame(results)

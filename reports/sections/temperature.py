@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison import Metric
+from reports.comparison import Metric, metric_of
 from reports.contract.stored_run import FAILED, FINISHED, PARAM_LR, PARAM_TAU
 from reports.page import numbers
 from reports.page.axes import annotate, finish, one_panel
@@ -19,41 +19,51 @@ from reports.store.frame import WORST
 
 HOW = (
     "Median {metric} of each estimator and schedule, and in brackets n; darker is better, from the best cell to what "
-    "is {span} nats worse or more. Where other fields are swept too, a cell shows the best of them and names it: a "
-    "schedule is judged together with the learning rate that suits it. ∞: half of the runs or more have failed or "
-    "diverged."
+    "is {span} worse or more. Where other fields are swept too, a cell shows the best of them and names it: a "
+    "schedule is judged together with the learning rate that suits it. {worst}: half of the runs or more have failed "
+    "or diverged."
 )
 HOW_CURVE = (
     "Constant temperatures: the median over seeds at each τ, at the best of the other fields, which stands beside the "
     "mark where it is not the same everywhere. A flat line is an estimator that needs no tuning."
 )
-MIN_SPAN = 1.0
+LEAST_SPAN = 2
+"""Times the band of the metric: cells that differ by less have nearly the same colour."""
 
 
 def section(context: Context) -> Section:
     """Show a heat map of estimators × schedules, and curves over constant temperatures."""
     metric = context.primary
-    cells = best_cells(context.frame, metric.name) if metric else pd.DataFrame()
+    cells = best_cells(context.frame, metric) if metric else pd.DataFrame()
     if metric is None or cells.empty:
         text = "No estimator with a temperature has finished a run."
         return Section("sensitivity", "Temperature sensitivity", [Words(text, "empty")])
-    finite = cells.loc[cells["median"].map(math.isfinite), "median"]
-    span = max(MIN_SPAN, float(finite.quantile(0.9) - finite.min())) if len(finite) else MIN_SPAN
+    span = _span(cells, metric)
+    shown = f"{numbers.fixed(span, metric.digits - 1)} {metric.unit}".strip()
     blocks: list[Block] = [
         Tabular(_table(cells, metric, span), "sensitivity", cells, style="matrix heat"),
-        How(HOW.format(metric=metric.name, span=numbers.fixed(span, 1))),
+        How(HOW.format(metric=metric.name, span=shown, worst=numbers.fixed(metric.worst))),
     ]
     if panel := _curves(context, cells, metric):
         blocks += [Pictures("sensitivity", [panel], legend=True), How(HOW_CURVE)]
     return Section("sensitivity", "Temperature sensitivity", blocks)
 
 
-def best_cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _span(cells: pd.DataFrame, metric: Metric) -> float:
+    """Return how much worse than the best cell the palest one is."""
+    finite = metric.sign * cells.loc[cells["median"].map(math.isfinite), "median"]
+    least = LEAST_SPAN * (metric.band or 0)
+    found = max(least, float(finite.quantile(0.9) - finite.min())) if len(finite) else least
+    return found or 1.0
+
+
+def best_cells(runs: pd.DataFrame, metric: Metric | str) -> pd.DataFrame:
     """Return the median over seeds of each estimator, schedule and device, at the best of the other axes."""
     tried = runs[runs["schedule_label"].notna() & runs["status"].isin((*WORST, FINISHED))]
     if tried.empty:
         return pd.DataFrame()
-    values = tried[metric].where(tried["status"] == FINISHED, math.inf).astype(float)
+    metric = metric_of(runs, metric)
+    values = (metric.sign * tried[metric.name]).where(tried["status"] == FINISHED, math.inf).astype(float)
     tried = tried.assign(value=values).dropna(subset=["value"])
     keys = ["estimator", "estimator_label", "schedule_label", "device", "axes"]
     by = tried.groupby(keys, sort=True)
@@ -62,6 +72,7 @@ def best_cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
         if name in tried:
             cells[name] = by[name].first().to_numpy()
     cells = cells.sort_values(["median", "axes"], kind="stable").drop_duplicates(keys[:-1])
+    cells["median"] *= metric.sign
     return cells.sort_values(keys, kind="stable").reset_index(drop=True)
 
 
@@ -70,13 +81,13 @@ def _table(cells: pd.DataFrame, metric: Metric, span: float) -> Table:
     devices = cells["device"].nunique() > 1
     columns = [Column("Estimator", numeric=False)]
     columns += [Column(f"{schedule} · {device}" if devices else schedule, term="median") for schedule, device in heads]
-    best = float(cells["median"].min())
+    best = float((metric.sign * cells["median"]).min())
     found = cells.set_index(["estimator_label", "schedule_label", "device"])
     rows = []
     for (estimator, label), _ in cells.groupby(["estimator", "estimator_label"], sort=True):
         row = [Cell(str(label), str(label), estimator=str(estimator))]
         for head in heads:
-            row.append(_cell(found.loc[(label, *head)], best, span) if (label, *head) in found.index else
+            row.append(_cell(found.loc[(label, *head)], best, span, metric) if (label, *head) in found.index else
                        Cell("not in the grid", None, tone="absent"))  # fmt: skip
         rows.append(row)
     return Table(
@@ -84,12 +95,12 @@ def _table(cells: pd.DataFrame, metric: Metric, span: float) -> Table:
     )
 
 
-def _cell(row: pd.Series, best: float, span: float) -> Cell:
+def _cell(row: pd.Series, best: float, span: float, metric: Metric) -> Cell:
     value = float(row["median"])
-    text = f"{numbers.fixed(value)} ({row['n']})" + (f" {row['axes']}" if row["axes"] else "")
+    text = f"{numbers.fixed(value, metric.digits)} ({row['n']})" + (f" {row['axes']}" if row["axes"] else "")
     if not math.isfinite(value):
-        return Cell(text, 1e300, tone=FAILED)
-    return Cell(text, value, shade=max(0.0, 1 - (value - best) / span))
+        return Cell(text, numbers.sortable(value), tone=FAILED)
+    return Cell(text, value, shade=max(0.0, 1 - (metric.sign * value - best) / span))
 
 
 def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | None:
@@ -106,8 +117,8 @@ def _curves(context: Context, cells: pd.DataFrame, metric: Metric) -> Panel | No
         for (label, _), group in lines.items():
             how, line = context.styles[str(label)], group.sort_values("tau")
             axes.plot(line["tau"], line["median"], marker=how.marker, color=how.hex, linewidth=1.8, markersize=6)
-            best = line.iloc[int(line["median"].to_numpy().argmin())]
-            spoken.append(f"{label} is best at τ = {best['tau']:g} with {best['median']:.1f}")
+            best = line.iloc[int((metric.sign * line["median"].to_numpy()).argmin())]
+            spoken.append(f"{label} is best at τ = {best['tau']:g} with {best['median']:.{metric.digits - 1}f}")
         axes.set_xscale("log")
         ticks = sorted(set(constant["tau"]))
         finish(axes, "Sensitivity to a constant temperature", "τ", metric.axis)

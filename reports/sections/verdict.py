@@ -8,11 +8,12 @@ from reports.page import interval_plots, stored_provenance
 from reports.page.blocks import Block, Counts, Facts, Finding, Findings, How, Pictures, Section, Words
 from reports.page.context import Context
 from reports.sections import findings
+from reports.store.frame import Runs
 
 HOW = (
     "{metric} of each setting less that of the baseline with the same schedule, other axes and seed (an estimator "
     "without a temperature is paired with each schedule): a mark per seed, the bar is the mean with its 95 % interval "
-    "by Student’s t. Left of zero is better than the baseline. The sentences above compare the best settings, "
+    "by Student’s t. {side} of zero is better than the baseline. The sentences above compare the best settings, "
     "whatever their schedules, where they say so."
 )
 BY_DEFAULT = " (chosen by default: straight_through if there is one, else the first by name)"
@@ -49,10 +50,8 @@ def _findings(context: Context) -> list[Block]:
 
 
 def _needed(context: Context, metric: Metric) -> str:
-    if not metric.in_nats:
-        return ""
-    tried = comparison.by_seed(context.compared, metric.name)
-    return findings.seeds_needed(context.levels(metric), tried, context.options.band)
+    tried = comparison.by_seed(context.compared, metric)
+    return findings.seeds_needed(context.levels(metric), tried, metric)
 
 
 def _picture(context: Context) -> list[Block]:
@@ -62,17 +61,25 @@ def _picture(context: Context) -> list[Block]:
     panel = interval_plots.difference_plot_of(context, context.primary) or interval_plots.level_plot(
         context.compared, context.levels(context.primary), context.primary, context.styles
     )
-    return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name))] if panel else []
+    side = "Left" if context.primary.sign > 0 else "Right"
+    return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name, side=side))] if panel else []
 
 
 def _facts(context: Context) -> Facts:
-    runs = context.runs
+    facts = facts_of(context.runs)
+    stated = context.options.baseline is not None
+    facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
+    if context.wording.is_vae:
+        facts.append(("k of the bound", comparison.bound_samples(context.frame)))
+    else:
+        facts.append(("Task", ", ".join(sorted(set(context.frame["task_label"])))))
+    return Facts(facts, command=stored_provenance.command(context.runs))
+
+
+def facts_of(runs: Runs) -> list[tuple[str, str]]:
+    """Return code, machine, packages and date of some runs."""
     stored = runs.sweeps[-1].provenance if runs.sweeps else {}
     facts = [("Code", stored_provenance.code(stored)), ("Hardware", stored_provenance.summary(stored))]
     if packages := stored_provenance.packages(stored):
         facts.append(("Packages", packages))
-    facts.append(("Newest run", stored_provenance.newest_end(context.frame)))
-    stated = context.options.baseline is not None
-    facts.append(("Baseline", context.baseline.label + ("" if stated else BY_DEFAULT)))
-    facts.append(("k of the bound", comparison.bound_samples(context.frame)))
-    return Facts(facts, command=stored_provenance.command(runs))
+    return [*facts, ("Newest run", stored_provenance.newest_end(runs.runs))]

@@ -35,6 +35,11 @@ class Interval:
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
+    @property
+    def mirrored(self) -> Interval:
+        """The interval of the values with the other sign."""
+        return Interval(-self.high, -self.low)
+
 
 UNKNOWN = Interval(math.nan, math.nan)
 

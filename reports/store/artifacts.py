@@ -33,6 +33,9 @@ _SERVERS = ("http", "https")
 _OBJECT_STORES = ("s3", "gs", "wasbs", "abfss")  # they check the reader's own credentials
 _NO_ANSWER = re.compile(r"too many (429|502|503|504) error|Caused by (?!ResponseError)|Connection broken|timed out")
 """What MLflow's exceptions say if a server does not answer. An absent file is a 404, or a 500 of MLflow's server."""
+_PICTURE = re.compile(f"{PICTURES_FOLDER}/([A-Za-z0-9_-]{{1,64}})[.]png")
+MAX_PICTURES = 20
+"""How many pictures of a run are shown besides those of the VAE."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -110,7 +113,7 @@ class Artifacts:
 
     def images(self, run: Any) -> dict[str, bytes]:
         """Return the final pictures of a run by their names."""
-        found = {kind: self._image(run, kind) for kind in PICTURES}
+        found = {kind: self._image(run, kind) for kind in (*PICTURES, *_other_pictures(run.data.tags))}
         return {kind: png for kind, png in found.items() if png.startswith(_PNG)}
 
     def _image(self, run: Any, kind: str) -> bytes:
@@ -171,6 +174,16 @@ class Artifacts:
             "asked again."
         )
         return _SilentError()
+
+
+def _other_pictures(tags: Mapping[str, str]) -> list[str]:
+    """Return the names of the pictures of another task than the VAE: those that the run states a checksum of."""
+    try:
+        stated = json.loads(tags.get(TAG_CHECKSUMS, ""))
+    except (ValueError, RecursionError):
+        return []
+    names = [_PICTURE.fullmatch(name) for name in stated] if isinstance(stated, dict) else []
+    return sorted({found[1] for found in names if found} - set(PICTURES))[:MAX_PICTURES]
 
 
 def _within(root: Path, path: Path) -> bytes | None:

@@ -14,6 +14,11 @@ schedule_label      the schedule with its parameters: ``constant(1)``; a missing
 axes                every other swept field, ``training.lr=0.001``; empty where nothing else is swept
 setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only.
                     These four are texts for readers; what differs has different ones (``reports.store.setting_names``)
+task                the name of the task; categorical_vae for older stores
+task_label          the task with the parameters by which it differs from others: ``polynomial(p=2)``. Settings of
+                    different task labels are never compared, and a setting has the same text on all of them
+measures            what the settings of the task are compared by, as JSON (``reports.contract.measures``): names, units
+                    and which direction is better
 device, seed        as stored; ``seed`` is an integer
 status              finished, failed, diverged, skipped, interrupted, running, waiting or missing
 error               first line of the error, empty where there is none
@@ -23,7 +28,8 @@ former              True if the run is no longer in the grid: grid or plugin was
 start, end          UTC; NaT where unknown
 shared_machine      True where other runs used the machine at the same time, so that timings are contended
 <dotted name>       a parameter of the resolved configuration, typed: ``training.lr``, ``model.n_latents``
-<name with slash>   the last value of a metric: ``test/neg_elbo``, ``time/step_s_median``; nats per example, seconds
+<name with slash>   the last value of a metric: ``test/neg_elbo``, ``time/step_s_median``; nats per example, seconds;
+                    a measure of another task has the unit that it declares
 ==================  =========================================================================================
 
 ``test/soft_hard_gap`` is derived: ``test/neg_elbo`` minus ``test/relaxed_loss``.
@@ -38,7 +44,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +52,11 @@ import pandas as pd
 
 from reports.contract import stored_run as names
 from reports.contract.atomic_files import write_bytes_atomically
+from reports.contract.errors import ReportError
+from reports.contract.measures import DeclaredMeasure
 from reports.contract.settings import from_stored
 from reports.store.setting_names import is_absent, name_settings
+from reports.store.tasks import measures_of, task_labels
 
 STATUSES = (
     names.FINISHED,
@@ -65,14 +74,15 @@ IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes",
 CORE = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
     *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
-    *("start", "end", "shared_machine"),
+    *("start", "end", "shared_machine", "task", "task_label", "measures"),
 )
-UNTYPED = (names.PARAM_BASKET, names.PARAM_SOURCE)  # labels and a hash are texts, whatever they look like
+UNTYPED = (names.PARAM_BASKET, names.PARAM_SOURCE, names.PARAM_TASK_SOURCE)
+"""Labels and hashes are texts, whatever they look like."""
 _LAST_SEED = 2**32 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
 _TEXTS = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "device", "error", "sweep"),
-    *("experiment", "experiment_id"),
+    *("experiment", "experiment_id", "task"),
 )
 
 
@@ -114,6 +124,32 @@ class Runs:
         more = f"{len(self.history)} epochs in .history, pictures of {len(self.images)} runs, {len(self.notes)} notes"
         return f"Runs({self.experiment[:64]!r}: {what} in .runs,\n     {more})"
 
+    @property
+    def tasks(self) -> list[str]:
+        """The labels of the tasks that the runs have."""
+        return task_labels(self.runs)
+
+    @property
+    def measures(self) -> dict[str, tuple[DeclaredMeasure, ...]]:
+        """What the settings of each task are compared by, by the label of the task; the first ranks them."""
+        return {label: measures_of(self.runs[self.runs["task_label"] == label]) for label in self.tasks}
+
+    def of_task(self, label: str) -> Runs:
+        """Return the runs of one task. Raises ReportError if there are none."""
+        if label not in self.tasks:
+            raise ReportError(f"task: expected one of {', '.join(self.tasks)}; got '{label}'.")
+        runs = self.runs[self.runs["task_label"] == label]
+        runs = runs[_kept(runs)].reset_index(drop=True)
+        keys = set(runs["run_key"])
+        history = self.history[self.history["run_key"].isin(keys)]
+        return replace(
+            self,
+            runs=runs,
+            history=history[_kept_of_history(history)].reset_index(drop=True),
+            images={key: found for key, found in self.images.items() if key in keys},
+            latents={key: found for key, found in self.latents.items() if key in keys},
+        )
+
     def parquet_files(self) -> dict[str, bytes]:
         """Return the content of runs.parquet and history.parquet by name."""
         return {"runs.parquet": parquet(self.runs), "history.parquet": parquet(self.history)}
@@ -122,6 +158,16 @@ class Runs:
         """Write both files into ``folder``, each atomically."""
         for name, content in self.parquet_files().items():
             write_bytes_atomically(folder / name, content)
+
+
+def _kept(runs: pd.DataFrame) -> list[str]:
+    """Return the columns of runs of one task: the core, and those that one of them has a value in."""
+    return [str(name) for name in runs if name in CORE or runs[name].notna().any()]
+
+
+def _kept_of_history(history: pd.DataFrame) -> list[str]:
+    always = (*IDENTITY, names.EPOCH, names.STEP, names.ELAPSED_S)
+    return [str(name) for name in history if name in always or history[name].notna().any()]
 
 
 def typed(text: Any) -> Any:
@@ -187,7 +233,7 @@ def planned_but_missing(
     for entry in plan:
         key = str(entry.get("run_key", ""))
         if key and key not in known:
-            stated = ("name", "label", "estimator", "schedule", "device", "seed")
+            stated = ("name", "label", "estimator", "schedule", "device", "seed", "task")
             fields = {name: "" if entry.get(name) is None else str(entry[name]) for name in stated}
             parts = from_stored(entry.get("setting"))
             missing[key] = {**fields, "parts": parts, "run_id": "", "run_key": key, "status": status, "error": ""}
@@ -198,8 +244,9 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one row per record, core columns first, sorted by setting, device, seed and key.
 
     A record may have ``parts``, its setting, and ``version``, that of its estimator; without parts its label is read.
+    One without a task and a declaration of measures is of the VAE, as in older stores.
     """
-    own = ("parts", "version")
+    own = ("parts", "version", "unreadable")
     frame = pd.DataFrame.from_records([{k: v for k, v in record.items() if k not in own} for record in records])
     for name in CORE:
         if name not in frame:
@@ -216,10 +263,10 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         frame[names.TEST_GAP] = frame[names.TEST_NEG_ELBO] - frame[names.TEST_RELAXED_LOSS]
     parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
     frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
-    parts, versions = ([record.get(name) for record in records] for name in own)
+    parts, versions = ([record.get(name) for record in records] for name in ("parts", "version"))
     frame = name_settings(frame, parts, versions, frame[parameters], ~frame["status"].isin(ABSENT))
     others = sorted(name for name in frame.columns if name not in CORE)
-    order = ["setting", "device", "seed", "run_key"]
+    order = ["task_label", "setting", "device", "seed", "run_key"]
     return frame[[*CORE, *others]].sort_values(order, kind="stable", na_position="last").reset_index(drop=True)
 
 

@@ -26,6 +26,7 @@ from reports.store.experiments import all_runs, find_experiments
 from reports.store.frame import Runs, history_frame, mark_outdated, newest, planned_but_missing, tidy
 from reports.store.records import read_history, read_latents, run_id_of, to_record
 from reports.store.sweeps import plan_notes, read_sweep, shares_machine, with_provenance
+from reports.store.tasks import changed_measures, unreadable_notes
 from reports.store.tracking_uri import LONGEST_REASON, checked_uri
 
 DEFAULT_STORE = f"results/{DATABASE}"
@@ -102,6 +103,7 @@ def _load(
         latents = {keys[run_id_of(run)]: read_latents(run, files) for run in pictured}
         sweeps = list(with_provenance(sweeps, present, files))
     notes = (*plan_notes(sweeps), *files.notes, *_history_notes(runs, histories), *_outdated_notes(left_out))
+    notes += (*unreadable_notes(records), *changed_measures(runs))
     return Runs(
         experiment=visible(", ".join(name_by_id.values()), NAME_LENGTH),
         runs=runs,

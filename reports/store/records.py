@@ -14,6 +14,7 @@ from reports.contract.settings import from_json
 from reports.contract.text import NAME_LENGTH, visible
 from reports.store.artifacts import Artifacts
 from reports.store.frame import CORE, IDENTITY, UNTYPED, typed
+from reports.store.tasks import stated_task
 
 _FROM_MLFLOW = {"FINISHED": names.FINISHED, "FAILED": names.FAILED, "KILLED": names.INTERRUPTED}
 _HUGE = 1e100
@@ -58,6 +59,7 @@ def to_record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
         "start": utc(run.info.start_time),
         "end": utc(run.info.end_time),
         "shared_machine": bool(shared) if shared is not None else contended.get(sweep, False),
+        **stated_task(run.data.tags),
     }
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from reports.contract.settings import Setting, axes_text, distinct, in_quotes, joined, quote, setting_from_label
 from reports.contract.stored_run import PARAM_SOURCE
 from reports.contract.text import NAME_LENGTH, visible
+from reports.store.tasks import label_tasks, without_task
 
 SHOWN = 24
 """Characters of a parameter that are shown if the label does not name it."""
@@ -38,15 +39,17 @@ def name_settings(
     parameters: pd.DataFrame,
     is_known: pd.Series,
 ) -> pd.DataFrame:
-    """Add estimator_label, schedule_label, axes and setting. Where ``parts`` has none, the stored label is read.
+    """Add estimator_label, schedule_label, axes, setting and task. Where ``parts`` has none, the stored label is read.
 
     ``parameters`` are the runs' own; ``is_known`` is False for a run of which only the plan is known.
     """
     stored = frame[["label", "estimator", "schedule", "estimator_label"]].itertuples(index=False, name=None)
     known = [part or setting_from_label(*texts) for part, texts in zip(parts, stored, strict=True)]
+    known, tasks = without_task(known)
+    frame = label_tasks(frame, tasks, is_known)
     names = zip(frame["estimator"], known, versions, strict=True)
     estimators = [_Estimator(str(name), part.estimator, version) for name, part, version in names]
-    groups = list(zip(estimators, known, frame["device"], strict=True))
+    groups = list(zip(estimators, known, frame["device"], frame["task_label"], strict=True))
     unnamed = _unnamed(parameters.drop(columns=PARAM_SOURCE, errors="ignore"), is_known, groups)
     fields = [_Fields(part.axes, pairs) for part, pairs in zip(known, unnamed, strict=True)]
     estimator = distinct(estimators, _plain, _with_name, _in_quotes)

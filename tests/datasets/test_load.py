@@ -162,9 +162,11 @@ def test_an_impossible_cut_is_refused(changes, message):
 
 
 def test_an_unknown_name_is_refused_with_a_suggestion():
-    with pytest.raises(DataError, match=r"got 'mnist-mimi'. Did you mean 'mnist-mini'\?$"):
+    with pytest.raises(DataError, match=r"got 'mnist-mimi'. Did you mean 'mnist-mini'\? One of"):
         loaded(name="mnist-mimi")
-    with pytest.raises(DataError, match=r"got 'qqq'. See: harness list datasets$"):
+    with pytest.raises(
+        DataError, match=r"got 'qqq'. See: harness list datasets. One of your own needs --plugin FILE.$"
+    ):
         loaded(name="qqq")
 
 

@@ -20,12 +20,12 @@ PROBLEMS = {
     "unknown setting": (
         HEAD + "data: {xyz: 3}",
         "3:8: data.xyz: expected a key of data, got 'xyz'. Known: name, binarization, validation_fraction, split_seed, "
-        "train_size.",
+        "train_size, path, size.",
     ),
     "merge key": (
         HEAD + "data: {<<: {name: mnist}}",
         "3:8: data.<<: expected a key of data, got '<<'. Known: name, binarization, validation_fraction, split_seed, "
-        "train_size.",
+        "train_size, path, size.",
     ),
     # wrong types: nothing is converted
     "text for a whole number": (
@@ -62,7 +62,7 @@ PROBLEMS = {
     "unknown data set": (
         HEAD + "data: {name: minst}",
         "3:14: data.name: expected one of mnist-mini, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, "
-        "got 'minst'. Did you mean 'mnist'?",
+        "file, folder, got 'minst'. Did you mean 'mnist'? One of your own needs --plugin FILE.",
     ),
     # impossible values
     "tau 0": (

@@ -9,7 +9,7 @@ from estimators import REGISTRY
 from harness.commands.run_checks import check_memory_limit, saving_notes
 from harness.commands.shared import Refused
 from harness.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
-from harness.datasets.descriptions import DATASETS, split_sizes
+from harness.datasets.sizes import sizes
 from harness.grid.load import GridError, load_grid
 from harness.options import SavingEvery
 from harness.train import train
@@ -61,7 +61,7 @@ def test_splits_without_images_are_refused_with_their_number(tmp_path: Path, tex
 
 @pytest.mark.parametrize(("fraction", "n"), [(0.0, 0), (1.3e-4, 1), (0.1, 400), (0.99975, 3999)])
 def test_a_validation_fraction_of_one_image_or_more_is_accepted(fraction: float, n: int) -> None:
-    assert split_sizes(DATASETS["mnist-mini"], fraction, None) == (n, 4000 - n)
+    assert sizes(DataConfig(validation_fraction=fraction))[:2] == (4000 - n, n)
 
 
 def test_a_run_that_no_grid_made_is_refused_too() -> None:

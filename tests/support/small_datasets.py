@@ -29,6 +29,9 @@ class Settings:
     validation_fraction: float = 0.1
     split_seed: int = 0
     train_size: int | None = None
+    path: str | None = None
+    n_images: tuple[int, int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
 
 
 def no_mirror(info: DatasetInfo, scratch: Path) -> list[Path]:

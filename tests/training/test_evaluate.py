@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from estimators import REGISTRY, Estimator, build
 from harness.config import EvaluationConfig, RunConfig
 from harness.datasets.load import load
+from harness.tasks.vae import CategoricalVAE
 from harness.training import evaluate, seeding
 from harness.training.state import start
-from harness.training.vae import CategoricalVAE
 
 Make = Callable[..., RunConfig]
 

@@ -14,7 +14,7 @@ from harness import train
 from harness.config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.datasets.load import load
 from harness.events import EpochDone, Event, Picture
-from harness.training.latents import LatentUse
+from harness.tasks.latents import LatentUse
 from harness.training.pictures import final_pictures, is_pictured, png_grid, traversals
 from harness.training.state import start
 

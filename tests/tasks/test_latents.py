@@ -12,8 +12,8 @@ from harness import train
 from harness.config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.datasets.load import Dataset, load
 from harness.events import EpochDone, Finished, Latents
+from harness.tasks.latents import latent_use
 from harness.training import evaluate, seeding
-from harness.training.latents import latent_use
 from harness.training.state import State, start
 
 Make = Callable[..., RunConfig]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.training.vae import CategoricalVAE, bernoulli_nll, kl_to_uniform, one_hot_samples
+from harness.tasks.vae import CategoricalVAE, bernoulli_nll, kl_to_uniform, one_hot_samples
 
 
 def make(**changes: object) -> CategoricalVAE:
