@@ -291,6 +291,8 @@ BASKET_FILE = "basket.json"
 REPORT_FOLDER = "report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
 REPORT_TABLES = f"{REPORT_FOLDER}/tables"
+REPORT_TASKS = f"{REPORT_FOLDER}/tasks"
+"""The pages of the tasks, of a sweep over several: `report/tasks/<task>/report.html`."""
 PARENT_ARTIFACTS = {
     GRID_FILE: "The text of the grid.",
     PROVENANCE_FILE: "Code, packages, machine, executor and workers of the sweep.",
