@@ -36,6 +36,8 @@ from reports.contract.stored_run import (
     PICTURES,
     RUN_METRICS,
     STATUSES,
+    TASK_METRICS,
+    TASK_PARAMS,
 )
 from reports.store.load import load
 
@@ -207,8 +209,8 @@ def test_names_are_plain_text() -> None:
 TABLES = {
     "Tag": (EXPERIMENT_TAGS, CHILD_TAGS, INPUT_TAGS, PARENT_TAGS),
     "Status": (STATUSES,),
-    "Param": (CHILD_PARAMS,),
-    "Metric": (EPOCH_METRICS, RUN_METRICS),
+    "Param": (CHILD_PARAMS, TASK_PARAMS),
+    "Metric": (EPOCH_METRICS, RUN_METRICS, TASK_METRICS),
     "Key": (HISTORY_KEYS,),
     "Artifact": (CHILD_ARTIFACTS, PARENT_ARTIFACTS),
 }
