@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "gradients": f"grid training plugins tasks estimators {BOTTOM} reports.contract",
     "grid": f"training plugins tasks datasets estimators {BOTTOM} reports.contract",
     "training": f"plugins tasks datasets estimators {BOTTOM}",
-    "plugins": f"tasks estimators {BOTTOM}",
+    "plugins": f"tasks datasets estimators {BOTTOM}",
     "tasks": f"datasets estimators {BOTTOM}",
     "config": "bounded_names datasets estimators measures schedules reports.contract",
     "datasets": "atomic_file environment errors",
