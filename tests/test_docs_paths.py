@@ -12,7 +12,15 @@ FOLDERS = ("docs", "estimators", "experiments", "harness", "reports", "benchmark
 PAGES = sorted({*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))})
 PAGES.remove(ROOT / "CHANGELOG.md")  # it tells of files as they were called then
 PACKAGES = ("harness", "reports", "estimators")
-MADE_BY_USERS = {"grid.yaml", "my.yaml", "my-question.yaml", "my_relaxation.py", "sharp_softmax.py", "gradients.md"}
+MADE_BY_USERS = {
+    "grid.yaml",
+    "my.yaml",
+    "my-question.yaml",
+    "my_relaxation.py",
+    "my_images.py",
+    "sharp_softmax.py",
+    "gradients.md",
+}
 SUFFIXES = "py|md|yaml|css|js|j2"
 TOP = "harness|reports|estimators|tests|docs|benchmarks|experiments"
 
