@@ -124,7 +124,8 @@ def refuse_unused(factors: list[Factor], tasks: Collection[TaskChoice], errors: 
     used = {section for task in tasks for section in task.sections}
     has_vae = any(task.value is None for task in tasks)
     extra = {name for task in tasks if task.value for name in task.value.evaluation_settings}
-    for path, place in {path: place for factor in factors for path, place in factor[0].items()}.items():
+    given = {path: place for factor in factors if factor for path, place in factor[0].items()}
+    for path, place in given.items():
         section, _, name = path.partition(".")
         if section == "model" and section not in used:
             message = f"expected the settings of {names} under task, got one of {VAE_NAME}."

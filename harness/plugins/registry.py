@@ -39,10 +39,13 @@ class Registry(Mapping[str, "type[Estimator]"]):
         estimators: Mapping[str, type[Estimator]],
         tasks: Mapping[str, type[Task]],
         datasets: Mapping[str, type[ImageSource]] = _NO_DATASETS,
+        of_files: Sequence[loading.PluginClass] = (),
     ) -> None:
         self._estimators = dict(estimators)
         self.tasks: Mapping[str, type[Task]] = MappingProxyType(dict(tasks))
         self.datasets: Mapping[str, type[ImageSource]] = MappingProxyType(dict(datasets))
+        self.of_files: Sequence[loading.PluginClass] = tuple(of_files)
+        """The classes that the user's files define, in order."""
 
     def __getitem__(self, name: str) -> type[Estimator]:
         return self._estimators[name]
@@ -70,10 +73,12 @@ def load_registry(plugin_files: Sequence[Path] = ()) -> Registry:
     for entry_point in loading.installed():
         _add(found, entry_point.group, loading.load_entry_point(entry_point), f"entry point {entry_point.name}")
     folders: dict[str, Path] = {}
+    of_files: list[loading.PluginClass] = []
     for path in dict.fromkeys(Path(file).resolve() for file in plugin_files):
         for group, cls in loading.classes_of_file(path, folders):
             _add(found, group, cls, path.name)
-    return Registry(found[loading.ESTIMATORS], found[loading.TASKS], found[loading.DATASETS])
+            of_files.append(cls)
+    return Registry(found[loading.ESTIMATORS], found[loading.TASKS], found[loading.DATASETS], of_files)
 
 
 def tasks_of(registry: Mapping[str, type[Estimator]]) -> Mapping[str, type[Task]]:
