@@ -47,6 +47,8 @@ TAG_ERROR = "harness.error"
 TAG_BEST = "harness.best"
 TAG_PARENT = "mlflow.parentRunId"
 TAG_CHARTS = "mlflow.loggedImages"
+TAG_TASK = "task"
+TAG_MEASURES = "harness.measures"
 
 IDENTITY = {
     TAG_ESTIMATOR: "The name of the estimator.",

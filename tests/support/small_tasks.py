@@ -1,6 +1,7 @@
 """Tasks of a few numbers: a hard gate, two layers, and one without data."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +31,7 @@ class HardGate(OneLayerTask):
             raise ValueError(f"n_experts: expected at least 2, got {n_experts}.")
         self.n_latents, self.n_categories, self.balance = 1, n_experts, balance
         sizes = (4, *hidden, n_experts)
-        self.gate = nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in zip(sizes, sizes[1:], strict=False)))
+        self.gate = nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes)))
         self.experts = nn.Linear(4, 2 * n_experts)
 
     def data(self, config: object) -> Splits:
@@ -47,7 +48,9 @@ class HardGate(OneLayerTask):
         return self.experts(batch[0]).view(len(batch[0]), -1, 2)
 
     def cost(self, batch: Any) -> Any:
-        losses_BK = F.cross_entropy(self.class_logits(batch).transpose(1, 2), _repeated(batch[1], self), reduction="none")
+        losses_BK = F.cross_entropy(
+            self.class_logits(batch).transpose(1, 2), _repeated(batch[1], self), reduction="none"
+        )
         return lambda z_SBLK: (z_SBLK[:, :, 0] * losses_BK).sum(-1)
 
     def penalty(self, batch: Any, logits_BLK: Tensor) -> Tensor:
