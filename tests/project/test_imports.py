@@ -18,7 +18,7 @@ REPORTS = (
 )
 MAY_IMPORT = {
     "cli": f"commands {BOTTOM} reports.contract",
-    "commands": f"sweep tracking status storage execution gradients grid plugins training datasets {BOTTOM} {REPORTS}",
+    "commands": f"sweep tracking status storage execution gradients grid training plugins datasets {BOTTOM} {REPORTS}",
     "sweep": f"tracking status storage execution grid plugins {BOTTOM} reports.contract",
     "tracking": f"status storage datasets {BOTTOM} reports.contract",
     "status": f"storage execution train training tasks datasets estimators {BOTTOM} reports.contract",
