@@ -31,6 +31,7 @@ from reports.contract.stored_run import (
     HISTORY_KEYS,
     IDENTITY,
     INPUT_TAGS,
+    OWN_IMAGES_PARAMS,
     PARENT_ARTIFACTS,
     PARENT_TAGS,
     PICTURES,
@@ -209,7 +210,7 @@ def test_names_are_plain_text() -> None:
 TABLES = {
     "Tag": (EXPERIMENT_TAGS, CHILD_TAGS, INPUT_TAGS, PARENT_TAGS),
     "Status": (STATUSES,),
-    "Param": (CHILD_PARAMS, TASK_PARAMS),
+    "Param": (CHILD_PARAMS, TASK_PARAMS, OWN_IMAGES_PARAMS),
     "Metric": (EPOCH_METRICS, RUN_METRICS, TASK_METRICS),
     "Key": (HISTORY_KEYS,),
     "Artifact": (CHILD_ARTIFACTS, PARENT_ARTIFACTS),
