@@ -5,11 +5,8 @@ from itertools import product
 
 import pytest
 import torch
-from tasks_by_hand import Draws
 
 from estimators import build
-from harness.config import DataConfig
-from harness.tasks.codes import one_hot_samples
 from harness.tasks.splits import Splits
 from harness.tasks.structured_prediction import StructuredPrediction
 
