@@ -168,7 +168,7 @@ def _with_images(
 
 def _check_together(setting: SectionValues, chosen: Mapping[str, Placed], where: Placed, errors: ErrorList) -> None:
     try:
-        check_splits(setting["task"], setting.get("data"), setting["evaluation"])
+        check_splits(setting["task"], setting.get("data"), setting["evaluation"], setting.get("model"))
     except ValueError as error:
         path, _, message = str(error).partition(": ")
         errors.add(chosen.get(path, where).position, path, message)
