@@ -25,7 +25,9 @@ def without_times(events: Iterator[Event] | list[Event]) -> list[object]:
     return found
 
 
-def cut_after(run: RunConfig, epoch: int, checkpoint: bytes | None = None, registry: Mapping[str, Any] = REGISTRY) -> tuple[list[Event], bytes]:
+def cut_after(
+    run: RunConfig, epoch: int, checkpoint: bytes | None = None, registry: Mapping[str, Any] = REGISTRY
+) -> tuple[list[Event], bytes]:
     """Train until after an epoch, as a first Ctrl-C does it; return the events and the checkpoint."""
     events: list[Event] = []
     controls = RunControls(

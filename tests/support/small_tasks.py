@@ -1,6 +1,7 @@
 """Tasks of a few numbers: a hard gate, two layers, and one without data."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +31,7 @@ class HardGate(OneLayerTask):
             raise ValueError(f"n_experts: expected at least 2, got {n_experts}.")
         self.n_latents, self.n_categories, self.balance = 1, n_experts, balance
         sizes = (4, *hidden, n_experts)
-        self.gate = nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in zip(sizes, sizes[1:], strict=False)))
+        self.gate = nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes)))
         self.experts = nn.Linear(4, 2 * n_experts)
 
     def data(self, config: object) -> Splits:
@@ -47,7 +48,8 @@ class HardGate(OneLayerTask):
         return self.experts(batch[0]).view(len(batch[0]), -1, 2)
 
     def cost(self, batch: Any) -> Any:
-        losses_BK = F.cross_entropy(self.class_logits(batch).transpose(1, 2), _repeated(batch[1], self), reduction="none")
+        labels_BK = batch[1][:, None].expand(-1, self.n_categories)
+        losses_BK = F.cross_entropy(self.class_logits(batch).transpose(1, 2), labels_BK, reduction="none")
         return lambda z_SBLK: (z_SBLK[:, :, 0] * losses_BK).sum(-1)
 
     def penalty(self, batch: Any, logits_BLK: Tensor) -> Tensor:
@@ -57,10 +59,6 @@ class HardGate(OneLayerTask):
     def measure(self, batch: Any, z_BLK: Tensor) -> dict[str, Tensor]:
         chosen_B2 = (self.class_logits(batch) * z_BLK[:, 0, :, None]).sum(1)
         return {"accuracy": chosen_B2.argmax(-1) == batch[1], "busiest": z_BLK.mean((0, 1)).max()}
-
-
-def _repeated(labels_B: Tensor, task: HardGate) -> Tensor:
-    return labels_B[:, None].expand(-1, task.n_categories)
 
 
 class ModeGate(HardGate):
