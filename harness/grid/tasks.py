@@ -103,6 +103,8 @@ def _choices(item: Node, path: str, cls: type[Task], errors: ErrorList) -> Itera
 
 def _config(cls: type[Task], given: Combination, where: Placed, errors: ErrorList) -> TaskConfig | None:
     """Build a task and load its data, to check them. Return its settings and facts; None with an error."""
+    import torch
+
     from harness.plugins.errors import in_one_line
     from harness.process_state import preserved
     from harness.training.data import draw_data
@@ -110,7 +112,7 @@ def _config(cls: type[Task], given: Combination, where: Placed, errors: ErrorLis
     asked = {key: as_declared(cls, key, choice.value) for key, choice in given.items()}
     params = {key: tuple(v) if isinstance(v, list) else v for key, v in {**defaults_of(cls), **asked}.items()}
     try:
-        with preserved():
+        with preserved(), torch.random.fork_rng(devices=[]):
             task = cls(**params)
             facts = _facts(task, None if cls.uses_images else draw_data(task))
         return TaskConfig(name=cls.name, params=params, source=source_of(cls), **facts)
