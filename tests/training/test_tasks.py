@@ -1,6 +1,7 @@
 """Runs of tasks: they train, resume with the same bits, diverge, skip, compile and are measured as runs of the VAE."""
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -164,6 +165,21 @@ def losses(events: list[Event]) -> list[float]:
     return [event.metrics["train/loss"] for event in events if isinstance(event, EpochDone)]
 
 
+def test_a_smaller_batch_of_tuples_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def noted(loss: Callable[[Any], Any], **_: Any) -> Callable[[Any], Any]:
+        return lambda batch: (sizes.append(tuple(map(len, batch))), loss(batch))[1]
+
+    monkeypatch.setattr(torch, "compile", noted)
+    more = "training: {epochs: 2, batch_size: 12, lr: 0.05, compile: %s}\n"
+    events = trained(run_of("{name: hard_gate, balance: 1}", "reinmax", more % "on"))
+    assert losses(events) == losses(trained(run_of("{name: hard_gate, balance: 1}", "reinmax", more % "off")))
+    assert set(sizes) == {(12, 12)}
+    assert len(sizes) == 3 + 2 * 2  # the trial, and two whole batches of each epoch
+
+
+@pytest.mark.slow  # compiling takes 10 s, and a minute on a busy machine
 @needs_compiler
 def test_a_compiled_task_has_the_numbers_of_a_plain_one() -> None:
     """Batches are tuples, and the last one is smaller."""
@@ -271,10 +287,10 @@ def of_test(task: HardGate, batch: Any, z_SBK: Tensor) -> dict[str, float]:
     chosen_SB = z_SBK.argmax(-1)
     logits_BK2 = task.class_logits(batch)
     right = [[logits_BK2[b, k].argmax() == batch[1][b] for b, k in enumerate(row)] for row in chosen_SB.tolist()]
-    busiest = [torch.bincount(row, minlength=3).max() / len(row) for row in chosen_SB]
+    shares = [float(torch.bincount(row, minlength=3).max()) / len(row) for row in chosen_SB]
     return {
         "test/accuracy": float(torch.tensor(right).float().mean()),
-        "test/busiest": float(sum(busiest)) / len(busiest),
+        "test/busiest": sum(shares) / len(shares),
     }
 
 
