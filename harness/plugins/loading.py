@@ -21,11 +21,12 @@ from harness.plugins.imports import Imports, read_imports
 
 if TYPE_CHECKING:
     from estimators import Estimator
+    from harness.datasets import ImageSource
     from harness.tasks import Task
 
-    PluginClass = type[Estimator] | type[Task]
+    PluginClass = type[Estimator] | type[Task] | type[ImageSource]
 
-ESTIMATORS, TASKS = "harness.estimators", "harness.tasks"
+ESTIMATORS, TASKS, DATASETS = "harness.estimators", "harness.tasks", "harness.datasets"
 """The groups of entry points, which also name what a plug-in's class is."""
 CHANGES = "__harness_changes__"
 """The attribute of a plug-in's module with what its import changed in the process, in words."""
@@ -43,12 +44,12 @@ class PluginError(UserError):
 
 def installed() -> list[EntryPoint]:
     """Return the entry points of installed plug-ins, in a fixed order."""
-    found = [point for group in (ESTIMATORS, TASKS) for point in entry_points(group=group)]
+    found = [point for group in (ESTIMATORS, TASKS, DATASETS) for point in entry_points(group=group)]
     return sorted(found, key=lambda point: (point.group, point.name, point.value))
 
 
 def classes_of_file(path: Path, folders: dict[str, Path]) -> Iterator[tuple[str, PluginClass]]:
-    """Import a file; yield the group and the class of each estimator and task that it defines.
+    """Import a file; yield the group and the class of each estimator, task and data set that it defines.
 
     `folders` has where earlier files found the modules beside them, by name, and gets those of this file.
 
@@ -66,7 +67,8 @@ def classes_of_file(path: Path, folders: dict[str, Path]) -> Iterator[tuple[str,
     if unfinished:  # an abstract class beside a concrete one may be its base, if it has no name
         raise PluginError(_refuse_unfinished(path, unfinished[0]))
     if not grouped:
-        wanted = " or ".join(base for base, _ in _bases().values())
+        *others, last = (base for base, _ in _bases().values())
+        wanted = f"{', '.join(others)} or {last}"
         raise PluginError(f"{path.name}: expected at least one concrete subclass of {wanted}, got none.")
     yield from grouped
 
@@ -181,9 +183,14 @@ def _no_bytecode() -> Iterator[None]:
 def _bases() -> Mapping[str, tuple[str, type]]:
     """Return the base class of each group, after its name for users."""
     from estimators import Estimator
+    from harness.datasets import ImageSource
     from harness.tasks import Task
 
-    return {ESTIMATORS: ("estimators.Estimator", Estimator), TASKS: ("harness.tasks.Task", Task)}
+    return {
+        ESTIMATORS: ("estimators.Estimator", Estimator),
+        TASKS: ("harness.tasks.Task", Task),
+        DATASETS: ("harness.datasets.ImageSource", ImageSource),
+    }
 
 
 def _group(cls: type) -> str | None:

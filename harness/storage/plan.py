@@ -120,8 +120,7 @@ def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
 
     It covers the sources of `harness` and `estimators`, the packages that read and check settings, the plug-ins and the
     modules of the user's own that they import. An installed plug-in, or one that imports installed packages or
-    computes what it imports, can depend on anything. `save_plan` keeps none of a grid
-    with own images.
+    computes what it imports, can depend on anything. `save_plan` keeps none of a grid with own images.
     """
     if any(entry_points(group=group) for group in ("harness.estimators", "harness.tasks")):
         return None

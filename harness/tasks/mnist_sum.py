@@ -55,7 +55,7 @@ class MnistSum(OneLayerTask):
     terms = ("mismatch", "balance")
     needs_one_hot = black_box = uses_images = True
 
-    def __init__(self, *, n_images: int = 2, pairings: int = 1, hidden: int = 128, balance: float = 0.3) -> None:
+    def __init__(self, *, n_images: int = 2, pairings: int = 1, hidden: int = 128, balance: float = 1.0) -> None:
         """Raise ValueError for impossible sizes."""
         super().__init__()
         self.n_latents = check_count(self.name, "n_images", n_images)
@@ -69,7 +69,7 @@ class MnistSum(OneLayerTask):
 
         Raises ValueError for a data set whose labels are no digits, and for fewer images than an example has.
         """
-        found = labelled_images(config)
+        found = labelled_images(config, self.name)
         return Splits(
             train=self._grouped(found.train, self.pairings),
             validation=None if found.validation is None else self._grouped(found.validation),

@@ -45,10 +45,10 @@ TAG_STARTS = "harness.starts"
 TAG_STATUS = "harness.status"
 TAG_ERROR = "harness.error"
 TAG_BEST = "harness.best"
-TAG_TASK = "task"
-TAG_MEASURES = "harness.measures"
 TAG_PARENT = "mlflow.parentRunId"
 TAG_CHARTS = "mlflow.loggedImages"
+TAG_TASK = "task"
+TAG_MEASURES = "harness.measures"
 
 IDENTITY = {
     TAG_ESTIMATOR: "The name of the estimator.",
@@ -293,6 +293,8 @@ BASKET_FILE = "basket.json"
 REPORT_FOLDER = "report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
 REPORT_TABLES = f"{REPORT_FOLDER}/tables"
+REPORT_TASKS = f"{REPORT_FOLDER}/tasks"
+"""The pages of the tasks, of a sweep over several: `report/tasks/<task>/report.html`."""
 PARENT_ARTIFACTS = {
     GRID_FILE: "The text of the grid.",
     PROVENANCE_FILE: "Code, packages, machine, executor and workers of the sweep.",

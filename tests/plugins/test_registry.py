@@ -174,7 +174,8 @@ def test_a_spawned_worker_sees_the_same_plugin(write):
         ("x = '\0'", r"mine\.py:1: plugin failed to import: SyntaxError: .+"),
         (
             "",
-            r"mine\.py: expected at least one concrete subclass of estimators\.Estimator or harness\.tasks\.Task, "
+            r"mine\.py: expected at least one concrete subclass of estimators\.Estimator, harness\.tasks\.Task or "
+            r"harness\.datasets\.ImageSource, "
             r"got none\.",
         ),
         (
