@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from toy_tasks import TOY_REGISTRY, grid_of, run_of
+from small_tasks import SMALL_REGISTRY, grid_of, run_of
 
 from harness.config import (
     BasketConfig,
@@ -149,4 +149,4 @@ def test_several_tasks_are_an_axis_and_settings_have_their_own_parameters_only()
 
 def test_a_run_counts_the_evaluations_of_nested_layers() -> None:
     run = run_of("two_layers", "{name: rloo, n_samples: 3}")
-    assert run.n_cost_evals(run.build_estimator(TOY_REGISTRY)) == 9
+    assert run.n_cost_evals(run.build_estimator(SMALL_REGISTRY)) == 9

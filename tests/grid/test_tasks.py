@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from grid_errors import LINE
-from toy_tasks import TOY_REGISTRY, HardGate, OneHotGate, Targets, grid_of
+from small_tasks import SMALL_REGISTRY, HardGate, OneHotGate, Targets, grid_of
 
 from estimators import REGISTRY
 from harness.grid.errors import GridError
@@ -54,7 +54,7 @@ class OddParameter(HardGate):
 
 
 OWN = (NoValidation, Fractional, NoSplits, OddParameter)
-REGISTRY_OF_TESTS = Registry(REGISTRY, {**TOY_REGISTRY.tasks, **{cls.name: cls for cls in OWN}})
+REGISTRY_OF_TESTS = Registry(REGISTRY, {**SMALL_REGISTRY.tasks, **{cls.name: cls for cls in OWN}})
 
 
 def refused(text: str) -> list[str]:
@@ -88,7 +88,7 @@ def test_a_whole_number_for_a_float_is_the_float() -> None:
     assert keys == {grid_of(f"task: targets{REST}").runs[0].key}
 
 
-KNOWN = ", ".join([*TOY_REGISTRY.tasks, *(cls.name for cls in OWN)])
+KNOWN = ", ".join([*SMALL_REGISTRY.tasks, *(cls.name for cls in OWN)])
 PROBLEMS = {
     "unknown": (
         "task: hard_gat",
@@ -111,7 +111,7 @@ PROBLEMS = {
     ),
     "impossible value of a plug-in": (
         "task: {name: hard_gate, n_experts: [2, 1]}",
-        "1:40: task.n_experts[1]: ValueError: n_experts: expected at least 2, got 1. (toy_tasks.py:31)",
+        "1:40: task.n_experts[1]: ValueError: n_experts: expected at least 2, got 1. (small_tasks.py:31)",
     ),
     "not finite": ("task: {name: targets, p: .inf}", "1:26: task.p: expected a finite number, got inf."),
     "a mapping as a value": (
@@ -258,5 +258,5 @@ def test_loading_a_grid_of_tasks_leaves_the_generator_alone() -> None:
 
 
 def test_tasks_that_come_with_it_are_known_without_a_plug_in() -> None:
-    assert set(TASKS) <= set(TOY_REGISTRY.tasks)
+    assert set(TASKS) <= set(SMALL_REGISTRY.tasks)
     assert OneHotGate.name not in TASKS

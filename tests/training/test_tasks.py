@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from cut_runs import cut_after, without_times
+from small_tasks import SMALL_REGISTRY, HardGate, ModeGate, Targets, run_of
 from torch import Tensor, nn
-from toy_tasks import TOY_REGISTRY, HardGate, ModeGate, Targets, run_of
 
 from estimators import REGISTRY, Cost, Estimate, Estimator
 from harness.config import RunConfig, TrainingConfig
@@ -28,17 +28,17 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def trained(run: RunConfig, registry: Registry = TOY_REGISTRY) -> list[Event]:
+def trained(run: RunConfig, registry: Registry = SMALL_REGISTRY) -> list[Event]:
     return list(train(run, registry))
 
 
-def end_of(run: RunConfig, registry: Registry = TOY_REGISTRY) -> dict[str, float]:
+def end_of(run: RunConfig, registry: Registry = SMALL_REGISTRY) -> dict[str, float]:
     end = trained(run, registry)[-1]
     assert isinstance(end, Finished), end
     return end.metrics
 
 
-def started(run: RunConfig, registry: Registry = TOY_REGISTRY) -> State:
+def started(run: RunConfig, registry: Registry = SMALL_REGISTRY) -> State:
     return start(run, registry, CPU)
 
 
@@ -89,16 +89,16 @@ def test_a_run_cut_after_any_epoch_has_the_numbers_of_a_whole_one(task: str, est
     run = run_of(task, estimator)
     whole = without_times(trained(run))
     for epoch in (1, 2, 3):
-        first, saved = cut_after(run, epoch, registry=TOY_REGISTRY)
+        first, saved = cut_after(run, epoch, registry=SMALL_REGISTRY)
         torch.manual_seed(12345 + epoch)
-        rest = list(train(run, TOY_REGISTRY, saved))
+        rest = list(train(run, SMALL_REGISTRY, saved))
         assert sum(isinstance(event, EpochDone) for event in rest) == 3 - epoch
         assert without_times(first) + without_times(rest) == whole
 
 
 def test_a_checkpoint_has_the_state_of_every_layer() -> None:
     run = run_of("two_layers", "nvil")
-    _, saved = cut_after(run, 2, registry=TOY_REGISTRY)
+    _, saved = cut_after(run, 2, registry=SMALL_REGISTRY)
     state = started(run)
     assert checkpoint.restore(run, state, saved)
     assert list(state.estimators) == ["outer", "inner"]
@@ -129,7 +129,7 @@ class BadSlope(Estimator):
 
 @pytest.mark.parametrize("task", ["hard_gate", "targets"])
 def test_a_gradient_of_nan_in_a_matrix_without_biases_ends_the_run_at_its_own_step(task: str) -> None:
-    registry = Registry({**REGISTRY, "bad_slope": BadSlope}, TOY_REGISTRY.tasks)
+    registry = Registry({**REGISTRY, "bad_slope": BadSlope}, SMALL_REGISTRY.tasks)
     *_, end = trained(run_of(task, "bad_slope", registry=registry), registry)
     assert end == Diverged(3, "bad_slope: gradient is nan at step 3 (epoch 1)")
 
@@ -205,8 +205,8 @@ def test_a_learned_temperature_is_one_for_both_layers() -> None:
     assert len({metrics["tau"] for metrics in epochs}) == 3
     state.set_temperature("tau", 0.25)
     assert [estimator.tau for estimator in state.estimators.values()] == [0.25, 0.25]
-    first, saved = cut_after(run, 2, registry=TOY_REGISTRY)
-    rest = list(train(run, TOY_REGISTRY, saved))
+    first, saved = cut_after(run, 2, registry=SMALL_REGISTRY)
+    rest = list(train(run, SMALL_REGISTRY, saved))
     assert without_times(first) + without_times(rest) == without_times(trained(run))
 
 
@@ -219,7 +219,7 @@ class Built(HardGate):
         self.experts = nn.Linear(splits.train[0].shape[1], 2 * n_outputs["z"])
 
 
-BUILT = Registry(REGISTRY, {**TOY_REGISTRY.tasks, "built": Built})
+BUILT = Registry(REGISTRY, {**SMALL_REGISTRY.tasks, "built": Built})
 
 
 def test_the_seed_alone_decides_the_initial_weights_of_constructor_and_build() -> None:
@@ -348,7 +348,7 @@ class Sometimes(HardGate):
 
 
 def test_a_penalty_may_be_left_out_for_some_parameters() -> None:
-    registry = Registry(REGISTRY, {**TOY_REGISTRY.tasks, "sometimes": Sometimes})
+    registry = Registry(REGISTRY, {**SMALL_REGISTRY.tasks, "sometimes": Sometimes})
     assert end_of(run_of("{name: sometimes, balance: 1}", registry=registry), registry)["test/balance"] > 0
     without = end_of(run_of("sometimes", registry=registry), registry)
     assert without["test/balance"] == 0
@@ -368,10 +368,10 @@ def test_validation_codes_may_be_relaxed_while_measures_stay_one_hot() -> None:
 @pytest.mark.parametrize(("task", "estimator"), [("hard_gate", "gumbel_softmax"), ("two_layers", "nvil")])
 def test_a_loaded_task_has_the_test_metrics_of_its_run(task: str, estimator: str, tmp_path: Any) -> None:
     run = run_of(task, estimator)
-    *_, weights, end = train(run, TOY_REGISTRY, controls=RunControls(keeps_model=True))
+    *_, weights, end = train(run, SMALL_REGISTRY, controls=RunControls(keeps_model=True))
     path = tmp_path / "weights.pt"
     path.write_bytes(weights.content)
-    model, loaded = load_model(path, run, TOY_REGISTRY)
+    model, loaded = load_model(path, run, SMALL_REGISTRY)
     assert not model.training
     state = started(run)
     state.task, state.estimators = model, loaded if isinstance(loaded, dict) else {"z": loaded}
