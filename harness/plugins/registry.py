@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
-from harness.plugins import loading
+from harness.plugins import file_import, loading
+from harness.plugins.file_import import PluginError
 from harness.plugins.identity import source_of
-from harness.plugins.loading import PluginError
 
 if TYPE_CHECKING:
     from estimators import Estimator
@@ -95,7 +95,7 @@ def datasets_of(registry: Mapping[str, type[Estimator]]) -> Mapping[str, type[Im
 
 def import_notes(registry: Mapping[str, type[Estimator]]) -> list[str]:
     """Return a line for each plug-in whose import changed the state of the process. The change was put back."""
-    return loading.import_notes([*registry.values(), *tasks_of(registry).values(), *datasets_of(registry).values()])
+    return file_import.import_notes([*registry.values(), *tasks_of(registry).values(), *datasets_of(registry).values()])
 
 
 def _add(found: dict[str, dict[str, Any]], group: str, cls: loading.PluginClass, origin: str) -> None:

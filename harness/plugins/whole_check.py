@@ -1,4 +1,4 @@
-"""The whole conformance of a class of a plug-in, as results that name the user's file and line."""
+"""The whole conformance of a class in a plug-in, as results that name the user's file and line."""
 
 from __future__ import annotations
 

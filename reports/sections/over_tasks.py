@@ -90,7 +90,7 @@ def _verdict(
 def _finding(label: str, context: Context, link: str) -> Finding:
     metric = context.primary
     if metric is None:
-        return Finding(label, "", "No run", " finished, so there is nothing to compare.", link)
+        return Finding(label, "", context.without_numbers, ", so there is nothing to compare.", link)
     levels, differences = context.levels(metric), context.differences(metric)
     subject, predicate = findings.sentence(context.compared, metric, levels, differences, context.baseline)
     return Finding(label, metric.name, subject, predicate, link)
