@@ -25,6 +25,7 @@ def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> fl
     from harness.config import EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
     from harness.devices import peak_memory_mb, reset_peak_memory
     from harness.schedules import Constant, NoSchedule
+    from harness.tasks import Splits
     from harness.training.state import start
 
     torch.set_num_threads(1)
@@ -35,9 +36,9 @@ def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> fl
         model=ModelConfig(n_latents=n_latents, n_categories=n_categories),
         training=TrainingConfig(batch_size=batch_size),
     )
-    state = start(run, REGISTRY, 784, torch.device("cpu"))
     x_BD = torch.rand(batch_size, 784)
-    state.vae.encode(x_BD).sum().backward()  # what torch loads on its first backward pass is not the estimator's
+    state = start(run, REGISTRY, torch.device("cpu"), Splits(train=x_BD, test=x_BD))
+    state.task.logits(x_BD).sum().backward()  # what torch loads on its first backward pass is not the estimator's
     device = torch.device("cpu")
     reset_peak_memory(device)
     before = peak_memory_mb(device)

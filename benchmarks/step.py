@@ -29,7 +29,7 @@ from harness.datasets.load import load
 from harness.devices import flushed_denormals, keep_freed_memory
 from harness.schedules import Constant, NoSchedule
 from harness.tasks.linear import ONEDNN_IS_FASTER
-from harness.train import batch_losses, train_epoch
+from harness.train import train_epoch
 from harness.training.compiled import compile_if_wanted
 from harness.training.state import start
 
@@ -51,15 +51,14 @@ def harness_loop(
         model=ModelConfig(n_latents=shape[0], n_categories=shape[1], hidden=hidden, precision=precision),
         training=TrainingConfig(compile="on" if compiled else "off", batch_size=batch, epochs=10**6),
     )
-    images = load(run.data)
     keep_freed_memory()  # as a sweep's worker does
-    state = start(run, REGISTRY, images.n_pixels, torch.device("cpu"))
-    compile_if_wanted(run, state, batch_losses, images)
+    state = start(run, REGISTRY, torch.device("cpu"))
+    compile_if_wanted(run, state)
 
     def loop(steps: int) -> float:
         begun = time.perf_counter()
         with flushed_denormals():
-            done = len(train_epoch(run, state, images, 1).steps)
+            done = len(train_epoch(run, state, 1).steps)
         assert done == steps, (done, steps)  # noqa: S101 a benchmark that counts wrongly must stop
         return time.perf_counter() - begun
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import click
 
+from harness.commands.check import check
 from harness.commands.gradients import gradients
 from harness.commands.list_data_doctor import data, doctor, list_
 from harness.commands.report import report
@@ -38,7 +39,7 @@ def cli(debug: bool) -> None:
     """Run the command line."""
 
 
-for command in (run, report, gradients, ui, sync, repair, status, list_, data, doctor):
+for command in (run, report, check, gradients, ui, sync, repair, status, list_, data, doctor):
     cli.add_command(command)
 
 

@@ -442,6 +442,8 @@ class RunConfig(Settings):
         section, _, name = path.partition(".")
         if section == "task" and name:
             return self.task is not None and name in self.task.params
+        if section == "evaluation" and name in self._unused:
+            return False
         return section in ("task", "device", *self.sections)
 
     def _varying(self, path: str) -> tuple[str, str]:

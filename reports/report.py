@@ -94,13 +94,12 @@ def options_by_task(parts: Mapping[str, Runs], options: Options) -> tuple[dict[s
             flag = f"--{name.replace('_', '-')} {value}"
             notes.append(f"{flag} is not possible for {', '.join(errors)}, where the default is used.")
     if options.band is not None:
-        units = {
-            label: metric.unit for label, runs in parts.items() if (metric := Context(runs, fitting[label]).primary)
-        }
+        primary = {label: Context(runs, fitting[label]).primary for label, runs in parts.items()}
+        units = {label: metric.unit or "no unit" for label, metric in primary.items() if metric}
         if len(set(units.values())) > 1:
-            listed = ", ".join(f"{label}: {unit or 'no unit'}" for label, unit in units.items())
+            listed = ", ".join(f"{label}: {unit}" for label, unit in units.items())
             raise ReportError(
-                f"--band: expected tasks with one unit, got {listed}. Leave it out, or report on one task."
+                f"--band: expected tasks with one unit, got {listed}. Leave it out: tasks declare theirs."
             )
         fitting = {label: replace(each, band=options.band) for label, each in fitting.items()}
     return fitting, notes

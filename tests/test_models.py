@@ -13,13 +13,13 @@ from outages import uri_of
 
 from estimators import REGISTRY
 from harness.config import RunConfig
-from harness.datasets.load import load
 from harness.events import Finished, Record, Weights
 from harness.models import ModelError, load_model
 from harness.storage.weight_files import WeightFiles
 from harness.train import train
 from harness.training.evaluate import test_metrics as final_metrics
 from harness.training.run_controls import RunControls
+from harness.training.state import start
 
 GRID = (
     "name: kept\ndata: {train_size: 100}\nmodel: {n_latents: 2, n_categories: 3, hidden: [8]}\n"
@@ -43,7 +43,9 @@ def test_a_loaded_model_has_the_test_metrics_of_its_run(tiny_run, tmp_path: Path
     path.write_bytes(weights.content)
     vae, loaded = load_model(path, run)
     assert not vae.training
-    again, _ = final_metrics(run, vae, loaded, load(run.data))
+    state = start(run, REGISTRY, torch.device("cpu"))
+    state.task.vae, state.estimators = vae, {"z": loaded}
+    again, _ = final_metrics(run, state)
     assert again == {name: end.metrics[name] for name in again}
 
 

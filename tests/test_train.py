@@ -76,7 +76,7 @@ def test_estimators_of_one_seed_share_initial_weights_and_batches(
     def spy(state: State, x_BD: Tensor, grad_clip: float | None) -> tuple[Tensor, Tensor]:
         name = state.estimator.name
         if name not in seen:
-            seen[name] = [p.detach().clone() for p in state.vae.parameters()]
+            seen[name] = [p.detach().clone() for p in state.task.parameters()]
         seen[name].append(x_BD.clone())
         return original(state, x_BD, grad_clip)
 
@@ -137,7 +137,7 @@ def test_tau_follows_the_schedule_by_the_global_step(tiny_run: Make) -> None:
 def test_learning_rate_schedules_start_full_and_fall(tiny_run: Make) -> None:
     for kind in ("linear", "cosine"):
         training = TrainingConfig(lr=0.5, lr_schedule=kind)
-        state = start(tiny_run(training=training), REGISTRY, 784, torch.device("cpu"))
+        state = start(tiny_run(training=training), REGISTRY, torch.device("cpu"))
         rates = []
         for state.step in range(10):
             set_learning_rate(state.optimizers, training, state.step, 10)
@@ -229,16 +229,16 @@ def test_an_estimators_own_parameters_are_trained_by_its_control_loss_alone(tiny
     config = tiny_run("reinforce").model_copy(
         update={"estimator": tiny_run("exact").estimator.model_copy(update={"name": "lb"})}
     )
-    state = start(config, {"lb": LearnedBaseline}, 784, torch.device("cpu"))
+    state = start(config, {"lb": LearnedBaseline}, torch.device("cpu"))
     x = load(config.data).train_ND[:50]
-    before = [p.detach().clone() for p in state.vae.parameters()]
+    before = [p.detach().clone() for p in state.task.parameters()]
     train.train_step(state, x, None)
     baseline = state.estimator.baseline
     assert isinstance(baseline, Tensor)
     assert baseline.item() == pytest.approx(
         config.training.lr, rel=1e-3
     )  # Adam's first step, upwards: costs are positive
-    assert all(not torch.equal(a, b) for a, b in zip(before, state.vae.parameters(), strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before, state.task.parameters(), strict=True))
 
 
 @pytest.mark.slow

@@ -35,10 +35,10 @@ LOCAL_UI = "http://127.0.0.1:5000"
     help="The grid's name. Can be given several times. Default: the only experiment of the store.",
 )
 @click.option("--baseline", metavar="ESTIMATOR", help="The estimator or setting that the others are compared with.")
-@click.option("--metric", metavar="NAME", help="The metric that settings are ranked by. Default: test/neg_elbo.")
+@click.option("--metric", metavar="NAME", help="The metric that settings are ranked by. Default: the task's first.")
 @click.option("--group-by", metavar="NAME", help="Compare groups of settings: estimator, schedule, training.lr, …")
-@click.option("--band", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="NATS",
-              help="A difference too small to matter.")  # fmt: skip
+@click.option("--band", type=click.FloatRange(min=0), metavar="NUMBER",
+              help="A difference too small to matter, in the metric's unit. Default: the task's.")  # fmt: skip
 @click.option("--title", help="Title of the report.")
 @click.option("--all", "with_removed", is_flag=True, help="Include runs that are no longer in the grid.")
 @click.option("--compare", nargs=2, metavar="A B",
@@ -70,7 +70,7 @@ def report(
     baseline: str | None,
     metric: str | None,
     group_by: str | None,
-    band: float,
+    band: float | None,
     title: str | None,
     with_removed: bool,
     compare: tuple[str, str] | None,
@@ -90,8 +90,8 @@ def report(
 
     if compare and (watch or attach or group_by or experiments):
         raise Refused("--compare: expected neither --experiment, --watch, --attach nor --group-by with it.")
-    if not math.isfinite(band):
-        raise Refused(f"--band: expected a finite number of nats, got {band}.")
+    if band is not None and not math.isfinite(band):
+        raise Refused(f"--band: expected a finite number, got {band}.")
     refresh_s = max(5, round(watch)) if watch else None
     options = Options(baseline, metric, group_by, title, band, _ui_url(ui_url, tracking_uri), refresh_s)
     paths = _Paths(results, tracking_uri, out)

@@ -111,7 +111,7 @@ def run(grid_file: GridFile, dry_run: bool, as_json: bool, only: Sequence[str], 
     if dry_run:
         show_plan(grid, selected, options, registry, checked.notes, as_json=as_json)
         return
-    check_data(selected)
+    check_data(selected, registry)
     notes = (*grid.notes, *saving_notes(options.saving, selected), *checked.notes)
     sys.exit(run_grid(grid, selected, options, notes, as_json=as_json))
 

@@ -8,6 +8,7 @@ from harness.commands.shared import Refused
 if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.options import SavingEvery
+    from harness.plugins.registry import Registry
 
 
 def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunConfig"]:
@@ -37,12 +38,22 @@ def settings_as_text(run: "RunConfig") -> dict[str, str]:
     return {**{name: str(value) for name, value in run.flat().items()}, **named}
 
 
-def check_data(runs: Sequence["RunConfig"]) -> None:
-    """Load each data set once, to refuse a missing or damaged one before the first run. Raises DataError."""
-    from harness.datasets.load import load
+def check_data(runs: Sequence["RunConfig"], registry: "Registry") -> None:
+    """Load each data set once for each task, to refuse what is missing, damaged or unsuitable before the first run.
 
-    for config in {run.data for run in runs if "data" in run.sections}:
-        load(config)
+    Raises DataError or Refused. Own images of the VAE were read with the grid.
+    """
+    from harness.datasets.own import is_own
+    from harness.plugins.registry import datasets_of
+    from harness.training.data import load_splits, new_task
+
+    distinct = {(run.task, run.data): run for run in runs if "data" in run.sections}
+    for (task, data), run in distinct.items():
+        if task is not None or not is_own(data.name):
+            try:
+                load_splits(run, new_task(run, registry), datasets_of(registry))
+            except ValueError as error:
+                raise Refused(str(error)) from error
 
 
 def saving_notes(saving: "SavingEvery", runs: Sequence["RunConfig"]) -> list[str]:

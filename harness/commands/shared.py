@@ -75,10 +75,12 @@ plugin_option = click.option(
     metavar="FILE",
     type=FILE,
     callback=_refuse_pipes,
-    help="A Python file with your own estimators. Can be given several times.",
+    help="A Python file with your own estimators, tasks or images. Can be given several times.",
 )
 no_check_option = click.option(
-    "--no-check", is_flag=True, help="Run your own estimators without checking them first. The report says so."
+    "--no-check",
+    is_flag=True,
+    help="Run your own classes without checking them first. The report says so.",
 )
 grid_option = click.option(
     "--grid",

@@ -3,6 +3,7 @@
 Pictures are read once, as bytes. Greyscale and RGB are read as they are; other modes are refused.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,10 @@ _MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB"}
 
 
 class Listed(NamedTuple):
-    """The pictures of a split in order, and the name of the class of each; none of them in a folder without classes."""
+    """The pictures of a split in order, those of the classes in turn, and the name of the class of each.
+
+    There are no names in a folder without classes.
+    """
 
     files: Sequence[Path]
     classes: Sequence[str]
@@ -79,7 +83,18 @@ def _listed(folder: Path, label: str) -> Listed:
         found = ImageFolder(str(folder))
     except FileNotFoundError as error:  # a class without a picture
         raise DataError(f"{label}: expected a picture of each class, got: {' '.join(str(error).split())}") from error
-    return Listed([Path(file) for file, _ in found.samples], [found.classes[index] for _, index in found.samples])
+    return _alternating([(Path(file), found.classes[index]) for file, index in found.samples])
+
+
+def _alternating(samples: Sequence[tuple[Path, str]]) -> Listed:
+    """Return pictures of all classes in turn: the first ones of each, the second ones, and so on."""
+    count: dict[str, int] = defaultdict(int)
+    ranked = []
+    for file, name in samples:
+        ranked.append((count[name], name, file))
+        count[name] += 1
+    ranked.sort()
+    return Listed([file for _, _, file in ranked], [name for _, name, _ in ranked])
 
 
 def _stack(files: Sequence[Path], first: NDArray[np.uint8], size: Size, folder: Path, label: str) -> NDArray[np.uint8]:

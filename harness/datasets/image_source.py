@@ -40,8 +40,10 @@ class ImageSource(ABC):
         """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Raise TypeError for a class without a proper name."""
+        """Raise TypeError for a class that has images but no proper name."""
         super().__init_subclass__(**kwargs)
+        if getattr(cls.splits, "__isabstractmethod__", False):
+            return
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not name.isascii() or not name.isidentifier() or name != name.lower():
             raise TypeError(f"{cls.__name__}: expected a class attribute name such as 'my_data', got {name!r}.")

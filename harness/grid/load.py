@@ -32,6 +32,7 @@ from harness.grid.notes import expensive_notes, ineffective_notes, schedule_note
 from harness.grid.sections import SECTIONS, Factor, SectionValues, expand, read_factors, refuse_unused, varying
 from harness.grid.tasks import TaskChoice, read_tasks
 from harness.grid.yaml_nodes import Node, SourceError, parse, read_text
+from harness.plugins.registry import datasets_of
 from harness.schedules import Constant, NoSchedule
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, errors: 
 
     pairs = [pair for candidate in read.candidates for pair in _with_schedules(candidate, read.schedules, registry)]
     _check_count([read.tasks, *read.factors, pairs, read.devices, read.seeds], tree, errors)
-    settings = expand(read.factors, read.tasks, Placed(None, tree.position, "grid"), errors)
+    settings = expand(read.factors, read.tasks, Placed(None, tree.position, "grid"), errors, datasets_of(registry))
     shapes = list(dict.fromkeys(shape for setting in settings for shape in _shapes(setting)))
     check_shapes(built, shapes, errors, all_of_them=len({task.name for task in read.tasks}) == 1)
     check_basket(read.basket, shapes, errors)

@@ -7,8 +7,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from harness.plugins.file_import import FILES
 from harness.plugins.identity import source_of
-from harness.plugins.loading import FILES
 
 _NO_GRADIENT = (
     "does not require grad and does not have a grad_fn",

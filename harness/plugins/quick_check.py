@@ -1,27 +1,33 @@
-"""The quick conformance checks of plug-ins before the first run: a wrong estimator also finishes and is ranked.
+"""The quick conformance checks of plug-ins before the first run: a wrong estimator or task also finishes and is ranked.
 
-Each plug-in is built as the grid asks for it, and checked by `estimators.conformance.QUICK` on small logits.
+Each plug-in is built as the grid asks for it. Estimators are checked by `estimators.conformance.QUICK` on small logits,
+tasks by `harness.tasks.conformance.QUICK` on a few of their examples.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.plugins.errors import defined_at, explained, file_of, line_of
-from harness.plugins.registry import PluginError, import_notes, source_of
+from harness.plugins.registry import PluginError, datasets_of, import_notes, source_of, tasks_of
+from harness.plugins.task_check import check_task
 from harness.process_state import change_note, preserved
 
 if TYPE_CHECKING:
     from estimators import Estimator
-    from harness.config import RunConfig
+    from harness.config import DataConfig, RunConfig
     from harness.plugins.registry import Registry
+    from harness.tasks import Task
 
 BUDGET_S = 3.0
 """After this time no further check of a setting begins, and no second setting of a plug-in. A check that has begun is
 finished, so slow plug-ins take longer."""
+BY = "python -m estimators.conformance"
+"""The command that checks an estimator by itself."""
 PASSED, SKIPPED = "passed", "skipped by --no-check"
 
 
@@ -38,35 +44,69 @@ def check(runs: Iterable[RunConfig], registry: Registry, *, skip: bool = False) 
 
     Raises PluginError, with one line, for the first that is wrong.
     """
-    settings = plugin_settings(runs, registry)
+    runs = list(runs)
+    settings = [*_estimator_checks(runs, registry), *_task_checks(runs, registry)]
     imported = import_notes(registry)
     if not settings:
         return CheckResult(None, tuple(imported))
     if skip:
         return CheckResult(SKIPPED, tuple(imported))
-    begun, tried, notes = time.perf_counter(), set[str](), dict.fromkeys(imported)
-    n_checks: list[int] = []
-    for name, params, model in settings:
-        if name in tried and time.perf_counter() - begun > BUDGET_S:
+    begun, tried, notes = time.perf_counter(), set[type](), dict.fromkeys(imported)
+    done: list[tuple[int, int]] = []
+    for cls, check_one in settings:
+        if cls in tried and time.perf_counter() - begun > BUDGET_S:
             continue
-        tried.add(name)
-        n_done, found = _check_one(registry[name], registry, params, model)
-        n_checks.append(n_done)
+        tried.add(cls)
+        n_done, n_checks, found = check_one()
+        done.append((n_done, n_checks))
         notes |= dict.fromkeys(found)
-    if len(n_checks) < len(settings):
+    if len(done) < len(settings):
         taken = time.perf_counter() - begun
-        notes[f"{len(n_checks)} of {len(settings)} settings of plug-ins were checked, in {taken:.1f} s"] = None
-    return CheckResult(_passed(n_checks, len(settings)), tuple(notes))
+        notes[f"{len(done)} of {len(settings)} settings of plug-ins were checked, in {taken:.1f} s"] = None
+    return CheckResult(_passed(done, len(settings)), tuple(notes))
 
 
-def _passed(n_checks: list[int], n_settings: int) -> str:
-    """Return PASSED, with how much was checked if not all. `n_checks` has the number of checks of each setting."""
-    from estimators.conformance import QUICK
-
-    parts = [f"{len(n_checks)} of {n_settings} settings"] if len(n_checks) < n_settings else []
-    if min(n_checks) < len(QUICK):
-        parts.append(f"{'at least ' if n_settings > 1 else ''}{min(n_checks)} of {len(QUICK)} checks")
+def _passed(done: list[tuple[int, int]], n_settings: int) -> str:
+    """Return PASSED, with how much was checked if not all. `done` has the checks done of those of each setting."""
+    parts = [f"{len(done)} of {n_settings} settings"] if len(done) < n_settings else []
+    fewest, n_checks = min(done, key=lambda counts: counts[0] / counts[1])
+    if fewest < n_checks:
+        parts.append(f"{'at least ' if n_settings > 1 else ''}{fewest} of {n_checks} checks")
     return f"{PASSED} ({', '.join(parts)})" if parts else PASSED
+
+
+OneCheck = tuple[type, Callable[[], tuple[int, int, list[str]]]]
+"""A plug-in's class, and the check of one of its settings: how many checks passed, of how many, and notes."""
+
+
+def _estimator_checks(runs: Iterable[RunConfig], registry: Registry) -> Iterator[OneCheck]:
+    for name, params, model in plugin_settings(runs, registry):
+        yield registry[name], partial(_check_one, registry[name], registry, params, model)
+
+
+def _task_checks(runs: Iterable[RunConfig], registry: Registry) -> Iterator[OneCheck]:
+    """Yield the check of every different setting of a task in a plug-in."""
+    tasks, found = tasks_of(registry), dict[tuple[str, str], OneCheck]()
+    for run in runs:
+        if run.task is not None and source_of(tasks[run.task.name]) is not None:
+            cls, sources = tasks[run.task.name], datasets_of(registry)
+            config = run.data.with_source(sources) if run.task.uses_images else None
+            key = run.task.canonical, config.canonical if config else ""
+            found.setdefault(key, (cls, partial(_check_task, cls, run.task.params, config)))
+    yield from found.values()
+
+
+def _check_task(cls: type[Task], params: Mapping[str, Any], config: DataConfig | None) -> tuple[int, int, list[str]]:
+    """Check one setting of a task. Raises PluginError if a check fails."""
+    begun = time.perf_counter()
+    results, n_checks, notes = check_task(cls, params, config)
+    for result in results:
+        if result.failed:
+            raise PluginError(_refusal(cls, result.text, result.place, "harness check"))
+    if len(results) < n_checks:
+        taken = time.perf_counter() - begun
+        notes.append(f"{cls.name} takes long: {len(results)} of {n_checks} quick checks were made, in {taken:.1f} s")
+    return len(results), n_checks, notes
 
 
 PluginSetting = tuple[str, Mapping[str, Any], tuple[int, int]]
@@ -89,8 +129,8 @@ def plugin_settings(runs: Iterable[RunConfig], registry: Registry) -> list[Plugi
 
 def _check_one(
     cls: type[Estimator], registry: Registry, params: Mapping[str, Any], model: tuple[int, int]
-) -> tuple[int, list[str]]:
-    """Return how many checks a plug-in passed, and lines for the user. Raises PluginError if one fails."""
+) -> tuple[int, int, list[str]]:
+    """Return how many checks an estimator passed, of how many, and notes. Raises PluginError if one fails."""
     from estimators import build
     from estimators.conformance import QUICK
 
@@ -105,16 +145,16 @@ def _check_one(
                 one(estimator, model=model)
                 n_done += 1
     except AssertionError as error:
-        raise PluginError(_refusal(cls, " ".join(str(error).split()), defined_at(cls))) from error
+        raise PluginError(_refusal(cls, " ".join(str(error).split()), defined_at(cls), BY)) from error
     except Exception as error:  # a user's class may raise anything
-        raise PluginError(_refusal(cls, explained(error, cls), line_of(error, cls))) from error
+        raise PluginError(_refusal(cls, explained(error, cls), line_of(error, cls), BY)) from error
     changed = list(dict.fromkeys([*by_building, *by_calling]))
     notes = [change_note(cls.name, changed)] if changed else []
     notes += _untrained(estimator)
     if n_done < len(QUICK):
         taken = time.perf_counter() - begun
         notes.append(f"{cls.name} takes long: {n_done} of {len(QUICK)} quick checks were made, in {taken:.1f} s")
-    return n_done, notes
+    return n_done, len(QUICK), notes
 
 
 def _untrained(estimator: Estimator) -> list[str]:
@@ -130,14 +170,14 @@ def _untrained(estimator: Estimator) -> list[str]:
     ]
 
 
-def _refusal(cls: type[Estimator], what: str, place: str | None) -> str:
+def _refusal(cls: type[Estimator] | type[Task], what: str, place: str | None, by: str) -> str:
     text = what.removeprefix("ValueError: ")
     text = text if text.startswith(f"{cls.name}:") else f"{cls.name}: {text}"
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     stop = "" if text.endswith((".", "…")) else "."
     return (
-        f"{place or cls.__module__}: {text}{stop} `python -m estimators.conformance {file_of(cls) or 'FILE'}` checks it"
-        " by itself; --no-check runs it as it is."
+        f"{place or cls.__module__}: {text}{stop} `{by} {file_of(cls) or 'FILE'}` checks it by itself; --no-check runs"
+        " it as it is."
     )
 
 

@@ -21,6 +21,7 @@ from harness.datasets.own import is_own
 from harness.grid.yaml_nodes import SourceError, parse
 from harness.plugins.identity import identity_of
 from harness.plugins.imports import read_imports
+from harness.plugins.loading import GROUPS
 from harness.provenance import source_sha256
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
@@ -120,10 +121,9 @@ def plan_fingerprint(plugins: Sequence[Path] = ()) -> str | None:
 
     It covers the sources of `harness` and `estimators`, the packages that read and check settings, the plug-ins and the
     modules of the user's own that they import. An installed plug-in, or one that imports installed packages or
-    computes what it imports, can depend on anything. `save_plan` keeps none of a grid
-    with own images.
+    computes what it imports, can depend on anything. `save_plan` keeps none of a grid with own images.
     """
-    if any(entry_points(group=group) for group in ("harness.estimators", "harness.tasks")):
+    if any(entry_points(group=group) for group in GROUPS):
         return None
     if not all(path.is_file() for path in plugins):  # a pipe is read once
         return None

@@ -16,13 +16,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.bounded_names import run_name
+from harness.measures import VAE_MEASURES, Measure
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
 
 if TYPE_CHECKING:
-    from harness.config import VAE_NAME, RunConfig
+    from harness.config import RunConfig
     from harness.grid.load import Grid
-from harness.measures import VAE_MEASURES, Measure
 
 FORMAT = 2
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, zlib.error)
@@ -70,6 +70,8 @@ class PlannedRun:
 
     @property
     def task_name(self) -> str:
+        from harness.config import VAE_NAME  # not at the top: plans are found without pydantic
+
         return str(self.setting.values.get("task.name", VAE_NAME))
 
     @property

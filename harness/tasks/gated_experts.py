@@ -63,7 +63,7 @@ class GatedExperts(OneLayerTask):
 
     def data(self, config: DataConfig | None) -> Splits:
         """Return images and their labels."""
-        return labelled_images(config)
+        return labelled_images(config, self.name)
 
     def build(self, splits: Splits, n_outputs: Mapping[str, int]) -> None:
         """Make the gate and the experts."""

@@ -69,7 +69,7 @@ class MnistSum(OneLayerTask):
 
         Raises ValueError for a data set whose labels are no digits, and for fewer images than an example has.
         """
-        found = labelled_images(config)
+        found = labelled_images(config, self.name)
         return Splits(
             train=self._grouped(found.train, self.pairings),
             validation=None if found.validation is None else self._grouped(found.validation),

@@ -24,19 +24,20 @@ class Polynomial(OneLayerTask):
     Measures    what is left to the optimum, exactly: of the expectation, and of the most probable code. The second is
                 0 as soon as every variable prefers its better value.
     Reference   Liu, Dong, Liu, Yu, Gao (2023), "Bridging Discrete and Backpropagation: Straight-Through and Beyond",
-                arXiv:2304.08612, section 5.1; for one variable and p = 2: Tucker et al. (2017), "REBAR",
-                arXiv:1703.07370, section 5.1.
-    Departures  c is the same for all variables. The initial logits are uniform on ±0.01, so that no class is tied
-                with another. K > 2 is ours.
+                arXiv:2304.08612, section on polynomial programming; one variable and p = 2 is the toy problem of Tucker
+                et al. (2017), "REBAR", arXiv:1703.07370.
+    Departures  the initial logits are uniform on ±0.01, so that no class is tied with another; K > 2 is ours.
 
     p              the power, at least 1
     target         c
     n_latents      L
     n_categories   K
+
+    Raises ValueError for others.
     """
 
     name = "polynomial"
-    reference = 'Liu, Dong, Liu, Yu, Gao (2023), "Bridging Discrete and Backpropagation", arXiv:2304.08612, section 5.1'
+    reference = 'Liu, Dong, Liu, Yu, Gao (2023), "Bridging Discrete and Backpropagation", arXiv:2304.08612'
     measures = (
         Measure("gap", "expected cost above the optimum", band=0.001),
         Measure("mode_gap", "cost of the most probable code above the optimum", band=0.001),

@@ -19,7 +19,7 @@ from harness.tasks.latents import LatentUse
 from harness.tasks.linear import LinearLayer
 from harness.tasks.nesting import NestedCost, added_control_losses
 from harness.tasks.splits import Batch, Splits
-from harness.tasks.task import Draw, Estimators, Loss, Task
+from harness.tasks.task import Draw, Estimators, LayerProblem, Loss, Task
 from harness.tasks.vae import bernoulli_nll
 
 MAX_CODES = 2_048
@@ -95,11 +95,24 @@ class StructuredPrediction(Task):
 
     def loss(self, batch: Batch, estimators: Estimators) -> Loss:
         """Return the expected cost by both estimators, the second nested in the first."""
-        x_BD, context_BX = batch[0], self.context(batch)
-        below = NestedCost(estimators["z2"], self.logits_2, lambda z2: self.cost_2(z2, x_BD), context_BX)
-        estimate = estimators["z1"](self.logits_1(x_BD), below, context_BX)
+        below = self._below(batch, estimators)
+        estimate = estimators["z1"](self.logits_1(batch[0]), below, self.context(batch))
         controls = [estimate.control_loss, *below.control_losses]
         return Loss({"cost": estimate.cost_B.mean()}, added_control_losses(controls))
+
+    def _below(self, batch: Batch, estimators: Estimators) -> NestedCost:
+        """Return the cost of codes of the first layer: the estimate of the second."""
+        return NestedCost(estimators["z2"], self.logits_2, lambda z2: self.cost_2(z2, batch[0]), self.context(batch))
+
+    def gradient_problems(self, batch: Batch, estimators: Estimators) -> Mapping[str, LayerProblem]:
+        """Return both layers: the first with the noise of the second, the second below one sample of the first."""
+        logits_BLH, context_BX = self.logits_1(batch[0]), self.context(batch)
+        first = LayerProblem(logits_BLH, self.n_categories, self._below(batch, estimators), context_BX, is_noisy=True)
+        z1_BLK = one_hot_samples(estimators["z1"].class_logits(logits_BLH), 1)[0]
+        second = LayerProblem(
+            self.logits_2(z1_BLK), self.n_categories, lambda z2: self.cost_2(z2, batch[0]), context_BX
+        )
+        return {"z1": first, "z2": second}
 
     def term_names(self) -> tuple[str, ...]:
         """Return the name of the one term."""

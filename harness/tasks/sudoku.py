@@ -39,6 +39,8 @@ class Sudoku(OneLayerTask):
 
     n_puzzles   the first so many of the 50 stored puzzles, all of which are optimised at the same time
     n_givens    given numbers, 30 to 80: more are easier. They are taken from the solution in a fixed random order
+
+    Raises ValueError for others.
     """
 
     name = "sudoku"

@@ -16,7 +16,7 @@ from harness.tracking.moved_results import follow_moved_files
 from harness.tracking.records import checksum_tag, sha256, stated_checksums
 from reports.contract.artifact_paths import local_path
 from reports.contract.sqlite_uri import unambiguous
-from reports.contract.stored_run import KIND_SWEEP, REPORT_FILE, REPORT_FOLDER, REPORT_TABLES, TAG_KIND
+from reports.contract.stored_run import KIND_SWEEP, REPORT_FILE, REPORT_FOLDER, REPORT_TABLES, REPORT_TASKS, TAG_KIND
 from reports.contract.text import NAME_LENGTH, visible
 
 TABLES = (".csv", ".md", ".tex")
@@ -81,8 +81,10 @@ def _newest_sweep(client: MlflowClient, experiment: str) -> Any:
 
 
 def _files(page: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the report and its tables by the names of artifacts."""
+    """Yield the report and its tables by the names of artifacts; of a sweep over tasks, also the page of each."""
     yield REPORT_FILE, page.read_bytes()
     for path in sorted((page.parent / "tables").glob("*")):
         if path.suffix in TABLES and path.is_file():
             yield f"{REPORT_TABLES}/{path.name}", path.read_bytes()
+    for path in sorted((page.parent / "tasks").glob(f"*/{page.name}")):
+        yield f"{REPORT_TASKS}/{path.parent.name}/{path.name}", path.read_bytes()

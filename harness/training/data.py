@@ -6,6 +6,7 @@ import torch
 
 from estimators import Estimator
 from harness.config import VAE_NAME, DataConfig, RunConfig
+from harness.datasets.own import NO_SOURCES, Sources
 from harness.plugins.registry import tasks_of
 from harness.tasks.registry import build_task
 from harness.tasks.splits import NoData, Splits
@@ -25,12 +26,12 @@ def new_task(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Task:
     return build_task(run.task.name, tasks_of(registry), **run.task.params)
 
 
-def load_splits(run: RunConfig, task: Task) -> Splits:
+def load_splits(run: RunConfig, task: Task, sources: Sources = NO_SOURCES) -> Splits:
     """Return the data of a run. Those of the newest setting are remembered: most runs of a worker want the same ones.
 
-    Raises what the task's `data` raises, and ValueError if it returns something else.
+    `sources` are own images of plug-ins. Raises what the task's `data` raises, and ValueError for something else.
     """
-    config = run.data if task.uses_images else None
+    config = run.data.with_source(sources) if task.uses_images else None
     key = (type(task), run.task.canonical if run.task else "", config.canonical if config else "")
     if key not in _newest:
         _newest.clear()

@@ -9,6 +9,7 @@ from torch import Tensor
 from estimators import Estimator
 from harness import process_state
 from harness.config import RunConfig
+from harness.plugins.registry import datasets_of
 from harness.schedules import Learned
 from harness.tasks.splits import Batch, Splits, take
 from harness.tasks.task import Loss, Task
@@ -63,7 +64,7 @@ def start(
     """
     with process_state.preserved() as changed, seeding.seeded(run.seed, "initialisation", device=device):
         task = new_task(run, registry)
-        splits = splits or load_splits(run, task)
+        splits = splits or load_splits(run, task, datasets_of(registry))
         with seeding.seeded(run.seed, "estimator", device=device):
             estimators = {
                 layer: _estimator(run, registry, task, splits, shape) for layer, shape in task.layers().items()

@@ -45,8 +45,6 @@ TAG_STARTS = "harness.starts"
 TAG_STATUS = "harness.status"
 TAG_ERROR = "harness.error"
 TAG_BEST = "harness.best"
-TAG_TASK = "task"
-TAG_MEASURES = "harness.measures"
 TAG_PARENT = "mlflow.parentRunId"
 TAG_CHARTS = "mlflow.loggedImages"
 TAG_TASK = "task"
@@ -73,12 +71,6 @@ CHILD_TAGS = IDENTITY | {
         "`axes`, a list of [name, value]. A run without this tag is read by its `harness.label`."
     ),
     TAG_ESTIMATOR_LABEL: "The estimator with its parameters, such as `rloo(n_samples=2)`.",
-    TAG_TASK: "The name of the task, `categorical_vae` by default.",
-    TAG_MEASURES: (
-        "What settings are compared by, the first ranks: a JSON list of objects with `name`, `title`, `unit`, `better` "
-        "(`lower` or `higher`), `band` (the smallest difference that matters, or null), and the names of the metrics, "
-        "`metric` and `validation`. A run without this tag is of the VAE."
-    ),
     TAG_CHECKSUMS: (
         "The SHA-256 of each artifact by name, a JSON object. A file that does not fit is not used "
         "([SECURITY.md](../SECURITY.md))."
@@ -169,6 +161,14 @@ CHILD_PARAMS = {
     PARAM_BASKET: "The labels of the estimators that the diagnostics measure.",
 }
 """The params that reports interpret. A child has the whole resolved configuration, flattened with dots."""
+
+PARAM_PATH = "data.path"
+PARAM_DIGEST = "data.digest"
+OWN_IMAGES_PARAMS = {
+    PARAM_PATH: "Where the images were, as in the grid. Those of a plug-in have none.",
+    PARAM_DIGEST: "The SHA-256 of the images.",
+}
+"""Further params of a child with images of one's own."""
 
 PARAM_TASK = "task.name"
 PARAM_TASK_SOURCE = "task.source"
@@ -301,6 +301,8 @@ BASKET_FILE = "basket.json"
 REPORT_FOLDER = "report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
 REPORT_TABLES = f"{REPORT_FOLDER}/tables"
+REPORT_TASKS = f"{REPORT_FOLDER}/tasks"
+"""The pages of the tasks, of a sweep over several: `report/tasks/<task>/report.html`."""
 PARENT_ARTIFACTS = {
     GRID_FILE: "The text of the grid.",
     PROVENANCE_FILE: "Code, packages, machine, executor and workers of the sweep.",

@@ -43,8 +43,8 @@ def provenance(runs: Runs, frame: pd.DataFrame) -> list[Block]:
     return blocks
 
 
-def exclusions(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    """Return which runs are in no mean and no pair, in words."""
+def exclusions(frame: pd.DataFrame, notes: Sequence[str] = (), where: str = "under “Did not finish”") -> str:
+    """Return which runs are in no mean and no pair, in words, and ``where`` they are listed."""
     newest = " Where a configuration was run more than once, the newest finished run counts."
     newest += "".join(f" {note}" for note in notes if "left out" in note)
     without = frame[~frame["status"].isin((FINISHED, FAILED, DIVERGED))]
@@ -53,4 +53,4 @@ def exclusions(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     found = without["status"].value_counts().sort_index()
     listed = ", ".join(f"{count} {status}" for status, count in found.items())
     why = "In no mean and no pair, because they were not tried to the end"
-    return f"{why}: {listed}; listed under “Did not finish”.{newest}"
+    return f"{why}: {listed}; listed {where}.{newest}"

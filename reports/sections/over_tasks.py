@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from reports.comparison.over_tasks import Key, Ranks, TaskLevels, as_frame, every_setting, rank_over
+from reports.contract.stored_run import FINISHED
 from reports.page import interval_plots, numbers, stored_provenance
 from reports.page.blocks import (
     Block,
@@ -45,10 +46,10 @@ RANK_TERMS = (
     ("rank", "Rank", "Within a task, by the mean over seeds in the direction that is better there; settings with a "
         "failed or diverged run come last, the larger their share the later. Ties get mid-ranks."),
     ("mean-rank", "Mean rank", "Over the tasks, each of which counts once, however many seeds it has."),
-    ("friedman", "Friedman’s test", "That all settings rank alike over the tasks (Friedman 1937), in its χ² form. Tasks "
-        "are its blocks. Seeds are replicates within a block and add none."),
-    ("nemenyi", "Critical difference", "Two mean ranks further apart than this differ at 5 %, corrected for all pairs "
-        "(Nemenyi 1963). It is shown from six tasks on."),
+    ("friedman", "Friedman’s test", "That all settings rank alike over the tasks (Friedman 1937), in its χ² form. "
+        "Tasks are its blocks. Seeds are replicates within a block and add none."),
+    ("nemenyi", "Critical difference", "Two mean ranks further apart than this differ at 5 %, corrected for all "
+        "pairs (Nemenyi 1963). It is shown from six tasks on."),
 )  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def _verdict(
 def _finding(label: str, context: Context, link: str) -> Finding:
     metric = context.primary
     if metric is None:
-        return Finding(label, "", "No run", " finished, so there is nothing to compare.", link)
+        return Finding(label, "", context.without_numbers, ", so there is nothing to compare.", link)
     levels, differences = context.levels(metric), context.differences(metric)
     subject, predicate = findings.sentence(context.compared, metric, levels, differences, context.baseline)
     return Finding(label, metric.name, subject, predicate, link)
@@ -98,9 +99,8 @@ def _finding(label: str, context: Context, link: str) -> Finding:
 def best_over(ranks: Ranks) -> str:
     """Return which setting has the best mean rank, in a sentence."""
     n_tasks, n_settings = ranks.table.shape
-    first = [
-        _name(key, ranks.keys) for key, mean in zip(ranks.keys, ranks.means, strict=True) if mean == ranks.means[0]
-    ]
+    tied = [key for key, mean in zip(ranks.keys, ranks.means, strict=True) if mean == ranks.means[0]]
+    first = [_name(key, ranks.keys) for key in tied]
     have = "has" if len(first) == 1 else "have"
     return (
         f"{' and '.join(first)} {have} the best mean rank of {n_settings} settings over {n_tasks} tasks, "
@@ -113,13 +113,13 @@ def few_blocks(ranks: Ranks, labels: Sequence[str]) -> str:
     n_tasks, n_settings = ranks.table.shape
     text = (
         f"{n_tasks} tasks are {n_tasks} independent blocks, whatever the number of seeds. Friedman’s test that all "
-        f"{n_settings} settings rank alike gives p = {numbers.p_value(ranks.p)}; the smallest p that it can give here is "
-        f"{numbers.p_value(ranks.least_p)}."
+        f"{n_settings} settings rank alike gives p = {numbers.p_value(ranks.p)}; the smallest p that it can give here "
+        f"is {numbers.p_value(ranks.least_p)}."
     )
     if ranks.distance is None:
         text += (
-            " With fewer than six tasks its level has not been checked and there is no critical difference of mean "
-            "ranks: read the ranks as a description of these tasks, not as evidence about others."
+            " With fewer than six tasks its level has not been checked and there is no critical difference of "
+            "mean ranks: read the ranks as a description of these tasks, not as evidence about others."
         )
     else:
         text += (
@@ -134,15 +134,10 @@ def few_blocks(ranks: Ranks, labels: Sequence[str]) -> str:
 
 def _plotted(ranks: Ranks, contexts: Contexts) -> tuple[Ranks, dict[Key, str], Styles]:
     """Return what the figure of the ranks needs: also the estimator of each setting, and the styles."""
-    label_of: dict[Key, str] = {}
-    styles: dict[str, object] = {}
-    for context in contexts.values():
-        frame = context.compared
-        label_of |= dict(
-            zip(zip(frame["setting"], frame["device"], strict=True), frame["estimator_label"], strict=True)
-        )
-        styles |= context.styles
-    return ranks, label_of, styles  # type: ignore[return-value]
+    frames = [context.compared[["setting", "device", "estimator_label"]] for context in contexts.values()]
+    rows = pd.concat(frames).drop_duplicates().itertuples(index=False, name=None)
+    styles = {label: style for context in contexts.values() for label, style in context.styles.items()}
+    return ranks, {(setting, device): label for setting, device, label in rows}, styles
 
 
 def _tasks(contexts: Contexts, links: Mapping[str, str]) -> Section:
@@ -163,7 +158,7 @@ def _tasks(contexts: Contexts, links: Mapping[str, str]) -> Section:
 
 def _task_cells(context: Context) -> list[Cell]:
     metric, counts = context.primary, dict(findings.counts(context.frame))
-    finished, planned = counts["finished"], counts["planned"]
+    finished, planned = counts[FINISHED], counts["planned"]
     runs = Cell(f"{finished} of {planned}", finished, tone="warn" if finished < planned else "")
     if metric is None:
         return [Cell("–"), Cell("–"), Cell("–"), runs, Cell("–"), Cell("–")]
@@ -234,5 +229,6 @@ def _name(key: Key, keys: Sequence[Key]) -> str:
 def _methods(runs: Runs) -> Section:
     shown = [term for term in TERMS if term[0] == "setting"]
     blocks: list[Block] = [Definitions([*shown, *RANK_TERMS]), Heading("Exclusions")]
-    blocks += [Words(methods.exclusions(runs.runs, runs.notes)), *methods.provenance(runs, pd.DataFrame())]
+    excluded = methods.exclusions(runs.runs, runs.notes, "on the page of their task")
+    blocks += [Words(excluded), *methods.provenance(runs, pd.DataFrame())]
     return Section("methods", "Methods", blocks)

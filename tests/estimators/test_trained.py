@@ -15,8 +15,6 @@ from estimators.base import Cost
 from estimators.reference_problem import MAX_Z, accepts, run, truth, z_scores
 from harness import train
 from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
-from harness.datasets.load import load
-from harness.events import Diverged
 from harness.schedules import NoSchedule
 from harness.training.state import start
 
@@ -41,16 +39,14 @@ def _train(n_latents: int, n_categories: int) -> Problem:
     )
     from estimators import REGISTRY
 
-    dataset = load(config.data)
-    state = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
+    state = start(config, REGISTRY, torch.device("cpu"))
     torch.manual_seed(0)
     for epoch in range(1, config.training.epochs + 1):
-        losses, *_ = train.train_epoch(config, state, dataset, epoch)
-        assert not isinstance(losses, Diverged)
-    vae = state.vae.double().eval()
+        assert train.train_epoch(config, state, epoch).divergence(state) is None
+    vae = state.task.network().double().eval()
     for parameter in vae.parameters():
         parameter.requires_grad_(requires_grad=False)
-    x_ND = dataset.test_ND.double()
+    x_ND = state.splits.test.double()
     logits_NLK = vae.encode(x_ND)
     entropy_NL = torch.distributions.Categorical(logits=logits_NLK).entropy()
     chosen = int(entropy_NL.amin(-1).argmax())

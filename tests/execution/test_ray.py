@@ -1,6 +1,7 @@
 """Runs on a Ray cluster on this machine have the numbers of the local executor, also if nodes or workers die."""
 
 import os
+import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ PLUGIN = """
 import os
 from pathlib import Path
 from estimators import Pathwise
+from sharpness import FACTOR
 
 
 class Sharp(Pathwise):
@@ -48,14 +50,17 @@ class Sharp(Pathwise):
         if self.marker and self.n_calls == 7 and not Path(self.marker).exists():
             Path(self.marker).touch()
             os.kill(os.getpid(), 9)
-        return (3 * logits_BLK).softmax(-1).unsqueeze(0)
+        return (FACTOR * logits_BLK).softmax(-1).unsqueeze(0)
 """
 
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
-    path = tmp_path / "sharp.py"
+    """Return a plug-in that imports a module beside it."""
+    path = tmp_path / "plugin" / "sharp.py"
+    path.parent.mkdir()
     path.write_text(textwrap.dedent(PLUGIN))
+    (path.parent / "sharpness.py").write_text("FACTOR = 3\n")
     return path
 
 
@@ -112,7 +117,7 @@ def told(records: list[Record], run: RunConfig) -> list[object]:
 def test_the_numbers_are_those_of_local_workers(
     cluster: Any, tiny_run: Make, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a plugin sent to the nodes, and a process that is killed in epoch two and resumes from the first epoch."""
+    """With a plugin and a module of it sent to the nodes, and a process that is killed in epoch two and resumes."""
     monkeypatch.chdir(tmp_path)  # Ray looks for modules where the driver was started
     dying = tiny_run("rloo", training=TrainingConfig(epochs=3, batch_size=50))
     params = {"marker": str(tmp_path / "has-died")}
@@ -120,7 +125,9 @@ def test_the_numbers_are_those_of_local_workers(
         update={"estimator": dying.estimator.model_copy(update={"name": "sharp", "params": params})}
     )
     runs = [dying, tiny_run(), tiny_run("rloo", seed=1), tiny_run("rebar")]
+    here_only = InThisProcess(workers=1, plugins=[plugin], saving=EVERY_EPOCH)
     executor = RayExecutor(RayOptions(cluster.address), plugins=[plugin], saving=EVERY_EPOCH)
+    shutil.rmtree(plugin.parent)  # other nodes do not have it
     records = compute(executor, runs)
     assert (tmp_path / "has-died").exists(), [str(r.event)[-700:] for r in records if r.run_key == dying.key]
     ends = {record.run_key: record.event for record in records if isinstance(record.event, Finished)}
@@ -131,7 +138,7 @@ def test_the_numbers_are_those_of_local_workers(
     epochs = [record.event.epoch for record in records if record.run_key == dying.key and record.event.kind == "epoch"]
     assert epochs == [1, 2, 3]
 
-    here = compute(InThisProcess(workers=1, plugins=[plugin], saving=EVERY_EPOCH), runs)
+    here = compute(here_only, runs)
     for run in runs:
         assert told(records, run) == told(here, run)
         assert [r.event.kind for r in here if r.run_key == run.key] == [

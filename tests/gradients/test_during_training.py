@@ -9,9 +9,8 @@ import torch
 from estimators import REGISTRY, build
 from harness import train
 from harness.config import BasketConfig, DiagnosticsConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
-from harness.datasets.load import load
 from harness.events import EpochDone, Finished
-from harness.gradients.during_training import Diagnostics, code_costs, to_parameters
+from harness.gradients.during_training import Diagnostics, to_parameters
 from harness.gradients.quality import METRICS
 from harness.grid.errors import GridError
 from harness.grid.load import load_grid
@@ -84,28 +83,26 @@ def test_diagnostics_are_due_after_the_first_every_second_and_the_last_epoch(tin
 
 def test_the_same_point_gives_the_same_numbers_whenever_it_is_measured(tiny_run: Make) -> None:
     config = tiny_run(data=tiny_run().data.model_copy(update={"binarization": "resampled"}))
-    dataset = load(config.data)
-    state = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
+    state = start(config, REGISTRY, torch.device("cpu"))
     diagnostics = Diagnostics(config, SETTINGS, REGISTRY)
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    first, again = (diagnostics.metrics(state.vae, state.estimator, dataset) for _ in range(2))
+    first, again = (diagnostics.metrics(state) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     timeless = [{key: value for key, value in m.items() if "seconds" not in key} for m in (first, again)]
     assert timeless[0] == timeless[1]
-    assert all(parameter.grad is None for parameter in state.vae.parameters())
+    assert all(parameter.grad is None for parameter in state.task.parameters())
 
 
 def test_unbiased_estimators_measure_as_unbiased_and_exact_as_exact(tiny_run: Make) -> None:
     config = tiny_run("exact")
-    dataset = load(config.data)
-    state = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu"))
+    state = start(config, REGISTRY, torch.device("cpu"))
     basket = (
         BasketConfig(name="rloo"),
         BasketConfig(name="straight_through", params={"tau": 0.5}, label="straight_through"),
     )
     settings = DiagnosticsConfig(resamples=512, probe=20, basket=basket)
-    found = Diagnostics(config, settings, REGISTRY).metrics(state.vae, state.estimator, dataset)
+    found = Diagnostics(config, settings, REGISTRY).metrics(state)
     assert found["gradient/own/relative_bias"] < 1e-3  # float32 costs
     assert found["gradient/own/encoder/relative_bias"] < 1e-3
     assert found["gradient/own/variance"] == 0
@@ -114,20 +111,10 @@ def test_unbiased_estimators_measure_as_unbiased_and_exact_as_exact(tiny_run: Ma
     assert found["gradient/straight_through/p_value"] < 1e-3
 
 
-def test_the_costs_of_all_codes_are_those_of_the_model(tiny_run: Make) -> None:
-    config = tiny_run()
-    dataset = load(config.data)
-    vae = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
-    x_BD, codes = dataset.train_ND[:5], torch.eye(4).expand(3, 4, 4).transpose(0, 1)
-    expected = vae.reconstruction_cost(x_BD)(codes[:, None].expand(-1, 5, -1, -1))
-    torch.testing.assert_close(code_costs(vae, codes, x_BD), expected, rtol=1e-5, atol=1e-3)
-
-
 def test_the_encoders_gradient_is_that_of_the_mean_cost(tiny_run: Make) -> None:
     config = tiny_run()
-    dataset = load(config.data)
-    vae = start(config, REGISTRY, dataset.n_pixels, torch.device("cpu")).vae
-    x_BD = dataset.train_ND[:5]
+    state = start(config, REGISTRY, torch.device("cpu"))
+    vae, x_BD = state.task.network(), state.splits.train[:5]
     logits = vae.encode(x_BD)
     cost_B = build("exact")(logits, vae.reconstruction_cost(x_BD)).cost_B
     on_logits = torch.autograd.grad(cost_B.sum(), logits, retain_graph=True)[0]

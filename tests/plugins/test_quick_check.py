@@ -16,6 +16,7 @@ from estimators.conformance.independence import check_examples, check_independen
 from estimators.reference_problem import cubic_cost, example_logits, example_shape, example_weights
 from harness.cli import main
 from harness.config import RunConfig
+from harness.grid.load import load_grid
 from harness.plugins import quick_check
 from harness.plugins.registry import PluginError, load_registry, source_of
 from harness.schedules import NoSchedule
@@ -159,7 +160,7 @@ def test_the_check_of_a_slow_plugin_says_how_much_it_covered_and_its_time(tiny_r
     ],
 )
 def test_the_stored_result_says_how_much_was_checked(done, n_settings, expected):
-    assert quick_check._passed(done, n_settings) == expected
+    assert quick_check._passed([(n, 7) for n in done], n_settings) == expected
 
 
 def test_a_plugin_is_checked_at_its_models_shape_or_a_smaller_one_if_huge(tiny_run):
@@ -327,3 +328,60 @@ def test_untrained_parameters_are_reported(requires_grad: bool, tmp_path: Path, 
     assert found.conformance == "passed"
     told = "scaled has parameters that are never trained: log_scale. An estimator trains its own by the control_loss"
     assert [note[: len(told)] for note in found.notes] == [told] * requires_grad
+
+
+TASKS = load_registry([SUPPORT / "wrong_tasks.py"])
+TASK_GRID = """
+name: tiny
+task: {task}
+training: {{epochs: 1, batch_size: 20}}
+evaluation: {{validation_split: train}}
+estimators: [straight_through]
+schedules: [{{kind: constant, tau: 1}}]
+seeds: [0, 1]
+"""
+
+
+def task_run(folder: Path, task: str, *more: str, file: Path = SUPPORT / "wrong_tasks.py") -> int | str | None:
+    path = folder / "mine.yaml"
+    path.write_text(TASK_GRID.format(task=task))
+    return exit_code(["run", "--grid", str(path), "--plugin", str(file), "--out", str(folder / "results"), *more])
+
+
+def test_each_setting_of_a_task_is_checked_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(quick_check, "BUDGET_S", 60.0)
+    path = tmp_path / "mine.yaml"
+    path.write_text(TASK_GRID.format(task="{name: right, width: [3, 4]}"))
+    grid = load_grid(path, TASKS)
+    assert len(grid.runs) == 4
+    assert len(list(quick_check._task_checks(grid.runs, TASKS))) == 2
+    assert quick_check.check(grid.runs, TASKS) == quick_check.CheckResult("passed")
+    assert quick_check.check(grid.runs, TASKS, skip=True).conformance == "skipped by --no-check"
+
+
+@pytest.mark.parametrize("task", ["mixes_examples", "measure_is_nan", "cost_of_an_example", "unreached_parameter"])
+def test_a_wrong_task_is_refused_before_anything_is_stored(tmp_path, capsys, task):
+    assert task_run(tmp_path, task) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.match(rf"wrong_tasks\.py:\d+: {task}: expected ", err)
+    assert err.endswith("wrong_tasks.py` checks it by itself; --no-check runs it as it is.\n")
+    assert "`harness check " in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("task", ["data_is_missing", "no_sizes", "data_is_a_tensor"])
+def test_a_task_that_cannot_be_built_is_refused_with_the_place_in_the_grid_and_its_own_line(tmp_path, capsys, task):
+    assert task_run(tmp_path, task) == 2
+    err = capsys.readouterr().err
+    assert re.match(r".*mine\.yaml:\d+:\d+: task: ", err)
+    assert re.search(r"\(wrong_tasks\.py:\d+\)", err)
+    assert err.count("\n") == 1
+
+
+def test_with_no_check_a_wrong_task_fails_with_its_own_line(tmp_path, capsys):
+    assert task_run(tmp_path, "cost_of_an_example", "--no-check", "--workers", "1") != 0
+    found = capsys.readouterr()
+    assert "expected cost of shape (S, B) = " in found.out + found.err
+    assert re.search(r"\(wrong_tasks\.py:\d+\)", found.out + found.err)

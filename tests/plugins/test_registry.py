@@ -174,7 +174,8 @@ def test_a_spawned_worker_sees_the_same_plugin(write):
         ("x = '\0'", r"mine\.py:1: plugin failed to import: SyntaxError: .+"),
         (
             "",
-            r"mine\.py: expected at least one concrete subclass of estimators\.Estimator or harness\.tasks\.Task, "
+            r"mine\.py: expected at least one concrete subclass of estimators\.Estimator, harness\.tasks\.Task or "
+            r"harness\.datasets\.ImageSource, "
             r"got none\.",
         ),
         (
@@ -258,7 +259,7 @@ def test_a_class_that_lacks_a_method_is_refused_with_what_to_write(write, beside
 
 def test_a_class_that_lacks_several_methods_names_all(write):
     text = "from harness.tasks import Task\nclass Mine(Task):\n    name = 'mine'\n"
-    assert "expected the methods data, evaluate, layers, loss, got" in refusal(write(text))
+    assert "expected the methods data, evaluate, layers, loss, term_names, got" in refusal(write(text))
 
 
 @pytest.fixture
@@ -301,3 +302,10 @@ def test_an_entry_point_of_the_wrong_group_is_refused(entry_point):
     assert refusal().startswith(
         "entry point mine = installed_estimator:Scaled: expected a concrete subclass of harness.tasks.Task, got "
     )
+
+
+def test_a_class_that_is_only_imported_is_named(write, monkeypatch):
+    monkeypatch.setattr(loading.user_modules._FINDER, "folders", {})
+    write(PLUGIN, "beside_it.py")
+    message = refusal(write("from beside_it import Scaled\n"))
+    assert message.endswith("got none. Scaled is imported: name its own file.")

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from estimators import build
+from harness.grid.load import load_grid
 from harness.plugins import user_modules
 from harness.plugins.imports import read_imports
 from harness.plugins.registry import PluginError, import_notes, load_registry, source_of
 from harness.plugins.user_modules import files_to_send
-from harness.storage.plan import plan_fingerprint
+from harness.storage.plan import plan_fingerprint, planned_runs, save_plan
 
 PLUGIN = """
 from estimators import Pathwise
@@ -283,3 +284,25 @@ def test_an_installed_package_covers_its_own_modules(
     before = printed()
     write("pkg/helper.py", "X = 22\n", folder="site-packages")
     assert printed() != before
+
+
+def test_an_edit_of_a_module_makes_new_runs_and_the_sweep_says_so(write: Write, tmp_path: Path) -> None:
+    write("my_model.py", "X = 1\n")
+    path, sweep = write("mine.py", top="import my_model"), tmp_path / "mine"
+    sweep.mkdir()
+    text = "name: mine\nestimators: [mine]\nseeds: [0]\n"
+
+    def save() -> list[str]:
+        fingerprint = plan_fingerprint([path])
+        return save_plan(sweep, load_grid("mine.yaml", load_registry([path]), text), fingerprint, [path])
+
+    assert save() == []
+    assert planned_runs(sweep, text) is not None
+    assert planned_runs(sweep, text, [path]) is not None
+    write("my_model.py", "X = 2\n")
+    assert planned_runs(sweep, text) is None  # so that commands build the grid, or say that it may have changed
+    head, *lines = save()
+    assert "1 run changed (it is a new run)" in head
+    assert lines[0].startswith("  estimator.source: ")
+    assert len(lines) == 1
+    assert planned_runs(sweep, text) is not None

@@ -18,7 +18,7 @@ REPORTS = (
 )
 MAY_IMPORT = {
     "cli": f"commands {BOTTOM} reports.contract",
-    "commands": f"sweep tracking status storage execution gradients grid plugins datasets {BOTTOM} {REPORTS}",
+    "commands": f"sweep tracking status storage execution gradients grid training plugins datasets {BOTTOM} {REPORTS}",
     "sweep": f"tracking status storage execution grid plugins {BOTTOM} reports.contract",
     "tracking": f"status storage datasets {BOTTOM} reports.contract",
     "status": f"storage execution train training tasks datasets estimators {BOTTOM} reports.contract",
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "gradients": f"grid training plugins tasks estimators {BOTTOM} reports.contract",
     "grid": f"training plugins tasks datasets estimators {BOTTOM} reports.contract",
     "training": f"plugins tasks datasets estimators {BOTTOM}",
-    "plugins": f"tasks estimators {BOTTOM}",
+    "plugins": f"tasks datasets estimators {BOTTOM}",
     "tasks": f"datasets estimators {BOTTOM}",
     "config": "bounded_names datasets estimators measures schedules reports.contract",
     "datasets": "atomic_file environment errors",

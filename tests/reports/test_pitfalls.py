@@ -20,10 +20,12 @@ from reports.comparison.changes import changes, shared_runs
 from reports.page import curves, export, numbers, quality_tables
 from reports.page.blocks import Tabular, Words
 from reports.page.context import Context, Options
+from reports.page.wording import VAE
 from reports.sections import SECTIONS, equal_cost, findings, published, targets
 from reports.store.frame import tidy
 
 ELBO = "test/neg_elbo"
+LOSS = comparison.Metric("val/loss", "val/loss", "")
 
 
 def with_status(grid, status, *seeds, estimator=None):
@@ -140,7 +142,7 @@ def test_a_metric_that_is_no_loss_has_its_own_unit_and_no_band():
     runs = in_memory(two())
     context = Context(runs, Options(metric="time/step_s_median"))
     metric = context.primary
-    assert (metric.unit, metric.in_nats, metric.digits >= 5) == ("s", False, True)
+    assert (metric.unit, metric.band, metric.digits >= 5) == ("s", None, True)
     table = quality_tables.differences_table(context.differences(metric), metric, "straight_through")
     assert not any("nats" in column.title for column in table.columns)
     page = Page(html.render(context, [SECTIONS[0](context)])).text
@@ -173,11 +175,11 @@ def test_equal_cost_needs_all_seeds_and_ranks_failures_last():
     history = runs.history.copy()
     slow = (history["estimator"] == "straight_through") & (history["seed"] == 2)
     history.loc[slow, "elapsed_s"] += 100
-    found = equal_cost.losses(runs.runs, history, "val/loss").set_index("estimator")
+    found = equal_cost.losses(runs.runs, history, LOSS).set_index("estimator")
     assert math.isnan(found.loc["straight_through", "seconds_loss"])
     assert found.loc["gumbel_softmax", "updates_rank"] == 2
     assert found.loc["gumbel_softmax", "n_bad"] == 1
-    table = equal_cost.table(found.reset_index(), "val/loss")
+    table = equal_cost.table(found.reset_index(), LOSS, VAE)
     assert any("(1 failed)" in row[0].text for row in table.rows)
 
 
@@ -186,7 +188,7 @@ def test_budgets_are_those_of_a_device():
     runs = in_memory(grid, epochs=4)
     history = runs.history.copy()
     history.loc[history["device"] == "cuda", "elapsed_s"] /= 100
-    found = equal_cost.losses(runs.runs, history, "val/loss")
+    found = equal_cost.losses(runs.runs, history, LOSS)
     assert found.groupby("device")["seconds_budget"].nunique().tolist() == [1, 1]
     assert found["seconds_loss"].notna().sum() >= 3
 
@@ -208,7 +210,7 @@ def sides(one, other):
 
 def changed(first, second):
     both = sides(first, second)
-    return changes([each.frame for each in both.contexts], compare_sweeps.shared_metric(both), 0.5)
+    return changes([each.frame for each in both.contexts], compare_sweeps.shared_metric(both))
 
 
 def test_a_comparison_sees_that_settings_were_exchanged_and_other_metrics_changed():
@@ -244,6 +246,18 @@ def test_different_data_and_budgets_are_noted():
     ]
     texts = findings.warnings(in_memory(grid).runs)
     assert any(text.startswith("Runs of different data are ranked together (data.name: a, b)") for text in texts)
+
+
+def test_different_images_of_ones_own_are_noted():
+    grid = [
+        Planned(
+            "rloo", "none", s, params={"data.name": "file", "data.path": "x.npz", "data.digest": digest}, axis=digest
+        )
+        for digest in ("a1", "b2")
+        for s in (0, 1)
+    ]
+    texts = findings.warnings(in_memory(grid).runs)
+    assert any(text.startswith("Runs of different data are ranked together (data.digest: a1, b2)") for text in texts)
 
 
 def test_headings_of_a_csv_are_no_formulas():

@@ -22,6 +22,7 @@ from reports.sections import SECTIONS, equal_cost, intervals, published, targets
 
 ORDER = ["verdict", "completeness", "quality", "curves", "intervals", "wins", "targets", "cost", "sensitivity",
          "gradients", "latents", "pictures", "published", "failures", "methods"]  # fmt: skip
+LOSS = comparison.Metric("val/loss", "val/loss", "")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_many_settings_leave_the_best_of_each_estimator():
 
 def test_targets_count_failures_as_not_reached(context):
     ends = targets._final_medians(context)
-    found = targets.targets(ends)
+    found = targets.targets(ends, context.curve)
     assert list(found) == ["easy", "middle"]
     assert found["middle"] <= found["easy"]
     frame = pd.concat([block.frame for block in blocks(targets.section(context), Tabular)])
@@ -133,7 +134,7 @@ def test_equal_cost_takes_the_loss_at_the_smallest_budget():
     grid = planned("straight_through", seeds=(0, 1))
     grid += [Planned("rloo", "none", seed, estimator_params={"n_samples": 2}) for seed in (0, 1)]
     runs = in_memory(grid, epochs=4)
-    found = equal_cost.losses(runs.runs, runs.history, "val/loss").set_index("estimator")
+    found = equal_cost.losses(runs.runs, runs.history, LOSS).set_index("estimator")
     assert set(found["updates_budget"]) == {120}
     assert set(found["evaluations_budget"]) == {4}  # straight_through's four epochs, one evaluation an image each
     mean = {epoch: np.mean([history(Planned("rloo", "none", s), 4)[epoch - 1]["val/loss"] for s in (0, 1)])
@@ -145,7 +146,7 @@ def test_equal_cost_takes_the_loss_at_the_smallest_budget():
 
 def test_equal_cost_needs_two_settings_and_a_loss():
     runs = in_memory(planned("rloo"))
-    assert equal_cost.losses(runs.runs, runs.history, "val/loss") is None
+    assert equal_cost.losses(runs.runs, runs.history, LOSS) is None
     assert equal_cost.losses(runs.runs, runs.history, None) is None
 
 

@@ -175,7 +175,10 @@ RUN = {
     "left_s": float, "selected": bool,
 }  # fmt: skip
 MEAN = {"n": int, "mean": float, "low": float, "high": float}
-LEVEL = {"rank": int, "setting": str, "n_planned": int, "n_failed": int, "n_diverged": int, **MEAN, "difference": dict}
+LEVEL = {
+    "rank": int, "task": str, "metric": str, "better": str, "setting": str, "n_planned": int, "n_failed": int,
+    "n_diverged": int, **MEAN, "difference": dict,
+}  # fmt: skip
 DIFFERENCE = {"to": str, **MEAN, "excludes_zero": bool}
 TOP = {
     "schema": int, "sweep": str, "folder": str, "driver": dict, "counts": dict, "seconds_left": float, "metric": str,

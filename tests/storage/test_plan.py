@@ -174,7 +174,7 @@ def test_a_plugin_that_imports_other_code_has_no_fingerprint(tmp_path: Path) -> 
     assert plan_fingerprint([plugin]) not in (None, plan_fingerprint())
 
 
-@pytest.mark.parametrize("kind", ["harness.estimators", "harness.tasks"])
+@pytest.mark.parametrize("kind", ["harness.estimators", "harness.tasks", "harness.datasets"])
 def test_installed_plugins_have_no_fingerprint(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     point = EntryPoint("mine", "mine:Mine", kind)
     monkeypatch.setattr(plan, "entry_points", lambda group: (point,) if group == kind else ())

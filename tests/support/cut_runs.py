@@ -1,6 +1,7 @@
 """Runs that are cut short, and what of a run has to be the same in the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from estimators import REGISTRY
 from harness.config import RunConfig
@@ -24,13 +25,15 @@ def without_times(events: Iterator[Event] | list[Event]) -> list[object]:
     return found
 
 
-def cut_after(run: RunConfig, epoch: int, checkpoint: bytes | None = None) -> tuple[list[Event], bytes]:
+def cut_after(
+    run: RunConfig, epoch: int, checkpoint: bytes | None = None, registry: Mapping[str, Any] = REGISTRY
+) -> tuple[list[Event], bytes]:
     """Train until after an epoch, as a first Ctrl-C does it; return the events and the checkpoint."""
     events: list[Event] = []
     controls = RunControls(
         is_stopping=lambda: bool(events) and isinstance(events[-1], EpochDone) and events[-1].epoch == epoch
     )
-    for event in train(run, REGISTRY, checkpoint, controls):
+    for event in train(run, registry, checkpoint, controls):
         events.append(event)
     assert isinstance(events[-1], Interrupted)
     saved = events.pop(-2)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from estimators import REGISTRY, Cost, Estimate, Estimator, build
+from estimators import REGISTRY, Cost, Estimate, Estimator
 from harness import train
 from harness.config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
-from harness.datasets.load import Dataset, load
 from harness.events import EpochDone, Finished, Latents
-from harness.tasks.latents import latent_use
+from harness.tasks.latents import LatentSums, LatentUse, latent_use
+from harness.tasks.splits import split_batch
 from harness.training import evaluate, seeding
 from harness.training.state import State, start
 
@@ -44,8 +44,16 @@ def logits_BLK() -> Tensor:
     return logits
 
 
+def use_of(*batches: Tensor) -> LatentUse:
+    """The use of the latents of one layer, from batches of logits."""
+    sums = LatentSums()
+    for logits in batches:
+        sums.add(logits)
+    return latent_use([sums])
+
+
 def test_every_value_is_that_of_the_naive_loop(logits_BLK: Tensor) -> None:
-    event, wanted = latent_use(logits_BLK.split(7)).event(), naive(logits_BLK)
+    event, wanted = use_of(*logits_BLK.split(7)).event(), naive(logits_BLK)
     for name in ("kl", "perplexity", "entropy"):
         assert getattr(event, name) == pytest.approx(wanted[name], rel=1e-5), name
     assert event.dead_classes == wanted["dead_classes"] == [2, 0, 1]
@@ -54,7 +62,7 @@ def test_every_value_is_that_of_the_naive_loop(logits_BLK: Tensor) -> None:
 
 
 def test_metrics_sum_entropies_and_dead_classes_and_average_perplexities(logits_BLK: Tensor) -> None:
-    metrics, wanted = latent_use([logits_BLK]).metrics(), naive(logits_BLK)
+    metrics, wanted = use_of(logits_BLK).metrics(), naive(logits_BLK)
     assert metrics == {
         "latent/perplexity": pytest.approx(sum(wanted["perplexity"]) / 3, rel=1e-5),
         "latent/dead_classes": 3.0,
@@ -63,26 +71,39 @@ def test_metrics_sum_entropies_and_dead_classes_and_average_perplexities(logits_
 
 
 def test_the_extremes_are_exact() -> None:
-    uniform = latent_use([torch.zeros(9, 2, 4)]).event()
+    uniform = use_of(torch.zeros(9, 2, 4)).event()
     assert (uniform.kl, uniform.dead_classes, uniform.usage) == ([0, 0], [0, 0], [[0.25] * 4] * 2)
     assert uniform.perplexity == pytest.approx([4, 4])
-    one_class = latent_use([torch.tensor([1e4, 0, 0, 0]).repeat(9, 2, 1)]).event()
+    one_class = use_of(torch.tensor([1e4, 0, 0, 0]).repeat(9, 2, 1)).event()
     assert (one_class.entropy, one_class.perplexity, one_class.dead_classes) == ([0, 0], [1, 1], [3, 3])
     assert one_class.kl == pytest.approx([math.log(4)] * 2)
 
 
-def started(run: RunConfig) -> tuple[State, Dataset]:
-    dataset = load(run.data)
-    return start(run, REGISTRY, dataset.n_pixels, torch.device("cpu")), dataset
+def started(run: RunConfig) -> State:
+    """The state of a run before its first update, as after epoch 3."""
+    state = start(run, REGISTRY, torch.device("cpu"))
+    state.epoch = 3
+    return state
+
+
+def mean_terms(state: State, batch_size: int, *, own: bool) -> tuple[float, float]:
+    """Mean terms on the validation images, batch by batch: with the estimator's own codes, or one-hot ones."""
+    batches, total = split_batch(state.splits.split("validation"), batch_size), torch.zeros(2, dtype=torch.float64)
+    draw = evaluate.CodeDraws(state.estimators)
+    for batch in batches:
+        terms = state.task.loss(batch, state.estimators).terms if own else state.task.evaluate(batch, draw)
+        total += torch.stack([term_B.sum() for term_B in terms.values()]).double()
+    bce, kl = (total / sum(map(len, batches))).tolist()
+    return bce, kl
 
 
 @pytest.mark.parametrize("name", ["gumbel_softmax", "igr", "gaussian_softmax", "decoupled_st_gs", "rloo"])
 def test_validation_uses_the_distribution_of_the_estimators_own_codes(tiny_run: Make, name: str) -> None:
     run = tiny_run(name, evaluation=EvaluationConfig(batch_size=130))
-    state, dataset = started(run)
-    metrics = evaluate.validation_metrics(run, state.vae, state.estimator, dataset, 1)
+    state = started(run)
+    metrics = evaluate.validation_metrics(run, state)
     with torch.no_grad():
-        logits_BLK = state.estimator.class_logits(state.vae.encode(dataset.split("validation")))
+        logits_BLK = state.estimator.class_logits(state.task.logits(state.splits.split("validation")))
     wanted = naive(logits_BLK.double())
     assert metrics["latent/perplexity"] == pytest.approx(sum(wanted["perplexity"]) / 3, rel=1e-4)
     assert metrics["latent/entropy"] == pytest.approx(sum(wanted["entropy"]), rel=1e-4)
@@ -104,15 +125,14 @@ class Hardened(Estimator):
 @pytest.mark.parametrize("codes", ["one_hot", "relaxed"])
 def test_the_gap_is_the_one_hot_loss_minus_the_loss_of_the_estimators_codes(tiny_run: Make, codes: str) -> None:
     run = tiny_run(evaluation=EvaluationConfig(validation_codes=codes, batch_size=130))
-    state, dataset = started(run)
-    estimator, x_ND = Hardened(), dataset.split("validation")
-    metrics = evaluate.validation_metrics(run, state.vae, estimator, dataset, 3)
-    batches = evaluate.encoded(state.vae, estimator, x_ND, 130)
+    state = started(run)
+    state.estimators = {"z": Hardened()}
+    metrics = evaluate.validation_metrics(run, state)
     stream = "evaluation" if codes == "one_hot" else "gap"
-    with torch.no_grad(), seeding.seeded(run.seed, stream, 3, device=x_ND.device):
-        hard = sum(evaluate.discrete_losses(state.vae, estimator, batches))
+    with torch.no_grad(), seeding.seeded(run.seed, stream, 3, device=torch.device("cpu")):
+        hard = sum(mean_terms(state, 130, own=False))
     with torch.no_grad():
-        soft = sum(evaluate.training_losses(state.vae, estimator, batches))
+        soft = sum(mean_terms(state, 130, own=True))
     assert metrics["val/soft_hard_gap"] == pytest.approx(hard - soft, abs=1e-9)
     assert metrics["val/loss"] == (hard if codes == "one_hot" else soft)
 
@@ -122,17 +142,13 @@ def test_the_gap_is_the_one_hot_loss_minus_the_loss_of_the_estimators_codes(tiny
 def test_neither_latents_nor_the_gap_alter_the_validation_loss(tiny_run: Make, name: str, codes: str) -> None:
     """Batch by batch, each encoded when it is its turn, with nothing else drawn: the loss before there were latents."""
     run = tiny_run(name, evaluation=EvaluationConfig(validation_codes=codes, batch_size=130))
-    state, dataset = started(run)
+    state = started(run)
     before = torch.get_rng_state()
-    metrics = evaluate.validation_metrics(run, state.vae, state.estimator, dataset, 2)
+    metrics = evaluate.validation_metrics(run, state)
     assert torch.equal(torch.get_rng_state(), before)
-    x_ND, total = dataset.split("validation"), torch.zeros(2, dtype=torch.float64)
-    losses = evaluate.training_losses if codes == "relaxed" else evaluate.discrete_losses
-    with torch.no_grad(), seeding.seeded(run.seed, "evaluation", 2, device=x_ND.device):
-        for x_BD in x_ND.split(130):
-            means = losses(state.vae, state.estimator, evaluate.encoded(state.vae, state.estimator, x_BD, 130))
-            total += torch.tensor(means, dtype=torch.float64) * len(x_BD)
-    assert [metrics["val/bce"], metrics["val/kl"]] == pytest.approx((total / len(x_ND)).tolist(), rel=1e-12)
+    with torch.no_grad(), seeding.seeded(run.seed, "evaluation", 3, device=torch.device("cpu")):
+        means = mean_terms(state, 130, own=codes == "relaxed")
+    assert [metrics["val/bce"], metrics["val/kl"]] == pytest.approx(means, rel=1e-12)
 
 
 def test_measuring_latents_does_not_change_training(tiny_run: Make) -> None:
@@ -160,17 +176,20 @@ def test_a_run_ends_with_the_latents_of_the_test_images(tiny_run: Make) -> None:
     assert end.metrics["test/kl"] == pytest.approx(sum(latents.kl), rel=1e-5)
 
 
-def test_encoding_is_shared_not_repeated(tiny_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tiny_run(evaluation=EvaluationConfig(batch_size=130))
-    state, dataset = started(run)
+@pytest.mark.parametrize(("name", "times"), [("straight_through", 1), ("gumbel_softmax", 2)])
+def test_images_are_encoded_once_for_each_kind_of_codes(
+    tiny_run: Make, monkeypatch: pytest.MonkeyPatch, name: str, times: int
+) -> None:
+    run = tiny_run(name, evaluation=EvaluationConfig(batch_size=130))
+    state = started(run)
     n_encoded = 0
-    encode = state.vae.encode
+    encode = state.task.logits
 
     def counted(x_BD: Tensor) -> Tensor:
         nonlocal n_encoded
         n_encoded += len(x_BD)
         return encode(x_BD)
 
-    monkeypatch.setattr(state.vae, "encode", counted)
-    evaluate.validation_metrics(run, state.vae, build("gumbel_softmax"), dataset, 1)
-    assert n_encoded == len(dataset.split("validation"))
+    monkeypatch.setattr(state.task, "logits", counted)
+    evaluate.validation_metrics(run, state)
+    assert n_encoded == times * len(state.splits.split("validation"))

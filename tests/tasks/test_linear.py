@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from harness.tasks import linear
 from harness.tasks.linear import LinearLayer
 from harness.tasks.vae import CategoricalVAE
-from harness.training import linear
 
 needs_onednn = pytest.mark.skipif(not linear.ONEDNN_IS_FASTER, reason="oneDNN is used on AMD processors with AVX-512")
 

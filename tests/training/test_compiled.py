@@ -10,6 +10,7 @@ from estimators import REGISTRY
 from harness.config import DataConfig, EstimatorConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.events import EpochDone, Event, Finished
 from harness.schedules import Exponential, Learned, NoSchedule
+from harness.tasks import Loss
 from harness.train import train
 from harness.training import compiled
 from harness.training.compiled import CompileError
@@ -87,8 +88,8 @@ def test_a_gradient_of_nan_is_refused(monkeypatch):
 
     def wrong(losses, **_):
         def poisoned(x_BD):
-            bce, kl, control = losses(x_BD)
-            return Poison.apply(bce), Poison.apply(kl), control
+            loss = losses(x_BD)
+            return loss._replace(terms={name: Poison.apply(term) for name, term in loss.terms.items()})
 
         return poisoned
 
@@ -110,7 +111,7 @@ def test_auto_trains_uncompiled_if_the_compiler_cannot_start(monkeypatch):
 
 def test_compiled_steps_with_other_numbers_are_refused(monkeypatch):
     def wrong(losses, **_):
-        return lambda x_BD: (*(1.01 * value for value in losses(x_BD)[:2]), None)
+        return lambda x_BD: Loss({name: 1.01 * value for name, value in losses(x_BD).terms.items()})
 
     monkeypatch.setattr(torch, "compile", wrong)
     with pytest.raises(CompileError, match=r"with the numbers of plain torch within 0\.001, got off by 0\.01"):

@@ -62,13 +62,13 @@ def epochs(config: RunConfig) -> list[dict[str, float]]:
 def test_learning_by_loss_follows_the_gradient_of_the_training_loss(tiny_run: Make) -> None:
     """The first step of Adam goes by lr against the sign of the derivative, which finite differences give."""
     config = tiny_run(schedule=Learned(initial=0.8, lr=0.01))
-    state = start(config, REGISTRY, 784, torch.device("cpu"))
+    state = start(config, REGISTRY, torch.device("cpu"))
     x_BD = torch.rand(50, 784, generator=torch.Generator().manual_seed(0))
 
     def loss(tau: float) -> float:
         torch.manual_seed(1)
         estimator = build("gumbel_softmax", tau=tau)
-        return estimator(state.vae.encode(x_BD), state.vae.reconstruction_cost(x_BD)).cost_B.mean().item()
+        return estimator(state.task.logits(x_BD), state.task.cost(x_BD)).cost_B.mean().item()
 
     slope = loss(0.85) - loss(0.75)
     set_temperatures(config, state, 1, 1)
