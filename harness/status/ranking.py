@@ -93,7 +93,7 @@ def _difference(one: RankedSetting, best: RankedSetting, by_seed: dict[str, dict
 
 
 def decimals(ranked: Sequence[RankedSetting]) -> int:
-    """Return the decimals that a ranking shows: two of nats, else as many as three digits need."""
+    """Return the decimals that a ranking shows: two of nats, else for three digits, or four below 1."""
     means = [one.value.mean for one in ranked if one.value is not None]
     return decimals_of(means, ranked[0].measure)
 
