@@ -134,7 +134,11 @@ class DataConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """The categorical VAE. `hidden` are the encoder's layers, which the decoder mirrors.
+    """The categorical VAE. The decoder mirrors the encoder.
+
+    `hidden` are the encoder's layers with `backbone: mlp`; `linear` has none. `channels` are those of the convolutions
+    of `conv`, each of which halves height and width; the latents are the places of the grid that is left. A setting of
+    another backbone than the run's is refused, and none of its settings, nor part of its key; nor is `mlp` itself.
 
     `precision` is that of the matrix products only. Parameters, noise, losses and optimiser are always float32.
     """
@@ -145,6 +149,47 @@ class ModelConfig(Settings):
     activation: Literal["relu", "leaky_relu", "tanh", "elu", "gelu"] = "relu"
     logits_activation: Literal["identity", "relu", "tanh"] = "identity"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    backbone: Literal["mlp", "linear", "conv"] = "mlp"
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64)
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_backbone(self) -> Self:
+        if given := [name for name in self._unused if name in self.model_fields_set]:
+            raise ValueError(
+                f"{given[0]}: expected none with backbone {self.backbone}, got {short(getattr(self, given[0]))}. "
+                "Leave it out."
+            )
+        if self.backbone == "conv" and self.precision != "float32":
+            raise ValueError(f"precision: expected float32 with backbone conv, got {self.precision}.")
+        return self
+
+    @property
+    def _unused(self) -> tuple[str, ...]:
+        used = {"mlp": "hidden", "conv": "channels"}.get(self.backbone)
+        return tuple(name for name in ("hidden", "channels") if name != used)
+
+    @model_serializer(mode="wrap")
+    def _without_other_backbones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        left_out = {*self._unused, *(["backbone"] if self.backbone == "mlp" else [])}
+        return {key: value for key, value in handler(self).items() if key not in left_out}
+
+    def check_images(self, image_shape: tuple[int, ...]) -> None:
+        """Raise ValueError if the latents do not fit the grid that the convolutions make of images of that shape."""
+        if self.backbone != "conv":
+            return
+        height, width = image_shape[-2:]
+        shrunk = 2 ** len(self.channels)
+        if height % shrunk or width % shrunk:
+            raise ValueError(
+                f"model.channels: expected images whose sides can be halved {len(self.channels)} times, got {height} ×"
+                f" {width}. Use fewer channels."
+            )
+        places = (height // shrunk) * (width // shrunk)
+        if self.n_latents != places:
+            raise ValueError(
+                f"model.n_latents: expected {places} = {height // shrunk} × {width // shrunk} with backbone conv,"
+                f" {len(self.channels)} convolutions and images of {height} × {width}, got {self.n_latents}."
+            )
 
 
 class TrainingConfig(Settings):
@@ -298,7 +343,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _images_exist(self) -> Self:
-        check_splits(self.task, self.data, self.evaluation)
+        check_splits(self.task, self.data, self.evaluation, self.model)
         return self
 
     @property
@@ -397,6 +442,8 @@ class RunConfig(Settings):
         section, _, name = path.partition(".")
         if section == "task" and name:
             return self.task is not None and name in self.task.params
+        if section == "evaluation" and name in self._unused:
+            return False
         return section in ("task", "device", *self.sections)
 
     def _varying(self, path: str) -> tuple[str, str]:
@@ -453,10 +500,17 @@ def sizes_of(task: TaskConfig | None, data: DataConfig, batch_size: int) -> Size
     return Sizes((task.steps_per_epoch or 0) * batch_size or n_train, n_validation, n_test)
 
 
-def check_splits(task: TaskConfig | None, data: DataConfig | None, evaluation: EvaluationConfig) -> None:
-    """Raise ValueError if a split that is needed has no examples, or if more images are shown than there are."""
+def check_splits(
+    task: TaskConfig | None, data: DataConfig | None, evaluation: EvaluationConfig, model: ModelConfig | None
+) -> None:
+    """Raise ValueError if a split that is needed has no examples, or if more images are shown than there are.
+
+    Also if the VAE does not fit the images.
+    """
     if data is not None and (task is None or task.uses_images):
         check_images(data, evaluation)
+        if task is None and model is not None:
+            model.check_images(sizes_of_images(data).image_shape)
     elif task is not None and evaluation.validation_split == "validation" and not task.n_examples[1]:
         raise ValueError(
             f"evaluation.validation_split: expected train or test, as {task.name} has no validation data, got"

@@ -13,7 +13,7 @@ PAGES = sorted({*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (RO
 PAGES.remove(ROOT / "CHANGELOG.md")  # it tells of files as they were called then
 PACKAGES = ("harness", "reports", "estimators")
 MADE_BY_USERS = {"grid.yaml", "my.yaml", "my-question.yaml", "my_relaxation.py", "sharp_softmax.py", "gradients.md"}
-MADE_BY_USERS |= {"my_grid.yaml", "my_model.py", "my_task.py", "__init__.py"}
+MADE_BY_USERS |= {"my_grid.yaml", "my_model.py", "my_task.py", "my_images.py", "__init__.py"}
 SUFFIXES = "py|md|yaml|css|js|j2"
 TOP = "harness|reports|estimators|tests|docs|benchmarks|experiments"
 

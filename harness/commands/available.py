@@ -1,9 +1,11 @@
 """What `harness list` and `harness doctor` print: estimators, schedules, data sets, grids and this machine."""
 
+import inspect
 import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from rich.table import Table
 
 from harness.errors import did_you_mean
 from harness.plugins import estimator_facts, task_facts
+from harness.plugins.loading import DATASETS
+from harness.plugins.registry import datasets_of, load_registry
 from harness.provenance import PACKAGE, provenance
 
 Row = dict[str, Any]
@@ -26,7 +30,7 @@ def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
         "estimators": lambda: _estimators(plugins),
         "tasks": lambda: task_facts.rows(plugins),
         "schedules": _schedules,
-        "datasets": _datasets,
+        "datasets": lambda: _datasets(plugins),
         "grids": _grids,
     }[what]()
 
@@ -135,13 +139,24 @@ def _schedules() -> list[Row]:
     ]
 
 
-def _datasets() -> list[Row]:
+def _datasets(plugins: Sequence[Path]) -> list[Row]:
     from harness.datasets.descriptions import DATASETS
     from harness.datasets.image_source import OWN
 
     built_in = [(name, info.n_train, info.n_test, info.description, info.how) for name, info in DATASETS.items()]
     own = [(name, None, None, what, f"data: {{name: {name}, path: …}}") for name, what in OWN.items()]
+    own += [(name, None, None, what, f"data: {{name: {name}}}") for name, what in _plugged_datasets(plugins)]
     return [dict(zip(("name", "train", "test", "what", "how"), row, strict=True)) for row in built_in + own]
+
+
+def _plugged_datasets(plugins: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return the data sets of plug-ins and what they are, by the first lines of their docstrings."""
+    if not plugins and not entry_points(group=DATASETS):
+        return []  # the registry would load torch
+    found = datasets_of(load_registry(plugins))
+    return [
+        (name, inspect.cleandoc(cls.__doc__ or "Images of a plug-in").partition("\n")[0]) for name, cls in found.items()
+    ]
 
 
 def _grids() -> list[Row]:

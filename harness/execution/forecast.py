@@ -1,12 +1,13 @@
 """Forecasts of how long runs take, from their configuration. They order the sweep and serve the dry run."""
 
 import heapq
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from estimators import Estimator, build
-from harness.config import RunConfig
+from harness.config import ModelConfig, RunConfig
 from harness.datasets.sizes import sizes as sizes_of_images
 from harness.gradients.during_training import Diagnostics
 
@@ -37,14 +38,22 @@ def nominal_cost(run: RunConfig, registry: Mapping[str, type[Estimator]]) -> Cos
     """
     pass_once = sum(n_latents * n_categories for n_latents, n_categories in run.layers.values())
     if run.task is None:
-        layer_sizes = (
-            sizes_of_images(run.data).n_pixels,
-            *run.model.hidden,
-            pass_once,
-        )  # the decoder mirrors the encoder
-        pass_once = sum(first * second for first, second in pairwise(layer_sizes))
+        pass_once = _multiply_adds(run.model, sizes_of_images(run.data).image_shape)
     n_evaluations = run.n_cost_evals(run.build_estimator(registry))
     return Cost(3 * run.training.batch_size * (1 + n_evaluations) * pass_once, 2 * pass_once)
+
+
+def _multiply_adds(model: ModelConfig, image_shape: tuple[int, ...]) -> int:
+    """Return the multiply-adds of the encoder, or of the decoder that mirrors it, for one image."""
+    code, n_pixels = model.n_latents * model.n_categories, math.prod(image_shape)
+    if model.backbone != "conv":
+        sizes = (n_pixels, *(model.hidden if model.backbone == "mlp" else ()), code)
+        return sum(first * second for first, second in pairwise(sizes))
+    n_channels = n_pixels // math.prod(image_shape[-2:])
+    widths = (n_channels, *model.channels)
+    places = math.prod(image_shape[-2:])
+    strided = [16 * first * second * (places // 4**i) for i, (first, second) in enumerate(pairwise(widths), 1)]
+    return int(sum(strided)) + model.channels[-1] * code
 
 
 def run_seconds(run: RunConfig, cost: Cost, registry: Mapping[str, type[Estimator]]) -> float:

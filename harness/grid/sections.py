@@ -94,7 +94,7 @@ def expand(
     cache: dict[Any, Any] = {}
     for task in tasks:
         first: dict[Any, Mapping[str, Placed]] = {}
-        for rows in product(*(of_task(factor, task.sections) for factor in factors)):
+        for rows in product(*(of_task(factor, task) for factor in factors)):
             chosen = {path: place for row in rows for path, place in row.items()}
             parts = {section: _section(section, chosen, where, cache, errors, sources) for section in task.sections}
             if None in parts.values():
@@ -109,30 +109,33 @@ def expand(
     return settings
 
 
-def of_task(factor: Factor, sections: Collection[str]) -> Factor:
-    """Return the rows of an axis with the settings of some sections only, without repetitions."""
+def of_task(factor: Factor, task: TaskChoice) -> Factor:
+    """Return the rows of an axis with the settings of one task only.
+
+    Rows of a group that differ in other settings alone are one row. Values that the grid repeats stay, to be refused.
+    """
     rows: dict[Any, dict[str, Placed]] = {}
     for row in factor:
-        mine = {path: place for path, place in row.items() if path.partition(".")[0] in sections}
-        rows.setdefault(None if not mine else tuple(map(id, mine.values())), mine)
+        mine = {path: place for path, place in row.items() if task.uses(path)}
+        is_whole = len(mine) == len(row)
+        rows.setdefault(tuple(id(place) if is_whole else repr(place.value) for place in mine.values()), mine)
     return list(rows.values())
 
 
 def refuse_unused(factors: list[Factor], tasks: Collection[TaskChoice], errors: ErrorList) -> None:
     """Add an error for each setting that none of the tasks uses."""
     names = ", ".join(dict.fromkeys(task.name for task in tasks))
-    used = {section for task in tasks for section in task.sections}
-    has_vae = any(task.value is None for task in tasks)
-    extra = {name for task in tasks if task.value for name in task.value.evaluation_settings}
     given = {path: place for factor in factors if factor for path, place in factor[0].items()}
     for path, place in given.items():
         section, _, name = path.partition(".")
-        if section == "model" and section not in used:
+        if any(task.uses(path) for task in tasks):
+            continue
+        if section == "model":
             message = f"expected the settings of {names} under task, got one of {VAE_NAME}."
             errors.add(place.position, path, f"{message} Remove model, or the task.")
-        elif section == "data" and section not in used:
+        elif section == "data":
             errors.add(place.position, path, f"expected no data, since {names} takes no images, got {name}.")
-        elif path in ("evaluation.n_images", "evaluation.bound_samples") and not has_vae and name not in extra:
+        else:
             errors.add(place.position, path, f"expected no {name}, which {names} does not use, got one.")
 
 
@@ -168,7 +171,7 @@ def _with_images(
 
 def _check_together(setting: SectionValues, chosen: Mapping[str, Placed], where: Placed, errors: ErrorList) -> None:
     try:
-        check_splits(setting["task"], setting.get("data"), setting["evaluation"])
+        check_splits(setting["task"], setting.get("data"), setting["evaluation"], setting.get("model"))
     except ValueError as error:
         path, _, message = str(error).partition(": ")
         errors.add(chosen.get(path, where).position, path, message)

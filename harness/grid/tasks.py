@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from harness.config import VAE_NAME, TaskConfig
 from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Placed
 from harness.grid.errors import ErrorList
 from harness.grid.parameters import as_declared, defaults_of, read_parameters
-from harness.grid.yaml_nodes import Node
+from harness.grid.yaml_nodes import Node, short_repr
 from harness.plugins.registry import source_of, tasks_of
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from harness.tasks.task import Task
 
 VAE_SECTIONS = ("data", "model", "training", "evaluation")
+OPTIONAL = ("evaluation.n_images", "evaluation.bound_samples")
+"""Settings of a section that only tasks use that say so (`evaluation_settings`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,12 @@ class TaskChoice(Placed):
     @property
     def name(self) -> str:
         return self.value.name if self.value else VAE_NAME
+
+    def uses(self, path: str) -> bool:
+        """Return whether a setting, by its dotted path, is one of the task's runs."""
+        section, _, name = path.partition(".")
+        unused = path in OPTIONAL and self.value is not None and name not in self.value.evaluation_settings
+        return section in self.sections and not unused
 
 
 def read_tasks(node: Node, registry: Registry, errors: ErrorList) -> list[TaskChoice]:
@@ -55,10 +65,16 @@ def read_tasks(node: Node, registry: Registry, errors: ErrorList) -> list[TaskCh
                 found += _vae(item, path, errors)
             else:
                 found += _choices(item, path, tasks[name.value], errors)
-    choices.refuse_repeated_values(
-        [Placed(one.value.canonical if one.value else VAE_NAME, one.position, one.path) for one in found], errors
-    )
+    _refuse_repeats(found, errors)
     return found
+
+
+def _refuse_repeats(found: list[TaskChoice], errors: ErrorList) -> None:
+    first: dict[str, TaskChoice] = {}
+    for one in found:
+        before = first.setdefault(one.value.canonical if one.value else VAE_NAME, one)
+        if before is not one:
+            errors.add(one.position, one.path, f"expected each task once, got {one.name} again. First: {before.line}.")
 
 
 def _hint(name: object, tasks: Mapping[str, Any]) -> str:
@@ -87,6 +103,8 @@ def _choices(item: Node, path: str, cls: type[Task], errors: ErrorList) -> Itera
 
 def _config(cls: type[Task], given: Combination, where: Placed, errors: ErrorList) -> TaskConfig | None:
     """Build a task and load its data, to check them. Return its settings and facts; None with an error."""
+    import torch
+
     from harness.plugins.errors import in_one_line
     from harness.process_state import preserved
     from harness.training.data import draw_data
@@ -94,10 +112,16 @@ def _config(cls: type[Task], given: Combination, where: Placed, errors: ErrorLis
     asked = {key: as_declared(cls, key, choice.value) for key, choice in given.items()}
     params = {key: tuple(v) if isinstance(v, list) else v for key, v in {**defaults_of(cls), **asked}.items()}
     try:
-        with preserved():
+        with preserved(), torch.random.fork_rng(devices=[]):
             task = cls(**params)
             facts = _facts(task, None if cls.uses_images else draw_data(task))
         return TaskConfig(name=cls.name, params=params, source=source_of(cls), **facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        found = f"{short_repr(first['input'])} for {'.'.join(map(str, first['loc']))}"
+        rule = "numbers, texts, true, false or null as parameters, and whole numbers as sizes of layers"
+        errors.add(where.position, where.path, f"expected {rule}, got {found}.")
+        return None
     except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
         message = str(error).removeprefix(f"{cls.name}: ")
         place = next((at for key, at in given.items() if key in message.replace(":", " ").split()), where)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.plugins.errors import defined_at, explained, file_of, line_of
-from harness.plugins.registry import PluginError, import_notes, source_of, tasks_of
+from harness.plugins.registry import PluginError, datasets_of, import_notes, source_of, tasks_of
 from harness.plugins.task_check import check_task
 from harness.process_state import change_note, preserved
 
@@ -89,7 +89,8 @@ def _task_checks(runs: Iterable[RunConfig], registry: Registry) -> Iterator[OneC
     tasks, found = tasks_of(registry), dict[tuple[str, str], OneCheck]()
     for run in runs:
         if run.task is not None and source_of(tasks[run.task.name]) is not None:
-            cls, config = tasks[run.task.name], run.data if run.task.uses_images else None
+            cls, sources = tasks[run.task.name], datasets_of(registry)
+            config = run.data.with_source(sources) if run.task.uses_images else None
             key = run.task.canonical, config.canonical if config else ""
             found.setdefault(key, (cls, partial(_check_task, cls, run.task.params, config)))
     yield from found.values()

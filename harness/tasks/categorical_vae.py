@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 from harness.config import DataConfig
 from harness.datasets.load import binarize_batch, load_cached
 from harness.measures import VAE_MEASURES, Measure
+from harness.tasks.backbones import Backbone
 from harness.tasks.codes import kl_to_uniform, one_hot_samples
 from harness.tasks.latents import LatentUse
 from harness.tasks.linear import Precision
@@ -55,6 +56,8 @@ class VAETask(OneLayerTask):
         activation: str = "relu",
         logits_activation: str = "identity",
         precision: Precision = "float32",
+        backbone: Backbone = "mlp",
+        channels: Sequence[int] = (32, 64),
     ) -> None:
         super().__init__()
         self.n_latents, self.n_categories = n_latents, n_categories
@@ -63,6 +66,8 @@ class VAETask(OneLayerTask):
             "activation": activation,
             "logits_activation": logits_activation,
             "precision": precision,
+            "backbone": backbone,
+            "channels": channels,
         }
 
     def data(self, config: DataConfig | None) -> Splits:
@@ -80,6 +85,7 @@ class VAETask(OneLayerTask):
         """Make encoder and decoder for the pixels of the images."""
         self.vae = CategoricalVAE(
             n_pixels=cast(Tensor, splits.test).shape[1],
+            image_shape=splits.image_shape,
             n_latents=self.n_latents,
             n_categories=self.n_categories,
             n_outputs=n_outputs[LAYER],

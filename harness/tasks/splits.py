@@ -74,12 +74,18 @@ class Splits:
 class NoData:
     """The data of a task that is optimised without any: an epoch is `steps_per_epoch` updates.
 
-    A batch is then the numbers 0, …, B − 1, and stands for B draws of the same variables.
+    A batch is then the numbers 0, …, B − 1, and stands for B draws of the same variables. Raises ValueError for counts
+    that are no whole numbers from 1.
     """
 
     steps_per_epoch: int
     n_test: int = 1
     """Draws at an evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps_per_epoch", "n_test"):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"data: expected {name}, a whole number from 1, got {value!r}.")
 
     def splits(self, batch_size: int) -> Splits:
         """Return the numbers as splits."""

@@ -258,7 +258,8 @@ class OneLayerTask(Task):
         return {LAYER: problem}
 
     def _named(self, cost_B: Tensor, penalty: Tensor | None) -> dict[str, Tensor]:
-        return dict(zip(self.terms, (cost_B,) if penalty is None else (cost_B, penalty), strict=False))
+        values = (cost_B, cost_B.new_zeros(()) if penalty is None else penalty)
+        return dict(zip(self.term_names(), values, strict=False))
 
 
 def parameters_of(cls: type[Task]) -> dict[str, Any]:

@@ -6,45 +6,32 @@ Letters: S samples, B examples, L latents, K classes, D pixels. Costs and diverg
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness.tasks.linear import LinearLayer, Precision
-
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "leaky_relu": lambda: nn.LeakyReLU(0.2),
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-}
-
-
-def _mlp(sizes: Sequence[int], activation: str, last_activation: str, precision: Precision) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
-        name = activation if i < len(sizes) - 2 else last_activation
-        layers.append(LinearLayer(n_in, n_out, relu=name == "relu", precision=precision))
-        if name in _ACTIVATIONS:
-            layers.append(_ACTIVATIONS[name]())
-    return nn.Sequential(*layers)
+from harness.tasks.backbones import Backbone, encoder_and_decoder
+from harness.tasks.linear import Precision
 
 
 class CategoricalVAE(nn.Module):
-    """Encoder D → hidden → L·K logits, mirrored decoder L·K → hidden → D pixel logits.
+    """Encoder D → hidden → L·K logits, mirrored decoder L·K → hidden → D pixel logits, or those of another backbone.
 
+    The sizes of the images are `n_pixels`, or `image_shape` where the backbone needs it (`conv`).
     Weights start as torch starts a `Linear`: uniform in ±1/√fan_in. `precision` is that of the matrix products alone.
     """
 
     def __init__(
         self,
         *,
-        n_pixels: int,
         n_latents: int,
         n_categories: int,
-        hidden: Sequence[int],
+        hidden: Sequence[int] = (),
+        n_pixels: int = 0,
+        image_shape: tuple[int, ...] = (),
+        backbone: Backbone = "mlp",
+        channels: Sequence[int] = (),
         activation: str = "relu",
         logits_activation: str = "identity",
         precision: Precision = "float32",
@@ -53,9 +40,18 @@ class CategoricalVAE(nn.Module):
         super().__init__()
         self.n_latents, self.n_categories = n_latents, n_categories
         self.n_outputs = n_outputs or n_categories
-        code = n_latents * n_categories
-        self.encoder = _mlp([n_pixels, *hidden, n_latents * self.n_outputs], activation, logits_activation, precision)
-        self.decoder = _mlp([code, *reversed(hidden), n_pixels], activation, "identity", precision)
+        self.encoder, self.decoder = encoder_and_decoder(
+            backbone,
+            image_shape=image_shape or (n_pixels,),
+            n_latents=n_latents,
+            n_categories=n_categories,
+            n_outputs=self.n_outputs,
+            hidden=hidden,
+            channels=channels,
+            activation=activation,
+            logits_activation=logits_activation,
+            precision=precision,
+        )
 
     def encode(self, x_BD: Tensor) -> Tensor:
         """Return logits_BLK of the factorised posterior q(z|x), or `n_outputs` numbers in the place of the K."""

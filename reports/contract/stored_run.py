@@ -162,6 +162,14 @@ CHILD_PARAMS = {
 }
 """The params that reports interpret. A child has the whole resolved configuration, flattened with dots."""
 
+PARAM_PATH = "data.path"
+PARAM_DIGEST = "data.digest"
+OWN_IMAGES_PARAMS = {
+    PARAM_PATH: "Where the images were, as in the grid. Those of a plug-in have none.",
+    PARAM_DIGEST: "The SHA-256 of the images.",
+}
+"""Further params of a child with images of one's own."""
+
 PARAM_TASK = "task.name"
 PARAM_TASK_SOURCE = "task.source"
 PARAM_TASK_PREFIX = "task."

@@ -118,6 +118,7 @@ class Galleries:
 
     kind: ClassVar[str] = "galleries"
     galleries: Sequence[Gallery] = field(repr=False)
+    originals: str = "Test images, as they are"
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,13 @@ class Context:
         """The metric that settings are ranked by; None where no run has one."""
         return self.metrics[0] if self.metrics else None
 
+    @property
+    def without_numbers(self) -> str:
+        """Why there is nothing to compare, where there is no primary metric."""
+        if (self.frame["status"] == FINISHED).any():
+            return "None of the metrics that the task is compared by is stored"
+        return "No run finished"
+
     @cached_property
     def baseline(self) -> Baseline:
         return comparison.choose_baseline(self.compared, self.options.baseline)

@@ -212,7 +212,10 @@ _FEW = " From so few seeds that spread is itself uncertain, and Wilcoxon’s tes
 
 
 _PROBLEMS = {
-    "of different data": (names.PARAM_DATA, names.PARAM_BINARIZATION, names.PARAM_TRAIN_SIZE),
+    "of different data": (
+        *(names.PARAM_DATA, names.PARAM_PATH, names.PARAM_DIGEST),
+        *(names.PARAM_BINARIZATION, names.PARAM_TRAIN_SIZE),
+    ),
     "of different models": (names.PARAM_LATENTS, names.PARAM_CATEGORIES, names.PARAM_HIDDEN),
     "with different budgets": (names.PARAM_EPOCHS, names.PARAM_BATCH_SIZE),
 }

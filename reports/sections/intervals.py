@@ -43,7 +43,7 @@ def section(context: Context) -> Section:
         if shown := [panel for panel in panels if panel is not None]:
             blocks += [Heading(metric.title), Pictures(f"intervals-{_file(metric.name)}", shown)]
     if not blocks:
-        return Section("intervals", "Intervals and profile", [Words("No run finished yet.", "empty")])
+        return Section("intervals", "Intervals and profile", [Words(f"{context.without_numbers} yet.", "empty")])
     blocks.append(How(HOW))
     if context.primary is not None and (panel := profile(context, context.primary)):
         blocks += [Heading("Performance profile"), Pictures("profile", [panel], legend=True)]

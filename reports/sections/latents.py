@@ -59,7 +59,8 @@ def section(context: Context) -> Section:
             HOW_GAP if context.wording.is_vae else ""
         )
         blocks += [Tabular(table[0], "latents", table[1]), How(how)]
-    for number, (name, (title, words)) in enumerate(CURVES.items()):
+    shown = CURVES if context.wording.is_vae else {PERPLEXITY: CURVES[PERPLEXITY]}
+    for number, (name, (title, words)) in enumerate(shown.items()):
         many = curves.n_panels(context.history, name) > MAX_PANELS
         draw = curves.summary if many else curves.curves
         if panels := draw(context.history, name, "step", context.styles, words):

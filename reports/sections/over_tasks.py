@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from reports.comparison.over_tasks import Key, Ranks, TaskLevels, as_frame, every_setting, rank_over
+from reports.contract.stored_run import FINISHED
 from reports.page import interval_plots, numbers, stored_provenance
 from reports.page.blocks import (
     Block,
@@ -89,7 +90,7 @@ def _verdict(
 def _finding(label: str, context: Context, link: str) -> Finding:
     metric = context.primary
     if metric is None:
-        return Finding(label, "", "No run", " finished, so there is nothing to compare.", link)
+        return Finding(label, "", context.without_numbers, ", so there is nothing to compare.", link)
     levels, differences = context.levels(metric), context.differences(metric)
     subject, predicate = findings.sentence(context.compared, metric, levels, differences, context.baseline)
     return Finding(label, metric.name, subject, predicate, link)
@@ -157,7 +158,7 @@ def _tasks(contexts: Contexts, links: Mapping[str, str]) -> Section:
 
 def _task_cells(context: Context) -> list[Cell]:
     metric, counts = context.primary, dict(findings.counts(context.frame))
-    finished, planned = counts["finished"], counts["planned"]
+    finished, planned = counts[FINISHED], counts["planned"]
     runs = Cell(f"{finished} of {planned}", finished, tone="warn" if finished < planned else "")
     if metric is None:
         return [Cell("–"), Cell("–"), Cell("–"), runs, Cell("–"), Cell("–")]

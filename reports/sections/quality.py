@@ -20,7 +20,9 @@ HOW = (
 def section(context: Context) -> Section:
     """Show two tables per metric."""
     if not context.metrics:
-        return Section("quality", "Quality", [Words("No run finished, so there are no numbers yet.", "empty")])
+        return Section(
+            "quality", "Quality", [Words(f"{context.without_numbers}, so there are no numbers yet.", "empty")]
+        )
     blocks: list[Block] = []
     for metric in context.metrics:
         levels, differences = context.levels(metric), context.differences(metric)

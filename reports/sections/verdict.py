@@ -40,7 +40,7 @@ def _findings(context: Context) -> list[Block]:
             )
             found.append(Finding(metric.title, metric.name, *sentence))
     if not found:
-        text = "No run finished, so there is nothing to compare. What happened to each run is below."
+        text = f"{context.without_numbers}, so there is nothing to compare. What happened to each run is below."
         return [Words(text, "empty")]
     grouped = context.options.group_by
     note = f"Compared by {grouped}: each value is the mean over everything else at one seed, so n counts seeds."

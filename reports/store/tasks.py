@@ -104,7 +104,9 @@ def _labels_by_parameters(frame: pd.DataFrame, is_known: pd.Series) -> list[str]
 
 
 def _as_text(value: Any) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value)
+    if value is None or value is pd.NA or value != value:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)  # 2 beside 1.5, not 2.0
 
 
 def task_labels(runs: pd.DataFrame) -> list[str]:

@@ -10,7 +10,9 @@ from harness.config import RunConfig
 from harness.datasets.descriptions import DataError
 from harness.events import Finished
 from harness.grid.load import Grid, GridError, load_grid
+from harness.plugins import quick_check
 from harness.plugins.registry import PluginError, Registry, datasets_of, load_registry
+from harness.plugins.whole_check import check_whole
 from harness.train import train
 
 PLUGIN = """
@@ -110,6 +112,44 @@ def test_plug_ins_with_the_same_or_no_name_are_refused(read: Read, tmp_path: Pat
         read(PLUGIN.replace('name = "stripes"', "pass"))
     with pytest.raises(PluginError, match=r"TypeError: Stripes: expected a new name of a data set, got 'folder'"):
         read(PLUGIN.replace('name = "stripes"', 'name = "folder"'))
+
+
+TASK = """
+from harness.tasks.gated_experts import GatedExperts
+
+class Mine(GatedExperts):
+    \"\"\"My own experts.\"\"\"
+    name = "mine"
+"""
+
+
+def test_images_and_a_task_of_plug_ins_are_checked_and_trained_together(read: Read) -> None:
+    plugin = PLUGIN.replace(
+        "images[30:]}", 'images[30:], "train_labels": torch.arange(30) % 4, "test_labels": torch.arange(10) % 4}'
+    )
+    grid = "task: mine\n" + "\n".join(
+        line for line in GRID.splitlines() if not line.startswith(("model", "evaluation"))
+    )
+    found, registry = read(plugin + TASK, grid)
+    assert quick_check.check(found.runs, registry).conformance == "passed"
+    assert isinstance(list(train(found.runs[0], registry))[-1], Finished)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_whole_check_reads_images_twice(read: Read, same: bool) -> None:
+    plugin = (
+        PLUGIN
+        if same
+        else PLUGIN.replace("torch.rand(40, 1, 1)", "next(numbers)").replace(
+            "class Base", "import itertools\nnumbers = itertools.cycle([0.1, 0.2, 0.3])\n\nclass Base"
+        )
+    )
+    (result,) = check_whole(datasets_of(read(plugin)[1])["stripes"])
+    if same:
+        assert (result.failed, result.text) == (False, "30 for training and 10 for testing")
+    else:
+        assert result.failed
+        assert result.text.startswith("stripes: expected the same images at every call of splits()")
 
 
 def test_a_worker_has_the_run_as_text_and_the_plug_in_as_a_file(read: Read, tmp_path: Path) -> None:

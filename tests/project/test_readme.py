@@ -57,7 +57,8 @@ def test_documents_show_commands() -> None:
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.exists()], ids=lambda p: p.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+    words = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", words):
         assert (path.parent / target).exists(), target
 
 
@@ -87,8 +88,16 @@ def test_five_lines_of_the_readme_are_an_estimator_that_conforms(tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_task_of_the_readme_passes_the_command_shown(tmp_path: Path) -> None:
+    text = blocks(ROOT / "README.md", "python")[1]
+    path = tmp_path / "pick_the_best.py"
+    path.write_text(text)
+    done = subprocess.run([sys.executable, "-m", "harness.cli", "check", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
-    "text", [blocks(ROOT / "README.md", "python")[2], *blocks(ROOT / "docs/diagnostics.md", "python")]
+    "text", [blocks(ROOT / "README.md", "python")[3], *blocks(ROOT / "docs/diagnostics.md", "python")]
 )
 def test_the_documents_diagnose_in_three_lines(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -248,6 +248,18 @@ def test_different_data_and_budgets_are_noted():
     assert any(text.startswith("Runs of different data are ranked together (data.name: a, b)") for text in texts)
 
 
+def test_different_images_of_ones_own_are_noted():
+    grid = [
+        Planned(
+            "rloo", "none", s, params={"data.name": "file", "data.path": "x.npz", "data.digest": digest}, axis=digest
+        )
+        for digest in ("a1", "b2")
+        for s in (0, 1)
+    ]
+    texts = findings.warnings(in_memory(grid).runs)
+    assert any(text.startswith("Runs of different data are ranked together (data.digest: a1, b2)") for text in texts)
+
+
 def test_headings_of_a_csv_are_no_formulas():
     assert export.csv(pd.DataFrame({"=HYPERLINK(1)": [1]})).decode("utf-8-sig") == "'=HYPERLINK(1)\n1\n"
 

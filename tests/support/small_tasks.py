@@ -48,9 +48,8 @@ class HardGate(OneLayerTask):
         return self.experts(batch[0]).view(len(batch[0]), -1, 2)
 
     def cost(self, batch: Any) -> Any:
-        losses_BK = F.cross_entropy(
-            self.class_logits(batch).transpose(1, 2), _repeated(batch[1], self), reduction="none"
-        )
+        labels_BK = batch[1][:, None].expand(-1, self.n_categories)
+        losses_BK = F.cross_entropy(self.class_logits(batch).transpose(1, 2), labels_BK, reduction="none")
         return lambda z_SBLK: (z_SBLK[:, :, 0] * losses_BK).sum(-1)
 
     def penalty(self, batch: Any, logits_BLK: Tensor) -> Tensor:
@@ -60,10 +59,6 @@ class HardGate(OneLayerTask):
     def measure(self, batch: Any, z_BLK: Tensor) -> dict[str, Tensor]:
         chosen_B2 = (self.class_logits(batch) * z_BLK[:, 0, :, None]).sum(1)
         return {"accuracy": chosen_B2.argmax(-1) == batch[1], "busiest": z_BLK.mean((0, 1)).max()}
-
-
-def _repeated(labels_B: Tensor, task: HardGate) -> Tensor:
-    return labels_B[:, None].expand(-1, task.n_categories)
 
 
 class ModeGate(HardGate):
