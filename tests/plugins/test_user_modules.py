@@ -306,3 +306,10 @@ def test_an_edit_of_a_module_makes_new_runs_and_the_sweep_says_so(write: Write, 
     assert lines[0].startswith("  estimator.source: ")
     assert len(lines) == 1
     assert planned_runs(sweep, text) is not None
+
+
+def test_classes_without_a_file_differ_by_name() -> None:
+    def made(name: str) -> type:
+        return type(name, (), {"__module__": "typed_by_hand"})
+
+    assert source_of(made("One")) == source_of(made("One")) != source_of(made("Other"))
