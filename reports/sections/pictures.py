@@ -20,7 +20,9 @@ def section(context: Context) -> Section:
     found = gallery.galleries(context.runs)
     if not context.wording.is_vae:
         none: list[Block] = [Words("No finished run has pictures.", "empty")]
-        return Section("pictures", "Pictures", [Galleries(found, "Test examples, as they are"), How(HOW_OTHER)] if found else none)
+        return Section(
+            "pictures", "Pictures", [Galleries(found, "Test examples, as they are"), How(HOW_OTHER)] if found else none
+        )
     if not found:
         text = "No finished run has pictures (evaluation.n_images in the grid)."
         return Section("pictures", "Reconstructions and samples", [Words(text, "empty")])
