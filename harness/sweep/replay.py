@@ -143,6 +143,7 @@ def planned_runs(grid: Grid) -> list[dict[str, Any]]:
             "setting": run.setting.stored(),
             "device": run.device,
             "seed": run.seed,
+            **({"task": run.task_name} if run.task else {}),  # plans of the VAE are as they were
         }
         for run in grid.runs
     ]

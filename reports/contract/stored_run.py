@@ -308,7 +308,8 @@ PARENT_ARTIFACTS = {
     PROVENANCE_FILE: "Code, packages, machine, executor and workers of the sweep.",
     PLAN_FILE: (
         "A list of `{run_key, name, label, estimator, schedule, setting, device, seed}` of every planned run, so that "
-        "a missing run is seen as missing. `setting` is the object of `harness.setting`."
+        "a missing run is seen as missing. `setting` is the object of `harness.setting`. A run of another task than "
+        "the VAE has its `task` too."
     ),
     BASKET_FILE: "With diagnostics: the labels of the basket by their names among the metrics.",
     REPORT_FILE: "The report, with `harness report --attach`.",

@@ -10,7 +10,7 @@ import pandas as pd
 from reports.contract.settings import Setting, axes_text, distinct, in_quotes, joined, quote, setting_from_label
 from reports.contract.stored_run import PARAM_SOURCE
 from reports.contract.text import NAME_LENGTH, visible
-from reports.store.tasks import label_tasks, without_task
+from reports.store.tasks import split_tasks
 
 SHOWN = 24
 """Characters of a parameter that are shown if the label does not name it."""
@@ -45,8 +45,7 @@ def name_settings(
     """
     stored = frame[["label", "estimator", "schedule", "estimator_label"]].itertuples(index=False, name=None)
     known = [part or setting_from_label(*texts) for part, texts in zip(parts, stored, strict=True)]
-    known, tasks = without_task(known)
-    frame = label_tasks(frame, tasks, is_known)
+    known = split_tasks(frame, known, is_known)
     names = zip(frame["estimator"], known, versions, strict=True)
     estimators = [_Estimator(str(name), part.estimator, version) for name, part, version in names]
     groups = list(zip(estimators, known, frame["device"], frame["task_label"], strict=True))

@@ -1,8 +1,8 @@
 """The task of each run, and what the runs of a task are compared by.
 
-Runs of an experiment may have several tasks, or one task with several parameters. The setting of such a run has the
-axis `task`, whose value is the label of the task. The label tells tasks apart here, and the axis is no part of the
-name of a setting, so that a setting has one name on all tasks.
+Runs of an experiment may have several tasks, or one task with several parameters. The axes of the setting of such a run
+begin with `task` and the parameters that differ, such as `p`. They make the label of the task here, `polynomial(p=2)`,
+and are no part of the name of a setting, so that a setting has one name on all tasks.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from reports.contract.text import NAME_LENGTH, visible
 
 AXIS = TAG_TASK
 """The name of the axis of a setting that tells tasks apart."""
+_WHOLE = 1e6
+"""Whole numbers below this are shown without a point."""
 
 
 def stated_task(tags: Mapping[str, str]) -> dict[str, str]:
@@ -58,55 +60,94 @@ def unreadable_notes(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def without_task(settings: Sequence[Setting]) -> tuple[list[Setting], list[str | None]]:
-    """Return the settings without the axis of the task, and the label of the task of each; None without the axis."""
-    axes = [dict(setting.axes).get(AXIS) for setting in settings]
-    rest = [setting._replace(axes=tuple(pair for pair in setting.axes if pair[0] != AXIS)) for setting in settings]
-    return rest, axes
+def split_tasks(frame: pd.DataFrame, settings: Sequence[Setting], is_known: pd.Series) -> list[Setting]:
+    """Fill in task, task_label and measures of the frame, and return the settings without the axes of the task.
 
-
-def label_tasks(frame: pd.DataFrame, stated: Sequence[str | None], is_known: pd.Series) -> pd.DataFrame:
-    """Fill in task, task_label and measures. ``stated`` is the label of each run that its setting has, or None.
-
-    A run of which only the plan is known has the task of the others.
+    The label of a task is its name, and its parameters where they differ between runs of that name. A run of which only
+    the plan is known has the task of the others.
     """
-    known = is_known.tolist()
-    labels = [None if text is None else visible(text, NAME_LENGTH) for text in stated]
-    tasks = [str(task) if isinstance(task, str) and task else None for task in frame["task"]]
-    of_label = {label: task for label, task, one in zip(labels, tasks, known, strict=True) if one and task}
-    names = {task for task, one in zip(tasks, known, strict=True) if one and task}
-    only = names.pop() if len(names) == 1 else CATEGORICAL_VAE
-    guessed = [only if label is None else of_label.get(label) or label.partition("(")[0] for label in labels]
-    frame["task"] = [task or guess for task, guess in zip(tasks, guessed, strict=True)]
-    own = _labels_by_parameters(frame, is_known)
-    keys = [(task, label or mine) for task, label, mine in zip(frame["task"], labels, own, strict=True)]
+    params = _parameters(frame)
+    own = [_own_axes(setting, params, index) for index, setting in zip(frame.index, settings, strict=True)]
+    _fill_in_names(frame, [_text(dict(pairs).get(AXIS)) for pairs in own], is_known)
+    labels = [_label(_text(dict(pairs).get(AXIS)) or task, [pair for pair in pairs if pair[0] != AXIS])
+              for task, pairs in zip(frame["task"], own, strict=True)]  # fmt: skip
+    labels = _tell_apart(labels, params, is_known)
+    keys = list(zip(frame["task"], labels, strict=True))
     texts = distinct(keys, lambda key: key[1], lambda key: f"{key[1]} [{key[0]}]")
     frame["task_label"] = [texts[key] for key in keys]
-    stored = set(frame.loc[is_known, "task_label"])
-    is_source = is_known | ~frame["task_label"].isin(stored)  # a plan declares nothing where a run does
-    declared = frame["measures"].where(is_source, "")
-    frame["measures"] = declared.fillna(frame["task"].eq(CATEGORICAL_VAE).map({True: to_json(VAE_MEASURES), False: ""}))
-    return frame
+    _fill_in_measures(frame, is_known)
+    return [setting._replace(axes=setting.axes[len(pairs) :]) for setting, pairs in zip(settings, own, strict=True)]
 
 
-def _labels_by_parameters(frame: pd.DataFrame, is_known: pd.Series) -> list[str]:
-    """Return a label of the task of each run: its name, and the parameters in which runs of that name differ."""
+def _parameters(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the parameters of the tasks as texts that differ between runs of one task; an empty text for none."""
     names = [str(name) for name in frame if str(name).startswith(PARAM_TASK_PREFIX)]
     names = [name for name in names if name not in (PARAM_TASK, PARAM_TASK_SOURCE)]
     texts = frame[names].astype(object).map(_as_text)
-    labels = dict(zip(frame.index, frame["task"], strict=True))
-    for task, part in texts[is_known].groupby(frame.loc[is_known, "task"]):
-        varying = [name for name in names if part[name].nunique() > 1]
-        for index, row in part[varying].iterrows():
-            shown = ", ".join(f"{name.removeprefix(PARAM_TASK_PREFIX)}={row[name]}" for name in varying if row[name])
-            labels[index] = f"{task}({shown})" if shown else str(task)
-    return [str(label) for label in labels.values()]
+    counts = texts.mask(texts.eq("")).groupby(frame["task"]).nunique()
+    found = texts[[name for name in names if (counts[name] > 1).any()]]
+    return found.rename(columns=lambda name: name.removeprefix(PARAM_TASK_PREFIX))
+
+
+def _own_axes(setting: Setting, params: pd.DataFrame, index: Any) -> tuple[tuple[str, str | None], ...]:
+    """Return the axes that belong to the task. They come first: its name, then its parameters."""
+    found: list[tuple[str, str | None]] = []
+    for pair in setting.axes:
+        name, value = pair
+        is_other = name in params and params.at[index, name] not in ("", value)  # another field of that name
+        if name in dict(found) or not (name == AXIS or (name in params and not is_other)):
+            break
+        found.append(pair)
+    return tuple(found)
+
+
+def _fill_in_names(frame: pd.DataFrame, stated: Sequence[str], is_known: pd.Series) -> None:
+    """Give a run without a stored task the one of its axis, or else the only one that there is."""
+    tasks = [task if isinstance(task, str) else "" for task in frame["task"]]
+    names = {task for task, known in zip(tasks, is_known, strict=True) if known and task}
+    only = names.pop() if len(names) == 1 else CATEGORICAL_VAE
+    guessed = [text.partition("(")[0] if text else only for text in stated]
+    frame["task"] = [task or guess for task, guess in zip(tasks, guessed, strict=True)]
+
+
+def _tell_apart(labels: Sequence[str], params: pd.DataFrame, is_known: pd.Series) -> list[str]:
+    """Return labels with the parameters in which runs of one label still differ, as those of several grids may."""
+    found = dict(zip(params.index, labels, strict=True))
+    for label, part in params[is_known].groupby(pd.Series(found)[is_known]):
+        varying = [str(name) for name in part if part[name].nunique() > 1]
+        for index, row in part[varying].iterrows() if varying else ():
+            found[index] = _label(str(label), [(name, row[name]) for name in varying if row[name]])
+    return list(found.values())
+
+
+def _fill_in_measures(frame: pd.DataFrame, is_known: pd.Series) -> None:
+    """Give runs of the VAE its measures where nothing is stated; a plan states nothing where a run of the task does."""
+    stored = set(frame.loc[is_known, "task_label"])
+    declared = frame["measures"].where(is_known | ~frame["task_label"].isin(stored), "")
+    usual = frame["task"].eq(CATEGORICAL_VAE).map({True: to_json(VAE_MEASURES), False: ""})
+    frame["measures"] = declared.fillna(usual)
+
+
+def _label(name: str, pairs: Sequence[tuple[str, str | None]]) -> str:
+    """Return ``polynomial(p=2)``."""
+    shown = ", ".join(f"{key}={_text(value)}" for key, value in pairs)
+    return visible(f"{name}({shown})" if shown else name, NAME_LENGTH)
+
+
+def _text(value: str | None) -> str:
+    return "" if value is None else visible(value, NAME_LENGTH)
 
 
 def _as_text(value: Any) -> str:
+    """Return a parameter as an axis has it: 2.0 as 2, True as true; an empty text for none."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_text, value))}]"
     if value is None or value is pd.NA or value != value:
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)  # 2 beside 1.5, not 2.0
+    if isinstance(value, bool):
+        return str(value).lower()
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE
+    return str(int(value)) if is_whole else str(value)
 
 
 def task_labels(runs: pd.DataFrame) -> list[str]:

@@ -20,8 +20,8 @@ from reports.sections import SECTIONS, cost, findings, intervals, latents, learn
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-LOW = FakeTask("puzzle", "puzzle", [measure("score", "lower", band=2.0)], 0, 1)
-HIGH = FakeTask("puzzle", "puzzle", [measure("score", "higher", band=2.0)], 0, -1)
+LOW = FakeTask("puzzle", [measure("score", "lower", band=2.0)], 0, 1)
+HIGH = FakeTask("puzzle", [measure("score", "higher", band=2.0)], 0, -1)
 FORBIDDEN = ("nats", "image", "decoder", "ELBO", "elbo", "encoder", "lower", "lowest", "reconstruct")
 
 
@@ -272,7 +272,7 @@ def test_definitions_of_a_page_are_of_its_measures(high):
 
 
 def test_measures_of_both_directions_share_a_page():
-    task = FakeTask("both", "both", [measure("score", "higher"), measure("cost", unit="s")], 0, -1)
+    task = FakeTask("both", [measure("score", "higher"), measure("cost", unit="s")], 0, -1)
     context = Context(task_runs(task, planned("rloo", "straight_through", seeds=range(3))))
     assert [one.better for one in context.metrics] == ["higher", "lower"]
     page = Page(report.render(context, [section(context) for section in SECTIONS]))

@@ -72,8 +72,8 @@ def test_settings_that_a_task_lacks_are_not_ranked(runs):
     assert ("reinforce", "cpu") not in ranks.keys
     frame = as_frame(tasks, ranks).set_index(["task", "setting"])
     assert math.isnan(frame.loc[("mnist_sum", "reinforce"), "rank"])
-    assert ("polynomial(p=2)", "reinforce") not in frame.index
-    assert frame.loc[("polynomial(p=2)", "rloo"), ["rank", "mean_rank", "unit", "better"]].tolist() == [
+    assert ("polynomial", "reinforce") not in frame.index
+    assert frame.loc[("polynomial", "rloo"), ["rank", "mean_rank", "unit", "better"]].tolist() == [
         1,
         2,
         "mm",
@@ -98,7 +98,7 @@ def test_equal_settings_share_a_rank():
 
 
 def test_six_tasks_have_a_critical_difference():
-    tasks = {FakeTask(f"t{i}", f"t{i}", [DISTANCE], i, 1): grid() for i in range(6)}
+    tasks = {FakeTask(f"t{i}", [DISTANCE], i, 1): grid() for i in range(6)}
     ranks = rank_over(levels_of(task_runs(tasks)))
     assert ranks.distance == pytest.approx(st.critical_difference(3, 6))
     text = over_tasks.few_blocks(ranks, [f"t{i}" for i in range(6)])
@@ -136,9 +136,9 @@ def test_nothing_is_paired_between_two_tasks(runs):
 
 def test_each_task_has_a_report_of_its_own(runs, folder):
     pages = {path.parent.name for path in folder.glob("tasks/*/report.html")}
-    assert pages == {"mnist_sum", "polynomial-p-2"}
-    page = Page((folder / "tasks" / "polynomial-p-2" / "report.html").read_text())
-    assert "tasks: polynomial(p=2)" in page.text
+    assert pages == {"mnist_sum", "polynomial"}
+    page = Page((folder / "tasks" / "polynomial" / "report.html").read_text())
+    assert "tasks: polynomial" in page.text
     assert "lowest mean of 3 settings" in page.text
     assert "accuracy" not in page.text
     assert "task=" not in page.text
@@ -150,7 +150,7 @@ def test_each_task_has_a_report_of_its_own(runs, folder):
 def test_the_page_over_tasks_links_to_each_and_has_all_ranks(runs, folder):
     page = Page((folder / "report.html").read_text())
     links = {value for name, value in page.attributes if name == "href" and not value.startswith(("#", "data:"))}
-    assert links == {"tasks/mnist_sum/report.html", "tasks/polynomial-p-2/report.html"}
+    assert links == {"tasks/mnist_sum/report.html", "tasks/polynomial/report.html"}
     assert all((folder / link).is_file() for link in links)
     assert "gumbel_softmax · constant(1) has the best mean rank of 3 settings over 2 tasks, 1.50." in page.text
     assert "has the highest mean of 4 settings" in page.text
@@ -185,7 +185,7 @@ def test_pages_of_tasks_that_are_gone_are_removed(runs, tmp_path):
     build_report(runs, tmp_path)
     mine = tmp_path / "tasks" / "mnist_sum" / "tables" / "mine.csv"
     mine.write_text("mine")
-    build_report(runs.of_task("polynomial(p=2)"), tmp_path)
+    build_report(runs.of_task("polynomial"), tmp_path)
     assert not list(tmp_path.glob("tasks/*/report.html"))
     assert [path.name for path in (tmp_path / "tasks" / "mnist_sum").rglob("*.csv")] == ["mine.csv"]
 
@@ -205,7 +205,7 @@ def test_tasks_without_a_common_setting_have_no_ranks(tmp_path):
 
 
 def test_the_vae_can_be_one_of_the_tasks(tmp_path):
-    vae = FakeTask("categorical_vae", "categorical_vae", [
+    vae = FakeTask("categorical_vae", [
         {"name": "neg_elbo", "title": "−ELBO", "unit": "nats per image", "better": "lower", "band": 0.5,
          "metric": "test/neg_elbo", "validation": "val/loss"}], 0, 1)  # fmt: skip
     runs = task_runs({vae: grid(), DIGITS: grid()})
@@ -220,11 +220,11 @@ def test_the_vae_can_be_one_of_the_tasks(tmp_path):
 def test_options_that_do_not_fit_every_task_are_named(runs):
     parts = {label: runs.of_task(label) for label in runs.tasks}
     fitting, notes = options_by_task(parts, Options(metric="test/distance", baseline="reinforce"))
-    assert (fitting["mnist_sum"].metric, fitting["polynomial(p=2)"].metric) == (None, "test/distance")
-    assert (fitting["mnist_sum"].baseline, fitting["polynomial(p=2)"].baseline) == ("reinforce", None)
+    assert (fitting["mnist_sum"].metric, fitting["polynomial"].metric) == (None, "test/distance")
+    assert (fitting["mnist_sum"].baseline, fitting["polynomial"].baseline) == ("reinforce", None)
     assert notes == [
         "--metric test/distance is not possible for mnist_sum, where the default is used.",
-        "--baseline reinforce is not possible for polynomial(p=2), where the default is used.",
+        "--baseline reinforce is not possible for polynomial, where the default is used.",
     ]
     assert fitting["mnist_sum"].title == "tasks: mnist_sum"
     with pytest.raises(ReportError, match=r"^--metric: expected one of"):
@@ -237,7 +237,7 @@ def test_a_band_needs_one_unit(runs):
     parts = {label: runs.of_task(label) for label in runs.tasks}
     with pytest.raises(ReportError, match=r"^--band: expected tasks with one unit, got mnist_sum: no unit, poly"):
         options_by_task(parts, Options(band=0.1))
-    twice = dict.fromkeys(("a", "b"), parts["polynomial(p=2)"])
+    twice = dict.fromkeys(("a", "b"), parts["polynomial"])
     fitting, _ = options_by_task(twice, Options(band=0.1))
     assert {options.band for options in fitting.values()} == {0.1}
 
@@ -263,3 +263,35 @@ def test_one_task_is_a_report_as_before(tmp_path):
     assert path == tmp_path / "report.html"
     assert not (tmp_path / "tasks").exists()
     assert "all tasks" not in path.read_text()
+
+
+def test_parameters_of_a_task_make_tasks_of_their_own(tmp_path):
+    """As `task: {name: polynomial, p: [1.5, 2]}` does, beside a swept field of another section."""
+    powers = [dataclasses.replace(CURVE, params={"task.p": p, "task.n": 3}) for p in (1.5, 2)]
+    runs_of = [Planned("rloo", "none", s, params={"training.lr": lr}, axis=f"lr={lr}")
+               for lr in (0.1, 0.2) for s in range(2)]  # fmt: skip
+    runs = task_runs({power: [*runs_of, Planned("rloo", "none", 9, status="missing")] for power in powers})
+    assert runs.tasks == ["polynomial(p=1.5)", "polynomial(p=2)"]
+    assert set(runs.runs["setting"]) == {"rloo · lr=0.1", "rloo · lr=0.2", "rloo"}
+    assert runs.runs.groupby("task_label")["status"].apply(lambda each: sorted(set(each))).tolist() == [
+        ["finished", "missing"], ["finished", "missing"],
+    ]  # fmt: skip
+    page = Page(build_report(runs, tmp_path).read_text())
+    assert "Tasks of one name with other parameters (polynomial) are hardly independent" in page.text
+    assert (tmp_path / "tasks" / "polynomial-p-1.5" / "report.html").is_file()
+
+
+def test_tasks_that_share_a_parameter_have_it_in_their_labels_where_it_differs():
+    other = FakeTask("sudoku", [DISTANCE], 0, 1, {"task.p": 7})
+    powers = [dataclasses.replace(CURVE, params={"task.p": p}) for p in (1.5, 2)]
+    runs = task_runs({task: planned("rloo") for task in (*powers, other)})
+    assert runs.tasks == ["polynomial(p=1.5)", "polynomial(p=2)", "sudoku"]
+    assert set(runs.runs["setting"]) == {"rloo"}
+
+
+def test_another_field_with_the_name_of_a_parameter_stays_in_the_setting():
+    tasks = [dataclasses.replace(CURVE, params={"task.lr": lr}) for lr in (1, 2)]
+    runs_of = [Planned("rloo", "none", 0, params={"training.lr": lr}, axis=f"lr={lr}") for lr in (0.1, 0.2)]
+    runs = task_runs(dict.fromkeys(tasks, runs_of))
+    assert runs.tasks == ["polynomial(lr=1)", "polynomial(lr=2)"]
+    assert set(runs.runs["setting"]) == {"rloo · lr=0.1", "rloo · lr=0.2"}

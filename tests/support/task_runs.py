@@ -30,7 +30,6 @@ class FakeTask:
     """A task, what it declares, and its values: offset + scale × those of the VAE's runs."""
 
     name: str
-    label: str
     measures: Sequence[Mapping[str, Any]]
     offset: float
     scale: float
@@ -46,22 +45,20 @@ class FakeTask:
         return {one["name"]: first if i == 0 else 1 + first * i for i, one in enumerate(self.measures)}
 
 
-DIGITS = FakeTask(
-    "mnist_sum", "mnist_sum", [ACCURACY, measure("sum_accuracy", "higher")], 1, -1 / 200, {"task.n_digits": 2}
-)
-CURVE = FakeTask("polynomial", "polynomial(p=2)", [DISTANCE], 0, 1 / 1000, {"task.p": 2})
+DIGITS = FakeTask("mnist_sum", [ACCURACY, measure("sum_accuracy", "higher")], 1, -1 / 200, {"task.n_digits": 2})
+CURVE = FakeTask("polynomial", [DISTANCE], 0, 1 / 1000, {"task.p": 2})
 
 
 def task_records(
-    task: FakeTask, planned: Sequence[Planned], *, several: bool, epochs: int = 4
+    task: FakeTask, planned: Sequence[Planned], own_axes: Sequence[tuple[str, str]] = (), epochs: int = 4
 ) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, float]]]]:
     """What `reports.store.records.to_record` gives for the runs of a task, and their histories by run key."""
     records, histories = [], {}
     for number, run in enumerate(planned):
-        key = f"{task.label} {run.key}"
+        key = f"{task.name} {sorted(task.params.items())} {run.key}"
         is_known = run.status != "missing"
         parts = setting_from_label(run.label, run.estimator, run.schedule, "")
-        axes = (*parts.axes, ("task", task.label)) if several else parts.axes
+        axes = (*own_axes, *parts.axes)
         record: dict[str, Any] = {
             **{name: getattr(run, name) for name in ("estimator", "schedule", "device", "seed", "label", "status")},
             "run_key": key,
@@ -96,12 +93,20 @@ def _epoch(task: FakeTask, run: Planned, epoch: int) -> dict[str, float]:
     return {**when, **tau, **measured, "val/loss": 1 + 1 / epoch, "train/loss": 1 + 1 / epoch}
 
 
+def own_axes(task: FakeTask, tasks: Sequence[FakeTask]) -> list[tuple[str, str]]:
+    """The first axes of a setting: the name of the task, and the parameters that differ, as the harness has them."""
+    found = [("task", task.name)] if len({each.name for each in tasks}) > 1 else []
+    same = [each.params for each in tasks if each.name == task.name]
+    differing = [key for key in task.params if len({params[key] for params in same}) > 1]
+    return [*found, *((key.removeprefix("task."), str(task.params[key])) for key in differing)]
+
+
 def task_runs(tasks: Mapping[FakeTask, Sequence[Planned]] | FakeTask, planned: Sequence[Planned] = ()) -> Runs:
     """What ``reports.load`` would give for a sweep over tasks, or for one of one task."""
     chosen = [(tasks, planned)] if isinstance(tasks, FakeTask) else list(tasks.items())
     records, histories = [], {}
     for task, runs in chosen:
-        found, curves = task_records(task, runs, several=len(chosen) > 1)
+        found, curves = task_records(task, runs, own_axes(task, [each for each, _ in chosen]))
         records += found
         histories |= curves
     frame = tidy(records)
