@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reports.comparison import Metric
-from reports.contract.stored_run import FINISHED, GRADIENT_OWN_PREFIX
+from reports.contract.stored_run import FINISHED
 from reports.page.axes import annotate, finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
@@ -28,6 +28,10 @@ HOW = (
 MEASURES = (
     ("relative_bias", "relative bias"), ("variance", "variance of a draw"), ("snr", "signal-to-noise of a draw")
 )  # fmt: skip
+HOW_LAYERS = (
+    "Each layer has a gradient of its own, in its own logits. The cost of a layer contains a draw of the layers after "
+    "it, by the run’s own estimators, and a layer is measured below one sample of the layers before it."
+)
 HOW_FINAL = (
     "Each mark is one setting: its own estimator’s bias, variance and signal-to-noise at the last measured epoch, mean "
     "over seeds, against {final}. A pattern here says which of them mattered at these learning rates; it is a "
@@ -42,7 +46,7 @@ def section(context: Context) -> Section:
         text = "Not measured: a `diagnostics` section in the grid asks for it (docs/diagnostics.md)."
         return Section("gradients", "Gradient quality", [Words(text, "empty", code=True)])
     blocks: list[Block] = [
-        Words(gradient_history.truth(context.history)),
+        *_truths(context.history),
         Heading("Every estimator at the end of training", "on the logits"),
     ]
     for number, (words, panel) in enumerate(gradient_history.last_panels(measured)):
@@ -54,11 +58,18 @@ def section(context: Context) -> Section:
     for number, (title, panels) in enumerate(curves):
         blocks.append(Heading(title, "each run’s own estimator"))
         blocks.append(Pictures(f"gradient-curves-{number + 1}", panels, legend=number == 0))
-    blocks.append(How(HOW.format(**context.wording.texts)))
+    how = HOW.format(**context.wording.texts)
+    blocks.append(How(f"{how} {HOW_LAYERS}" if any(gradient_history.layers(context.history)) else how))
     if panels := against_result(context):
         blocks += [Heading("Bias and noise against the result"), Pictures("gradients-and-result", panels)]
         blocks.append(How(HOW_FINAL.format(final=f"the final {_result(context)}")))
     return Section("gradients", "Gradient quality", blocks)
+
+
+def _truths(history: pd.DataFrame) -> list[Block]:
+    """Return what the estimators were compared with, a line for each layer."""
+    found = {layer: gradient_history.truth(history, layer) for layer in gradient_history.layers(history)}
+    return [Words(f"Layer {layer}: {text}" if layer else text) for layer, text in found.items()]
 
 
 def _result(context: Context) -> str:
@@ -78,8 +89,10 @@ def against_result(context: Context) -> list[Panel]:
         return []
     final = context.frame[context.frame["status"] == FINISHED].set_index("run_key")[metric.name]
     panels = []
-    for name, words in MEASURES:
-        column = f"{GRADIENT_OWN_PREFIX}{name}"
+    measures = [(layer, *measure) for layer in gradient_history.layers(context.history) for measure in MEASURES]
+    for layer, name, title in measures:
+        column = f"{gradient_history.prefix(layer)}{gradient_history.OWN}/{name}"
+        words = f"{title}{gradient_history.of_layer(layer)}"
         if column not in context.history:
             continue
         last = context.history.dropna(subset=[column]).sort_values("epoch").groupby("run_key").tail(1)
