@@ -23,7 +23,8 @@ from reports.contract.text import FILE_LENGTH, visible, visible_lines
 INTERRUPTED = 130
 HELP = """Which gradient estimator should carry a gradient through argmax?
 
-Train several estimators on one categorical VAE, track every run in MLflow, and compare them in an HTML report:
+Train several estimators on one model, a categorical VAE or a task of your own,
+track every run in MLflow, and compare them in an HTML report:
 
 \b
   harness run --grid experiments/quickstart.yaml

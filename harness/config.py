@@ -301,7 +301,7 @@ class BasketConfig(EstimatorConfig):
 
 
 class DiagnosticsConfig(Settings):
-    """Gradient quality during training: how often, with how many draws, on how many images, for which estimators."""
+    """Gradient quality during training: how often, with how many draws, on how many examples, for which estimators."""
 
     every: PositiveInt = 1
     resamples: Annotated[int, Field(ge=64, le=10**9)] = 1024

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     "--only",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Only runs with this setting: estimator=rloo, seed=0, training.lr=0.001.",
+    help="Only runs with this setting: estimator=rloo, seed=0, training.lr=0.001, task=polynomial, task.p=2.",
 )
 @click.option(
     "--executor",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.commands.shared import Refused
+from harness.errors import did_you_mean
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
@@ -19,11 +20,14 @@ def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunCon
         if not separator:
             raise Refused(f"--only: expected KEY=VALUE, got {condition!r}.")
         if key not in known:
-            raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}.")
+            hint = did_you_mean(key, known)
+            raise Refused(f"--only: expected one of {', '.join(sorted(known))}, got {key!r}. {hint}".rstrip())
         values = sorted({settings_as_text(run).get(key, "–") for run in runs})
         matching = [run for run in runs if settings_as_text(run).get(key) == value]
         if not matching and (key, value) == ("schedule", "none"):  # those without a temperature have no label
             matching = [run for run in runs if run.setting.schedule is None]
+        if not matching and key == "task":  # its name, or its label with the parameters that differ
+            matching = [run for run in runs if run.task_name == value]
         runs = matching
         if not runs:
             raise Refused(f"--only: expected {key} to be one of {', '.join(values)}, got {value!r}.")
@@ -32,7 +36,7 @@ def select(runs: Sequence["RunConfig"], only: Sequence[str]) -> Sequence["RunCon
 
 def settings_as_text(run: "RunConfig") -> dict[str, str]:
     """Return the settings of a run as text, by the names that `--only` accepts."""
-    named = {"estimator": run.estimator.name, "label": run.label}
+    named = {"estimator": run.estimator.name, "label": run.label, "task": run.task_label}
     if run.setting.schedule is not None:
         named["schedule"] = run.setting.schedule
     return {**{name: str(value) for name, value in run.flat().items()}, **named}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.plugins.registry import Registry
 
 EXPENSIVE = 10
-"""Decoder evaluations per image and step from which on a note says how many there are."""
+"""Evaluations of the cost per example and step from which on a note says how many there are."""
 
 
 def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], registry: Registry) -> Iterator[str]:
@@ -35,9 +35,12 @@ def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], reg
             yield f"{name} {has}: {count} schedule{'s' * (count > 1)} instead of {len(schedules)}"
 
 
-def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]]) -> Iterator[str]:
-    """Yield a note for each estimator that evaluates the decoder EXPENSIVE times a step or more."""
+def expensive_notes(
+    built: BuiltEstimators, shapes: Iterable[tuple[int, int]], *, is_vae: bool = True
+) -> Iterator[str]:
+    """Yield a note for each estimator that evaluates the decoder, or the cost, EXPENSIVE times a step or more."""
     shapes = list(shapes)
+    cost, example = ("decoder", "image") if is_vae else ("cost", "example")
     counts = {
         (candidate.value.label, *shape): estimator.n_cost_evals(*shape)
         for candidate, estimator in built
@@ -46,7 +49,7 @@ def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]]) -
     for (label, n_latents, n_categories), count in counts.items():
         if count >= EXPENSIVE:
             yield (
-                f"{label} evaluates the decoder {count:,} times per image and step at "
+                f"{label} evaluates the {cost} {count:,} times per {example} and step at "
                 f"{n_latents} × {n_categories} latents"
             )
 
@@ -70,9 +73,10 @@ def ineffective_notes(
 
 
 class Budget(NamedTuple):
-    """The images that a run trains on, and its updates."""
+    """The examples that a run trains on, what they are, and its updates."""
 
     n_train: int
+    examples: str
     steps_per_epoch: int
     n_steps: int
 
@@ -81,7 +85,8 @@ def _budget(task: TaskConfig | None, data: DataConfig | None, training: Training
     """Return the budget of the runs of a setting."""
     n_train = sizes_of(task, data or DataConfig(), training.batch_size).n_train
     steps_per_epoch = math.ceil(n_train / training.batch_size)
-    return Budget(n_train, steps_per_epoch, steps_per_epoch * training.epochs)
+    examples = "images" if task is None or task.uses_images else "examples"
+    return Budget(n_train, examples, steps_per_epoch, steps_per_epoch * training.epochs)
 
 
 def skip_notes(built: BuiltEstimators, tasks: Iterable[TaskChoice], registry: Registry) -> Iterator[str]:
@@ -101,7 +106,7 @@ def _of_training(training: TrainingConfig, budget: Budget) -> Iterator[str]:
     """Yield notes about the settings of training."""
     if training.batch_size > budget.n_train:
         yield (
-            f"training.batch_size {training.batch_size:,} is more than the {budget.n_train:,} training images: "
+            f"training.batch_size {training.batch_size:,} is more than the {budget.n_train:,} training {budget.examples}: "
             "each epoch is one update of all of them"
         )
     if training.lr_schedule != "constant" and budget.n_steps == 1:
@@ -131,7 +136,7 @@ def _of_diagnostics(diagnostics: DiagnosticsConfig, training: TrainingConfig, bu
     """Yield notes about the settings of diagnostics."""
     if diagnostics.probe > budget.n_train:
         yield (
-            f"diagnostics.probe {diagnostics.probe:,} is more than the {budget.n_train:,} training images: "
+            f"diagnostics.probe {diagnostics.probe:,} is more than the {budget.n_train:,} training {budget.examples}: "
             "the probe batch has all of them"
         )
     if diagnostics.every > training.epochs:

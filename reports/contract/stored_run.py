@@ -195,7 +195,6 @@ COMPILE_S, COMPILED, TOTAL_S, PEAK_MB = "time/compile_s", "compiled", "time/tota
 N_COST_EVALS = "cost/n_cost_evals"
 PERPLEXITY, DEAD_CLASSES, ENTROPY = "latent/perplexity", "latent/dead_classes", "latent/entropy"
 GRADIENT_PREFIX = "gradient/"
-GRADIENT_OWN_PREFIX = f"{GRADIENT_PREFIX}own/"
 ENCODER_PREFIX = "encoder/"
 TRUTH_ERROR = f"{GRADIENT_PREFIX}truth_error"
 TRAIN_PREFIX, VAL_PREFIX = "train/", "val/"
@@ -229,7 +228,7 @@ EPOCH_METRICS = {
         "With diagnostics: the gradient quality of an estimator of the basket, or of `own`, the run's own, on the "
         "logits ([diagnostics.md](diagnostics.md))."
     ),
-    f"{GRADIENT_PREFIX}<estimator>/{ENCODER_PREFIX}<metric>": "The same on the parameters of the encoder.",
+    f"{GRADIENT_PREFIX}<estimator>/{ENCODER_PREFIX}<metric>": "The same on the parameters behind the logits: those of the encoder.",
     TRUTH_ERROR: "0 where the true gradient is exact, else its standard error relative to its norm.",
 }
 """In `history.json`, and metrics of the child at step = update, but for `time/` and `latent/`."""
@@ -255,6 +254,9 @@ TASK_METRICS = {
     f"{VAL_PREFIX}<measure>": "A measure of the task on the same examples.",
     TEST_LOSS: "The loss with one-hot codes on the test examples, at the end.",
     f"{TEST_PREFIX}<measure>": "A measure of the task on the test examples.",
+    f"{GRADIENT_PREFIX}<layer>.<estimator>/<metric>": (
+        "Of a task with several layers: the gradient quality of a layer; of its truth, `gradient/<layer>.truth_error`."
+    ),
 }
 """What a child whose task is not the VAE has in the place of the losses of the VAE. Their units are the task's."""
 TEST_GAP = "test/soft_hard_gap"

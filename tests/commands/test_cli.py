@@ -95,6 +95,24 @@ def test_only_selects_runs(tmp_path: Path, out: Path) -> None:
         harness("run", "--grid", grid, "--only", "seed=7"), "--only: expected seed to be one of 0, 1, got '7'"
     )
     assert_refused(harness("run", "--grid", grid, "--only", "seed"), "--only: expected KEY=VALUE, got 'seed'")
+    line = "got 'batch_size'. Did you mean 'training.batch_size'"
+    assert_refused(harness("run", "--grid", grid, "--only", "batch_size=50"), re.escape(line))
+
+
+def test_only_selects_tasks_by_name_label_and_parameter(tmp_path: Path, out: Path) -> None:
+    text = "name: tasks\ntask: [categorical_vae, {name: polynomial, p: [2, 3]}]\nestimators: [rloo]\nseeds: [0]\n"
+    grid = grid_file(tmp_path, text, "tasks.yaml")
+
+    def chosen(condition: str) -> list[str]:
+        done = harness("run", "--grid", grid, "--out", out, "--dry-run", "--only", condition, COLUMNS="200")
+        assert done.returncode == 0, done.stderr
+        return re.findall(r"task=(\S+)", done.stdout)
+
+    assert chosen("task=polynomial") == ["polynomial(p=2)", "polynomial(p=3)"]
+    assert chosen("task=polynomial(p=3)") == ["polynomial(p=3)"] == chosen("task.p=3.0")
+    assert chosen("task=categorical_vae") == ["categorical_vae"]
+    line = r"--only: expected task to be one of categorical_vae, polynomial\(p=2\), polynomial\(p=3\), got 'sudoku'"
+    assert_refused(harness("run", "--grid", grid, "--only", "task=sudoku"), line)
 
 
 def test_a_missing_device_is_skipped_with_its_reason(tmp_path: Path, out: Path) -> None:

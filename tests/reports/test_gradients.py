@@ -72,6 +72,59 @@ def test_a_bias_that_was_not_found_is_drawn_as_zero_with_its_number(runs):
     assert found["relative_bias"][0] == pytest.approx(4.1)
 
 
+@pytest.fixture(scope="module")
+def layered(runs):
+    """The same runs with two layers, of which the second is measured with other numbers and exactly."""
+    history = runs.history
+    old = [name for name in history if name.startswith("gradient/")]
+    found = {}
+    for shift, layer in enumerate(("z1", "z2")):
+        found |= {name.replace("gradient/", f"gradient/{layer}."): history[name] + 10 * shift for name in old}
+    history = history.drop(columns=old).assign(**found)
+    at = history["epoch"].isin((1, 4))
+    history.loc[at, ["gradient/z1.truth_error", "gradient/z2.truth_error"]] = [0.05, 0.0]
+    return dataclasses.replace(runs, history=history)
+
+
+def test_each_layer_has_tables_curves_and_a_truth_of_its_own(layered):
+    sections = gradient_history.sections(layered)
+    assert [section.title for section in sections[4:]] == [
+        f"rloo, layer {layer}, epoch {epoch}" for layer in ("z1", "z2") for epoch in (1, 4)
+    ]
+    first, second = (gradient_history.tables(sections, VAE)[number] for number in (5, 7))
+    assert first.caption == "At the parameters of rloo, layer z1, over 3 seeds: epoch 4"
+    for table, bias in ((first, ["4.100", "4.600"]), (second, ["14.1", "14.6"])):
+        assert [row[0].text for row in table.rows] == ["rloo (its own)", "reinmax(tau=1, note=2)"]
+        assert [row[1].text for row in table.rows] == bias
+    assert [words for words, _ in gradient_history.last_panels(sections)][2:] == [
+        f"At the parameters of rloo, layer {layer}, over 3 seeds" for layer in ("z1", "z2")
+    ]
+    curves = gradient_history.curves(layered.history, styles([("rloo", "rloo"), ("gumbel_softmax",) * 2]))
+    assert [words for words, _ in curves] == [
+        f"{words} on the logits, layer {layer}"
+        for layer in ("z1", "z2")
+        for words in ("Relative bias", "Cosine", "Signal-to-noise")
+    ]
+    assert "its own standard error is up to 0.05 of its norm" in sections[4].truth
+    assert sections[6].truth == "The true gradient is exact: the expectation over all codes."
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_report_says_what_the_truth_of_each_layer_is(layered, tmp_path):
+    page = Page(build_report(layered, tmp_path).read_text())
+    assert "Layer z1: Later layers are drawn, or there are too many codes for enumeration" in page.text
+    assert "Layer z2: The true gradient is exact" in page.text
+    assert "a layer is measured below one sample of the layers before it" in page.text
+    assert "gradient/" not in page.text
+    assert len(pd.read_csv(tmp_path / "tables" / "gradients.csv")) == 16
+
+
+def test_layers_that_another_task_has_are_no_layers_of_this_one(runs):
+    history = runs.history.assign(**{"gradient/z1.truth_error": np.nan, "gradient/z1.own/cosine": np.nan})
+    assert gradient_history.layers(history) == [""]
+    assert len(gradient_history.sections(dataclasses.replace(runs, history=history))) == 4
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_tables_are_written_next_to_the_report(runs, tmp_path):
     build_report(runs, tmp_path)
