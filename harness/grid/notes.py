@@ -104,8 +104,8 @@ def _of_training(training: TrainingConfig, budget: Budget) -> Iterator[str]:
     if training.batch_size > budget.n_train:
         all_of_them = f"the {budget.n_train:,} training {budget.examples}"
         yield (
-            f"training.batch_size {training.batch_size:,} is more than {all_of_them}: each epoch is one update of all of"
-            " them"
+            f"training.batch_size {training.batch_size:,} is more than {all_of_them}: each epoch is one update of "
+            "all of them"
         )
     if training.lr_schedule != "constant" and budget.n_steps == 1:
         yield f"training.lr_schedule {training.lr_schedule} changes nothing in runs of 1 update"
