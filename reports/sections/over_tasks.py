@@ -36,8 +36,8 @@ Contexts = Mapping[str, Context]
 HOW = (
     "The mean over the finished runs of a setting, in the unit of each task (↓: lower is better, ↑: higher), and in "
     "brackets its rank among the settings that every task has. A setting with a failed or diverged run ranks after "
-    "those without. Numbers of different tasks are never compared; ranks are. Mean rank: over the tasks, 1 is best. What lies behind a number "
-    "is on the page of its task."
+    "those without. Numbers of different tasks are never compared; ranks are. Mean rank: over the tasks, 1 is best. "
+    "What lies behind a number is on the page of its task."
 )
 HOW_PICTURE = (
     "Every open mark is the rank of a setting on one task; the bar is its mean over the tasks. Left is better."
