@@ -27,7 +27,7 @@ from harness.datasets.descriptions import DataError
 from harness.datasets.image_source import OWN, ImageSource
 from harness.datasets.own import NO_SOURCES, Facts, Sources, facts, is_own
 from harness.datasets.sizes import sizes as sizes_of_images
-from harness.measures import VAE_MEASURES, Measure
+from harness.measures import VAE_MEASURES, VAE_NAME, Measure
 from harness.schedules import Constant, Label, NoSchedule, Positive, PositiveInt, ScheduleConfig, Settings, short
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Nonnegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
-VAE_NAME = "categorical_vae"
-"""The task of a grid that names none."""
 DEVICE = "cpu|mps|cuda(:[0-9]{1,3})?"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -266,7 +264,8 @@ class TaskConfig(EstimatorConfig):
 
     `source` is the SHA-256 of a plug-in's code, None for a built-in task. The facts are no part of the key: `layers`
     has (L, K) of each stochastic layer; `n_examples` the sizes of training, validation and test data, if the task takes
-    no images; `steps_per_epoch` is that of a task without data; the others are those of the class.
+    no images; `steps_per_epoch` is that of a task without data; the others are those of the class. The label is the
+    name, with the parameters that differ within the grid.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset({"name", "label", "source"})
@@ -280,6 +279,10 @@ class TaskConfig(EstimatorConfig):
     evaluation_settings: tuple[str, ...] = ()
     n_examples: tuple[int, int, int] = (0, 0, 0)
     steps_per_epoch: int | None = None
+
+    @property
+    def label(self) -> str:
+        return self.custom_label or self.name
 
     @field_serializer("layers")
     def _layers_as_plain_dict(self, layers: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
@@ -357,6 +360,11 @@ class RunConfig(Settings):
     def task_name(self) -> str:
         """The name of the task."""
         return self.task.name if self.task else VAE_NAME
+
+    @property
+    def task_label(self) -> str:
+        """The name of the task, with the parameters that differ within the grid. Runs of one label are compared."""
+        return self.task.label if self.task else VAE_NAME
 
     @property
     def layers(self) -> Mapping[str, tuple[int, int]]:
@@ -440,8 +448,6 @@ class RunConfig(Settings):
 
     def _has(self, path: str) -> bool:
         section, _, name = path.partition(".")
-        if section == "task" and name:
-            return self.task is not None and name in self.task.params
         if section == "evaluation" and name in self._unused:
             return False
         return section in ("task", "device", *self.sections)
@@ -449,7 +455,7 @@ class RunConfig(Settings):
     def _varying(self, path: str) -> tuple[str, str]:
         section, _, name = path.partition(".")
         if section == "task":
-            return name or "task", short(self.task.params[name]) if self.task and name else self.task_name
+            return "task", self.task_label
         value = getattr(getattr(self, section), name) if name else self.device
         shown = {"data.name": "data", "evaluation.batch_size": "evaluation_batch_size"}.get(path, name or section)
         return shown, short(value)

@@ -60,6 +60,8 @@ class Measure:
 LOSS = Measure("loss", "loss")
 """The measure of a task that declares none: its loss with one-hot codes."""
 
+VAE_NAME = "categorical_vae"
+"""The task of a grid that names none."""
 VAE_MEASURES = (
     Measure("neg_elbo", "−ELBO", "nats per image", band=0.5, validation="loss"),
     Measure("neg_bound", "importance-weighted bound", "nats per image", band=0.5, validation="loss"),

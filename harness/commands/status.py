@@ -8,6 +8,7 @@ import click
 
 from harness.commands.grid_argument import GridFile
 from harness.commands.shared import grid_option, json_option, make_console, out_option, plugin_option
+from harness.errors import first_line
 
 if TYPE_CHECKING:
     from harness.storage.sweep_state import Sweep
@@ -55,7 +56,7 @@ def built_sweep(grid_file: GridFile, out: Path, plugins: Sequence[Path]) -> "Swe
 def planned_sweep(
     grid_file: GridFile, out: Path, plugins: Sequence[Path], error: Exception
 ) -> "tuple[Sweep, Sequence[Path]]":
-    """Return a sweep as it was last run, and its plug-ins, since the grid cannot be built without them.
+    """Return a sweep as it was last run, and its plug-ins, since the grid cannot be built without them or its images.
 
     Raises `error` if plug-ins were given, or if the text of the grid has changed since.
     """
@@ -65,9 +66,8 @@ def planned_sweep(
     if known is None:
         raise error
     sweep, stored = known
-    click.echo(
-        f"note: these are the runs as of {stored.saved_at}. The plug-in may have changed since: give it with"
-        " --plugin FILE to check.",
-        err=True,
-    )
+    why = "The plug-in may have changed since: give it with --plugin FILE to check."
+    if "--plugin FILE" not in str(error):
+        why = f"The grid cannot be read now: {first_line(error)}"
+    click.echo(f"note: these are the runs as of {stored.saved_at}. {why}", err=True)
     return sweep, [Path(path) for path in stored.plugins]

@@ -7,11 +7,9 @@ from itertools import product
 from typing import Any
 
 from harness.config import (
-    VAE_NAME,
     DataConfig,
     EvaluationConfig,
     ModelConfig,
-    TaskConfig,
     TrainingConfig,
     check_splits,
 )
@@ -23,6 +21,7 @@ from harness.grid.choices import Placed
 from harness.grid.errors import ErrorList
 from harness.grid.tasks import TaskChoice
 from harness.grid.yaml_nodes import Node
+from harness.measures import VAE_NAME
 from harness.schedules import Settings
 
 SECTIONS: Mapping[str, type[Settings]] = {
@@ -184,8 +183,7 @@ def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], e
 
 def varying(settings: list[SectionValues]) -> list[str]:
     """Return the dotted paths of the settings that are not the same in all runs, the task first."""
-    found = ["task"] if len({s["task"].name if s["task"] else VAE_NAME for s in settings}) > 1 else []
-    found += _varying_parameters([s["task"] for s in settings if s["task"]])
+    found = ["task"] if len({s["task"].label if s["task"] else VAE_NAME for s in settings}) > 1 else []
     for section, model in SECTIONS.items():
         values = [s[section] for s in settings if section in s]
         found += [
@@ -194,13 +192,3 @@ def varying(settings: list[SectionValues]) -> list[str]:
             if name not in model.derived and any(getattr(one, name) != getattr(values[0], name) for one in values)
         ]
     return found
-
-
-def _varying_parameters(tasks: list[TaskConfig]) -> list[str]:
-    """Return the paths of the parameters that differ between settings of one task."""
-    found: dict[str, None] = {}
-    first = {task.name: task for task in reversed(tasks)}
-    for task in tasks:
-        other = first[task.name].params
-        found |= dict.fromkeys(f"task.{key}" for key, value in task.params.items() if value != other[key])
-    return list(found)

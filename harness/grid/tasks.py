@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from harness.config import VAE_NAME, TaskConfig
+from harness.config import TaskConfig, estimator_label
 from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Placed
 from harness.grid.errors import ErrorList
 from harness.grid.parameters import as_declared, defaults_of, read_parameters
 from harness.grid.yaml_nodes import Node, short_repr
+from harness.measures import VAE_NAME
 from harness.plugins.registry import source_of, tasks_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from harness.tasks.task import Task
 
 VAE_SECTIONS = ("data", "model", "training", "evaluation")
+LONGEST_LABEL = 200
 OPTIONAL = ("evaluation.n_images", "evaluation.bound_samples")
 """Settings of a section that only tasks use that say so (`evaluation_settings`)."""
 
@@ -66,7 +68,22 @@ def read_tasks(node: Node, registry: Registry, errors: ErrorList) -> list[TaskCh
             else:
                 found += _choices(item, path, tasks[name.value], errors)
     _refuse_repeats(found, errors)
-    return found
+    return _labelled(found)
+
+
+def _labelled(found: list[TaskChoice]) -> list[TaskChoice]:
+    """Return the tasks, each with the parameters in its label in which those of its name differ."""
+    first = {one.name: one.value for one in reversed(found) if one.value}
+    varying: dict[str, dict[str, None]] = {name: {} for name in first}
+    for one in filter(lambda one: one.value is not None, found):
+        other = first[one.name].params
+        varying[one.name] |= dict.fromkeys(key for key, value in one.value.params.items() if value != other[key])
+    return [_with_label(one, list(varying[one.name])) if one.value else one for one in found]
+
+
+def _with_label(one: TaskChoice, keys: list[str]) -> TaskChoice:
+    label = estimator_label(one.name, {key: one.value.params[key] for key in keys})[:LONGEST_LABEL]
+    return replace(one, value=one.value.model_copy(update={"custom_label": label}))
 
 
 def _refuse_repeats(found: list[TaskChoice], errors: ErrorList) -> None:

@@ -26,11 +26,14 @@ def source_of(cls: type) -> str | None:
         return None
     module = sys.modules.get(cls.__module__)
     executed = getattr(module, IDENTITY, None)
-    if executed is None:
-        executed = _read_identity(cls)
-        if module is not None:
-            setattr(module, IDENTITY, executed)
-    return str(executed)
+    if executed is not None:
+        return str(executed)
+    found = _read_identity(cls)
+    if found is None:  # as in a notebook
+        return sha256(f"{cls.__module__}.{cls.__qualname__}".encode())
+    if module is not None:
+        setattr(module, IDENTITY, found)
+    return found
 
 
 def identity_of(text: bytes, own: Iterable[OwnModule]) -> str:
@@ -45,13 +48,13 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_identity(cls: type) -> str:
-    """Return the identity of a class of an installed package: modules of this package count as the user's own."""
+def _read_identity(cls: type) -> str | None:
+    """Return the identity of a class by its file, None if there is none: its own package counts as the user's own."""
     try:
         path = Path(inspect.getfile(cls))
         text = path.read_bytes()
     except (OSError, TypeError):
-        return sha256(f"{cls.__module__}.{cls.__qualname__}".encode())
+        return None
     package = cls.__module__ if path.stem == "__init__" else cls.__module__.rpartition(".")[0]
     own = read_imports(text, None, package, own_package=cls.__module__.partition(".")[0]).own
     return identity_of(text, (one for one in own.values() if one.name != cls.__module__))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import VAE_NAME
 from harness.errors import did_you_mean
+from harness.measures import VAE_NAME
 from harness.plugins.registry import load_registry
 
 if TYPE_CHECKING:

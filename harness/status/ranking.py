@@ -45,13 +45,13 @@ def rank(sweep: "Sweep") -> list[RankedSetting]:
     """
     by_task: dict[str, list[RunConfig]] = {}
     for run in sweep.grid.runs:
-        by_task.setdefault(run.task_name, []).append(run)
+        by_task.setdefault(run.task_label, []).append(run)
     return [one for runs in by_task.values() for one in _rank_task(sweep, runs)]
 
 
 def _rank_task(sweep: "Sweep", runs: "Sequence[RunConfig]") -> list[RankedSetting]:
     """Return the settings of the runs of one task, best first."""
-    task, measure = runs[0].task_name, runs[0].measures[0]
+    task, measure = runs[0].task_label, runs[0].measures[0]
     by_seed: dict[str, dict[int, float]] = {}
     statuses: dict[str, Counter[str]] = {}
     for run in runs:
@@ -93,7 +93,7 @@ def _difference(one: RankedSetting, best: RankedSetting, by_seed: dict[str, dict
 
 
 def decimals(ranked: Sequence[RankedSetting]) -> int:
-    """Return the decimals that a ranking shows: two of nats, else as many as three digits need."""
+    """Return the decimals that a ranking shows: two of nats, else for three digits, or four below 1."""
     means = [one.value.mean for one in ranked if one.value is not None]
     return decimals_of(means, ranked[0].measure)
 

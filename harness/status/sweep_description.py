@@ -40,12 +40,12 @@ def summarize(sweep: "Sweep", made_with: "LastCommand | None", *, is_over: bool)
 
 def best_runs(sweep: "Sweep") -> dict[str, str]:
     """Return the key of the best finished run of each estimator, by its name, with the task's if there are several."""
-    several = len({run.task_name for run in sweep.grid.runs}) > 1
+    several = len({run.task_label for run in sweep.grid.runs}) > 1
     found: dict[str, tuple[float, str]] = {}
     for run in sweep.grid.runs:
         measure = run.measures[0]
         value = result(sweep.ends.get(run.key), measure)
-        name = f"{run.task_name}: {run.estimator.name}" if several else run.estimator.name
+        name = f"{run.task_label}: {run.estimator.name}" if several else run.estimator.name
         if value is None:
             continue
         badness = value if measure.better == "lower" else -value

@@ -86,14 +86,16 @@ def table(ranked: Sequence[RankedSetting], *, of_one: bool = False, narrow: bool
     for index, one in enumerate(ranked):
         difference = _difference(one.difference, digits, "best" if index == 0 else "–")
         cells = [*_mean(one.value, digits), f"{one.value.n if one.value else 0}/{one.n_planned}"]
-        found.add_row(_setting(one), *cells, *([] if of_one else difference))
+        found.add_row(_setting(one, task), *cells, *([] if of_one else difference))
     return found
 
 
-def _setting(one: RankedSetting) -> Text:
+def _setting(one: RankedSetting, task: str) -> Text:
+    """Return the setting, without the task if the title names it, and how many of its runs failed or diverged."""
+    shown = one.setting.replace(f" · task={task}", "") if task else one.setting
     parts = {"failed": one.n_failed, "diverged": one.n_diverged}
     bad = ", ".join(f"{n} {status}" for status, n in parts.items() if n)
-    return Text(visible(one.setting, NAME_LENGTH) + (f"\n  {bad}" if bad else ""))
+    return Text(visible(shown, NAME_LENGTH) + (f"\n  {bad}" if bad else ""))
 
 
 def _mean(value: Mean | None, digits: int) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.bounded_names import run_name
-from harness.measures import VAE_MEASURES, Measure
+from harness.measures import VAE_MEASURES, VAE_NAME, Measure
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
 
@@ -46,6 +46,7 @@ class Setting:
     values: Mapping[str, Any]
     epoch_cost: float | None = None
     measures: tuple[Measure, ...] = VAE_MEASURES
+    task_label: str = VAE_NAME
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,8 @@ class PlannedRun:
         return int(self.setting.values["training.epochs"])
 
     @property
-    def task_name(self) -> str:
-        from harness.config import VAE_NAME  # not at the top: plans are found without pydantic
-
-        return str(self.setting.values.get("task.name", VAE_NAME))
+    def task_label(self) -> str:
+        return self.setting.task_label
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -135,7 +134,7 @@ def make_plan(
     for run in grid.runs:
         label = run.label  # unique within a grid for each seed
         if label not in settings:
-            settings[label] = Setting(label, _values(run), epoch_costs.get(label), run.measures)
+            settings[label] = Setting(label, _values(run), epoch_costs.get(label), run.measures, run.task_label)
         runs.append(PlannedRun(run.key, settings[label], run.seed))
     files = tuple(str(path.absolute()) for path in plugins)
     return Plan(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), fingerprint, tuple(runs), files)
@@ -170,7 +169,7 @@ def to_bytes(plan: Plan) -> bytes:
                 "label": setting.label,
                 "epoch_cost": setting.epoch_cost,
                 "values": {name: value for name, value in setting.values.items() if name not in shared},
-                **({} if setting.measures == VAE_MEASURES else {"measures": [asdict(m) for m in setting.measures]}),
+                **_of_task(setting),
             }
             for setting in settings
         ],
@@ -196,6 +195,14 @@ def _from_data(data: Mapping[str, Any]) -> Plan:
     return Plan(data["name"], data["text"], data["saved_at"], data["fingerprint"], runs, plugins)
 
 
+def _of_task(setting: Setting) -> dict[str, Any]:
+    """Return what is stored of a task; nothing of the VAE."""
+    if setting.task_label == VAE_NAME:
+        return {}
+    return {"task": setting.task_label, "measures": [asdict(measure) for measure in setting.measures]}
+
+
 def _setting(data: Mapping[str, Any], shared: Mapping[str, Any]) -> Setting:
-    stated = tuple(Measure(**one) for one in data.get("measures", ()))
-    return Setting(data["label"], {**shared, **data["values"]}, data["epoch_cost"], stated or VAE_MEASURES)
+    measures = tuple(Measure(**one) for one in data.get("measures", ())) or VAE_MEASURES
+    values = {**shared, **data["values"]}
+    return Setting(data["label"], values, data["epoch_cost"], measures, data.get("task", VAE_NAME))

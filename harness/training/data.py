@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 
 from estimators import Estimator
-from harness.config import VAE_NAME, DataConfig, RunConfig
+from harness.config import DataConfig, RunConfig
 from harness.datasets.own import NO_SOURCES, Sources
+from harness.measures import VAE_NAME
 from harness.plugins.registry import tasks_of
 from harness.tasks.registry import build_task
 from harness.tasks.splits import NoData, Splits

@@ -43,6 +43,11 @@ def test_a_sweep_on_own_images_is_finished_until_they_are_edited(folder: Path) -
     assert n_runs(folder) == ["planned"]
     assert harness(*command, cwd=folder).returncode == 0
     assert n_runs(folder) == ["finished"]
+    (folder / "own.npz").unlink()  # what was run is still known
+    assert n_runs(folder) == ["finished"]
+    said = harness("status", "--grid", "grid.yaml", cwd=folder).stderr
+    assert said.startswith("note: these are the runs as of 20")
+    assert ". The grid cannot be read now: grid.yaml:3:26: data.path: own.npz: expected a file of numpy.savez, " in said
 
 
 def test_a_missing_file_is_one_line_and_nothing_runs(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Errors of a plugin are reported once with its own line; the status of a sweep does not need the plugin."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from harness.events import Diverged, Failed, Finished, Record, Started
 from harness.execution.executor import Job
 from harness.execution.worker import train_to_records
 from harness.grid.load import Grid, load_grid
+from harness.plugins import user_modules
 from harness.plugins.errors import in_one_line
 from harness.plugins.registry import load_registry
 from harness.status.progress import PlainProgress
@@ -75,6 +77,65 @@ def test_a_failed_run_names_the_line_of_the_plugin_and_says_it_in_words(failure,
     assert end.error.endswith(f"(mine.py:{line})")
     assert "\n" not in end.error
     assert "Traceback" in end.traceback
+
+
+TASK = """
+import torch
+from harness.tasks import NoData, OneLayerTask
+from prices import price
+
+class Mine(OneLayerTask):
+    name = "mine"
+
+    def __init__(self):
+        super().__init__()
+        self.n_latents, self.n_categories = 1, 3
+        self.theta = torch.nn.Parameter(torch.zeros(1, 3))
+
+    def data(self, config):
+        return NoData(steps_per_epoch=2)
+
+    def logits(self, batch):
+        return self.theta.expand(len(batch), -1, -1)
+
+    def cost(self, batch):
+        return lambda z: price(z)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "price", "start", "where"),
+    [
+        ("price(z)", "price(z).no", "return z[..., 0].sum(-1)", "AttributeError: ", "task.py:21"),
+        ("", "", "return z[..., 7].sum(-1)", "IndexError: index 7 is out of bounds", "prices.py:2"),
+        ("", "", "raise KeyError(3)", "KeyError: 3", "prices.py:2"),
+        (
+            "self.theta.ex",
+            "self.theta.detach().ex",
+            "return 0 * z[..., 0].sum(-1)",
+            "mine: expected a loss with a ",
+            "",
+        ),
+        (
+            "price(z)",
+            "price(z)[0]",
+            "return z[..., 0].sum(-1)",
+            "ValueError: rloo: expected cost of shape (S, B) = ",
+            "",
+        ),
+    ],
+)
+def test_a_failed_run_names_the_line_of_the_task_or_of_its_module(tmp_path, monkeypatch, old, new, price, start, where):
+    monkeypatch.setattr(user_modules._FINDER, "folders", {})
+    (tmp_path / "prices.py").write_text(f"def price(z):\n    {price}\n")
+    (tmp_path / "task.py").write_text(TASK.replace(old, new))
+    registry = load_registry([tmp_path / "task.py"])
+    grid = load_grid("g.yaml", registry, "name: g\ntask: mine\nestimators: [rloo]\ntraining: {epochs: 1}\nseeds: [0]\n")
+    end = list(train_to_records(Job(grid.runs[0]), registry))[-1].event
+    assert isinstance(end, Failed)
+    assert end.error.startswith(start)
+    assert end.error.endswith(f"({where})") or (not where and re.search(r"\(task\.py:\d+\)$", end.error))
+    assert "\n" not in end.error
 
 
 def test_errors_raised_by_libraries_keep_their_text_and_position():
