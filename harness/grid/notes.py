@@ -35,8 +35,8 @@ def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], reg
             yield f"{name} {has}: {count} schedule{'s' * (count > 1)} instead of {len(schedules)}"
 
 
-def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]]) -> Iterator[str]:
-    """Yield a note for each estimator that evaluates the decoder EXPENSIVE times a step or more."""
+def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], *, is_vae: bool = True) -> Iterator[str]:
+    """Yield a note for each estimator that evaluates the cost EXPENSIVE times a step or more: in a VAE, the decoder."""
     shapes = list(shapes)
     counts = {
         (candidate.value.label, *shape): estimator.n_cost_evals(*shape)
@@ -46,7 +46,8 @@ def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]]) -
     for (label, n_latents, n_categories), count in counts.items():
         if count >= EXPENSIVE:
             yield (
-                f"{label} evaluates the decoder {count:,} times per image and step at "
+                f"{label} evaluates the {'decoder' if is_vae else 'cost'} {count:,} times per "
+                f"{'image' if is_vae else 'example'} and step at "
                 f"{n_latents} × {n_categories} latents"
             )
 
