@@ -70,9 +70,10 @@ def ineffective_notes(
 
 
 class Budget(NamedTuple):
-    """The images that a run trains on, and its updates."""
+    """The examples that a run trains on, what they are, and its updates."""
 
     n_train: int
+    examples: str
     steps_per_epoch: int
     n_steps: int
 
@@ -81,7 +82,8 @@ def _budget(task: TaskConfig | None, data: DataConfig | None, training: Training
     """Return the budget of the runs of a setting."""
     n_train = sizes_of(task, data or DataConfig(), training.batch_size).n_train
     steps_per_epoch = math.ceil(n_train / training.batch_size)
-    return Budget(n_train, steps_per_epoch, steps_per_epoch * training.epochs)
+    examples = "examples" if data is None else "images"
+    return Budget(n_train, examples, steps_per_epoch, steps_per_epoch * training.epochs)
 
 
 def skip_notes(built: BuiltEstimators, tasks: Iterable[TaskChoice], registry: Registry) -> Iterator[str]:
@@ -100,9 +102,10 @@ def skip_notes(built: BuiltEstimators, tasks: Iterable[TaskChoice], registry: Re
 def _of_training(training: TrainingConfig, budget: Budget) -> Iterator[str]:
     """Yield notes about the settings of training."""
     if training.batch_size > budget.n_train:
+        all_of_them = f"the {budget.n_train:,} training {budget.examples}"
         yield (
-            f"training.batch_size {training.batch_size:,} is more than the {budget.n_train:,} training images: "
-            "each epoch is one update of all of them"
+            f"training.batch_size {training.batch_size:,} is more than {all_of_them}: each epoch is one update of "
+            "all of them"
         )
     if training.lr_schedule != "constant" and budget.n_steps == 1:
         yield f"training.lr_schedule {training.lr_schedule} changes nothing in runs of 1 update"
@@ -131,7 +134,7 @@ def _of_diagnostics(diagnostics: DiagnosticsConfig, training: TrainingConfig, bu
     """Yield notes about the settings of diagnostics."""
     if diagnostics.probe > budget.n_train:
         yield (
-            f"diagnostics.probe {diagnostics.probe:,} is more than the {budget.n_train:,} training images: "
+            f"diagnostics.probe {diagnostics.probe:,} is more than the {budget.n_train:,} training {budget.examples}: "
             "the probe batch has all of them"
         )
     if diagnostics.every > training.epochs:

@@ -6,6 +6,7 @@ parameters as further columns `encoder/<metric>`. There is one for each setting,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -19,17 +20,34 @@ from reports.page.gradients import Section
 from reports.page.palette import Style
 from reports.page.svg import Panel
 from reports.page.table import Table
-from reports.page.wording import Wording
+from reports.page.wording import VAE, Wording
 from reports.store.frame import IDENTITY, Runs
 
 OWN = "own"
 _NAME = re.compile(GRADIENT_PREFIX + "([^/]+)/(.+)")
 _BETWEEN_LABELS = re.compile(r", (?![^()]*\))")  # not within the parentheses of a label
+_OF_LAYER = re.compile(f"{GRADIENT_PREFIX}([^/]+)[.]{OWN}/.+")
 _CURVES = {
-    f"{GRADIENT_OWN_PREFIX}relative_bias": "relative bias on the logits",
-    f"{GRADIENT_OWN_PREFIX}cosine": "cosine on the logits",
-    f"{GRADIENT_OWN_PREFIX}snr": "signal-to-noise on the logits",
+    "relative_bias": "relative bias on the logits",
+    "cosine": "cosine on the logits",
+    "snr": "signal-to-noise on the logits",
 }
+
+
+def layers(history: pd.DataFrame) -> list[str]:
+    """Return the layers that were measured; only an empty text for a task with one, whose name is not stored."""
+    found = {match[1] for name in history if (match := _OF_LAYER.fullmatch(str(name)))}
+    return sorted(found) or [""]
+
+
+def own_column(layer: str, metric: str) -> str:
+    """Return the stored name of a metric of the run's own estimator on a layer."""
+    return f"{GRADIENT_PREFIX}{layer}.{OWN}/{metric}" if layer else f"{GRADIENT_OWN_PREFIX}{metric}"
+
+
+def of_layer(layer: str) -> str:
+    """Return ``, layer z2``; an empty text where there is one layer."""
+    return f", layer {layer}" if layer else ""
 
 
 def sections(runs: Runs) -> list[Section]:
@@ -38,7 +56,7 @@ def sections(runs: Runs) -> list[Section]:
     The run's own estimator comes first.
     """
     rows = long(runs.history)
-    labels, several = _labels(runs), rows["device"].nunique() > 1
+    labels, several = _labels_by_layer(runs), rows["device"].nunique() > 1
     found = []
     for (setting, device), group in rows.groupby(["setting", "device"], sort=True):
         name = f"{setting} on {device}" if several else str(setting)
@@ -48,6 +66,11 @@ def sections(runs: Runs) -> list[Section]:
             meaning = f"At the parameters of {name}" + (f", over {n_seeds} seeds" if n_seeds > 1 else "")
             found.append(Section(f"{name}, epoch {int(epoch)}", truth(runs.history), _frame(shown, labels), meaning))
     return found
+
+
+def _labels_by_layer(runs: Runs) -> dict[str, dict[str, str]]:
+    """Return the labels of the basket for each layer, by the names among the metrics."""
+    return {layer: _labels(runs) for layer in layers(runs.history)}
 
 
 def _labels(runs: Runs) -> dict[str, str]:
@@ -63,8 +86,14 @@ def _labels_of_older_store(runs: pd.DataFrame) -> dict[str, str]:
     return {re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-"): label for label in labels}
 
 
-def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    order = {name: position for position, name in enumerate([OWN, *labels])}
+def _frame(group: pd.DataFrame, labels_by_layer: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    own = f"{group['estimator_label'].iloc[0]} (its own)"
+    names = {
+        f"{layer}.{name}" if layer else name: f"{label}{of_layer(layer)}"
+        for layer, labels in labels_by_layer.items()
+        for name, label in {OWN: own, **labels}.items()
+    }
+    order = {name: position for position, name in enumerate(names)}
     metrics = [*gradients.NUMBERS, *(str(name) for name in group if str(name).startswith(ENCODER_PREFIX))]
     seeds = group.reindex(columns=["measured", *metrics]).groupby("measured", sort=False)
     means = seeds.mean()
@@ -78,8 +107,6 @@ def _frame(group: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     means = means.reset_index().sort_values(
         "measured", key=lambda names: names.map(lambda name: order.get(name, len(order)))
     )
-    own = f"{group['estimator_label'].iloc[0]} (its own)"
-    names = {OWN: own, **labels}
     texts = distinct(means["measured"], lambda name: names.get(name, name), lambda name: f"{names.get(name)} [{name}]")
     named = means["measured"].map(texts)
     return means.drop(columns="measured").assign(estimator=named, reason="").reset_index(drop=True)
@@ -101,7 +128,7 @@ def long(history: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*IDENTITY, "epoch", "measured"])
 
 
-def tables(shown: Sequence[Section], wording: Wording) -> list[Table]:
+def tables(shown: Sequence[Section], wording: Wording = VAE) -> list[Table]:
     """Return a table for each section."""
     titles = [f"{section.meaning}: {section.title.rpartition(', ')[2]}" for section in shown]
     return [gradients.table(section.frame, title, wording) for section, title in zip(shown, titles, strict=True)]
@@ -120,19 +147,26 @@ def curves(history: pd.DataFrame, styles: Mapping[str, Style]) -> list[tuple[str
     """
     if long(history)["epoch"].nunique() < 2:
         return []
-    bias = f"{GRADIENT_OWN_PREFIX}relative_bias"
-    low = f"{bias}_low"
-    if low in history:
-        history = history.assign(**{bias: history[bias].where(~(history[low] <= 0), 0.0)})
-    found = [(words, curves_over_training(history, name, "step", styles, words)) for name, words in _CURVES.items()]
+    found = []
+    for layer in layers(history):
+        bias = own_column(layer, "relative_bias")
+        low = f"{bias}_low"
+        if low in history:
+            history = history.assign(**{bias: history[bias].where(~(history[low] <= 0), 0.0)})
+        for name, what in _CURVES.items():
+            words = what + of_layer(layer)
+            found.append((words, curves_over_training(history, own_column(layer, name), "step", styles, words)))
     return [(words[0].upper() + words[1:], panels) for words, panels in found if panels]
 
 
 def truth(history: pd.DataFrame) -> str:
     """Return what the estimators were compared with, in a sentence; empty if nothing was measured."""
-    if TRUTH_ERROR not in history or history[TRUTH_ERROR].isna().all():
+    ending = TRUTH_ERROR.removeprefix(GRADIENT_PREFIX)
+    stored = [name for name in map(str, history) if name == TRUTH_ERROR or (
+        name.startswith(GRADIENT_PREFIX) and name.endswith(f".{ending}"))]  # fmt: skip
+    error = history[stored].max().max() if stored else math.nan
+    if math.isnan(error):
         return ""
-    error = history[TRUTH_ERROR].max()
     if error == 0:
         return "The true gradient is exact: the expectation over all codes."
     return (

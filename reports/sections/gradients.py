@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
 from reports.comparison import Metric
-from reports.contract.stored_run import FINISHED, GRADIENT_OWN_PREFIX
+from reports.contract.stored_run import FINISHED
 from reports.page.axes import annotate, finish, one_panel
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
@@ -78,8 +80,8 @@ def against_result(context: Context) -> list[Panel]:
         return []
     final = context.frame[context.frame["status"] == FINISHED].set_index("run_key")[metric.name]
     panels = []
-    for name, words in MEASURES:
-        column = f"{GRADIENT_OWN_PREFIX}{name}"
+    for layer, (name, what) in itertools.product(gradient_history.layers(context.history), MEASURES):
+        column, words = gradient_history.own_column(layer, name), what + gradient_history.of_layer(layer)
         if column not in context.history:
             continue
         last = context.history.dropna(subset=[column]).sort_values("epoch").groupby("run_key").tail(1)

@@ -16,7 +16,18 @@ from reports.contract.errors import ReportError
 from reports.page import curves, quality_tables
 from reports.page.blocks import Findings, Heading, How, Pictures, Tabular, Words
 from reports.page.context import Context, Options
-from reports.sections import SECTIONS, cost, findings, intervals, latents, learning, published, targets, temperature
+from reports.sections import (
+    SECTIONS,
+    cost,
+    findings,
+    gradients,
+    intervals,
+    latents,
+    learning,
+    published,
+    targets,
+    temperature,
+)
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -323,3 +334,25 @@ def test_sweeps_without_a_common_task_do_not_compare(tmp_path):
     first, second = (task_runs(task, planned("rloo")) for task in (DIGITS, HIGH))
     with pytest.raises(ReportError, match=r"^--compare: expected sweeps with a task in common, got mnist_sum and puz"):
         compare_sweeps.build_comparison(("one", first), ("other", second), tmp_path, Options())
+
+
+def test_each_layer_of_a_task_with_several_has_its_gradients():
+    runs = task_runs(DIGITS, [*planned("rloo", seeds=(0, 1)), *planned("gumbel_softmax")])
+    history = runs.history.copy()
+    for layer, bias in (("z1", 0.5), ("z2", 0.25)):
+        for measured in ("own", "reinmax-tau-1.5"):
+            for name in ("relative_bias", "cosine", "snr", "variance", "evaluations"):
+                history[f"gradient/{layer}.{measured}/{name}"] = bias
+        history[f"gradient/{layer}.truth_error"] = bias / 10
+    sweep = dataclasses.replace(runs.sweeps[0], basket={"reinmax-tau-1.5": "reinmax(tau=1.5)"})
+    context = Context(dataclasses.replace(runs, history=history, sweeps=(sweep,)))
+    section = gradients.section(context)
+    table = next(block.table for block in blocks(section, Tabular) if "rloo" in block.table.caption)
+    assert [row[0].text for row in table.rows] == [
+        f"{name}, layer {layer}" for layer in ("z1", "z2") for name in ("rloo (its own)", "reinmax(tau=1.5)")
+    ]
+    assert [row[1].text for row in table.rows] == ["0.500", "0.500", "0.250", "0.250"]
+    assert "up to 0.05 of its norm" in blocks(section, Words)[0].text
+    titles = [block.title for block in blocks(section, Heading)]
+    assert {"Relative bias on the logits, layer z1", "Cosine on the logits, layer z2"} <= set(titles)
+    assert "relative bias, layer z2 and test/accuracy of each setting" in alts(section)
