@@ -122,27 +122,30 @@ def labels(text: str) -> list[str]:
     return [run.label for run in grid_of(text + REST).runs]
 
 
-def test_swept_parameters_of_a_task_are_axes_of_its_settings() -> None:
+def test_swept_parameters_of_a_task_are_in_its_label_which_is_an_axis() -> None:
     text = "task: {name: targets, p: [1.5, 2], n_variables: 4}\ntraining: {lr: [0.1, 0.2]}\n"
     assert labels(text) == [
-        "rloo · p=1.5 · lr=0.1",
-        "rloo · p=1.5 · lr=0.2",
-        "rloo · p=2 · lr=0.1",
-        "rloo · p=2 · lr=0.2",
+        "rloo · task=targets(p=1.5) · lr=0.1",
+        "rloo · task=targets(p=1.5) · lr=0.2",
+        "rloo · task=targets(p=2) · lr=0.1",
+        "rloo · task=targets(p=2) · lr=0.2",
     ]
     first = grid_of(text + REST).runs[0]
-    assert first.setting.axes == (("p", "1.5"), ("lr", "0.1"))
-    assert labels("task: {name: hard_gate, hidden: [[3], [4, 5]]}\n") == ["rloo · hidden=[3]", "rloo · hidden=[4, 5]"]
+    assert first.setting.axes == (("task", "targets(p=1.5)"), ("lr", "0.1"))
+    assert labels("task: {name: hard_gate, hidden: [[3], [4, 5]]}\n") == [
+        "rloo · task=hard_gate(hidden=[3])",
+        "rloo · task=hard_gate(hidden=[4, 5])",
+    ]
 
 
-def test_several_tasks_are_an_axis_and_settings_have_their_own_parameters_only() -> None:
+def test_several_tasks_are_an_axis_with_the_swept_parameters_of_each() -> None:
     text = "task: [categorical_vae, targets, {name: hard_gate, n_experts: [2, 3]}]\nmodel: {n_latents: [2, 3]}\n"
     assert labels(text) == [
         "rloo · task=categorical_vae · n_latents=2",
         "rloo · task=categorical_vae · n_latents=3",
         "rloo · task=targets",
-        "rloo · task=hard_gate · n_experts=2",
-        "rloo · task=hard_gate · n_experts=3",
+        "rloo · task=hard_gate(n_experts=2)",
+        "rloo · task=hard_gate(n_experts=3)",
     ]
     assert len({run.key for run in grid_of(text + REST).runs}) == 5
 

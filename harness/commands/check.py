@@ -1,4 +1,4 @@
-"""`harness check`: every conformance check on the estimators and tasks of plug-in files."""
+"""`harness check`: every conformance check on the estimators, tasks and images of plug-in files."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from reports.contract.text import visible
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE…")
 def check(files: Sequence[Path]) -> None:
-    """Check the estimators and tasks that Python files define, with default parameters.
+    """Check the estimators, tasks and images that Python files define, with default parameters.
 
     Prints a line for each check. A failure begins with your file and line, and says what was expected and what to do.
     The exit code is 1 if a check failed. `harness run` makes the quick ones of these checks by itself.

@@ -129,7 +129,7 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, errors: 
     runs = _runs(read, settings, pairs)
     notes = (
         *schedule_notes(read.candidates, read.schedules, registry),
-        *expensive_notes(built, shapes, is_vae=all(setting["task"] is None for setting in settings)),
+        *expensive_notes(built, shapes, is_vae=all(task.value is None for task in read.tasks)),
         *_ineffective_notes(read, settings, pairs),
         *skip_notes(built, read.tasks, registry),
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.plugins.registry import Registry
 
 EXPENSIVE = 10
-"""Evaluations of the cost per example and step from which on a note says how many there are."""
+"""Decoder evaluations per image and step from which on a note says how many there are."""
 
 
 def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], registry: Registry) -> Iterator[str]:
@@ -35,12 +35,9 @@ def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], reg
             yield f"{name} {has}: {count} schedule{'s' * (count > 1)} instead of {len(schedules)}"
 
 
-def expensive_notes(
-    built: BuiltEstimators, shapes: Iterable[tuple[int, int]], *, is_vae: bool = True
-) -> Iterator[str]:
-    """Yield a note for each estimator that evaluates the decoder, or the cost, EXPENSIVE times a step or more."""
+def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], *, is_vae: bool = True) -> Iterator[str]:
+    """Yield a note for each estimator that evaluates the cost EXPENSIVE times a step or more: in a VAE, the decoder."""
     shapes = list(shapes)
-    cost, example = ("decoder", "image") if is_vae else ("cost", "example")
     counts = {
         (candidate.value.label, *shape): estimator.n_cost_evals(*shape)
         for candidate, estimator in built
@@ -49,7 +46,8 @@ def expensive_notes(
     for (label, n_latents, n_categories), count in counts.items():
         if count >= EXPENSIVE:
             yield (
-                f"{label} evaluates the {cost} {count:,} times per {example} and step at "
+                f"{label} evaluates the {'decoder' if is_vae else 'cost'} {count:,} times per "
+                f"{'image' if is_vae else 'example'} and step at "
                 f"{n_latents} × {n_categories} latents"
             )
 
@@ -85,7 +83,7 @@ def _budget(task: TaskConfig | None, data: DataConfig | None, training: Training
     """Return the budget of the runs of a setting."""
     n_train = sizes_of(task, data or DataConfig(), training.batch_size).n_train
     steps_per_epoch = math.ceil(n_train / training.batch_size)
-    examples = "images" if task is None or task.uses_images else "examples"
+    examples = "examples" if data is None else "images"
     return Budget(n_train, examples, steps_per_epoch, steps_per_epoch * training.epochs)
 
 
@@ -105,9 +103,10 @@ def skip_notes(built: BuiltEstimators, tasks: Iterable[TaskChoice], registry: Re
 def _of_training(training: TrainingConfig, budget: Budget) -> Iterator[str]:
     """Yield notes about the settings of training."""
     if training.batch_size > budget.n_train:
+        all_of_them = f"the {budget.n_train:,} training {budget.examples}"
         yield (
-            f"training.batch_size {training.batch_size:,} is more than the {budget.n_train:,} training {budget.examples}: "
-            "each epoch is one update of all of them"
+            f"training.batch_size {training.batch_size:,} is more than {all_of_them}: each epoch is one update of "
+            "all of them"
         )
     if training.lr_schedule != "constant" and budget.n_steps == 1:
         yield f"training.lr_schedule {training.lr_schedule} changes nothing in runs of 1 update"

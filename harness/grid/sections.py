@@ -182,13 +182,20 @@ def _refuse_repeat(chosen: Mapping[str, Placed], before: Mapping[str, Placed], e
 
 
 def varying(settings: list[SectionValues]) -> list[str]:
-    """Return the dotted paths of the settings that are not the same in all runs, the task first."""
-    found = ["task"] if len({s["task"].label if s["task"] else VAE_NAME for s in settings}) > 1 else []
+    """Return the dotted paths of the settings that are not the same in all runs of a task; the task first, if several.
+
+    What differs between tasks only, such as a setting that one of them does not use, is no path of its own.
+    """
+    by_task: dict[str, list[SectionValues]] = {}
+    for setting in settings:
+        by_task.setdefault(setting["task"].label if setting["task"] else VAE_NAME, []).append(setting)
+    found = ["task"] if len(by_task) > 1 else []
     for section, model in SECTIONS.items():
-        values = [s[section] for s in settings if section in s]
+        groups = [values for mine in by_task.values() if (values := [s[section] for s in mine if section in s])]
         found += [
             f"{section}.{name}"
             for name in model.model_fields
-            if name not in model.derived and any(getattr(one, name) != getattr(values[0], name) for one in values)
+            if name not in model.derived
+            and any(getattr(one, name) != getattr(values[0], name) for values in groups for one in values)
         ]
     return found

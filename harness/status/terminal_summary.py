@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.events import Failed
+from harness.measures import Measure
 from harness.status.next_commands import NextCommand
 from harness.status.ranking import RankedSetting, decimals, rank, remarks
 from harness.status.t_interval import Mean
@@ -62,6 +63,7 @@ def show_ranking(console: Console, ranked: Sequence[RankedSetting], task: str) -
     if all(one.value is None for one in ranked):
         return
     shown = [one for one in ranked if one.is_tried][:SHOWN]
+    console.print(Text(heading(shown[0].measure, task), style="table.title"))
     console.print(table(shown, of_one=len(ranked) == 1, narrow=console.width < NARROW, task=task))
     for line in remarks(shown, ranked):
         say_folded(console, line)
@@ -73,12 +75,16 @@ def show_next(console: Console, next_commands: Sequence[NextCommand]) -> None:
         say(console, f"next: {command}")
 
 
+def heading(measure: Measure, task: str) -> str:
+    """Return the line above a ranking: task, measure, unit and direction. A table would fold it to its own width."""
+    title = f"{f'{task}: ' if task else ''}{', '.join(filter(None, [f'test {measure.shown}', measure.unit]))}"
+    return visible(f"{title} ({measure.better} is better)")
+
+
 def table(ranked: Sequence[RankedSetting], *, of_one: bool = False, narrow: bool = False, task: str = "") -> Table:
     """Return the ranking: mean, half-width of its interval, finished of planned runs, difference to the best."""
-    measure, digits = ranked[0].measure, decimals(ranked)
-    title = f"{f'{task}: ' if task else ''}{', '.join(filter(None, [f'test {measure.shown}', measure.unit]))}"
-    title = visible(f"{title} ({measure.better} is better)")
-    found = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0 if narrow else 1))
+    digits = decimals(ranked)
+    found = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0 if narrow else 1))
     found.add_column("setting", overflow="fold")
     titles = ["mean", "± 95 %", "seeds"] + ["vs best", "± 95 %", ""] * (not of_one)
     for title in titles:

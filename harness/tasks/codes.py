@@ -16,6 +16,10 @@ def kl_to_uniform(logits_BLK: Tensor) -> Tensor:
     return kl_B
 
 
+LOWEST = -1e30
+"""A logit, less the largest, that stands for −∞: finite, and its probability is 0."""
+
+
 class _KLToUniform(torch.autograd.Function):
     """Σ π log π = Σ π a − log Σ exp a with a = logits − max; its slope is π (a − Σ π a), from the same tensors."""
 
@@ -37,6 +41,7 @@ class _KLToUniform(torch.autograd.Function):
     def parts(logits_BLK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return a, Σ exp a, π and Σ π a."""
         shifted_BLK = logits_BLK - logits_BLK.detach().amax(-1, keepdim=True)
+        shifted_BLK = shifted_BLK.clamp_min_(LOWEST)  # a mask of −∞ times a probability of 0 would be NaN
         exp_BLK = shifted_BLK.exp()
         total_BL1 = exp_BLK.sum(-1, keepdim=True)
         probs_BLK = exp_BLK / total_BL1

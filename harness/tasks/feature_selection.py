@@ -111,7 +111,7 @@ class FeatureSelection(OneLayerTask):
         ' "Learning to Explain", arXiv:1802.07814'
     )
     measures = (
-        Measure("recall", "relevant features selected, a share", better="higher", band=0.05),
+        Measure("recall", "recall of the relevant features", better="higher", band=0.05),
         Measure("excess_loss", "expected cross-entropy above that of the true law", "nats", band=0.01),
         Measure("accuracy", "accuracy", better="higher", band=0.01),
     )

@@ -89,8 +89,14 @@ class NoData:
 
     def splits(self, batch_size: int) -> Splits:
         """Return the numbers as splits."""
-        test = torch.arange(self.n_test)
-        return Splits(train=torch.arange(self.steps_per_epoch * batch_size) % batch_size, validation=test, test=test)
+        test, train = torch.arange(self.n_test), torch.zeros(self.steps_per_epoch * batch_size, dtype=torch.int64)
+        return Splits(train=train, validation=test, test=test, resample=_numbered)
+
+
+def _numbered(batch: Batch, generator: torch.Generator | None) -> Batch:
+    """Return the numbers from 0 on, whichever examples were drawn: they are all alike."""
+    one = batch if isinstance(batch, Tensor) else batch[0]
+    return torch.arange(len(one), device=one.device)
 
 
 def n_examples(batch: Batch) -> int:

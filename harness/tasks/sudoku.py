@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from estimators.arguments import check_count
 from harness.measures import Measure
-from harness.tasks.splits import Batch, NoData
+from harness.tasks.splits import Batch, Splits
 from harness.tasks.task import Cost, OneLayerTask
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXCLUDED = -1e4
 """The logit of a number that a given excludes. Its probability is 0, and products with it remain numbers."""
+PASSES = 100
+"""Passes over the puzzles in an epoch: 100 updates with all puzzles in a batch."""
 MIN_GIVENS = 30
 """The given numbers of the puzzles as they are stored."""
 
@@ -68,13 +70,14 @@ class Sudoku(OneLayerTask):
         self.register_buffer("units_UL", units())
         self.logits_NLK = nn.Parameter(0.01 * torch.randn(n_puzzles, self.n_latents, self.n_categories))
 
-    def data(self, config: DataConfig | None) -> NoData:
-        """Return epochs of 100 updates. A batch holds numbers; number b stands for puzzle b modulo their number."""
-        return NoData(steps_per_epoch=100, n_test=len(self.givens_N81))
+    def data(self, config: DataConfig | None) -> Splits:
+        """Return the numbers of the puzzles. An epoch has each PASSES times, in a random order."""
+        numbers_N = torch.arange(len(self.givens_N81))
+        return Splits(train=numbers_N.repeat(PASSES), validation=numbers_N, test=numbers_N)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits of the puzzles, with those of the givens fixed."""
-        number_B = _numbers(batch) % len(self.givens_N81)
+        number_B = cast(Tensor, batch)
         given_BL1 = self.givens_N81[number_B].unsqueeze(-1)
         digit_K = torch.arange(1, 10, device=given_BL1.device)
         excluded_BLK = (given_BL1 > 0) & (given_BL1 != digit_K)
@@ -114,7 +117,3 @@ def _with_more(stored_NL: Tensor, solution_NL: Tensor, n_givens: int) -> Tensor:
     order_NL = torch.rand(stored_NL.shape, generator=torch.Generator().manual_seed(0)) + (stored_NL > 0)
     shown_NL = order_NL.argsort(-1, descending=True).argsort(-1) < n_givens
     return solution_NL * shown_NL
-
-
-def _numbers(batch: Batch) -> Tensor:
-    return batch if isinstance(batch, Tensor) else batch[0]

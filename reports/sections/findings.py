@@ -92,11 +92,13 @@ def _note(finite: np.ndarray, metric: Metric) -> str:
 def _best_mean(usable: pd.DataFrame, metric: Metric) -> str:
     """Return among how many settings the first has the best mean: among those without a failure, which rank first."""
     whole = usable[usable["n_bad"] == 0] if metric.compared else usable
+    equal = int((whole["mean"] == usable.iloc[0]["mean"]).sum()) - 1 if len(whole) else 0
+    shared = f", with {equal} other{'s' * (equal > 1)}," if equal > 0 else ""  # such as an optimum that many reach
     if len(whole) in (0, len(usable)):
-        return f"has the {metric.best} mean of {len(usable)} settings"
+        return f"has{shared} the {metric.best} mean of {len(usable)} settings"
     if len(whole) == 1:
         return f"is the only one of {len(usable)} settings without a failed run"
-    return f"has the {metric.best} mean of the {len(whole)} settings without a failed run"
+    return f"has{shared} the {metric.best} mean of the {len(whole)} settings without a failed run"
 
 
 def _better_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
@@ -140,6 +142,7 @@ def _interval_of_mean(row: pd.Series, metric: Metric) -> str:
 def _against(row: pd.Series, metric: Metric) -> str:
     side = "below" if row["mean"] < 0 else "above"
     change = f"{_with_unit(abs(row['mean']), metric, signed=False)} {side} {row['versus']}"
+    change = change if row["mean"] else f"equal to {row['versus']}"
     n = row["n_pairs"] - row["n_bad"]
     if math.isnan(row["low"]):
         return f"At the same seed it is {change}; one pair gives no interval."

@@ -20,7 +20,7 @@ from reports.page.gradients import Section
 from reports.page.palette import Style
 from reports.page.svg import Panel
 from reports.page.table import Table
-from reports.page.wording import Wording
+from reports.page.wording import VAE, Wording
 from reports.store.frame import IDENTITY, Runs
 
 OWN = "own"
@@ -128,7 +128,7 @@ def long(history: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else empty
 
 
-def tables(shown: Sequence[Section], wording: Wording) -> list[Table]:
+def tables(shown: Sequence[Section], wording: Wording = VAE) -> list[Table]:
     """Return a table for each section."""
     titles = [f"{section.meaning}: {section.title.rpartition(', ')[2]}" for section in shown]
     return [gradients.table(section.frame, title, wording) for section, title in zip(shown, titles, strict=True)]

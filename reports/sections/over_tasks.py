@@ -34,10 +34,10 @@ from reports.store.frame import Runs
 Contexts = Mapping[str, Context]
 """By the label of the task."""
 HOW = (
-    "The mean over the finished runs of a setting, in the unit of each task, and in brackets its rank among the "
-    "settings that every task has. A setting with a failed or diverged run ranks after those without. Numbers of "
-    "different tasks are never compared; ranks are. Mean rank: over the tasks, 1 is best. What lies behind a number "
-    "is on the page of its task."
+    "The mean over the finished runs of a setting, in the unit of each task (↓: lower is better, ↑: higher), and in "
+    "brackets its rank among the settings that every task has. A setting with a failed or diverged run ranks after "
+    "those without. Numbers of different tasks are never compared; ranks are. Mean rank: over the tasks, 1 is best. "
+    "What lies behind a number is on the page of its task."
 )
 HOW_PICTURE = (
     "Every open mark is the rank of a setting on one task; the bar is its mean over the tasks. Left is better."
@@ -196,17 +196,18 @@ def _table(contexts: Contexts, tasks: Mapping[str, TaskLevels], ranks: Ranks) ->
     }
     columns = [Column("Setting", numeric=False, term="setting")]
     columns += [Column("Device", numeric=False)] if several else []
-    columns += [Column(f"{label}, {one.metric.better} is better", meaning=one.metric.axis, term="rank")
-                for label, one in tasks.items()]  # fmt: skip
     columns.append(Column("Mean rank", term="mean-rank"))
+    columns += [Column(f"{label} {'↓' if one.metric.sign > 0 else '↑'}", meaning=one.metric.axis, term="rank")
+                for label, one in tasks.items()]  # fmt: skip
     rows = []
     for number, key in enumerate(keys):
         ranked = number < len(ranks.keys)
+        mean = float(ranks.means[number]) if ranked else math.nan
         cells = [Cell(key[0], key[0], estimator=estimators[key]), *([Cell(key[1], key[1])] if several else [])]
+        cells.append(Cell(numbers.fixed(mean), mean if ranked else None))
         for block, one in enumerate(tasks.values()):
             cells.append(_cell(one, key, float(ranks.table[block, number]) if ranked else math.nan))
-        mean = float(ranks.means[number]) if ranked else math.nan
-        rows.append([*cells, Cell(numbers.fixed(mean), mean if ranked else None)])
+        rows.append(cells)
     return Table("Mean of each setting on each task, and its rank there", columns, rows)
 
 

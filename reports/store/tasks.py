@@ -84,7 +84,7 @@ def _parameters(frame: pd.DataFrame) -> pd.DataFrame:
     names = [str(name) for name in frame if str(name).startswith(PARAM_TASK_PREFIX)]
     names = [name for name in names if name not in (PARAM_TASK, PARAM_TASK_SOURCE)]
     texts = frame[names].astype(object).map(_as_text)
-    counts = texts.mask(texts.eq("")).groupby(frame["task"]).nunique()
+    counts = texts.mask(texts == "").groupby(frame["task"]).nunique()
     found = texts[[name for name in names if (counts[name] > 1).any()]]
     return found.rename(columns=lambda name: name.removeprefix(PARAM_TASK_PREFIX))
 

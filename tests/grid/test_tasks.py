@@ -237,6 +237,14 @@ def test_notes_name_the_estimators_that_a_task_skips() -> None:
     ]
 
 
+def test_notes_call_the_data_of_a_task_examples() -> None:
+    text = "task: [two_layers, categorical_vae]\ndata: {train_size: 30}\nestimators: [rloo]\nseeds: [0]\n"
+    assert grid_of(text + "training: {batch_size: 100}\n").notes == (
+        "training.batch_size 100 is more than the 24 training examples: each epoch is one update of all of them",
+        "training.batch_size 100 is more than the 30 training images: each epoch is one update of all of them",
+    )
+
+
 def test_an_estimator_need_not_fit_the_shape_of_every_task() -> None:
     """`disarm` works with two classes: with one task that is an error, with several it is skipped where it must be."""
     grid = grid_of("task: [targets, hard_gate]\nestimators: [disarm]\nseeds: [0]\ntraining: {batch_size: 8}\n")

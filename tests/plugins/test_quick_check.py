@@ -378,10 +378,3 @@ def test_a_task_that_cannot_be_built_is_refused_with_the_place_in_the_grid_and_i
     assert re.match(r".*mine\.yaml:\d+:\d+: task: ", err)
     assert re.search(r"\(wrong_tasks\.py:\d+\)", err)
     assert err.count("\n") == 1
-
-
-def test_with_no_check_a_wrong_task_fails_with_its_own_line(tmp_path, capsys):
-    assert task_run(tmp_path, "cost_of_an_example", "--no-check", "--workers", "1") != 0
-    found = capsys.readouterr()
-    assert "expected cost of shape (S, B) = " in found.out + found.err
-    assert re.search(r"\(wrong_tasks\.py:\d+\)", found.out + found.err)

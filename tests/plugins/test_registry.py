@@ -154,8 +154,9 @@ def _source_in_worker(path: Path) -> tuple[str | None, float]:
     return source_of(registry["scaled"]), build("scaled", registry, scale=3.0).scale
 
 
-def test_a_spawned_worker_sees_the_same_plugin(write):
-    path = write(PLUGIN)
+def test_a_spawned_worker_sees_the_same_plugin_and_the_module_beside_it(write):
+    write("X = 1\n", "beside_a_worker.py")
+    path = write("import beside_a_worker\n" + PLUGIN.replace("from __future__ import annotations\n", ""))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(_source_in_worker, (path,)) == (source_of(load_registry([path])["scaled"]), 3.0)
 

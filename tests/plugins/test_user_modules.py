@@ -1,7 +1,7 @@
 """Modules beside a plug-in can be imported from anywhere, and an edit of them is an edit of the plug-in."""
 
 import hashlib
-import multiprocessing
+import importlib
 import os
 import subprocess
 import sys
@@ -223,18 +223,6 @@ def test_an_import_that_fails_names_both_lines_or_what_to_do(
         load_registry([write("mine.py", top=top)])
 
 
-def _value_in_worker(path: Path) -> tuple[object, str | None]:
-    registry = load_registry([path])
-    return build("mine", registry).value(), source_of(registry["mine"])  # type: ignore[attr-defined]
-
-
-def test_a_spawned_worker_imports_it_too(write: Write) -> None:
-    write("my_model.py", "X = 1\n")
-    path = write("mine.py", top="import my_model", value="my_model.X")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_value_in_worker, (path,)) == (1, identity(path))
-
-
 def test_modules_travel_to_a_machine_that_has_none_of_them(write: Write, tmp_path: Path) -> None:
     write("my_model.py", "from my_package.part import X\n")
     write("my_package/__init__.py", "")
@@ -274,16 +262,16 @@ def test_an_installed_package_covers_its_own_modules(
     write("pkg/helper.py", "X = 1\n", folder="site-packages")
     write("pkg/mine.py", top="from pkg.helper import X", folder="site-packages")
     monkeypatch.syspath_prepend(tmp_path / "site-packages")
-    code = "from pkg.mine import Mine; from harness.plugins.registry import source_of; print(source_of(Mine))"
 
-    def printed() -> str:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+    def identity_now() -> str | None:
+        for name in ("pkg", "pkg.mine", "pkg.helper"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return source_of(importlib.import_module("pkg.mine").Mine)
 
-    before = printed()
+    before = identity_now()
     write("pkg/helper.py", "X = 22\n", folder="site-packages")
-    assert printed() != before
+    assert identity_now() != before
 
 
 def test_an_edit_of_a_module_makes_new_runs_and_the_sweep_says_so(write: Write, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from report_page import Page
 from reports_store import Planned, in_memory, main_grid, neg_elbo, planned
-from task_runs import CURVE, DIGITS, FakeTask, measure, task_runs
+from task_runs import CURVE, DIGITS, DISTANCE, FakeTask, measure, task_runs
 
 from reports import compare_sweeps, comparison, report
 from reports.comparison.changes import changes
@@ -16,7 +16,18 @@ from reports.contract.errors import ReportError
 from reports.page import curves, quality_tables
 from reports.page.blocks import Findings, Heading, How, Pictures, Tabular, Words
 from reports.page.context import Context, Options
-from reports.sections import SECTIONS, cost, findings, intervals, latents, learning, published, targets, temperature
+from reports.sections import (
+    SECTIONS,
+    cost,
+    findings,
+    gradients,
+    intervals,
+    latents,
+    learning,
+    published,
+    targets,
+    temperature,
+)
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -306,6 +317,7 @@ def test_two_sweeps_of_a_higher_measure(low, high):
     assert list(other["estimator"]) == ["gumbel_softmax", "rloo"]  # the worst change first
     assert other["mean"].tolist() == pytest.approx([-5, 5])
     assert is_turned(one["low"], other["high"])
+    assert all(is_turned(one[f"mean_{i}"], other[f"mean_{i}"]) for i in (1, 2))
 
 
 def test_a_page_about_two_sweeps_of_a_higher_measure(tmp_path):
@@ -323,3 +335,69 @@ def test_sweeps_without_a_common_task_do_not_compare(tmp_path):
     first, second = (task_runs(task, planned("rloo")) for task in (DIGITS, HIGH))
     with pytest.raises(ReportError, match=r"^--compare: expected sweeps with a task in common, got mnist_sum and puz"):
         compare_sweeps.build_comparison(("one", first), ("other", second), tmp_path, Options())
+
+
+def test_each_layer_of_a_task_with_several_has_its_gradients():
+    runs = task_runs(DIGITS, [*planned("rloo", seeds=(0, 1)), *planned("gumbel_softmax")])
+    history = runs.history.copy()
+    for layer, bias in (("z1", 0.5), ("z2", 0.25)):
+        for measured in ("own", "reinmax-tau-1.5"):
+            for name in ("relative_bias", "cosine", "snr", "variance", "evaluations"):
+                history[f"gradient/{layer}.{measured}/{name}"] = bias
+        history[f"gradient/{layer}.truth_error"] = bias / 10
+    sweep = dataclasses.replace(runs.sweeps[0], basket={"reinmax-tau-1.5": "reinmax(tau=1.5)"})
+    context = Context(dataclasses.replace(runs, history=history, sweeps=(sweep,)))
+    section = gradients.section(context)
+    for layer, bias in (("z1", "0.500"), ("z2", "0.250")):
+        table = next(block.table for block in blocks(section, Tabular) if f"rloo, layer {layer}" in block.table.caption)
+        assert [row[0].text for row in table.rows] == ["rloo (its own)", "reinmax(tau=1.5)"]
+        assert [row[1].text for row in table.rows] == [bias, bias]
+    assert "up to 0.05 of its norm" in blocks(section, Words)[0].text
+    titles = [block.title for block in blocks(section, Heading)]
+    assert {"Relative bias on the logits, layer z1", "Cosine on the logits, layer z2"} <= set(titles)
+    assert "relative bias, layer z2 and test/accuracy of each setting" in alts(section)
+
+
+def test_an_optimum_that_several_reach_is_shared():
+    optimum = FakeTask("optimum", [DISTANCE], 0, 0)
+    words = verdict_of(Context(task_runs(optimum, planned("straight_through", "gumbel_softmax", "rloo", seeds=(0, 1)))))
+    assert words.startswith("gumbel_softmax · constant(1) has, with 2 others, the lowest mean of 3 settings, 0.00 mm")
+    assert "it is equal to straight_through · constant(1)" in words
+
+
+def test_points_of_a_figure_are_differences_as_they_are(low, high):
+    rows = [each.differences(each.primary) for each in (low, high)]
+    points = [comparison.difference_points(each.frame, "test/score", found)
+              for each, found in zip((low, high), rows, strict=True)]  # fmt: skip
+    assert len(points[0]) > 3
+    assert all(is_turned(one, other) for one, other in zip(*points, strict=True))
+
+
+def test_the_distance_to_the_best_setting_of_the_baseline_is_as_it_is():
+    runs = planned("gumbel_softmax", seeds=range(3), shift=-20)
+    runs += [Planned("straight_through", name, s) for name in ("constant", "exponential") for s in range(3)]
+    words = verdict_of(Context(task_runs(DIGITS, runs)))
+    assert "Against the baseline’s best setting, straight_through · exponential" in words
+    assert "it is at +0.12" in words
+    assert "(95\u00a0% interval [+0.1" in words
+
+
+def test_the_best_temperature_is_where_the_highest_median_is(high):
+    columns = {"estimator_label": "gumbel_softmax", "device": "cpu", "axes": ""}
+    cells = pd.DataFrame({**columns, "median": [-2.0, -1.0, -3.0], "schedule.tau": [0.1, 0.5, 1.0]})
+    panel = temperature._curves(high, cells, high.primary)
+    assert "gumbel_softmax is best at τ = 0.5 with -1" in panel.alt
+
+
+def test_words_on_how_to_read_a_page_have_its_direction(low, high):
+    texts = [" ".join(how.text for make in SECTIONS for how in blocks(make(each), How)) for each in (low, high)]
+    for lower, higher in (
+        ("Left of zero is better", "Right of zero is better"),
+        ("further down is better", "further up is better"),
+        ("The further left and the steeper", "The further right and the steeper"),
+        ("at which the row is lower", "at which the row is higher"),
+        ("has come down to the target", "has come up to the target"),
+        ("an interval below zero is an improvement", "an interval above zero is an improvement"),
+    ):
+        assert (lower in texts[0], higher in texts[0]) == (True, False), lower
+        assert (lower in texts[1], higher in texts[1]) == (False, True), higher

@@ -73,6 +73,9 @@ def test_settings_that_a_task_lacks_are_not_ranked(runs):
     frame = as_frame(tasks, ranks).set_index(["task", "setting"])
     assert math.isnan(frame.loc[("mnist_sum", "reinforce"), "rank"])
     assert ("polynomial", "reinforce") not in frame.index
+    assert frame["better"].groupby(level=0).unique().map(list).to_dict() == {
+        "mnist_sum": ["higher"], "polynomial": ["lower"],
+    }  # fmt: skip
     assert frame.loc[("polynomial", "rloo"), ["rank", "mean_rank", "unit", "better"]].tolist() == [
         1,
         2,

@@ -44,9 +44,9 @@ def sweep_of(task: str = "hard_gate") -> Sweep:
     return sweep
 
 
-def shown(sweep: Sweep) -> list[str]:
+def shown(sweep: Sweep, width: int = 80) -> list[str]:
     out = io.StringIO()
-    show_results(Console(file=out, width=80), sweep)
+    show_results(Console(file=out, width=width), sweep)
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -105,12 +105,21 @@ def test_several_tasks_are_ranked_apart_each_by_its_own_measure() -> None:
         ("categorical_vae", "reinforce · task=categorical_vae"),
     ]
     assert [one.difference is None for one in ranked] == [True, False, False] * 3
-    titles = [line for line in shown(sweep_of(SEVERAL)) if line.endswith("is better)")]
+    titles = [line for line in shown(sweep_of(SEVERAL), width=120) if line.endswith("is better)")]
     assert titles == [
         "hard_gate: test accuracy (higher is better)",
         "targets: test distance to the optimum, cost (lower is better)",
         "categorical_vae: test −ELBO, nats per image (lower is better)",
     ]
+
+
+def test_settings_of_a_task_with_other_parameters_are_ranked_apart() -> None:
+    ranked = rank(sweep_of("{name: targets, p: [1.5, 2]}"))
+    assert [(one.task, one.setting) for one in ranked[::3]] == [
+        ("targets(p=1.5)", "exact · task=targets(p=1.5)"),
+        ("targets(p=2)", "exact · task=targets(p=2)"),
+    ]
+    assert ranked[3].difference is None
 
 
 def test_the_document_has_task_metric_and_direction_of_every_setting() -> None:
@@ -191,7 +200,7 @@ def test_a_plan_keeps_the_measures_of_every_setting(tmp_path: Path) -> None:
     plan = read_plan(folder / "frozen.json")
     for ours, theirs in zip(plan.runs, sweep.grid.runs, strict=True):
         assert (ours.key, ours.name, ours.measures) == (theirs.key, theirs.name, theirs.measures)
-        assert (ours.task_name, ours.n_epochs) == (theirs.task_name, theirs.n_epochs)
+        assert (ours.task_label, ours.n_epochs) == (theirs.task_label, theirs.n_epochs)
     for task in ("hard_gate", SEVERAL):
         sweep = sweep_of(task)
         quick = Sweep(sweep.grid, folder, sweep.selected, ends=sweep.ends)

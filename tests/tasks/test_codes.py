@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from harness.tasks.codes import kl_to_uniform, one_hot_samples
+from harness.tasks.codes import kl_to_uniform, one_hot_samples, probs_and_entropy
 
 
 def test_kl_equals_its_definition_and_is_zero_for_uniform() -> None:
@@ -46,3 +46,17 @@ def test_samples_survive_extreme_logits_and_ties() -> None:
     z = one_hot_samples(torch.tensor([[[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]]]), 100)
     assert (z[:, 0, 0, 0] == 1).all()
     assert (z.sum(-1) == 1).all()
+
+
+def test_forbidden_classes_leave_entropy_and_kl_finite() -> None:
+    allowed_BLK = torch.tensor([[[0.3, -0.2, 1.0]]], requires_grad=True)
+    masked_BLK = torch.cat([allowed_BLK, torch.full((1, 1, 1), -torch.inf)], -1)
+    probs_BLK, entropy_BL = probs_and_entropy(masked_BLK.detach())
+    wanted = torch.distributions.Categorical(logits=allowed_BLK[0, 0].detach())
+    torch.testing.assert_close(entropy_BL[0, 0], wanted.entropy())
+    assert probs_BLK[0, 0, -1] == 0
+    kl_B = kl_to_uniform(masked_BLK)
+    torch.testing.assert_close(kl_B[0], math.log(4) - wanted.entropy())
+    (slope,) = torch.autograd.grad(kl_B.sum(), allowed_BLK)
+    (other,) = torch.autograd.grad(kl_to_uniform(allowed_BLK).sum(), allowed_BLK)
+    torch.testing.assert_close(slope, other)

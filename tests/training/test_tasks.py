@@ -393,4 +393,4 @@ def test_a_task_without_data_has_as_many_updates_as_it_says() -> None:
     assert [event.step for event in events if isinstance(event, EpochDone)] == [7, 14, 21]
     state = started(run_of("{name: targets, steps: 7}"))
     assert isinstance(state.task, Targets)
-    assert state.splits.train_batch(torch.tensor([10, 11, 20])).tolist() == [0, 1, 0]
+    assert state.splits.train_batch(torch.tensor([25, 11, 40])).tolist() == [0, 1, 2]
