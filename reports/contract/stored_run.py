@@ -228,7 +228,9 @@ EPOCH_METRICS = {
         "With diagnostics: the gradient quality of an estimator of the basket, or of `own`, the run's own, on the "
         "logits ([diagnostics.md](diagnostics.md))."
     ),
-    f"{GRADIENT_PREFIX}<estimator>/{ENCODER_PREFIX}<metric>": "The same on the parameters behind the logits: those of the encoder.",
+    f"{GRADIENT_PREFIX}<estimator>/{ENCODER_PREFIX}<metric>": (
+        "The same on the parameters behind the logits: those of the encoder."
+    ),
     TRUTH_ERROR: "0 where the true gradient is exact, else its standard error relative to its norm.",
 }
 """In `history.json`, and metrics of the child at step = update, but for `time/` and `latent/`."""

@@ -69,7 +69,8 @@ def sections(runs: Runs) -> list[Section]:
             shown = group[group["epoch"] == epoch]
             n_seeds = shown["seed"].nunique()
             meaning = f"At the parameters of {name}" + (f", over {n_seeds} seeds" if n_seeds > 1 else "")
-            found.append(Section(f"{name}, epoch {int(epoch)}", truth(runs.history, layer), _frame(shown, labels), meaning))
+            title, of_truth = f"{name}, epoch {int(epoch)}", truth(runs.history, layer)
+            found.append(Section(title, of_truth, _frame(shown, labels), meaning))
     return found
 
 

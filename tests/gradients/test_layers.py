@@ -36,7 +36,7 @@ def test_two_layers_are_measured_stored_and_reported(tmp_path: Path, out: Path) 
     measured = {name.split("/")[1] for name in metrics if name.startswith("gradient/")}
     names = ("own", "gumbel_softmax-tau-0.5", "truth_error")
     assert measured == {f"{layer}.{name}" for layer in ("z1", "z2") for name in names}
-    assert 0 < metrics["gradient/z1.truth_error"]  # the cost of the first layer is noisy: an average
+    assert metrics["gradient/z1.truth_error"] > 0  # the cost of the first layer is noisy: an average
     assert metrics["gradient/z2.truth_error"] == 0
     assert metrics["gradient/z2.gumbel_softmax-tau-0.5/evaluations"] == 1
 

@@ -17,8 +17,12 @@ from empty_store import add_empty_store
 from executors import InThisProcess
 from gate_sweeps import N_RUNS, stored_content, write_example, write_grid
 from killed_sweeps import environment, journal_of, results, workers_of
+from mlflow.tracking import MlflowClient
 
+from harness.config import RunConfig
 from harness.execution.executor import Job
+from harness.models import load_model
+from harness.plugins.registry import Registry, load_registry
 
 
 def options(folder: Path, out: Path) -> list[str]:
@@ -117,6 +121,21 @@ def test_ctrl_c_saves_the_epoch_and_the_same_command_goes_on_from_it(
     assert done.returncode == 0, done.stdout + done.stderr
     assert_whole(out, reference, 2)  # no epoch was repeated
     assert Counter(event["kind"] for event in journal_of(out))["started"] == N_RUNS + 1
+    assert_models_load(out, load_registry([tmp_path / "plugin" / "hard_gate.py"]))
+
+
+def assert_models_load(out: Path, registry: Registry) -> None:
+    """The stored weights are those of the plug-in's task, and MLflow's model has its name."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
+    (experiment,) = [one for one in client.search_experiments() if one.name == "killed"]
+    models = client.search_logged_models([experiment.experiment_id])
+    assert len(models) == N_RUNS
+    assert {model.model_type for model in models} == {"hard_gate"}
+    run_id = models[0].source_run_id
+    run = RunConfig.from_json(Path(client.download_artifacts(run_id, "config.json")).read_text())
+    task, estimator = load_model(Path(client.download_artifacts(run_id, "model/weights.pt")), run, registry)
+    assert (task.name, task.n_categories) == ("hard_gate", run.layers["z"][1])
+    assert estimator.name == run.estimator.name
 
 
 def submit_and_press_ctrl_c(executor: InThisProcess, job: Job, submit: Any = InThisProcess.submit) -> None:
