@@ -14,6 +14,7 @@ from reports.page import gradients
 from reports.page.gradients import Section
 from reports.page.palette import styles
 from reports.page.table import Column
+from reports.page.wording import VAE
 from reports.report import build_report
 from reports.sections import gradient_history
 
@@ -31,7 +32,7 @@ def test_tables_show_first_and_last_measurements_as_means_over_seeds(runs):
         "rloo, epoch 1",
         "rloo, epoch 4",
     ]
-    *_, last = gradient_history.tables(sections)
+    *_, last = gradient_history.tables(sections, VAE)
     assert last.caption == "At the parameters of rloo, over 3 seeds: epoch 4"
     columns = [column.title for column in last.columns]
     rows = {row[0].text: dict(zip(columns, [cell.text for cell in row], strict=True)) for row in last.rows}
@@ -100,7 +101,7 @@ def test_the_report_says_when_the_reference_is_an_average(runs):
 def test_a_value_that_a_run_does_not_have_is_a_dash_and_not_a_zero(runs):
     history = runs.history.copy()
     history["gradient/own/cosine"] = np.nan
-    table = gradient_history.tables(gradient_history.sections(dataclasses.replace(runs, history=history)))[-1]
+    table = gradient_history.tables(gradient_history.sections(dataclasses.replace(runs, history=history)), VAE)[-1]
     at = [column.title for column in table.columns].index("Cosine")
     assert table.rows[0][at].text == "–"
 
