@@ -56,10 +56,11 @@ def train(
 
     for epoch in range(state.epoch + 1, run.training.epochs + 1):
         result = train_epoch(run, state, epoch)
-        changes = [*state.process_changes, *process_state.restore(settings)]
-        if changes:
-            yield Note(process_state.change_note(state.estimator.name, changes))
-            state.process_changes.clear()
+        state.process_changes.setdefault(state.estimator.name, []).extend(process_state.restore(settings))
+        for name, changes in state.process_changes.items():
+            if changes:
+                yield Note(process_state.change_note(name, changes))
+        state.process_changes.clear()
         if diverged := result.divergence(state):
             yield diverged
             return

@@ -33,7 +33,7 @@ class State:
     compiled: Callable[[Batch], Loss] | None = None  # the task's loss, if it was compiled
     compile_s: float = 0.0
     tau_tensors: dict[str, Tensor] = field(default_factory=dict)  # the temperatures that the compiled loss reads
-    process_changes: list[str] = field(default_factory=list)  # made by building the estimators, and put back
+    process_changes: dict[str, list[str]] = field(default_factory=dict)  # made by whom while building, and put back
     epoch: int = 0
     step: int = 0
     step_s: list[float] = field(default_factory=list)  # seconds of each step so far
@@ -62,14 +62,14 @@ def start(
 
     The data are loaded, unless they are given.
     """
-    with process_state.preserved() as changed, seeding.seeded(run.seed, "initialisation", device=device):
-        task = new_task(run, registry)
-        splits = splits or load_splits(run, task, datasets_of(registry))
-        with seeding.seeded(run.seed, "estimator", device=device):
-            estimators = {
-                layer: _estimator(run, registry, task, splits, shape) for layer, shape in task.layers().items()
-            }
-        task.build(splits, {name: one.n_outputs(task.layers()[name][1]) for name, one in estimators.items()})
+    with seeding.seeded(run.seed, "initialisation", device=device):
+        with process_state.preserved() as by_task:
+            task = new_task(run, registry)
+            splits, shapes = splits or load_splits(run, task, datasets_of(registry)), task.layers()
+        with process_state.preserved() as by_estimator, seeding.seeded(run.seed, "estimator", device=device):
+            estimators = {layer: _estimator(run, registry, task, splits, shape) for layer, shape in shapes.items()}
+        with process_state.preserved() as by_build:  # each is put back before the next is built
+            task.build(splits, {name: one.n_outputs(shapes[name][1]) for name, one in estimators.items()})
     task.to(device)
     for estimator in estimators.values():
         estimator.to(device)
@@ -78,9 +78,8 @@ def start(
     controls = filter(None, (estimator.control_optimizer() for estimator in estimators.values()))
     optimizers = [make_optimizer(run.training, list(task.parameters())), *controls]
     own = [parameter for estimator in estimators.values() for parameter in estimator.parameters()]
-    state = State(
-        task, estimators, splits.to(device), optimizers, list(task.parameters()), own, process_changes=changed
-    )
+    state = State(task, estimators, splits.to(device), optimizers, list(task.parameters()), own)
+    state.process_changes = {task.name: [*by_task, *by_build], state.estimator.name: by_estimator}
     if isinstance(run.schedule, Learned):
         state.learned_tau = LearnedTau(run.schedule, device)
         state.optimizers.append(state.learned_tau.optimizer)
