@@ -175,9 +175,13 @@ class Task(nn.Module, ABC):
         """Return the module whose weights are saved and loaded."""
         return self
 
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that are trained: those that require a gradient."""
+        return [one for one in self.parameters() if one.requires_grad]
+
     def n_parameters(self) -> int:
         """Return the number of trained numbers."""
-        return sum(one.numel() for one in self.parameters())
+        return sum(one.numel() for one in self.trained_parameters())
 
 
 class OneLayerTask(Task):

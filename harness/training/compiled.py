@@ -141,7 +141,7 @@ def _trial(
         for step in range(TRIAL_STEPS):
             with seeding.seeded(seed, "noise", -1 - step, device=next(task.parameters()).device):
                 terms = [term.mean() for term in loss(batch).terms.values()]
-                slopes = torch.autograd.grad(total(terms), list(task.parameters()), materialize_grads=True)
+                slopes = torch.autograd.grad(total(terms), task.trained_parameters(), materialize_grads=True)
             states = [value for estimator in estimators.values() for value in estimator.state_dict().values()]
             found += [value.detach().double().clone() for value in (*terms, *slopes, *states)]
     finally:

@@ -394,3 +394,51 @@ def test_a_task_without_data_has_as_many_updates_as_it_says() -> None:
     state = started(run_of("{name: targets, steps: 7}"))
     assert isinstance(state.task, Targets)
     assert state.splits.train_batch(torch.tensor([25, 11, 40])).tolist() == [0, 1, 2]
+
+
+class FrozenExperts(HardGate):
+    """A gate over experts that are not trained."""
+
+    name = "frozen_experts"
+
+    def __init__(self, *, n_experts: int = 3) -> None:
+        super().__init__(n_experts=n_experts)
+        self.experts.requires_grad_(False)
+
+
+class NoisyProblems(HardGate):
+    """A gate with dropout and running means, which draws a code for its diagnostics."""
+
+    name = "noisy_problems"
+
+    def __init__(self, *, n_experts: int = 3) -> None:
+        super().__init__(n_experts=n_experts)
+        self.gate = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, n_experts))
+
+    def gradient_problems(self, batch: Any, estimators: Any) -> Any:
+        torch.rand(3)
+        return super().gradient_problems(batch, estimators)
+
+
+OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in (FrozenExperts, NoisyProblems)})
+DIAGNOSED = "diagnostics: {resamples: 64, probe: 4}\n"
+
+
+def test_frozen_parameters_stay_as_they_were() -> None:
+    run = run_of("frozen_experts", "rloo", DIAGNOSED, OWN_REGISTRY)
+    state = started(run, OWN_REGISTRY)
+    frozen = [one for one in state.task.parameters() if not one.requires_grad]
+    assert len(frozen) == 2
+    assert not {id(one) for one in frozen} & {id(one) for one in state.trained_by_loss}
+    assert state.task.n_parameters() == 4 * 3
+    end = end_of(run, OWN_REGISTRY)
+    assert end["test/loss"] > 0
+
+
+def test_diagnostics_change_neither_noise_nor_running_means() -> None:
+    rarely = "evaluation: {validation_every: 3}\n"
+    plain, diagnosed = (
+        end_of(run_of("noisy_problems", "rloo", rarely + more, OWN_REGISTRY), OWN_REGISTRY) for more in ("", DIAGNOSED)
+    )
+    kept = [{name: value for name, value in end.items() if name.startswith("test/")} for end in (plain, diagnosed)]
+    assert kept[0] == kept[1]
