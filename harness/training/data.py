@@ -36,9 +36,17 @@ def load_splits(run: RunConfig, task: Task, sources: Sources = NO_SOURCES) -> Sp
     key = (type(task), run.task.canonical if run.task else "", config.canonical if config else "")
     if key not in _newest:
         _newest.clear()
-        _newest[key] = draw_data(task, config)
+        _newest[key] = draw_data(_of_no_seed(run, task), config)
     data = _newest[key]
     return data.splits(run.training.batch_size) if isinstance(data, NoData) else data
+
+
+def _of_no_seed(run: RunConfig, task: Task) -> Task:
+    """Return a task with the initial weights of DATA_SEED, so that data made by them are the same for all runs."""
+    if run.task is None:
+        return task
+    with seeding.seeded(DATA_SEED, "initialisation", device=torch.device("cpu")):
+        return type(task)(**run.task.params)
 
 
 def draw_data(task: Task, config: DataConfig | None = None) -> Splits | NoData:

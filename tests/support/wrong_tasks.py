@@ -240,6 +240,16 @@ class DataChanges(Right):
         return Splits(train=torch.randn(40, 5) + DataChanges.n_calls, test=torch.randn(10, 5))
 
 
+class DataByATeacher(Right):
+    """expected the same train data in every call, got other numbers. Draw it with torch's own generator"""
+
+    name = "data_by_a_teacher"
+
+    def data(self, config):
+        teacher_DD = self.encoder.weight[:5].detach()
+        return Splits(train=torch.randn(40, 5) @ teacher_DD, test=torch.randn(10, 5) @ teacher_DD)
+
+
 class DataIsATensor(Right):
     """expected data() to return Splits(train=…, test=…) or NoData(…), got Tensor."""
 

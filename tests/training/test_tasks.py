@@ -420,7 +420,18 @@ class NoisyProblems(HardGate):
         return super().gradient_problems(batch, estimators)
 
 
-OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in (FrozenExperts, NoisyProblems)})
+class Taught(HardGate):
+    """A gate on points that its own initial weights move, which a whole check refuses."""
+
+    name = "taught"
+
+    def data(self, config: object) -> Splits:
+        splits = super().data(config)
+        moved = (splits.train[0] + self.experts.bias[0].item(), splits.train[1])
+        return Splits(train=moved, validation=splits.validation, test=splits.test)
+
+
+OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in (FrozenExperts, NoisyProblems, Taught)})
 DIAGNOSED = "diagnostics: {resamples: 64, probe: 4}\n"
 
 
@@ -442,3 +453,12 @@ def test_diagnostics_change_neither_noise_nor_running_means() -> None:
     )
     kept = [{name: value for name, value in end.items() if name.startswith("test/")} for end in (plain, diagnosed)]
     assert kept[0] == kept[1]
+
+
+def test_data_are_the_same_for_every_seed_and_whichever_run_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of("taught", registry=OWN_REGISTRY)
+    found = []
+    for seed in (0, 1):
+        monkeypatch.setattr(data, "_newest", {})
+        found.append(started(run.model_copy(update={"seed": seed}), OWN_REGISTRY).splits.train[0])
+    assert torch.equal(*found)
