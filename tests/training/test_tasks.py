@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from estimators import REGISTRY, Cost, Estimate, Estimator
 from harness.config import RunConfig, TrainingConfig
 from harness.events import Diverged, EpochDone, Event, Finished, Latents, Picture, Skipped, Started
+from harness.measures import Measure
 from harness.models import load_model
 from harness.plugins.registry import Registry
 from harness.tasks import Splits
@@ -431,7 +432,14 @@ class Taught(HardGate):
         return Splits(train=moved, validation=splits.validation, test=splits.test)
 
 
-OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in (FrozenExperts, NoisyProblems, Taught)})
+class Unmeasured(HardGate):
+    """A gate whose first measure is missing."""
+
+    name = "unmeasured"
+    measures = (Measure("absent", better="higher"), *HardGate.measures)
+
+
+OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in (FrozenExperts, NoisyProblems, Taught, Unmeasured)})
 DIAGNOSED = "diagnostics: {resamples: 64, probe: 4}\n"
 
 
@@ -462,3 +470,8 @@ def test_data_are_the_same_for_every_seed_and_whichever_run_came_first(monkeypat
         monkeypatch.setattr(data, "_newest", {})
         found.append(started(run.model_copy(update={"seed": seed}), OWN_REGISTRY).splits.train[0])
     assert torch.equal(*found)
+
+
+def test_a_run_without_the_measure_that_ranks_it_fails() -> None:
+    with pytest.raises(ValueError, match="unmeasured: expected the measure absent in every evaluation, got loss, cost"):
+        trained(run_of("unmeasured", registry=OWN_REGISTRY), OWN_REGISTRY)
