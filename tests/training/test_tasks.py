@@ -439,7 +439,18 @@ class Unmeasured(HardGate):
     measures = (Measure("absent", better="higher"), *HardGate.measures)
 
 
-OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in (FrozenExperts, NoisyProblems, Taught, Unmeasured)})
+class Changing(HardGate):
+    """A gate that changes its batch in evaluations."""
+
+    name = "changing"
+
+    def measure(self, batch: Any, z_BLK: Tensor) -> dict[str, Tensor]:
+        batch[0].mul_(2)
+        return super().measure(batch, z_BLK)
+
+
+OWN_TASKS = (FrozenExperts, NoisyProblems, Taught, Unmeasured, Changing)
+OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in OWN_TASKS})
 DIAGNOSED = "diagnostics: {resamples: 64, probe: 4}\n"
 
 
@@ -475,3 +486,8 @@ def test_data_are_the_same_for_every_seed_and_whichever_run_came_first(monkeypat
 def test_a_run_without_the_measure_that_ranks_it_fails() -> None:
     with pytest.raises(ValueError, match="unmeasured: expected the measure absent in every evaluation, got loss, cost"):
         trained(run_of("unmeasured", registry=OWN_REGISTRY), OWN_REGISTRY)
+
+
+def test_an_evaluation_that_changes_the_data_ends_the_run() -> None:
+    with pytest.raises(ValueError, match="leaves its batch as it is"):
+        trained(run_of("changing", registry=OWN_REGISTRY), OWN_REGISTRY)
