@@ -1,7 +1,10 @@
 """The task of a run and its data, which a worker remembers from one run to the next."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from estimators import Estimator
@@ -50,9 +53,25 @@ def _of_no_seed(run: RunConfig, task: Task) -> Task:
 
 
 def draw_data(task: Task, config: DataConfig | None = None) -> Splits | NoData:
-    """Return the data of a task, with torch's generator seeded for it. Raises ValueError for something else."""
-    with seeding.seeded(DATA_SEED, "data", device=torch.device("cpu")):
+    """Return the data of a task, with the generators of torch, numpy and Python seeded for it.
+
+    Raises ValueError for something else.
+    """
+    with seeding.seeded(DATA_SEED, "data", device=torch.device("cpu")), _others_seeded():
         found = task.data(config)
     if not isinstance(found, Splits | NoData):
         raise ValueError(f"{task.name}: expected data() to return Splits or NoData, got {type(found).__name__}.")
     return found
+
+
+@contextmanager
+def _others_seeded() -> Iterator[None]:
+    """Seed the global generators of numpy and Python inside the block, and restore them after it."""
+    before = random.getstate(), np.random.get_state()  # the legacy generator is the global one
+    random.seed(DATA_SEED)
+    np.random.seed(DATA_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])

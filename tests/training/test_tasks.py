@@ -1,9 +1,11 @@
 """Runs of tasks: they train, resume with the same bits, diverge, skip, compile and are measured as runs of the VAE."""
 
+import random
 import shutil
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cut_runs import cut_after, without_times
@@ -449,7 +451,18 @@ class Changing(HardGate):
         return super().measure(batch, z_BLK)
 
 
-OWN_TASKS = (FrozenExperts, NoisyProblems, Taught, Unmeasured, Changing)
+class ByNumpy(HardGate):
+    """A gate on points that numpy and Python draw."""
+
+    name = "by_numpy"
+
+    def data(self, config: object) -> Splits:
+        splits, x_ND = super().data(config), torch.tensor(np.random.randn(32, 4)).float()
+        train = x_ND + random.random(), splits.train[1]  # noqa: S311
+        return Splits(train=train, validation=splits.validation, test=splits.test)
+
+
+OWN_TASKS = (ByNumpy, FrozenExperts, NoisyProblems, Taught, Unmeasured, Changing)
 OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in OWN_TASKS})
 DIAGNOSED = "diagnostics: {resamples: 64, probe: 4}\n"
 
@@ -474,8 +487,11 @@ def test_diagnostics_change_neither_noise_nor_running_means() -> None:
     assert kept[0] == kept[1]
 
 
-def test_data_are_the_same_for_every_seed_and_whichever_run_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_of("taught", registry=OWN_REGISTRY)
+@pytest.mark.parametrize("task", ["taught", "by_numpy"])
+def test_data_are_the_same_for_every_seed_and_whichever_run_came_first(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(task, registry=OWN_REGISTRY)
     found = []
     for seed in (0, 1):
         monkeypatch.setattr(data, "_newest", {})
