@@ -136,6 +136,7 @@ def _trial(
 ) -> list[Tensor]:
     """Return losses, gradients and running state of TRIAL_STEPS steps on one batch, with noise of their own."""
     before = copy.deepcopy({name: estimator.state_dict() for name, estimator in estimators.items()})
+    buffers = [(one, one.clone()) for one in task.buffers()]  # such as running means
     found = []
     try:
         for step in range(TRIAL_STEPS):
@@ -147,4 +148,6 @@ def _trial(
     finally:
         for name, estimator in estimators.items():
             estimator.load_state_dict(before[name])
+        for one, value in buffers:
+            one.copy_(value)
     return found

@@ -21,7 +21,7 @@ from harness.plugins.registry import Registry
 from harness.tasks import Splits
 from harness.train import train
 from harness.training import checkpoint, data, evaluate
-from harness.training.compiled import CompileError
+from harness.training.compiled import CompileError, _trial
 from harness.training.run_controls import RunControls
 from harness.training.state import State, start
 
@@ -507,3 +507,11 @@ def test_a_run_without_the_measure_that_ranks_it_fails() -> None:
 def test_an_evaluation_that_changes_the_data_ends_the_run() -> None:
     with pytest.raises(ValueError, match="leaves its batch as it is"):
         trained(run_of("changing", registry=OWN_REGISTRY), OWN_REGISTRY)
+
+
+def test_the_trial_of_compiling_leaves_running_means_alone() -> None:
+    state = started(run_of("noisy_problems", registry=OWN_REGISTRY), OWN_REGISTRY)
+    before = [one.clone() for one in state.task.buffers()]
+    batch = state.splits.train_batch(torch.arange(10))
+    _trial(lambda batch: state.task.loss(batch, state.estimators), state.task, state.estimators, batch, seed=0)
+    assert all(map(torch.equal, before, state.task.buffers()))
