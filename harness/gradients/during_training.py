@@ -25,7 +25,7 @@ from harness.tasks.task import LayerProblem, Task
 from harness.training import seeding
 from harness.training.state import State
 
-PROBE = 2  # index of the stream "diagnostics" of a seed; 0 and 1 are those of `harness.gradients.comparison`
+PROBE, PROBLEMS = 2, 3  # indices of the stream "diagnostics" of a seed; `harness.gradients.comparison` has 0 and 1
 
 
 class Diagnostics:
@@ -46,7 +46,9 @@ class Diagnostics:
         """
         batch, found = self._probe(state.splits), dict[str, float]()
         copies = {layer: copy.deepcopy(estimator).eval() for layer, estimator in state.estimators.items()}
-        problems = state.task.gradient_problems(batch, copies)
+        state.task.eval()  # the probe batch must not change running state; training sets its own mode
+        with seeding.seeded(self._run.seed, "diagnostics", PROBLEMS, device=torch.device(self._run.device)):
+            problems = state.task.gradient_problems(batch, copies)
         for layer, problem in problems.items():
             prefix = f"gradient/{layer}." if len(problems) > 1 else "gradient/"
             basket = self._basket(state.estimators[layer], problem.logits_BLH.device)
@@ -90,7 +92,7 @@ class Diagnostics:
 
 def to_parameters(blocks_JBLH: Tensor, logits_BLH: Tensor, task: nn.Module) -> Tensor:
     """Return block means (J, P), on the CPU, of the gradient of the mean cost w.r.t. all that the logits depend on."""
-    parameters = list(task.parameters())
+    parameters = [one for one in task.parameters() if one.requires_grad]
     rows = []
     same = len(blocks_JBLH) > 1 and torch.equal(blocks_JBLH[0], blocks_JBLH[1])
     for block_BLH in blocks_JBLH[:1] if same else blocks_JBLH:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,10 @@ def _labelled(found: list[TaskChoice]) -> list[TaskChoice]:
 
 
 def _with_label(one: TaskChoice, keys: list[str]) -> TaskChoice:
-    label = estimator_label(one.name, {key: one.value.params[key] for key in keys})[:LONGEST_LABEL]
+    label = estimator_label(one.name, {key: one.value.params[key] for key in keys})
+    if len(label) > LONGEST_LABEL:  # two that begin alike must not have one label
+        digest = f" #{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+        label = label[: LONGEST_LABEL - len(digest)] + digest
     return replace(one, value=one.value.model_copy(update={"custom_label": label}))
 
 

@@ -68,7 +68,8 @@ class GatedExperts(OneLayerTask):
     def build(self, splits: Splits, n_outputs: Mapping[str, int]) -> None:
         """Make the gate and the experts."""
         n_pixels = splits.train[0].shape[-1]
-        n_classes = 1 + max(int(split[1].max()) for split in (splits.train, splits.test))
+        labelled = [splits.train, splits.test, *([] if splits.validation is None else [splits.validation])]
+        n_classes = 1 + max(int(split[1].max()) for split in labelled)
         self.gate = nn.Linear(n_pixels, n_outputs[LAYER])
         self.first = nn.Linear(n_pixels, self.n_categories * self.hidden)
         limit = self.hidden**-0.5

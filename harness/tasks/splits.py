@@ -99,6 +99,11 @@ def _numbered(batch: Batch, generator: torch.Generator | None) -> Batch:
     return torch.arange(len(one), device=one.device)
 
 
+def parts(batch: Batch) -> tuple[Tensor, ...]:
+    """Return the tensors of a batch."""
+    return (batch,) if isinstance(batch, Tensor) else batch
+
+
 def n_examples(batch: Batch) -> int:
     """Return the length of a batch."""
     return len(batch if isinstance(batch, Tensor) else batch[0])

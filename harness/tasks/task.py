@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 import torch
 from torch import Tensor, nn
 
-from harness.measures import LOSS, Measure
+from harness.measures import LOSS, RESERVED, Measure
 from harness.tasks.latents import LatentUse
 from harness.tasks.splits import Batch, NoData, Splits
 
@@ -175,9 +175,13 @@ class Task(nn.Module, ABC):
         """Return the module whose weights are saved and loaded."""
         return self
 
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that are trained: those that require a gradient."""
+        return [one for one in self.parameters() if one.requires_grad]
+
     def n_parameters(self) -> int:
         """Return the number of trained numbers."""
-        return sum(one.numel() for one in self.parameters())
+        return sum(one.numel() for one in self.trained_parameters())
 
 
 class OneLayerTask(Task):
@@ -238,12 +242,20 @@ class OneLayerTask(Task):
         return Loss(self._named(estimate.cost_B, penalty), estimate.control_loss)
 
     def evaluate(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
-        """Return the terms of the loss with one-hot samples, and the measures, means over the samples."""
+        """Return the terms of the loss with one-hot samples, and the measures, means over the samples.
+
+        Raises ValueError if a measure has the name of the loss or of one of its terms, which it would replace.
+        """
         logits_BLH = self.logits(batch)
         z_SBLK = draw(logits_BLH)
         found = self._named(self.cost(batch)(z_SBLK).mean(0), self.penalty(batch, draw.law(logits_BLH)))
         codes_SBLK = draw.mode(logits_BLH) if self.measured_on == "mode" else z_SBLK
         measured = [self.measure(batch, z_BLK) for z_BLK in codes_SBLK]
+        if taken := measured[0].keys() & {*found, LOSS.name, self.loss_name, *RESERVED}:
+            raise ValueError(
+                f"{self.name}: expected measure() to return other names than those of the loss and its terms, got"
+                f" {min(taken)}. Rename it, or leave it out: the harness measures the loss and its terms."
+            )
         return found | {name: torch.stack([each[name] for each in measured]).float().mean(0) for name in measured[0]}
 
     def gradient_problems(self, batch: Batch, estimators: Estimators) -> Mapping[str, LayerProblem]:

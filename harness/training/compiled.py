@@ -136,15 +136,18 @@ def _trial(
 ) -> list[Tensor]:
     """Return losses, gradients and running state of TRIAL_STEPS steps on one batch, with noise of their own."""
     before = copy.deepcopy({name: estimator.state_dict() for name, estimator in estimators.items()})
+    buffers = [(one, one.clone()) for one in task.buffers()]  # such as running means
     found = []
     try:
         for step in range(TRIAL_STEPS):
             with seeding.seeded(seed, "noise", -1 - step, device=next(task.parameters()).device):
                 terms = [term.mean() for term in loss(batch).terms.values()]
-                slopes = torch.autograd.grad(total(terms), list(task.parameters()), materialize_grads=True)
+                slopes = torch.autograd.grad(total(terms), task.trained_parameters(), materialize_grads=True)
             states = [value for estimator in estimators.values() for value in estimator.state_dict().values()]
             found += [value.detach().double().clone() for value in (*terms, *slopes, *states)]
     finally:
         for name, estimator in estimators.items():
             estimator.load_state_dict(before[name])
+        for one, value in buffers:
+            one.copy_(value)
     return found

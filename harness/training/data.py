@@ -1,7 +1,10 @@
 """The task of a run and its data, which a worker remembers from one run to the next."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from estimators import Estimator
@@ -36,15 +39,39 @@ def load_splits(run: RunConfig, task: Task, sources: Sources = NO_SOURCES) -> Sp
     key = (type(task), run.task.canonical if run.task else "", config.canonical if config else "")
     if key not in _newest:
         _newest.clear()
-        _newest[key] = draw_data(task, config)
+        _newest[key] = draw_data(_of_no_seed(run, task), config)
     data = _newest[key]
     return data.splits(run.training.batch_size) if isinstance(data, NoData) else data
 
 
+def _of_no_seed(run: RunConfig, task: Task) -> Task:
+    """Return a task with the initial weights of DATA_SEED, so that data made by them are the same for all runs."""
+    if run.task is None:
+        return task
+    with seeding.seeded(DATA_SEED, "initialisation", device=torch.device("cpu")):
+        return type(task)(**run.task.params)
+
+
 def draw_data(task: Task, config: DataConfig | None = None) -> Splits | NoData:
-    """Return the data of a task, with torch's generator seeded for it. Raises ValueError for something else."""
-    with seeding.seeded(DATA_SEED, "data", device=torch.device("cpu")):
+    """Return the data of a task, with the generators of torch, numpy and Python seeded for it.
+
+    Raises ValueError for something else.
+    """
+    with seeding.seeded(DATA_SEED, "data", device=torch.device("cpu")), _others_seeded():
         found = task.data(config)
     if not isinstance(found, Splits | NoData):
         raise ValueError(f"{task.name}: expected data() to return Splits or NoData, got {type(found).__name__}.")
     return found
+
+
+@contextmanager
+def _others_seeded() -> Iterator[None]:
+    """Seed the global generators of numpy and Python inside the block, and restore them after it."""
+    before = random.getstate(), np.random.get_state()  # the legacy generator is the global one
+    random.seed(DATA_SEED)
+    np.random.seed(DATA_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])

@@ -15,7 +15,7 @@ from estimators import Estimator
 from harness.config import RunConfig
 from harness.tasks.codes import one_hot_samples
 from harness.tasks.latents import LatentSums, LatentUse, latent_use
-from harness.tasks.splits import Batch, n_examples, split_batch
+from harness.tasks.splits import Batch, n_examples, parts, split_batch
 from harness.tasks.task import LAYER
 from harness.training import seeding
 from harness.training.state import State
@@ -123,13 +123,24 @@ def _latents(draw: CodeDraws) -> dict[str, float]:
 
 
 def _means(batches: Iterable[Batch], terms: Callable[[Batch], Mapping[str, Tensor]]) -> dict[str, float]:
-    """Return the means over examples of numbers (B,); a scalar counts for every example of its batch."""
+    """Return the means over examples of numbers (B,); a scalar counts for every example of its batch.
+
+    Raises ValueError if a batch was changed: its numbers are those of the data, which later runs use too.
+    """
     total, n_seen, names = torch.zeros((), dtype=torch.float64), 0, list[str]()
     for batch in batches:
+        versions = _versions(batch)
         found = terms(batch)
+        if _versions(batch) != versions:
+            raise ValueError("expected an evaluation that leaves its batch as it is, got changed numbers. Copy it.")
         names = list(found)
         n = n_examples(batch)
         sums = [value.sum() if value.ndim else value * n for value in found.values()]
         total = total + torch.stack(sums).cpu().double()
         n_seen += n
     return dict(zip(names, (total / n_seen).tolist(), strict=True))
+
+
+def _versions(batch: Batch) -> list[int]:
+    """Return how often the tensors of a batch were changed in place."""
+    return [one._version for one in parts(batch)]

@@ -15,8 +15,14 @@ from harness.training.state import State
 
 
 def finish(run: RunConfig, state: State, *, keeps_model: bool) -> Iterator[Event]:
-    """Evaluate a trained run on the test examples and yield its last events."""
+    """Evaluate a trained run on the test examples and yield its last events.
+
+    Raises ValueError if the measure that ranks it is missing.
+    """
     final, use = test_metrics(run, state)
+    if (first := run.measures[0]).metric not in final:
+        got = ", ".join(name.removeprefix("test/") for name in final if name.startswith("test/"))
+        raise ValueError(f"{run.task_name}: expected the measure {first.name} in every evaluation, got {got}.")
     if diverged := non_finite(final, state.step, "at the end of training"):
         yield diverged
         return

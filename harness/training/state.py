@@ -76,9 +76,10 @@ def start(
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = "model" in run.sections and run.model.precision == "tf32"
     controls = filter(None, (estimator.control_optimizer() for estimator in estimators.values()))
-    optimizers = [make_optimizer(run.training, list(task.parameters())), *controls]
+    trained_parameters = task.trained_parameters()
+    optimizers = [make_optimizer(run.training, trained_parameters), *controls]
     own = [parameter for estimator in estimators.values() for parameter in estimator.parameters()]
-    state = State(task, estimators, splits.to(device), optimizers, list(task.parameters()), own)
+    state = State(task, estimators, splits.to(device), optimizers, trained_parameters, own)
     state.process_changes = {task.name: [*by_task, *by_build], state.estimator.name: by_estimator}
     if isinstance(run.schedule, Learned):
         state.learned_tau = LearnedTau(run.schedule, device)

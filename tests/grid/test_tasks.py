@@ -268,3 +268,10 @@ def test_loading_a_grid_of_tasks_leaves_the_generator_alone() -> None:
 def test_tasks_that_come_with_it_are_known_without_a_plug_in() -> None:
     assert set(TASKS) <= set(SMALL_REGISTRY.tasks)
     assert OneHotGate.name not in TASKS
+
+
+def test_long_labels_that_begin_alike_differ() -> None:
+    wide = ", ".join(["100"] * 60)
+    grid = grid_of(f"task: {{name: hard_gate, hidden: [[{wide}, 1], [{wide}, 2]]}}\nestimators: [rloo]\nseeds: [0]\n")
+    assert len({run.task_label for run in grid.runs}) == len({run.label for run in grid.runs}) == 2
+    assert max(len(run.task_label) for run in grid.runs) <= 200

@@ -19,7 +19,7 @@ WRONG = SUPPORT / "wrong_tasks.py"
 OF_FILE = {cls.name: cls for cls in load_registry([WRONG]).of_files}
 RIGHT = ("right", "two_layers", "upside_down")
 EXPECTED = {name: " ".join((cls.__doc__ or "").split()) for name, cls in OF_FILE.items() if name not in RIGHT}
-ONLY_WHOLE = ("data_changes", "loses_state", "other_noise")
+ONLY_WHOLE = ("data_changes", "data_by_a_teacher", "loses_state", "other_noise")
 """What the quick checks do not look for."""
 EXAMPLE = ROOT / "experiments" / "plugins" / "hard_gate.py"
 

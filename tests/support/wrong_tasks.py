@@ -209,6 +209,25 @@ class MeasureOfOtherShape(Right):
         return {"near": z_BLK.sum(-1)}
 
 
+class MeasureOfTheNameOfATerm(Right):
+    """expected measure() to return other names than those of the loss and its terms, got cost. Rename it"""
+
+    name = "measure_of_the_name_of_a_term"
+
+    def measure(self, batch, z_BLK):
+        return {**super().measure(batch, z_BLK), "cost": batch.sum(-1)}
+
+
+class ChangesItsBatch(Right):
+    """expected an evaluation that leaves its batch as it is, got changed numbers. Copy it first"""
+
+    name = "changes_its_batch"
+
+    def measure(self, batch, z_BLK):
+        batch.mul_(2)
+        return super().measure(batch, z_BLK)
+
+
 class UnreachedParameter(Right):
     """expected a gradient that reaches every parameter, got none at spare.weight, spare.bias. Use them in logits"""
 
@@ -238,6 +257,16 @@ class DataChanges(Right):
     def data(self, config):
         DataChanges.n_calls += 1
         return Splits(train=torch.randn(40, 5) + DataChanges.n_calls, test=torch.randn(10, 5))
+
+
+class DataByATeacher(Right):
+    """expected the same train data in every call, got other numbers. Draw it with torch's own generator"""
+
+    name = "data_by_a_teacher"
+
+    def data(self, config):
+        teacher_DD = self.encoder.weight[:5].detach()
+        return Splits(train=torch.randn(40, 5) @ teacher_DD, test=torch.randn(10, 5) @ teacher_DD)
 
 
 class DataIsATensor(Right):

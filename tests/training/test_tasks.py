@@ -1,9 +1,11 @@
 """Runs of tasks: they train, resume with the same bits, diverge, skip, compile and are measured as runs of the VAE."""
 
+import random
 import shutil
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cut_runs import cut_after, without_times
@@ -13,12 +15,13 @@ from torch import Tensor, nn
 from estimators import REGISTRY, Cost, Estimate, Estimator
 from harness.config import RunConfig, TrainingConfig
 from harness.events import Diverged, EpochDone, Event, Finished, Latents, Picture, Skipped, Started
+from harness.measures import Measure
 from harness.models import load_model
 from harness.plugins.registry import Registry
 from harness.tasks import Splits
 from harness.train import train
 from harness.training import checkpoint, data, evaluate
-from harness.training.compiled import CompileError
+from harness.training.compiled import CompileError, _trial
 from harness.training.run_controls import RunControls
 from harness.training.state import State, start
 
@@ -394,3 +397,121 @@ def test_a_task_without_data_has_as_many_updates_as_it_says() -> None:
     state = started(run_of("{name: targets, steps: 7}"))
     assert isinstance(state.task, Targets)
     assert state.splits.train_batch(torch.tensor([25, 11, 40])).tolist() == [0, 1, 2]
+
+
+class FrozenExperts(HardGate):
+    """A gate over experts that are not trained."""
+
+    name = "frozen_experts"
+
+    def __init__(self, *, n_experts: int = 3) -> None:
+        super().__init__(n_experts=n_experts)
+        self.experts.requires_grad_(False)
+
+
+class NoisyProblems(HardGate):
+    """A gate with dropout and running means, which draws a code for its diagnostics."""
+
+    name = "noisy_problems"
+
+    def __init__(self, *, n_experts: int = 3) -> None:
+        super().__init__(n_experts=n_experts)
+        self.gate = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, n_experts))
+
+    def gradient_problems(self, batch: Any, estimators: Any) -> Any:
+        torch.rand(3)
+        return super().gradient_problems(batch, estimators)
+
+
+class Taught(HardGate):
+    """A gate on points that its own initial weights move, which a whole check refuses."""
+
+    name = "taught"
+
+    def data(self, config: object) -> Splits:
+        splits = super().data(config)
+        moved = (splits.train[0] + self.experts.bias[0].item(), splits.train[1])
+        return Splits(train=moved, validation=splits.validation, test=splits.test)
+
+
+class Unmeasured(HardGate):
+    """A gate whose first measure is missing."""
+
+    name = "unmeasured"
+    measures = (Measure("absent", better="higher"), *HardGate.measures)
+
+
+class Changing(HardGate):
+    """A gate that changes its batch in evaluations."""
+
+    name = "changing"
+
+    def measure(self, batch: Any, z_BLK: Tensor) -> dict[str, Tensor]:
+        batch[0].mul_(2)
+        return super().measure(batch, z_BLK)
+
+
+class ByNumpy(HardGate):
+    """A gate on points that numpy and Python draw."""
+
+    name = "by_numpy"
+
+    def data(self, config: object) -> Splits:
+        splits, x_ND = super().data(config), torch.tensor(np.random.randn(32, 4)).float()
+        train = x_ND + random.random(), splits.train[1]  # noqa: S311
+        return Splits(train=train, validation=splits.validation, test=splits.test)
+
+
+OWN_TASKS = (ByNumpy, FrozenExperts, NoisyProblems, Taught, Unmeasured, Changing)
+OWN_REGISTRY = Registry(REGISTRY, {cls.name: cls for cls in OWN_TASKS})
+DIAGNOSED = "diagnostics: {resamples: 64, probe: 4}\n"
+
+
+def test_frozen_parameters_stay_as_they_were() -> None:
+    run = run_of("frozen_experts", "rloo", DIAGNOSED, OWN_REGISTRY)
+    state = started(run, OWN_REGISTRY)
+    frozen = [one for one in state.task.parameters() if not one.requires_grad]
+    assert len(frozen) == 2
+    assert not {id(one) for one in frozen} & {id(one) for one in state.trained_by_loss}
+    assert state.task.n_parameters() == 4 * 3
+    end = end_of(run, OWN_REGISTRY)
+    assert end["test/loss"] > 0
+
+
+def test_diagnostics_change_neither_noise_nor_running_means() -> None:
+    rarely = "evaluation: {validation_every: 3}\n"
+    plain, diagnosed = (
+        end_of(run_of("noisy_problems", "rloo", rarely + more, OWN_REGISTRY), OWN_REGISTRY) for more in ("", DIAGNOSED)
+    )
+    kept = [{name: value for name, value in end.items() if name.startswith("test/")} for end in (plain, diagnosed)]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("task", ["taught", "by_numpy"])
+def test_data_are_the_same_for_every_seed_and_whichever_run_came_first(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(task, registry=OWN_REGISTRY)
+    found = []
+    for seed in (0, 1):
+        monkeypatch.setattr(data, "_newest", {})
+        found.append(started(run.model_copy(update={"seed": seed}), OWN_REGISTRY).splits.train[0])
+    assert torch.equal(*found)
+
+
+def test_a_run_without_the_measure_that_ranks_it_fails() -> None:
+    with pytest.raises(ValueError, match="unmeasured: expected the measure absent in every evaluation, got loss, cost"):
+        trained(run_of("unmeasured", registry=OWN_REGISTRY), OWN_REGISTRY)
+
+
+def test_an_evaluation_that_changes_the_data_ends_the_run() -> None:
+    with pytest.raises(ValueError, match="leaves its batch as it is"):
+        trained(run_of("changing", registry=OWN_REGISTRY), OWN_REGISTRY)
+
+
+def test_the_trial_of_compiling_leaves_running_means_alone() -> None:
+    state = started(run_of("noisy_problems", registry=OWN_REGISTRY), OWN_REGISTRY)
+    before = [one.clone() for one in state.task.buffers()]
+    batch = state.splits.train_batch(torch.arange(10))
+    _trial(lambda batch: state.task.loss(batch, state.estimators), state.task, state.estimators, batch, seed=0)
+    assert all(map(torch.equal, before, state.task.buffers()))

@@ -7,7 +7,7 @@ from harness.measures import Measure
 from harness.tasks.conformance.cost import codes, cost_of
 from harness.tasks.conformance.subject import Draws, Subject, seeded
 from harness.tasks.conformance.training import check_numbers
-from harness.tasks.splits import n_examples
+from harness.tasks.splits import n_examples, parts
 from harness.tasks.task import OneLayerTask
 
 N_CODES = 64
@@ -19,10 +19,14 @@ def check_measures(subject: Subject) -> str:
     """Check that an evaluation returns the terms of the loss and every declared measure, finite, (B,) or scalars."""
     task, draw = subject.task, Draws(subject.estimators)
     own = Subject(task, subject.estimators, subject.test, subject.test, subject.data, subject.params, subject.config)
+    versions = [one._version for one in parts(subject.test)]
     with torch.no_grad(), seeded(0):
         task.eval()
         found = task.evaluate(subject.test, draw)
         whole = task.test_measures(subject.test, draw)
+    is_kept = [one._version for one in parts(subject.test)] == versions
+    what_to_do = "Copy it first: later evaluations and runs use the same numbers."
+    subject.require(is_kept, "an evaluation that leaves its batch as it is", "changed numbers", what_to_do, "evaluate")
     what_to_do = "Return it from evaluate, as loss returns it."
     for name in task.term_names():
         expected = f"the term {name} of the loss from evaluate()"
