@@ -270,7 +270,7 @@ class TaskConfig(EstimatorConfig):
 
     reserved: ClassVar[frozenset[str]] = frozenset({"name", "label", "source"})
     facts: ClassVar[frozenset[str]] = frozenset(
-        {"layers", "measures", "uses_images", "evaluation_settings", "n_examples", "steps_per_epoch"}
+        {"layers", "measures", "uses_images", "evaluation_settings", "n_examples", "steps_per_epoch", "fingerprint"}
     )
 
     layers: Mapping[str, tuple[int, int]] = {}
@@ -279,6 +279,7 @@ class TaskConfig(EstimatorConfig):
     evaluation_settings: tuple[str, ...] = ()
     n_examples: tuple[int, int, int] = (0, 0, 0)
     steps_per_epoch: int | None = None
+    fingerprint: tuple[float, ...] = ()
 
     @property
     def label(self) -> str:
@@ -290,8 +291,9 @@ class TaskConfig(EstimatorConfig):
 
     @cached_property
     def canonical(self) -> str:
-        """Name, parameters and source as text for the run key."""
-        return _canonical(self, {"custom_label", *self.facts})
+        """Name, parameters, source and, of a plug-in, the data as text for the run key: other data make new runs."""
+        text = _canonical(self, {"custom_label", *self.facts})
+        return f"{text}{[f'{number:.3g}' for number in self.fingerprint]}" if self.fingerprint else text
 
 
 class BasketConfig(EstimatorConfig):

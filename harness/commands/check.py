@@ -9,6 +9,9 @@ import click
 from harness.commands.shared import FILE
 from reports.contract.text import visible
 
+NOT_APPLICABLE = "does not apply"
+"""How the text of a check begins that was not made, because the task has another form."""
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE…")
@@ -21,7 +24,7 @@ def check(files: Sequence[Path]) -> None:
     from harness.plugins.registry import load_registry
     from harness.plugins.whole_check import check_whole
 
-    n_passed = n_failed = 0
+    n_passed = n_failed = n_unfit = 0
     for name, result in ((cls.name, result) for cls in load_registry(files).of_files for result in check_whole(cls)):
         if result.failed:
             n_failed += 1
@@ -29,8 +32,10 @@ def check(files: Sequence[Path]) -> None:
         elif result.check == "warning":
             line = f"{result.place or name}: warning: {result.text}"
         else:
-            n_passed += 1
+            n_unfit += NOT_APPLICABLE in result.text
+            n_passed += NOT_APPLICABLE not in result.text
             line = f"{name}: {result.check}: {result.text}"
         click.echo(visible(line))
-    click.echo(f"{n_passed} checks passed, {n_failed} failed.")
+    unfit = f", {n_unfit} do not apply" if n_unfit else ""
+    click.echo(f"{n_passed} checks passed, {n_failed} failed{unfit}.")
     sys.exit(int(n_failed > 0))

@@ -51,13 +51,18 @@ def check_data(runs: Sequence["RunConfig"], registry: "Registry") -> None:
     from harness.plugins.registry import datasets_of
     from harness.training.data import load_splits, new_task
 
-    distinct = {(run.task, run.data): run for run in runs if "data" in run.sections}
+    distinct = {(run.task, run.data): run for run in runs if _has_data(run)}
     for (task, data), run in distinct.items():
         if task is not None or not is_own(data.name):
             try:
                 load_splits(run, new_task(run, registry), datasets_of(registry))
             except ValueError as error:
                 raise Refused(str(error)) from error
+
+
+def _has_data(run: "RunConfig") -> bool:
+    """Return whether the data of a run are images, or those of a plug-in's task."""
+    return "data" in run.sections or (run.task is not None and run.task.source is not None)
 
 
 def saving_notes(saving: "SavingEvery", runs: Sequence["RunConfig"]) -> list[str]:

@@ -128,14 +128,18 @@ def _config(cls: type[Task], given: Combination, where: Placed, errors: ErrorLis
 
     from harness.plugins.errors import in_one_line
     from harness.process_state import preserved
-    from harness.training.data import draw_data
+    from harness.training.data import draw_data, initial_task
+    from harness.training.fingerprint import fingerprint
 
     asked = {key: as_declared(cls, key, choice.value) for key, choice in given.items()}
     params = {key: tuple(v) if isinstance(v, list) else v for key, v in {**defaults_of(cls), **asked}.items()}
     try:
         with preserved(), torch.random.fork_rng(devices=[]):
-            task = cls(**params)
-            facts = _facts(task, None if cls.uses_images else draw_data(task))
+            task = initial_task(cls, params)
+            data = None if cls.uses_images else draw_data(task)
+            facts = _facts(task, data)
+        if source_of(cls) is not None and data is not None:
+            facts["fingerprint"] = fingerprint(data)
         return TaskConfig(name=cls.name, params=params, source=source_of(cls), **facts)
     except ValidationError as error:
         first = error.errors()[0]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from harness.tasks.registry import build_task
 from harness.tasks.splits import NoData, Splits
 from harness.tasks.task import Task
 from harness.training import seeding
+from harness.training.fingerprint import fingerprint, is_same
 
 DATA_SEED = 0
 """The seed of data that a task draws: all runs of a setting have the same data."""
@@ -39,17 +41,33 @@ def load_splits(run: RunConfig, task: Task, sources: Sources = NO_SOURCES) -> Sp
     key = (type(task), run.task.canonical if run.task else "", config.canonical if config else "")
     if key not in _newest:
         _newest.clear()
-        _newest[key] = draw_data(_of_no_seed(run, task), config)
+        _newest[key] = _checked(run, draw_data(_of_no_seed(run, task), config))
     data = _newest[key]
     return data.splits(run.training.batch_size) if isinstance(data, NoData) else data
+
+
+def _checked(run: RunConfig, data: Splits | NoData) -> Splits | NoData:
+    """Return the data. Raises ValueError if they are not those that the grid was read with."""
+    stated = run.task.fingerprint if run.task else ()
+    if stated and not is_same(stated, fingerprint(data)):
+        raise ValueError(
+            f"{run.task_name}: expected data() to return the same numbers in every process, got others than when the"
+            " grid was read. Seed every generator that it makes, such as numpy.random.default_rng(0)."
+        )
+    return data
 
 
 def _of_no_seed(run: RunConfig, task: Task) -> Task:
     """Return a task with the initial weights of DATA_SEED, so that data made by them are the same for all runs."""
     if run.task is None:
         return task
+    return initial_task(type(task), run.task.params)
+
+
+def initial_task(cls: type[Task], params: Mapping[str, Any]) -> Task:
+    """Return a task with the initial weights of DATA_SEED. Its constructor raises ValueError for what it refuses."""
     with seeding.seeded(DATA_SEED, "initialisation", device=torch.device("cpu")):
-        return type(task)(**run.task.params)
+        return cls(**params)
 
 
 def draw_data(task: Task, config: DataConfig | None = None) -> Splits | NoData:

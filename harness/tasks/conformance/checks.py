@@ -25,9 +25,9 @@ _FORM: tuple[Check, ...] = (
     check_soft_codes,
     check_measures,
 )
-QUICK: tuple[Check, ...] = (*_FORM, check_loss, check_gradient)
+QUICK: tuple[Check, ...] = (*_FORM, check_loss, check_gradient, check_directions)
 """The checks of a plug-in before a sweep, in the order in which they run while there is time."""
-CHECKS: tuple[Check, ...] = (check_data, *QUICK, check_determinism, check_state, check_directions)
+CHECKS: tuple[Check, ...] = (check_data, *QUICK, check_determinism, check_state)
 """All of them."""
 OF_THE_TASK: frozenset[Check] = frozenset({*_FORM, check_data, check_directions})
 """Those in which the estimator plays no part: they run once."""

@@ -54,7 +54,7 @@ def check_directions(subject: Subject) -> str:
         if measure.name == task.loss_name and measure.better == "higher":
             subject.warnings.append(_warning(subject, measure, "the loss, which training makes lower"))
     if not isinstance(task, OneLayerTask):
-        return "not compared: the task writes its own loss"
+        return "does not apply: the task writes its own loss"
     z_SBLK = codes(subject, N_CODES)
     with torch.no_grad(), seeded(0):
         cost_SB = cost_of(subject, z_SBLK)
