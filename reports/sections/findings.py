@@ -191,11 +191,16 @@ def power_floor(differences: pd.DataFrame) -> str:
 def seeds_needed(levels: pd.DataFrame, tried: ValuesBySeed, metric: Metric) -> str:
     """Return how many seeds would show a difference as large as the band, by the spread of the second best to the best.
 
-    An empty text for a metric without a band.
+    For a metric without a band, how to give one.
     """
     usable = levels[levels["n"] > 1]
-    if len(usable) < 2 or not metric.band:
+    if len(usable) < 2:
         return ""
+    if not metric.band:
+        return (
+            "Seeds: how many would be enough depends on the smallest difference that matters, which nobody has stated. "
+            f"Give {metric.title} a band where the task declares it, or use --band."
+        )
     best, other = usable.iloc[0], usable.iloc[1]
     finite = pairs(tried, (other["setting"], other["device"]), (best["setting"], best["device"])).finite
     if len(finite) < 2:

@@ -4,10 +4,14 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from paths import ROOT
+from torch import Tensor
 
+from estimators import build
 from harness.grid.load import load_grid
 from harness.plugins import user_modules
 from harness.plugins.registry import load_registry
@@ -15,7 +19,7 @@ from harness.plugins.task_check import check_whole_task
 from harness.train import train
 
 PAGE = (ROOT / "docs" / "your-own-model.md").read_text()
-MODEL, TASK, BLACK_BOX, TWO_LAYERS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+MODEL, TASK, BLACK_BOX, TWO_LAYERS, WITH_DATA = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (GRID,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -55,3 +59,26 @@ def test_the_grid_of_the_page_runs(folder: Path) -> None:
 def test_the_line_of_the_page_is_that_of_the_cost(folder: Path) -> None:
     (line,) = re.findall(r"my_task\.py:(\d+): my_task: expected the cost", PAGE)
     assert TASK.splitlines()[int(line) - 1].startswith("    def cost(")
+
+
+@pytest.mark.parametrize("name", ["rloo", "straight_through", "rebar"])
+def test_a_cost_of_both_codes_and_the_data_reaches_every_parameter(name: str) -> None:
+    names: dict[str, Any] = {}
+    exec(TWO_LAYERS + WITH_DATA, names)  # noqa: S102
+
+    class Both(names["TwoGates"]):  # type: ignore[misc]
+        name = "both"
+        loss = names["loss"]
+
+        def first_logits(self, batch: Tensor) -> Tensor:
+            return self.first.expand(len(batch), -1, -1)
+
+        def error(self, batch: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
+            return self.price(z1) * self.price(z2) + batch
+
+    torch.manual_seed(0)
+    task, batch = Both(), torch.arange(5)
+    loss = task.loss(batch, {layer: build(name) for layer in task.layers()})
+    assert loss.terms["cost"].shape == (5,)
+    loss.terms["cost"].sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in task.parameters())
