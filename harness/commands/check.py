@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.commands.shared import FILE
+from harness.units import counted
 from reports.contract.text import visible
 
 NOT_APPLICABLE = "does not apply"
@@ -24,18 +25,19 @@ def check(files: Sequence[Path]) -> None:
     from harness.plugins.registry import load_registry
     from harness.plugins.whole_check import check_whole
 
-    n_passed = n_failed = n_unfit = 0
+    passed, unfit, failed = list[str](), list[str](), list[str]()
     for name, result in ((cls.name, result) for cls in load_registry(files).of_files for result in check_whole(cls)):
+        line = f"{result.place or name}: {result.text}"
         if result.failed:
-            n_failed += 1
-            line = f"{result.place or name}: {result.text} [{result.check}: FAILED]"
+            if line not in failed:
+                click.echo(visible(f"{line} [{result.check}: FAILED]"))
+            failed.append(line)
         elif result.check == "warning":
-            line = f"{result.place or name}: warning: {result.text}"
+            click.echo(visible(f"{result.place or name}: warning: {result.text}"))
         else:
-            n_unfit += NOT_APPLICABLE in result.text
-            n_passed += NOT_APPLICABLE not in result.text
-            line = f"{name}: {result.check}: {result.text}"
-        click.echo(visible(line))
-    unfit = f", {n_unfit} do not apply" if n_unfit else ""
-    click.echo(f"{n_passed} checks passed, {n_failed} failed{unfit}.")
-    sys.exit(int(n_failed > 0))
+            (unfit if NOT_APPLICABLE in result.text else passed).append(line)
+            click.echo(visible(f"{name}: {result.check}: {result.text}"))
+    if repeated := len(failed) - len(set(failed)):
+        click.echo(f"{counted(repeated, 'more check')} failed with a line that is above.")
+    click.echo(f"{len(passed)} checks passed, {len(failed)} failed{f', {len(unfit)} do not apply' if unfit else ''}.")
+    sys.exit(int(bool(failed)))

@@ -115,6 +115,7 @@ def check_soft_codes(subject: Subject) -> str:
     found = []
     if not task.needs_one_hot:
         declare = "Declare needs_one_hot = True, so that estimators with soft codes are skipped, or change the cost."
+        cost_of(subject, one_hot_SBLK)  # what fails here too has nothing to do with soft codes
         try:
             cost_SB = cost_of(subject, soft_SBLK)
         except Exception as error:
