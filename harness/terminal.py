@@ -15,8 +15,8 @@ from typing import Any, TextIO, final
 
 _PAIRS = """
 · *  – -  — -  − -  → ->  ← <-  ↑ ^  ↓ v  ↔ <->  ⇌ <->  … ...  × x  ÷ /  ± +-  ≤ <=  ≥ >=  ≈ ~  ∼ ~  ≠ !=  ≡ =  ∞ inf
-∈ in  ‖ |  √ sqrt  ∘ o  ∖ \\  ∂ d  ∫ int  ∇ grad  ⌊ [  ⌋ ]  “ "  ” "  „ "  ‘ '  ’ '  • *  ● *  ✓ ok  ✗ x  ° deg  § section
-τ tau  σ sigma  μ mu  λ lambda  α alpha  β beta  δ delta  ε eps  η eta  θ theta  π pi  ϖ pi  φ phi  χ chi
+∈ in  ‖ |  √ sqrt  ∘ o  ∖ \\  ∂ d  ∫ int  ∇ grad  ⌊ [  ⌋ ]  “ "  ” "  „ "  ‘ '  ’ '  • *  ● *  ✓ ok  ✗ x  ° deg
+§ section  τ tau  σ sigma  μ mu  λ lambda  α alpha  β beta  δ delta  ε eps  η eta  θ theta  π pi  ϖ pi  φ phi  χ chi
 Σ sum  Π prod  Δ Delta  Φ Phi
 """
 ASCII_SIGNS = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True)) | {
