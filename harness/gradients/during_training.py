@@ -20,6 +20,7 @@ from harness.config import DiagnosticsConfig, RunConfig
 from harness.gradients import draws
 from harness.gradients.comparison import measure
 from harness.gradients.gradient_problem import GradientProblem
+from harness.tasks.fit import reason_to_skip
 from harness.tasks.splits import Batch, Splits
 from harness.tasks.task import LayerProblem, Task
 from harness.training import seeding
@@ -51,8 +52,10 @@ class Diagnostics:
             problems = state.task.gradient_problems(batch, copies)
         for layer, problem in problems.items():
             prefix = f"gradient/{layer}." if len(problems) > 1 else "gradient/"
+            shape, kind = state.task.layers()[layer], type(state.task)
             basket = self._basket(state.estimators[layer], problem.logits_BLH.device)
-            numbers = self._measured(state.task, problem, basket)
+            fitting = {name: one for name, one in basket.items() if not reason_to_skip(kind, one, [shape])}
+            numbers = self._measured(state.task, problem, fitting)
             found |= {f"{prefix}{name}": value for name, value in numbers.items() if math.isfinite(value)}
         return found
 

@@ -199,3 +199,15 @@ def test_validation_every_and_diagnostics_are_independent(tiny_run: Make) -> Non
     metrics = run(config)[:3]
     assert ["val/loss" in m for m in metrics] == [False, False, True]
     assert ["gradient/own/cosine" in m for m in metrics] == [True, True, True]
+
+
+def test_estimators_of_the_basket_that_the_task_has_no_use_for_are_not_measured(tmp_path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        "name: g\ntask: mnist_sum\ndata: {train_size: 60}\ntraining: {epochs: 1, batch_size: 15}\nestimators: [rloo]\n"
+        "seeds: [0]\ndiagnostics: {resamples: 64, probe: 5, basket: [gumbel_softmax, straight_through, carms]}\n"
+    )
+    (config,) = load_grid(path, REGISTRY).runs
+    metrics = run(config)[0]
+    measured = {name.split("/")[1] for name in metrics if name.startswith("gradient/")}
+    assert measured == {"own", "carms", "truth_error"}
