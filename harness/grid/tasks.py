@@ -57,7 +57,11 @@ def read_tasks(node: Node, registry: Registry, errors: ErrorList) -> list[TaskCh
     is_list = isinstance(node.value, list)
     items = choices.read_items(node, "task", "task", errors) if is_list else [(node, "task")]
     for item, path in items:
-        entries = {"name": item} if isinstance(item.value, str) else choices.read_mapping(item, path, errors)
+        if not isinstance(item.value, str | dict):
+            rule = "the name of a task, or a mapping such as {name: polynomial, p: 2}"
+            errors.expected(choices.placed(item, path), rule, item.plain())
+            continue
+        entries = {"name": item} if isinstance(item.value, str) else item.value
         if isinstance(item.value, dict) and "name" not in entries:
             errors.add(item.position, f"{path}.name", "expected the name of a task, got none.")
         name_path = f"{path}.name" if isinstance(item.value, dict) else path

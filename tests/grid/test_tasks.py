@@ -99,7 +99,10 @@ PROBLEMS = {
         f"1:14: task.name: expected one of {KNOWN}, got 'zzz'. One of your own needs --plugin FILE.",
     ),
     "no name": ("task: {n_experts: 2}", "1:7: task.name: expected the name of a task, got none."),
-    "no mapping": ("task: 3", "1:7: task: expected a mapping, got 3."),
+    "no mapping": (
+        "task: 3",
+        "1:7: task: expected the name of a task, or a mapping such as {name: polynomial, p: 2}, got 3.",
+    ),
     "nothing": ("task: []", "1:7: task: expected a list of at least one task, got []."),
     "unknown parameter": (
         "task: [targets, {name: hard_gate, n_expert: 2}]",
@@ -275,3 +278,13 @@ def test_long_labels_that_begin_alike_differ() -> None:
     grid = grid_of(f"task: {{name: hard_gate, hidden: [[{wide}, 1], [{wide}, 2]]}}\nestimators: [rloo]\nseeds: [0]\n")
     assert len({run.task_label for run in grid.runs}) == len({run.label for run in grid.runs}) == 2
     assert max(len(run.task_label) for run in grid.runs) <= 200
+
+
+@pytest.mark.parametrize("text", ["5", "", "[5]", "[[sudoku]]"])
+def test_a_task_that_is_neither_a_name_nor_a_mapping_is_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(f"name: g\ntask: {text}\nestimators: [rloo]\nseeds: [0]\n")
+    with pytest.raises(GridError) as caught:
+        load_grid(path, REGISTRY)
+    (line,) = caught.value.messages
+    assert "expected the name of a task, or a mapping such as {name: polynomial, p: 2}, got" in line
