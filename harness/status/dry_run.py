@@ -19,9 +19,9 @@ from harness.status.next_commands import NextCommand, without_words
 from harness.status.time_left import median
 from harness.storage.sweep_state import Sweep
 from harness.tasks.categorical_vae import MAX_DECODED
+from harness.tasks.draws import CodeDraws
 from harness.tasks.splits import Batch, Splits, n_examples, take
 from harness.train import train_step
-from harness.training.evaluate import CodeDraws
 from harness.training.state import State, start
 from harness.units import duration
 

@@ -14,10 +14,10 @@ from torch.nn.functional import pad
 from harness.config import RunConfig
 from harness.datasets.sizes import can_be_drawn
 from harness.events import Picture
+from harness.tasks.draws import CodeDraws
 from harness.tasks.latents import LatentUse
 from harness.tasks.splits import take
 from harness.training import seeding
-from harness.training.evaluate import CodeDraws
 from harness.training.state import State
 
 PICTURE_NOISE = -4

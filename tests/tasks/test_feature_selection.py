@@ -7,8 +7,8 @@ import torch
 from task_gradients import enumerated_loss, estimated, gradient, largest_z
 
 from estimators import build
+from harness.tasks.draws import CodeDraws
 from harness.tasks.feature_selection import LAWS, FeatureSelection
-from harness.training.evaluate import CodeDraws
 
 
 def some(**params: object) -> FeatureSelection:

@@ -5,8 +5,8 @@ import torch
 from task_gradients import enumerated_loss, estimated, gradient, largest_z
 
 from estimators import build
+from harness.tasks.draws import CodeDraws
 from harness.tasks.polynomial import Polynomial
-from harness.training.evaluate import CodeDraws
 
 
 def small(**params: float) -> Polynomial:

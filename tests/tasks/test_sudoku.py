@@ -8,8 +8,8 @@ from task_gradients import all_codes, enumerated_loss, gradient, largest_z
 
 from estimators import build
 from harness.tasks.build_sudoku import has_one_solution, lines, solutions
+from harness.tasks.draws import CodeDraws
 from harness.tasks.sudoku import Sudoku, puzzles, units
-from harness.training.evaluate import CodeDraws
 
 
 def solved(task: Sudoku) -> torch.Tensor:

@@ -19,6 +19,7 @@ from harness.measures import Measure
 from harness.models import load_model
 from harness.plugins.registry import Registry
 from harness.tasks import Splits
+from harness.tasks.draws import CodeDraws
 from harness.train import train
 from harness.training import checkpoint, data, evaluate
 from harness.training.compiled import CompileError, _trial
@@ -301,10 +302,8 @@ def of_test(task: HardGate, batch: Any, z_SBK: Tensor) -> dict[str, float]:
 def test_measures_are_means_over_the_samples_of_the_test(n_samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of("hard_gate", more=f"evaluation: {{test_samples: {n_samples}}}\n")
     state, drawn = started(run), []
-    original = evaluate.CodeDraws.__call__
-    monkeypatch.setattr(
-        evaluate.CodeDraws, "__call__", lambda *args, **more: drawn.append(original(*args, **more)) or drawn[-1]
-    )
+    original = CodeDraws.__call__
+    monkeypatch.setattr(CodeDraws, "__call__", lambda *args, **more: drawn.append(original(*args, **more)) or drawn[-1])
     metrics, _ = evaluate.test_metrics(run, state)
     assert isinstance(state.task, HardGate)
     [z_SBLK] = drawn

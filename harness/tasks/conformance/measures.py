@@ -5,8 +5,9 @@ from torch import Tensor
 
 from harness.measures import Measure
 from harness.tasks.conformance.cost import codes, cost_of
-from harness.tasks.conformance.subject import Draws, Subject, seeded
+from harness.tasks.conformance.subject import Subject, seeded
 from harness.tasks.conformance.training import check_numbers
+from harness.tasks.draws import CodeDraws
 from harness.tasks.splits import n_examples, parts
 from harness.tasks.task import OneLayerTask
 
@@ -17,7 +18,7 @@ CLEARLY = 0.5
 
 def check_measures(subject: Subject) -> str:
     """Check that an evaluation returns the terms of the loss and every declared measure, finite, (B,) or scalars."""
-    task, draw = subject.task, Draws(subject.estimators)
+    task, draw = subject.task, CodeDraws(subject.estimators, 2, 2)
     own = Subject(task, subject.estimators, subject.test, subject.test, subject.data, subject.params, subject.config)
     versions = [one._version for one in parts(subject.test)]
     with torch.no_grad(), seeded(0):

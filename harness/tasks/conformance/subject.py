@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from estimators import Estimator, build
 from harness.config import DataConfig
-from harness.tasks.codes import one_hot_samples
 from harness.tasks.fit import reason_to_skip
 from harness.tasks.splits import Batch, NoData, Splits, take
-from harness.tasks.task import LAYER, Task
+from harness.tasks.task import Task
 
 ESTIMATORS: Mapping[str, Mapping[str, Any]] = {"rloo": {"n_samples": 4}, "straight_through": {}}
 """A score-function and a pathwise estimator. Those that the task's declaration excludes are left out."""
@@ -129,26 +127,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-class Draws:
-    """One-hot samples, as an evaluation draws them (`tasks.task.Draw`)."""
-
-    n_samples, bound_samples = 2, 2
-
-    def __init__(self, estimators: Mapping[str, Estimator]) -> None:
-        self._estimators = estimators
-
-    def law(self, logits_BLH: Tensor, layer: str = LAYER) -> Tensor:
-        """Return the logits (B, L, K) of the law of the one-hot codes."""
-        return self._estimators[layer].class_logits(logits_BLH)
-
-    def __call__(self, logits_BLH: Tensor, layer: str = LAYER, n_samples: int | None = None) -> Tensor:
-        """Return z_SBLK."""
-        return one_hot_samples(self.law(logits_BLH, layer), n_samples or self.n_samples)
-
-    def mode(self, logits_BLH: Tensor, layer: str = LAYER) -> Tensor:
-        """Return the most probable code of each example, z_1BLK."""
-        logits_BLK = self.law(logits_BLH, layer)
-        index_BL1 = logits_BLK.argmax(-1, keepdim=True)
-        return torch.zeros_like(logits_BLK).scatter_(-1, index_BL1, 1.0).unsqueeze(0)
