@@ -24,6 +24,7 @@ from estimators.arguments import (
     samples_per_call,
     temperature,
 )
+from estimators.declarations import check_constructor, check_name, is_abstract, parameters, title_of
 from estimators.gumbel import one_hot
 
 __all__ = [
@@ -92,36 +93,17 @@ def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
     return cast(Tensor, _ReplaceGradient.apply(value, surrogate))
 
 
-def parameters(cls: type[Estimator]) -> dict[str, Any]:
-    """Return the keyword-only constructor arguments of an estimator and their defaults, in order."""
-    arguments = inspect.signature(cls).parameters.values()
-    return {argument.name: argument.default for argument in arguments}
-
-
 def tensor_version(tensor: Tensor) -> int:
     """Return how often a tensor was changed in place; 0 where torch does not count, as in a compiled step."""
     return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
-def _is_abstract(cls: type) -> bool:
-    # The members are read, since ABCMeta sets __abstractmethods__ only after __init_subclass__ has run.
-    return any(getattr(getattr(cls, key, None), "__isabstractmethod__", False) for key in dir(cls))
-
-
 def _check_declaration(cls: type[Estimator]) -> None:
-    name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not name.isascii() or not name.isidentifier() or name != name.lower():
-        raise TypeError(f"{cls.__name__}: expected a class attribute name such as 'my_estimator', got {name!r}.")
+    name = check_name(cls, "my_estimator")
     if not isinstance(getattr(cls, "relaxes", None), bool):
         raise TypeError(f"{name}: expected a class attribute relaxes (True: soft codes; False: one-hot), got none.")
-    for argument in inspect.signature(cls).parameters.values():
-        if argument.kind is not argument.KEYWORD_ONLY or argument.default is argument.empty:
-            raise TypeError(
-                f"{name}: expected keyword-only constructor arguments with defaults, got '{argument}'."
-                f" Write __init__(self, *, {argument.name}=...)."
-            )
-    if "title" not in vars(cls):
-        cls.title = (inspect.getdoc(cls) or name).partition("\n")[0].rstrip(".")
+    check_constructor(cls, name)
+    cls.title = title_of(cls, name)
 
 
 class Estimator(nn.Module, ABC):
@@ -169,7 +151,7 @@ class Estimator(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raise TypeError for an incomplete class, and fill in what its author need not write."""
         super().__init_subclass__(**kwargs)
-        if not _is_abstract(cls):
+        if not is_abstract(cls):
             _check_declaration(cls)
             cls.temperatures = tuple(key for key in TEMPERATURES if key in parameters(cls))
             cls.uses_tau = "tau" in cls.temperatures

@@ -16,7 +16,7 @@ from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Fields, Placed
 from harness.grid.errors import ErrorList
-from harness.grid.parameters import as_declared, defaults_of, read_parameters
+from harness.grid.parameters import as_declared, read_parameters
 from harness.grid.yaml_nodes import Node, short_repr
 from harness.plugins.registry import source_of
 from harness.schedules import Learned
@@ -85,7 +85,9 @@ def _candidates(
 
 
 def _parameters(item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], errors: ErrorList) -> Fields:
-    known = {key: value for key, value in defaults_of(cls).items() if key not in model.reserved}
+    from estimators import parameters
+
+    known = {key: value for key, value in parameters(cls).items() if key not in model.reserved}
     special = Fields()
     for key, node in item.value.items() if isinstance(item.value, dict) else ():
         if key == "label":

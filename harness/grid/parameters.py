@@ -13,11 +13,6 @@ from harness.grid.errors import ErrorList
 from harness.grid.yaml_nodes import Node
 
 
-def defaults_of(cls: type) -> dict[str, Any]:
-    """Return the constructor arguments of a class and their defaults, in order."""
-    return {argument.name: argument.default for argument in inspect.signature(cls).parameters.values()}
-
-
 def read_parameters(item: Node, path: str, known: Mapping[str, Any], also: Iterable[str], errors: ErrorList) -> Fields:
     """Return the choices of each parameter of a mapping; `known` are the parameters with their defaults.
 

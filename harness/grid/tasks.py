@@ -14,7 +14,7 @@ from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Placed
 from harness.grid.errors import ErrorList
-from harness.grid.parameters import as_declared, defaults_of, read_parameters
+from harness.grid.parameters import as_declared, read_parameters
 from harness.grid.yaml_nodes import Node, short_repr
 from harness.measures import VAE_NAME
 from harness.plugins.registry import source_of, tasks_of
@@ -116,8 +116,10 @@ def _vae(item: Node, path: str, errors: ErrorList) -> Iterator[TaskChoice]:
 
 
 def _choices(item: Node, path: str, cls: type[Task], errors: ErrorList) -> Iterator[TaskChoice]:
+    from estimators import parameters
+
     before = len(errors)
-    fields = read_parameters(item, path, defaults_of(cls), ["name"], errors)
+    fields = read_parameters(item, path, parameters(cls), ["name"], errors)
     if len(errors) > before:
         return
     for given in choices.combinations(fields, Placed(None, item.position, path), errors):
@@ -130,13 +132,14 @@ def _config(cls: type[Task], given: Combination, where: Placed, errors: ErrorLis
     """Build a task and load its data, to check them. Return its settings and facts; None with an error."""
     import torch
 
+    from estimators import parameters
     from harness.plugins.errors import in_one_line
     from harness.process_state import preserved
     from harness.training.data import draw_data, initial_task
     from harness.training.fingerprint import fingerprint
 
     asked = {key: as_declared(cls, key, choice.value) for key, choice in given.items()}
-    params = {key: tuple(v) if isinstance(v, list) else v for key, v in {**defaults_of(cls), **asked}.items()}
+    params = {key: tuple(v) if isinstance(v, list) else v for key, v in {**parameters(cls), **asked}.items()}
     try:
         with preserved(), torch.random.fork_rng(devices=[]):
             task = initial_task(cls, params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,15 @@ def rows(plugins: Sequence[Path] = ()) -> list[dict[str, Any]]:
 
 
 def _row(cls: type[Task]) -> dict[str, Any]:
+    from estimators import parameters
+
     first = cls.measures[0]
     return {
         "name": cls.name,
         "title": cls.title,
         "ranks by": f"{first.shown} ({first.better} is better)",
         "cost": _cost(cls),
-        "parameters": _parameters(cls),
+        "parameters": parameters(cls),
         "reference": cls.reference,
     }
 
@@ -38,25 +40,22 @@ def _cost(cls: type[Task]) -> str:
     return "one-hot codes only" if cls.needs_one_hot else "differentiable"
 
 
-def _parameters(cls: type[Task]) -> Mapping[str, Any]:
-    arguments = inspect.signature(cls).parameters.values()
-    return {argument.name: argument.default for argument in arguments}
-
-
 def explain(name: str, plugins: Sequence[Path] = ()) -> str:
     """Return docstring, measures and parameters of a task, as paragraphs and labelled lines.
 
     Raises ValueError with a one-line message for an unknown name.
     """
+    from estimators import parameters
+
     tasks = load_registry(plugins).tasks
     if name not in tasks:
         hint = did_you_mean(name, tasks) or f"Known: {', '.join(tasks)}."
         raise ValueError(f"list: expected one of {len(tasks)} names, got {name!r}. {hint}")
     cls = tasks[name]
-    parameters = ", ".join(f"{key}={default}" for key, default in _parameters(cls).items())
+    given = ", ".join(f"{key}={default}" for key, default in parameters(cls).items())
     where = "the sections data and model of a grid" if name == VAE_NAME else f"task: {{name: {name}, …}}"
     lines = {"measures": "; ".join(map(_measure, cls.measures))}
-    lines |= {"cost": _cost(cls), "parameters": parameters or "none", "in a grid": where}
+    lines |= {"cost": _cost(cls), "parameters": given or "none", "in a grid": where}
     lines["data"] = "the images of the section data" if cls.uses_images else "its own"
     indent = max(map(len, lines)) + 2
     return f"{name}\n\n{inspect.getdoc(cls) or cls.title}\n\n" + "\n".join(

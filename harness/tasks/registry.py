@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from estimators import parameters
 from harness.errors import did_you_mean
 from harness.tasks.categorical_vae import VAETask
 from harness.tasks.feature_selection import FeatureSelection
@@ -14,7 +15,7 @@ from harness.tasks.mnist_sum import MnistSum
 from harness.tasks.polynomial import Polynomial
 from harness.tasks.structured_prediction import StructuredPrediction
 from harness.tasks.sudoku import Sudoku
-from harness.tasks.task import Task, parameters_of
+from harness.tasks.task import Task
 
 _ALL: tuple[type[Task], ...] = (
     VAETask,
@@ -35,7 +36,7 @@ def build_task(name: str, tasks: Mapping[str, type[Task]], /, **params: Any) -> 
         hint = did_you_mean(name, tasks) or f"Known: {', '.join(tasks)}."
         raise ValueError(f"task: expected one of {len(tasks)} names, got {name!r}. {hint}")
     cls = tasks[name]
-    known = parameters_of(cls)
+    known = parameters(cls)
     if unknown := [key for key in params if key not in known]:
         raise ValueError(f"{name}: expected parameters {', '.join(known) or 'none'}, got {unknown[0]}.")
     return cls(**params)

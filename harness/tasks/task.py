@@ -5,7 +5,6 @@ Letters: S samples, B examples, L latents, K classes, H numbers that an estimato
 
 from __future__ import annotations
 
-import inspect
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 import torch
 from torch import Tensor, nn
 
+from estimators.declarations import check_constructor, check_name, is_abstract, title_of
 from harness.measures import LOSS, RESERVED, Measure
 from harness.tasks.latents import LatentUse
 from harness.tasks.splits import Batch, NoData, Splits
@@ -116,7 +116,7 @@ class Task(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raise TypeError for an incomplete class, and fill in the title."""
         super().__init_subclass__(**kwargs)
-        if not any(getattr(getattr(cls, key, None), "__isabstractmethod__", False) for key in dir(cls)):
+        if not is_abstract(cls):
             _check_declaration(cls)
 
     @abstractmethod
@@ -127,7 +127,9 @@ class Task(nn.Module, ABC):
     def data(self, config: DataConfig | None) -> Splits | NoData:
         """Return the data. It depends on the parameters and on `config`, the `data` section of a grid (`uses_images`).
 
-        It is called once for equal settings, with torch's generator seeded alike, so it may draw synthetic data.
+        It is called once for equal settings, with the generators of torch, numpy and Python seeded alike, so it may
+        draw synthetic data. It is called on another object than the one that is trained, with other initial weights: it
+        can leave nothing in `self`. What the data decide is for `build`.
         """
 
     def build(self, splits: Splits, n_outputs: Mapping[str, int]) -> None:
@@ -178,10 +180,6 @@ class Task(nn.Module, ABC):
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that are trained: those that require a gradient."""
         return [one for one in self.parameters() if one.requires_grad]
-
-    def n_parameters(self) -> int:
-        """Return the number of trained numbers."""
-        return sum(one.numel() for one in self.trained_parameters())
 
 
 class OneLayerTask(Task):
@@ -274,25 +272,12 @@ class OneLayerTask(Task):
         return dict(zip(self.term_names(), values, strict=False))
 
 
-def parameters_of(cls: type[Task]) -> dict[str, Any]:
-    """Return the keyword-only constructor arguments of a task and their defaults, in order."""
-    return {argument.name: argument.default for argument in inspect.signature(cls).parameters.values()}
-
-
 def _check_declaration(cls: type[Task]) -> None:
-    name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not name.isascii() or not name.isidentifier() or name != name.lower():
-        raise TypeError(f"{cls.__name__}: expected a class attribute name such as 'my_task', got {name!r}.")
+    name = check_name(cls, "my_task")
     if not (isinstance(cls.measures, tuple) and cls.measures and all(isinstance(m, Measure) for m in cls.measures)):
         raise TypeError(f"{name}: expected measures = (Measure(…), …), at least one, got {cls.measures!r}.")
     names = [measure.name for measure in cls.measures]
     if again := [one for one in names if names.count(one) > 1]:
         raise TypeError(f"{name}: expected different names of measures, got {again[0]} more than once.")
-    for argument in inspect.signature(cls).parameters.values():
-        if argument.kind is not argument.KEYWORD_ONLY or argument.default is argument.empty:
-            raise TypeError(
-                f"{name}: expected keyword-only constructor arguments with defaults, got '{argument}'."
-                f" Write __init__(self, *, {argument.name}=...)."
-            )
-    if "title" not in vars(cls):
-        cls.title = (inspect.getdoc(cls) or name).partition("\n")[0].rstrip(".")
+    check_constructor(cls, name)
+    cls.title = title_of(cls, name)

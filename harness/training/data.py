@@ -1,11 +1,8 @@
 """The task of a run and its data, which a worker remembers from one run to the next."""
 
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from estimators import Estimator
@@ -13,6 +10,7 @@ from harness.config import DataConfig, RunConfig
 from harness.datasets.own import NO_SOURCES, Sources
 from harness.measures import VAE_NAME
 from harness.plugins.registry import tasks_of
+from harness.tasks.generators import others_seeded
 from harness.tasks.registry import build_task
 from harness.tasks.splits import NoData, Splits
 from harness.tasks.task import Task
@@ -75,21 +73,8 @@ def draw_data(task: Task, config: DataConfig | None = None) -> Splits | NoData:
 
     Raises ValueError for something else.
     """
-    with seeding.seeded(DATA_SEED, "data", device=torch.device("cpu")), _others_seeded():
+    with seeding.seeded(DATA_SEED, "data", device=torch.device("cpu")), others_seeded(DATA_SEED):
         found = task.data(config)
     if not isinstance(found, Splits | NoData):
         raise ValueError(f"{task.name}: expected data() to return Splits or NoData, got {type(found).__name__}.")
     return found
-
-
-@contextmanager
-def _others_seeded() -> Iterator[None]:
-    """Seed the global generators of numpy and Python inside the block, and restore them after it."""
-    before = random.getstate(), np.random.get_state()  # the legacy generator is the global one
-    random.seed(DATA_SEED)
-    np.random.seed(DATA_SEED)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])

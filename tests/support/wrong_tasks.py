@@ -249,7 +249,7 @@ class Reseeds(Right):
 
 
 class DataChanges(Right):
-    """expected the same train data in every call, got other numbers. Draw it with torch's own generator"""
+    """expected the same train data in every call, got other numbers. Draw it with the global generators"""
 
     name = "data_changes"
     n_calls = 0
@@ -260,7 +260,7 @@ class DataChanges(Right):
 
 
 class DataByATeacher(Right):
-    """expected the same train data in every call, got other numbers. Draw it with torch's own generator"""
+    """expected the same train data in every call, got other numbers. Draw it with the global generators"""
 
     name = "data_by_a_teacher"
 

@@ -13,6 +13,7 @@ import torch
 from estimators import Estimator, build
 from harness.config import DataConfig
 from harness.tasks.fit import reason_to_skip
+from harness.tasks.generators import others_seeded
 from harness.tasks.splits import Batch, NoData, Splits, take
 from harness.tasks.task import Task
 
@@ -95,8 +96,8 @@ def subjects(cls: type[Task], params: Mapping[str, Any], config: DataConfig | No
 
 
 def drawn(task: Task, config: DataConfig | None) -> Any:
-    """Return what `data` gives, with torch's generator seeded as in a sweep."""
-    with seeded(DATA_SEED):
+    """Return what `data` gives, with the generators of torch, numpy and Python seeded, as in a sweep."""
+    with seeded(DATA_SEED), others_seeded(DATA_SEED):
         return task.data(config)
 
 

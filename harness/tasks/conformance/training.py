@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.tasks.conformance.subject import Subject, drawn, seeded
-from harness.tasks.splits import NoData, Splits, n_examples
+from harness.tasks.splits import NoData, n_examples, parts
 from harness.tasks.task import Loss, total
 
 N_TRIES = 4
@@ -27,11 +27,11 @@ def check_data(subject: Subject) -> str:
         return f"none: an epoch is {data.steps_per_epoch} updates"
     for name in ("train", "validation", "test"):
         if name in data:
-            pairs = zip(_parts(data, name), _parts(again, name) if name in again else [], strict=True)
+            pairs = zip(parts(getattr(data, name)), parts(getattr(again, name)) if name in again else [], strict=True)
             same = all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs)
             what_to_do = (
-                "Draw it with torch's own generator, which data() finds seeded, or with one that has a fixed seed; the"
-                " initial weights differ between runs."
+                "Draw it with the global generators of torch, numpy or Python, which data() finds seeded, or with one"
+                " of a fixed seed; the initial weights differ between runs."
             )
             subject.require(same, f"the same {name} data in every call", "other numbers", what_to_do, "data")
     return f"{data.n_train} training and {n_examples(data.test)} test examples, the same in every call"
@@ -162,8 +162,3 @@ def _noise_after(subject: Subject, seed: int) -> Tensor:
     with seeded(seed):
         subject.task.loss(subject.batch, subject.estimators)
         return torch.get_rng_state()
-
-
-def _parts(data: Splits, name: str) -> list[Tensor]:
-    split = getattr(data, name)
-    return [split] if isinstance(split, Tensor) else list(split)

@@ -1,0 +1,40 @@
+"""What a class of a plug-in declares: its name, its title, and the keyword-only arguments of its constructor."""
+
+import inspect
+from typing import Any
+
+
+def parameters(cls: type) -> dict[str, Any]:
+    """Return the keyword-only constructor arguments of an estimator or a task and their defaults, in order."""
+    return {argument.name: argument.default for argument in inspect.signature(cls).parameters.values()}
+
+
+def is_abstract(cls: type) -> bool:
+    """Return whether a class lacks methods.
+
+    The members are read, since ABCMeta sets __abstractmethods__ only after __init_subclass__ has run.
+    """
+    return any(getattr(getattr(cls, key, None), "__isabstractmethod__", False) for key in dir(cls))
+
+
+def check_name(cls: type, example: str) -> str:
+    """Return the class attribute `name`. Raises TypeError unless it has lower-case letters, digits and underscores."""
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not name.isascii() or not name.isidentifier() or name != name.lower():
+        raise TypeError(f"{cls.__name__}: expected a class attribute name such as '{example}', got {name!r}.")
+    return name
+
+
+def check_constructor(cls: type, name: str) -> None:
+    """Raise TypeError if the constructor has an argument that is not keyword-only or has no default."""
+    for argument in inspect.signature(cls).parameters.values():
+        if argument.kind is not argument.KEYWORD_ONLY or argument.default is argument.empty:
+            raise TypeError(
+                f"{name}: expected keyword-only constructor arguments with defaults, got '{argument}'."
+                f" Write __init__(self, *, {argument.name}=...)."
+            )
+
+
+def title_of(cls: type, name: str) -> str:
+    """Return the class's own `title`, or else the first line of its docstring."""
+    return str(vars(cls).get("title") or (inspect.getdoc(cls) or name).partition("\n")[0].rstrip("."))
