@@ -17,7 +17,7 @@ from harness.tasks.registry import TASKS
 
 WRONG = SUPPORT / "wrong_tasks.py"
 OF_FILE = {cls.name: cls for cls in load_registry([WRONG]).of_files}
-RIGHT = ("right", "two_layers", "upside_down")
+RIGHT = ("right", "two_layers", "upside_down", "data_by_other_generators")
 EXPECTED = {name: " ".join((cls.__doc__ or "").split()) for name, cls in OF_FILE.items() if name not in RIGHT}
 ONLY_WHOLE = ("data_changes", "data_by_a_teacher", "loses_state", "other_noise")
 """What the quick checks do not look for."""

@@ -1,5 +1,8 @@
 """Tasks that break one rule each; the docstring of a class is the beginning of its refusal."""
 
+import random
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -382,3 +385,13 @@ class UpsideDown(Right):
 
     name = "upside_down"
     measures = (Measure("near", better="lower"),)
+
+
+class DataByOtherGenerators(Right):
+    """Data by the global generators of numpy and Python, which are seeded like torch's."""
+
+    name = "data_by_other_generators"
+
+    def data(self, config):
+        x_ND = torch.tensor(np.random.randn(50, 5)).float() + random.random()
+        return Splits(train=x_ND[:40], test=x_ND[40:])
