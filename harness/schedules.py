@@ -5,7 +5,7 @@ Each schedule is a small frozen pydantic model, chosen in a grid by its `kind`. 
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cached_property
 from math import cos, exp, pi
 from types import MappingProxyType
@@ -32,7 +32,11 @@ class Settings(BaseModel):
     @cached_property
     def canonical(self) -> str:
         """The settings without labels, as text for the run key. Equal texts mean equal runs."""
-        values = self.model_dump(mode="json", by_alias=True, exclude={"custom_label"})
+        return self.canonical_without(set())
+
+    def canonical_without(self, excluded: Set[str]) -> str:
+        """Return the same without some settings."""
+        values = self.model_dump(mode="json", by_alias=True, exclude={"custom_label", *excluded})
         return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def __hash__(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from harness.config import TaskConfig, estimator_label
+from harness.config import TaskConfig, estimator_label, sections_of
 from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Placed
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from harness.plugins.registry import Registry
     from harness.tasks.task import Task
 
-VAE_SECTIONS = ("data", "model", "training", "evaluation")
 LONGEST_LABEL = 200
-OPTIONAL = ("evaluation.n_images", "evaluation.bound_samples")
-"""Settings of a section that only tasks use that say so (`evaluation_settings`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +33,7 @@ class TaskChoice(Placed):
     @property
     def sections(self) -> tuple[str, ...]:
         """The sections of a grid that are settings of the task's runs."""
-        if self.value is None:
-            return VAE_SECTIONS
-        return ("data", "training", "evaluation") if self.value.uses_images else ("training", "evaluation")
+        return sections_of(self.value)
 
     @property
     def name(self) -> str:
@@ -47,8 +42,9 @@ class TaskChoice(Placed):
     def uses(self, path: str) -> bool:
         """Return whether a setting, by its dotted path, is one of the task's runs."""
         section, _, name = path.partition(".")
-        unused = path in OPTIONAL and self.value is not None and name not in self.value.evaluation_settings
-        return section in self.sections and not unused
+        if self.value is not None and section == "evaluation" and name in self.value.unused:
+            return False
+        return section in self.sections
 
 
 def read_tasks(node: Node, registry: Registry, errors: ErrorList) -> list[TaskChoice]:

@@ -393,5 +393,5 @@ class DataByOtherGenerators(Right):
     name = "data_by_other_generators"
 
     def data(self, config):
-        x_ND = torch.tensor(np.random.randn(50, 5)).float() + random.random()
+        x_ND = torch.tensor(np.random.randn(50, 5)).float() + random.random()  # noqa: S311
         return Splits(train=x_ND[:40], test=x_ND[40:])
