@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from bad_slope import BadSlope
 from paths import ROOT
 from torch import Tensor, nn
 
@@ -174,23 +175,6 @@ def test_divergence_ends_the_run_and_names_the_step(tiny_run: Make) -> None:
     assert events[-1].step == 6
     assert "loss is nan at step 6 (epoch 2)" in events[-1].error
     assert sum(isinstance(e, EpochDone) for e in events) == 1
-
-
-class BadSlope(Estimator):
-    """Costs what it costs, but from its third call on its gradient is not finite."""
-
-    name, reference, unbiased, relaxes = "bad_slope", "none", False, False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        self.calls += self.training
-        z_SBLK = logits_BLK.softmax(-1).unsqueeze(0)
-        if self.calls >= 3:
-            z_SBLK.register_hook(lambda gradient: gradient * float("inf"))
-        return Estimate(cost(z_SBLK).mean(0))
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_at_its_own_step(tiny_run: Make) -> None:

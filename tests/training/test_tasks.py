@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bad_slope import BadSlope
 from cut_runs import cut_after, without_times
 from small_tasks import SMALL_REGISTRY, HardGate, ModeGate, Targets, run_of
 from torch import Tensor, nn
 
-from estimators import REGISTRY, Cost, Estimate, Estimator
+from estimators import REGISTRY
 from harness.config import RunConfig, TrainingConfig
 from harness.events import Diverged, EpochDone, Event, Finished, Latents, Picture, Skipped, Started
 from harness.measures import Measure
@@ -112,23 +113,6 @@ def test_a_checkpoint_has_the_state_of_every_layer() -> None:
         assert all(not torch.equal(ours, new) for ours, new in values), layer
     outer, inner = (list(estimator.parameters()) for estimator in state.estimators.values())
     assert not any(torch.equal(ours, theirs) for ours, theirs in zip(outer, inner, strict=True))
-
-
-class BadSlope(Estimator):
-    """Costs what it costs, but from its third call on its gradient is not a number."""
-
-    name, relaxes = "bad_slope", False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
-        self.calls += self.training
-        z_SBLK = logits_BLK.softmax(-1).unsqueeze(0)
-        if self.calls >= 3:
-            z_SBLK.register_hook(lambda gradient: gradient * float("nan"))
-        return Estimate(cost(z_SBLK).mean(0))
 
 
 @pytest.mark.parametrize("task", ["hard_gate", "targets"])
