@@ -1,7 +1,7 @@
 """Train one run. Read this file first: it is the whole main path.
 
-`train(run, registry)` yields plain events. It knows nothing of MLflow, worker processes or the files of a sweep. What
-is trained is a task (`harness.tasks.task`): its data, and its loss, in which one line calls the estimator. Everything
+`train(run, registry)` yields plain events. It uses no MLflow, no worker processes and no files of a sweep. What is
+trained is a task (`harness.tasks.task`): its data, and its loss, in which one line calls the estimator. Everything
 else is the same for all estimators and tasks.
 """
 

@@ -1,4 +1,4 @@
-"""The network of the categorical variational auto-encoder. It knows nothing of estimators.
+"""The network of the categorical variational auto-encoder. It uses no estimators.
 
     x_BD --encode--> logits_BLK --(an estimator draws z_SBLK)--> decode --> pixel logits --> Bernoulli likelihood
 
