@@ -111,11 +111,18 @@ def best_over(ranks: Ranks) -> str:
 def few_blocks(ranks: Ranks, labels: Sequence[str]) -> str:
     """Return what so many tasks can and cannot say of the ranks."""
     n_tasks, n_settings = ranks.table.shape
+    names = [label.partition("(")[0] for label in labels]
+    again = sorted({name for name in names if names.count(name) > 1})
     text = (
-        f"{n_tasks} tasks are {n_tasks} independent blocks, whatever the number of seeds. Friedman’s test that all "
-        f"{n_settings} settings rank alike gives p = {numbers.p_value(ranks.p)}; the smallest p that it can give here "
-        f"is {numbers.p_value(ranks.least_p)}."
+        f"{n_tasks} tasks are {n_tasks} {'' if again else 'independent '}blocks, whatever the number of seeds. "
+        f"Friedman’s test that all {n_settings} settings rank alike gives p = {numbers.p_value(ranks.p)}; the smallest "
+        f"p that it can give here is {numbers.p_value(ranks.least_p)}."
     )
+    if again:
+        text += (
+            f" Tasks of one name with other parameters ({', '.join(again)}) are hardly independent of each other, as "
+            "this assumes: do not rely on it."
+        )
     if ranks.distance is None:
         text += (
             " With fewer than six tasks its level has not been checked and there is no critical difference of "
@@ -126,9 +133,6 @@ def few_blocks(ranks: Ranks, labels: Sequence[str]) -> str:
             f" Two mean ranks differ if they are {numbers.fixed(ranks.distance)} or more apart (Nemenyi’s critical "
             "difference, 5 %)."
         )
-    names = [label.partition("(")[0] for label in labels]
-    if again := sorted({name for name in names if names.count(name) > 1}):
-        text += f" Tasks of one name with other parameters ({', '.join(again)}) are hardly independent of each other."
     return text
 
 

@@ -116,7 +116,9 @@ def test_few_tasks_say_how_little_they_show(runs):
     assert "read the ranks as a description of these tasks, not as evidence about others" in text
     assert "hardly independent" not in text
     again = over_tasks.few_blocks(rank_over(levels_of(runs)), ["polynomial(p=2)", "polynomial(p=1.5)"])
-    assert "Tasks of one name with other parameters (polynomial) are hardly independent" in again
+    assert again.startswith("2 tasks are 2 blocks, whatever the number of seeds.")
+    assert "Tasks of one name with other parameters (polynomial) are hardly independent of each other" in again
+    assert "do not rely on it" in again
 
 
 def test_seeds_of_a_task_add_no_blocks(runs):
