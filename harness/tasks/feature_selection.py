@@ -147,8 +147,9 @@ class FeatureSelection(OneLayerTask):
             self.logits_LK = nn.Parameter(0.01 * torch.randn(n_selected, n_features))
 
     def data(self, config: DataConfig | None) -> Splits:
-        """Return features (N, D) and labels (N,), drawn from the law."""
-        return Splits(train=self._drawn(self.n_train), validation=self._drawn(2_000), test=self._drawn(5_000))
+        """Return features (N, D) and labels (N,), drawn from the law. Those of the test do not depend on `n_train`."""
+        test, validation = self._drawn(5_000), self._drawn(2_000)
+        return Splits(train=self._drawn(self.n_train), validation=validation, test=test)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits of the selectors."""

@@ -133,6 +133,18 @@ def test_the_data_are_the_same_for_the_same_seed() -> None:
     assert [len(split[0]) for split in (one.train, one.validation, one.test)] == [50, 2_000, 5_000]
 
 
+def test_the_data_of_the_test_do_not_depend_on_the_number_of_training_examples() -> None:
+    few, many = (some(n_train=n_train) for n_train in (50, 500))
+    found = []
+    for task in (few, many):
+        torch.manual_seed(3)
+        found.append(task.data(None))
+    assert len(found[0].train[0]) != len(found[1].train[0])
+    for name in ("validation", "test"):
+        for one, other in zip(getattr(found[0], name), getattr(found[1], name), strict=True):
+            assert torch.equal(one, other)
+
+
 def test_the_context_of_an_estimator_are_the_features() -> None:
     task = some()
     batch = batch_of(task, 4)
