@@ -2,9 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -175,34 +172,6 @@ def test_fail_fast_stops_the_sweep(tmp_path: Path, out: Path) -> None:
     assert done.returncode == 1
     assert re.search(r"1 failed", done.stdout)
     assert "planned" in done.stdout
-
-
-def test_an_interrupted_sweep_continues(tmp_path: Path, out: Path) -> None:
-    grid = grid_file(
-        tmp_path, TINY.replace("epochs: 2, batch_size: 50", "epochs: 60, batch_size: 10").replace("[0, 1]", "[0]")
-    )
-    command = [sys.executable, "-m", "harness.cli", "run", "--grid", str(grid), "--out", str(out), "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    journal = out / "tiny" / "journal.jsonl"
-    while not journal.exists() or journal.read_text().count('"epoch"') < 5:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
-    assert "stopping: the current epochs are finished and saved" in output
-    assert re.search(r"interrupted: .*stopped after epoch \d+", output)
-    assert "running" not in harness("status", "--grid", grid, "--out", out).stdout
-    done = harness("run", "--grid", grid, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert "2 finished." in done.stdout
-    client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("tiny").experiment_id
-    children = client.search_runs([experiment], filter_string="tags.`harness.kind` = 'run'")
-    assert len(children) == 2
-    for child in children:
-        assert len(client.get_metric_history(child.info.run_id, "train/loss")) == 60
 
 
 def test_a_second_driver_is_refused(tmp_path: Path, out: Path) -> None:

@@ -175,6 +175,7 @@ RARE = ("no seed in common", "no temperature at all", "the baseline is best", "o
 """2 s each: in the slow suite."""
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in RARE)) for case in CASES])
 def test_every_outcome_has_a_sensible_report(case, tmp_path):
     grid, sentence = CASES[case]
@@ -183,6 +184,7 @@ def test_every_outcome_has_a_sensible_report(case, tmp_path):
     assert "nan" not in page.text.lower().split() or case == "all diverged"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_epoch_is_a_point_per_run(tmp_path):
     page = report(in_memory(planned("straight_through", "rloo", seeds=(0, 1)), epochs=1), tmp_path)
     assert "There is one epoch, so each run is one point" in page.text

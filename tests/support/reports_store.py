@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,13 @@ def history(run: Planned, epochs: int) -> list[dict[str, float]]:
 
 def png(run: Planned, kind: str, size: tuple[int, int] = (8 * 28, 28)) -> bytes:
     """A small greyscale picture: blobs that depend on the run and the kind."""
-    width, height = size
     phase = {"originals": 0.0, "reconstructions": 1.3, "prior_samples": 3.4}[kind]
-    phase += 0 if kind == "originals" else 0.7 * len(run.estimator)
+    return blobs(phase + (0 if kind == "originals" else 0.7 * len(run.estimator)), size)
+
+
+@cache
+def blobs(phase: float, size: tuple[int, int]) -> bytes:
+    width, height = size
     rows = b""
     for y in range(height):
         row = bytearray([0])
