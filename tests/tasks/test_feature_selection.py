@@ -25,7 +25,7 @@ def batch_of(task: FeatureSelection, n: int) -> tuple[torch.Tensor, ...]:
 def test_an_unbiased_estimator_has_the_enumerated_gradient_as_its_mean(per_example: bool) -> None:
     task = some(law="xor", per_example=per_example)
     for parameter in task.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
+        torch.nn.init.normal_(parameter, std=0.5)
     batch = batch_of(task, 100)
     truth = gradient(task, enumerated_loss(task, batch))
     assert largest_z(task, batch, build("rloo"), truth) < 5
