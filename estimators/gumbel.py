@@ -33,10 +33,11 @@ def exponential(shape: Sequence[int], like: Tensor, generator: torch.Generator |
     transforms uniform numbers.
     """
     dtype = wide_dtype(like)
-    noise = torch.empty(tuple(shape), dtype=dtype, device=like.device)
     if like.device.type != "cpu":
+        noise = torch.empty(tuple(shape), dtype=dtype, device=like.device)
         return noise.exponential_(generator=generator).clamp_(min=torch.finfo(dtype).tiny)
-    return noise.uniform_(generator=generator).clamp_(min=torch.finfo(dtype).eps / 4).log_().neg_()
+    uniform = torch.rand(tuple(shape), dtype=dtype, generator=generator)  # not in place: vmap can draw it
+    return uniform.clamp_(min=torch.finfo(dtype).eps / 4).log_().neg_()
 
 
 def perturb(logits_BLK: Tensor, n_samples: int) -> Tensor:
@@ -74,7 +75,7 @@ def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor
 
 def one_hot(class_SBL: Tensor, like: Tensor) -> Tensor:
     """Return z_SBLK with exactly one 1 for each latent, whatever the ties; K and dtype are those of `like`."""
-    zeros = like.new_zeros((*class_SBL.shape, like.shape[-1]))
+    zeros = class_SBL.new_zeros((*class_SBL.shape, like.shape[-1]), dtype=like.dtype)  # vmap may map the classes alone
     return zeros.scatter_(-1, class_SBL.unsqueeze(-1), 1.0)
 
 

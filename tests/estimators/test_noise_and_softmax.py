@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from estimators.gumbel import argmax, exponential
+from estimators.gumbel import argmax, exponential, one_hot, sample_classes
 from estimators.simplex import LONGEST_ROW, log_softmax, softmax
 
 DTYPES = [torch.float32, torch.float64]
@@ -22,7 +22,7 @@ def test_noise_is_exponential_positive_and_finite(dtype):
 
 
 def test_noise_is_finite_where_the_uniform_number_is_0(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "uniform_", lambda empty, **_: empty.zero_())
+    monkeypatch.setattr(torch, "rand", lambda shape, dtype, **_: torch.zeros(shape, dtype=dtype))
     assert exponential((3,), like=torch.zeros(1)).tolist() == pytest.approx([17.33] * 3, abs=0.01)
 
 
@@ -59,3 +59,16 @@ def test_large_common_logits_do_not_blur_small_differences():
 def test_argmax_is_the_class_of_the_largest_entry():
     x = torch.randn(5, 4, 7)
     assert torch.equal(argmax(x), x.argmax(-1))
+
+
+def test_vmap_draws_codes_of_its_own_for_each_entry():
+    logits_BLK = torch.zeros(4, 3, 5)
+
+    def codes(scale):
+        return one_hot(sample_classes(logits_BLK, 2), like=logits_BLK) * scale
+
+    torch.manual_seed(0)
+    mapped = torch.func.vmap(codes, randomness="different")(torch.ones(6))
+    assert mapped.shape == (6, 2, 4, 3, 5)
+    assert torch.equal(mapped.sum(-1), torch.ones(6, 2, 4, 3))
+    assert not torch.equal(mapped[0], mapped[1])
