@@ -31,8 +31,8 @@ class CARMS(DrawsFirst):
     Reference     Dimitriev, Zhou (2021), "CARMS: Categorical-Antithetic-REINFORCE Multi-Sample Gradient Estimator",
                   NeurIPS 2021, arXiv:2110.14002, the stick-breaking construction; binary: Dimitriev, Zhou (2021),
                   "ARMS", arXiv:2105.14141.
-    Departures    none known; the ratio w is computed as a product of the ratios of the questions, without small
-                  constants added to it.
+    Departures    the stick-breaking form, where the paper's main forms are CARMS-I and CARMS-G; the ratio w is computed
+                  as a product of the ratios of the questions, without small constants added to it.
     """
 
     name = "carms"

@@ -22,12 +22,13 @@ class DisARM(DrawsFirst):
     Requires      K = 2 classes and nothing of f but its value; n_samples >= 1 counts the pairs, of two codes each.
     Bias          none: it is the mean, given b and b̃, of the ARM estimator ½ (f(b) − f(b̃)) (2u − 1).
     Reference     Dong, Mnih, Tucker (2020), "DisARM: An Antithetic Gradient Estimator for Binary Latent Variables",
-                  arXiv:2006.10680, section 3; Yin, Ho, Yan, Qian, Zhou (2020), arXiv:2006.07319 (U2G).
+                  arXiv:2006.10680, section 3; Yin, Ho, Yan, Qian, Zhou (2020), "Probabilistic Best Subset
+                  Selection via Gradient-Based Optimization", arXiv:2006.06448 (U2G).
     Departures    none. The uniforms are drawn as logistic noise log u − log(1 − u), exact where the logits are large.
     """
 
     name = "disarm"
-    reference = "Dong, Mnih, Tucker (2020), arXiv:2006.10680; Yin, Ho, Yan, Qian, Zhou (2020), arXiv:2006.07319"
+    reference = "Dong, Mnih, Tucker (2020), arXiv:2006.10680; Yin, Ho, Yan, Qian, Zhou (2020), arXiv:2006.06448"
     use_when = "the latents are binary: no bias, two evaluations a pair, and less variance than rloo with two samples"
     unbiased = True
 

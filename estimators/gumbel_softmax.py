@@ -82,13 +82,15 @@ class DecoupledSTGS(Pathwise):
     Requires      f differentiable at one-hot codes; n_samples >= 1; tau_forward > 0; tau_backward > 0.
     Bias          yes: ∇f is taken at D, its Jacobian at S, and D ~ Cat(softmax(θ/τ_f)) has another slope in θ than S.
     Reference     Shah, Yan, Mozer, Liu (2024), "Improving Discrete Optimisation Via Decoupled Straight-Through
-                  Gumbel-Softmax", arXiv:2410.13331, section on the method.
+                  Gumbel-Softmax", arXiv:2410.13331v1, section on the method.
     Departures    the temperatures divide the logits but not the noise, so that τ_f changes the law of the codes: a τ_f
-                  that divided both would leave the argmax as it is. `class_logits` is θ/τ_f.
+                  that divided both would leave the argmax as it is. `class_logits` is θ/τ_f. Version 2 of the paper,
+                  "Improving Discrete Optimisation Via Decoupled Straight-Through Estimator", no longer shares the
+                  noise between the two directions; that form is not offered.
     """
 
     name = "decoupled_st_gs"
-    reference = "Shah, Yan, Mozer, Liu (2024), arXiv:2410.13331"
+    reference = "Shah, Yan, Mozer, Liu (2024), arXiv:2410.13331v1"
     use_when = "st_gumbel_softmax, with exploration and the spread of the gradient to be tuned apart"
     relaxes = False
     tau_forward = temperature("tau_forward")

@@ -24,7 +24,8 @@ class IndeCateR(DrawsFirst):
     Bias          none; exact for L = 1.
     Reference     De Smet, Sansone, Zuidberg Dos Martires (2023), "Differentiable Sampling of Categorical Distributions
                   Using the CatLog-Derivative Trick", arXiv:2311.12569, section on IndeCateR; Titsias, Lázaro-Gredilla
-                  (2015), "Local Expectation Gradients for Black Box Variational Inference", arXiv:1503.01494.
+                  (2015), "Local Expectation Gradients for Doubly Stochastic Variational Inference",
+                  arXiv:1503.01494.
     Departures    the sampled code is shared by all L sums, which saves one evaluation in K.
     """
 
