@@ -1,6 +1,7 @@
 """Checks of what estimators are given: arguments of constructors, temperatures, and results of costs."""
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -12,6 +13,18 @@ def check_number(name: str, key: str, value: object, *, above: float) -> float:
     """Return a finite number greater than `above`. Raises ValueError for others, and for a bool or a string."""
     if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < math.inf:
         raise ValueError(f"{name}: expected {key} > {above:g}, got {value!r}.")
+    return float(value)
+
+
+def check_positive(name: str, key: str, value: object) -> float:
+    """Return a finite number > 0. Raises ValueError for others, and for a bool or a string."""
+    return check_number(name, key, value, above=0.0)
+
+
+def check_between(name: str, key: str, value: object, low: float, high: float) -> float:
+    """Return a number from `low` to `high`. Raises ValueError for others, and for a bool or a string."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
+        raise ValueError(f"{name}: expected {low:g} <= {key} <= {high:g}, got {value!r}.")
     return float(value)
 
 
@@ -51,20 +64,30 @@ def samples_per_call(n_codes: int, n_examples: int) -> int:
     return max(1, n_codes // max(1, n_examples))
 
 
-def temperature(key: str) -> property:
-    """Return a property that checks a temperature wherever it is set.
+Check = Callable[[str, str, object], float]
+"""(name of the estimator, key, value) -> the value as a number. Raises ValueError for an impossible one."""
 
-    A number must be > 0 and finite. A tensor of no dimensions, which a learned schedule sets, is not checked: it is
-    positive by construction, and reading it would stall a GPU.
+
+class Temperature(property):
+    """A property of an estimator that a schedule sets each step, checked wherever it is set.
+
+    By default a number must be > 0 and finite. A tensor of no dimensions, which a learned schedule sets, is not
+    checked: it is positive by construction, and reading it would stall a GPU.
     """
 
-    def get(self: Any) -> float | Tensor | None:
-        return cast(float | Tensor | None, getattr(self, f"_{key}", None))
+    def __init__(self, key: str, check: Check = check_positive) -> None:
+        def get(self: Any) -> float | Tensor | None:
+            return cast(float | Tensor | None, getattr(self, f"_{key}", None))
 
-    def put(self: Any, value: float | Tensor) -> None:
-        if key not in self.temperatures:
-            raise ValueError(f"{self.name}: expected no {key}, got {value!r}. It has no temperature.")
-        is_learned = isinstance(value, Tensor) and value.ndim == 0
-        setattr(self, f"_{key}", value if is_learned else check_number(self.name, key, value, above=0.0))
+        def put(self: Any, value: float | Tensor) -> None:
+            if key not in self.temperatures:
+                raise ValueError(f"{self.name}: expected no {key}, got {value!r}. It has no temperature.")
+            is_learned = isinstance(value, Tensor) and value.ndim == 0
+            setattr(self, f"_{key}", value if is_learned else check(self.name, key, value))
 
-    return property(get, put, doc="The temperature: state that a schedule sets each step. None if there is none.")
+        super().__init__(get, put, doc="The temperature: state that a schedule sets each step. None if there is none.")
+
+
+def temperature(key: str) -> property:
+    """Return a property that checks a temperature wherever it is set: see Temperature."""
+    return Temperature(key)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from estimators.arguments import (
+    Temperature,
     check_costs,
     check_count,
     check_number,
@@ -51,7 +52,7 @@ CODES_PER_CALL = 16_384
 CODES_IN_GRAPH = 65_536
 """With a gradient, autograd keeps the activations of at most so many codes, and evaluates the others a second time."""
 TEMPERATURES = ("tau", "tau_forward", "tau_backward")
-"""Constructor arguments with these names are state that a schedule sets each step."""
+"""Constructor arguments with these names are state that a schedule sets each step, and so is every `Temperature`."""
 
 Cost = Callable[[Tensor], Tensor]
 """z_SBLK -> (S, B): the cost of every code of every example, and all that an estimator may evaluate."""
@@ -106,6 +107,12 @@ def _check_declaration(cls: type[Estimator]) -> None:
     cls.title = title_of(cls, name)
 
 
+def _temperatures_of(cls: type[Estimator]) -> tuple[str, ...]:
+    known = parameters(cls)
+    named = [key for key in TEMPERATURES if key in known]
+    return (*named, *(key for key in known if key not in named and isinstance(getattr(cls, key, None), Temperature)))
+
+
 class Estimator(nn.Module, ABC):
     """A gradient of E[cost(z)], z one-hot and z_l ~ Cat(softmax(logits_l)), with respect to the logits.
 
@@ -137,7 +144,7 @@ class Estimator(nn.Module, ABC):
     min_samples: ClassVar[int] = 1
     """The smallest `n_samples` at which the estimator is defined."""
     temperatures: ClassVar[tuple[str, ...]] = ()
-    """Those of TEMPERATURES that are among the constructor's arguments. Filled in, never written by hand."""
+    """The constructor's arguments that a schedule sets. Filled in, never written by hand."""
     uses_tau: ClassVar[bool] = False
     """True exactly if `tau` is among them. Filled in."""
     uses_context: ClassVar[bool] = False
@@ -153,7 +160,7 @@ class Estimator(nn.Module, ABC):
         super().__init_subclass__(**kwargs)
         if not is_abstract(cls):
             _check_declaration(cls)
-            cls.temperatures = tuple(key for key in TEMPERATURES if key in parameters(cls))
+            cls.temperatures = _temperatures_of(cls)
             cls.uses_tau = "tau" in cls.temperatures
             cls.uses_context = len(inspect.signature(cls.forward).parameters) > 3  # self, logits, cost, context
 

@@ -21,6 +21,7 @@ from estimators.igr import IGR
 from estimators.imle import IMLE
 from estimators.indecater import IndeCateR
 from estimators.muprop import MuProp
+from estimators.mve import MVE
 from estimators.perturbed import PerturbedArgmax
 from estimators.rebar import Rebar, Relax
 from estimators.reinmax import ZGR, Darn, ReinMax, ReinMaxRao
@@ -43,6 +44,7 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     ZGR,
     Darn,
     ReinMaxRao,
+    MVE,
     IMLE,
     GumbelSoftmax,
     GumbelSparsemax,

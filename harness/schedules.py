@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Unit = Literal["step", "epoch"]
 Positive = Annotated[float, Field(gt=0)]
+LargestT = Annotated[float, Field(gt=0, le=1e9)]
 PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -84,14 +85,15 @@ class Schedule(Settings, ABC):
 
 
 class SingleTau(Schedule, ABC):
-    """A schedule of one temperature."""
+    """A schedule of one temperature: of τ, unless `sets` has another name."""
 
     @abstractmethod
     def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
         """Return τ for update `step` (global, from 0) of a run of `n_steps` updates."""
 
     def temperatures(self, step: int, *, steps_per_epoch: int, n_steps: int) -> dict[str, float]:
-        return {"tau": self.tau(step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)}
+        (key,) = self.sets
+        return {key: self.tau(step, steps_per_epoch=steps_per_epoch, n_steps=n_steps)}
 
 
 class Constant(SingleTau):
@@ -256,6 +258,30 @@ class Increasing(Falling):
         return max(self.floor, self.initial / (1 + self.initial * self.growth * self.elapsed(step, steps_per_epoch)))
 
 
+class Growing(Annealed):
+    """The `t` of `mve` goes geometrically from `initial` to `final` over the run (Hooper and Shekhovtsov 2026).
+
+    t = initial · (final/initial)^f, f the progress from 0 to 1. It sets t, which is no temperature: it has estimators
+    with a `t` only, and they have no other schedule.
+    """
+
+    sets: ClassVar[tuple[str, ...]] = ("t",)
+    ends_at: ClassVar[str] = "final"
+    kind: Literal["growing"] = "growing"
+    initial: LargestT = 1.0
+    final: LargestT = 1e6
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.final <= self.initial:
+            raise ValueError(f"final: expected more than initial ({short(self.initial)}), got {short(self.final)}.")
+        return self
+
+    def tau(self, step: int, *, steps_per_epoch: int, n_steps: int) -> float:
+        done = self.fraction(step, steps_per_epoch, n_steps)
+        return self.final if done == 1 else self.initial * (self.final / self.initial) ** done
+
+
 Single = Annotated[Constant | Exponential | Linear | Cosine | Step | Increasing, Field(discriminator="kind")]
 
 
@@ -277,7 +303,7 @@ class Decoupled(Schedule):
         return [part.label if isinstance(part, Schedule) else short(part) for part in (self.forward, self.backward)]
 
 
-AnySchedule = Constant | Exponential | Linear | Cosine | Step | Increasing | Learned | Decoupled
+AnySchedule = Constant | Exponential | Linear | Cosine | Step | Increasing | Growing | Learned | Decoupled
 ScheduleConfig = Annotated[AnySchedule | NoSchedule, Field(discriminator="kind")]
 KINDS: Mapping[str, type[Schedule]] = MappingProxyType(
     {cls.model_fields["kind"].default: cls for cls in get_args(AnySchedule)}

@@ -15,6 +15,7 @@ from harness.schedules import (
     Cosine,
     Decoupled,
     Exponential,
+    Growing,
     Increasing,
     Learned,
     Linear,
@@ -132,6 +133,24 @@ def test_increasing_is_the_slope_annealing_of_chung_ahn_and_bengio():
     assert epochs == pytest.approx([1 / min(5, 1 + 0.04 * epoch) for epoch in range(200)])
 
 
+def test_growing_multiplies_by_the_same_factor_at_each_change_and_ends_at_final_exactly():
+    """The rule of Hooper and Shekhovtsov's code: t ← t · (1e6)^{1/(epochs − 1)} after each epoch, from t = 1."""
+    schedule, t, expected = Growing(unit="epoch"), 1.0, []
+    for _ in range(EPOCHS):
+        expected += [t] * SPE
+        t *= 1e6 ** (1 / (EPOCHS - 1))
+    assert taus(schedule) == pytest.approx(expected, rel=1e-12)
+    assert taus(schedule)[-1] == 1e6
+    assert schedule.temperatures(SPE, steps_per_epoch=SPE, n_steps=N) == {"t": pytest.approx(1e6 ** (1 / 9))}
+    assert taus(Growing(initial=2, final=32, every=2), 1, 6) == pytest.approx([2, 2, 8, 8, 32, 32])
+    assert Growing().tau(0, steps_per_epoch=1, n_steps=1) == 1.0
+
+
+def test_growing_that_does_not_grow_is_refused_in_one_line():
+    with pytest.raises(ValidationError, match=r"final: expected more than initial \(10\), got 2\."):
+        Growing(initial=10, final=2)
+
+
 positive = st.floats(1e-3, 10)
 shared = {"every": st.integers(1, 40), "unit": st.sampled_from(["step", "epoch"])}
 falling = st.one_of(
@@ -144,6 +163,7 @@ schedules = st.one_of(
     st.builds(Constant, tau=positive),
     st.builds(Linear, initial=positive, final=positive, **shared),
     st.builds(Cosine, initial=positive, final=positive, **shared),
+    st.builds(Growing, initial=positive, final=st.floats(11, 1e9), **shared),
 )
 
 
@@ -175,7 +195,7 @@ def test_tau_is_a_pure_function_of_the_step(schedule, steps_per_epoch, epochs, d
 @given(st.sampled_from([kind for kind, cls in KINDS.items() if issubclass(cls, Annealed)]), *[st.integers(1, 9)] * 2)
 def test_the_unit_epoch_is_the_unit_step_seen_once_an_epoch(kind, steps_per_epoch, epochs):
     """With one step an epoch the units agree; otherwise τ is held for the whole epoch."""
-    required = {"exponential": {"rate": 0.3}, "step": {"every": 2}, "increasing": {"growth": 0.3}}
+    required = {"exponential": {"rate": 0.3}, "step": {"every": 2}, "increasing": {"growth": 0.3}, "growing": {}}
     settings = required.get(kind, {"final": 0.2})
     by_step = taus(KINDS[kind](**settings), 1, epochs)
     by_epoch = taus(KINDS[kind](**settings, unit="epoch"), steps_per_epoch, epochs * steps_per_epoch)
@@ -213,6 +233,10 @@ def test_the_unit_epoch_is_the_unit_step_seen_once_an_epoch(kind, steps_per_epoc
         ("increasing", {"growth": 0.0}),
         ("increasing", {"growth": -0.1}),
         ("increasing", {"growth": 0.1, "floor": 1.0}),
+        ("growing", {"initial": 0.0}),
+        ("growing", {"final": 1.0}),
+        ("growing", {"final": 1e10}),
+        ("growing", {"tau": 1.0}),
         ("learned", {"initial": 0.0}),
         ("learned", {"through": "luck"}),
         ("learned", {"lr": 0.0}),
@@ -220,6 +244,7 @@ def test_the_unit_epoch_is_the_unit_step_seen_once_an_epoch(kind, steps_per_epoc
         ("decoupled", {"backward": {"kind": "constant", "tau": -1.0}}),
         ("decoupled", {"backward": {"kind": "learned"}}),
         ("decoupled", {"forward": {"kind": "decoupled"}}),
+        ("decoupled", {"forward": {"kind": "growing"}}),
     ],
 )
 def test_impossible_settings_are_refused(kind, settings):
@@ -239,6 +264,7 @@ def test_labels_tell_settings_apart():
     assert Exponential(rate=3e-5, restart_each_epoch=True).label == "exponential(1→0.5, rate=3e-05, restart_each_epoch)"
     assert Linear(initial=2.0, final=0.5).label == "linear(2→0.5)"
     assert Increasing(growth=0.04, floor=0.2, unit="epoch").label == "increasing(1→0.2, growth=0.04, unit=epoch)"
+    assert Growing(unit="epoch").label == "growing(1→1000000.0, unit=epoch)"
     assert Exponential(rate=3e-5, label="Jang").label == "Jang"
     assert NoSchedule().label == "none"
 

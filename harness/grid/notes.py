@@ -157,4 +157,4 @@ def _of_schedules(schedules: Iterable[Schedule], budget: Budget) -> Iterator[str
                 )
                 if first == last:
                     updates = counted(budget.n_steps, "update")
-                    yield f"schedule {schedule.label} stays at tau {short(first)} in runs of {updates}"
+                    yield f"schedule {schedule.label} stays at {part.sets[0]} {short(first)} in runs of {updates}"

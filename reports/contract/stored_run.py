@@ -186,7 +186,7 @@ CATEGORICAL_VAE = "categorical_vae"
 TRAIN_LOSS, TRAIN_BCE, TRAIN_KL = "train/loss", "train/bce", "train/kl"
 VAL_LOSS, VAL_BCE, VAL_KL = "val/loss", "val/bce", "val/kl"
 VAL_GAP = "val/soft_hard_gap"
-TAU, TAU_FORWARD, TAU_BACKWARD = "tau", "tau_forward", "tau_backward"
+TAU, TAU_FORWARD, TAU_BACKWARD, BIAS_WEIGHT = "tau", "tau_forward", "tau_backward", "t"
 TEST_NEG_ELBO, TEST_BCE, TEST_KL = "test/neg_elbo", "test/bce", "test/kl"
 TEST_RELAXED_LOSS, TEST_NEG_BOUND = "test/relaxed_loss", "test/neg_bound"
 TEST_LOSS = "test/loss"
@@ -222,6 +222,7 @@ EPOCH_METRICS = {
     TAU: "The temperature at the end of the epoch.",
     TAU_FORWARD: "The same of an estimator that has two: that of the forward pass.",
     TAU_BACKWARD: "The same of an estimator that has two: that of the backward pass.",
+    BIAS_WEIGHT: "The t of `mve` at the end of the epoch.",
     **_TIMES,
     **_LATENTS,
     f"{GRADIENT_PREFIX}<estimator>/<metric>": (

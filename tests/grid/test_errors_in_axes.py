@@ -6,7 +6,7 @@ from grid_errors import HEAD
 from estimators import REGISTRY
 
 NAMES = len(REGISTRY)
-KINDS_RULE = "expected one of constant, exponential, linear, cosine, step, increasing, learned, decoupled"
+KINDS_RULE = "expected one of constant, exponential, linear, cosine, step, increasing, growing, learned, decoupled"
 PROBLEMS = {
     # schedules
     "no kind": (

@@ -134,6 +134,12 @@ def darn(_, x_L, code_L):
     return (code_L - torch.sigmoid(x_L)) ** 2 / 2
 
 
+def mve(estimator, x_L, code_L):
+    """At two classes the Jacobian is one number for each code, a quadratic problem in one unknown: derived by hand."""
+    own_L = own_probability(x_L, code_L)
+    return (1 - own_L) / 2 * (1 + (2 * own_L - 1) / (1 + 4 * estimator.t * own_L * (1 - own_L)))
+
+
 def gapped_st(estimator, x_L, code_L):
     """The code's logit is the largest, the other at least a gap below it: their difference is max(|φ|, gap), or gap
     where the code is not the mode."""
@@ -282,6 +288,7 @@ MEANS_BY_DEFINITION = {
     "zgr": enumerated(zgr),
     "darn": enumerated(darn),
     "reinmax_rao": enumerated(reinmax_rao),
+    "mve": enumerated(mve),
     "imle": imle,
     "gumbel_softmax": gumbel_softmax,
     "gumbel_sparsemax": gumbel_sparsemax,
