@@ -13,6 +13,7 @@ FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
     "3 n_samples": lambda n, L, K: 3 * n,
     "n_samples (K(K−1)/2 + 1)": lambda n, L, K: n * (K * (K - 1) // 2 + 1),
     "n_samples (L(K−1) + 1)": lambda n, L, K: n * (L * (K - 1) + 1),
+    "n_samples (L min(n_summed, K−1) + 1)": lambda n, L, K: n * (L * min(3, K - 1) + 1),  # n_summed is 3 by default
     "K^L": lambda n, L, K: K**L,
 }
 COLUMNS = ("key", "name", "paper", "unbiased", "evaluations", "relaxes", "parameters", "when to use it")
