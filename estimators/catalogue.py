@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from estimators import REGISTRY, Estimator, parameters
-from estimators.reference_problem import shapes
+from estimators.reference_problem import accepts, shapes
 
 FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
     "1": lambda n, L, K: 1,
@@ -13,8 +13,11 @@ FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
     "3 n_samples": lambda n, L, K: 3 * n,
     "n_samples (K(K−1)/2 + 1)": lambda n, L, K: n * (K * (K - 1) // 2 + 1),
     "n_samples (L(K−1) + 1)": lambda n, L, K: n * (L * (K - 1) + 1),
+    "n_samples (L min(n_summed, K−1) + 1)": lambda n, L, K: n * (L * min(3, K - 1) + 1),  # n_summed is 3 by default
     "K^L": lambda n, L, K: K**L,
 }
+MANY_CLASSES = (3, 9)
+"""A further shape at which formulas are told apart."""
 COLUMNS = ("key", "name", "paper", "unbiased", "evaluations", "relaxes", "parameters", "when to use it")
 
 
@@ -47,7 +50,7 @@ def evaluations(cls: type[Estimator]) -> str:
     construct: Callable[..., Estimator] = cls
     counts = range(cls.min_samples, cls.min_samples + 3) if "n_samples" in parameters(cls) else ()
     built = [construct(n_samples=n) for n in counts] or [construct()]
-    tried = [(each, n_latents, n_categories) for each in built for n_latents, n_categories in shapes(each)]
+    tried = [(each, *shape) for each in built for shape in (*shapes(each), MANY_CLASSES) if accepts(each, *shape)]
     for text, formula in FORMULAS.items():
         if all(each.n_cost_evals(L, K) == formula(each.n_samples, L, K) for each, L, K in tried):
             return text

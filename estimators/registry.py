@@ -29,6 +29,7 @@ from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
 from estimators.sparse_marginal import SparseMarginal
 from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
+from estimators.sum_and_sample import SumAndSample
 from estimators.unordered_set import UnorderedSet
 from estimators.vimco import VIMCO
 
@@ -67,6 +68,7 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     DisARM,
     CARMS,
     IndeCateR,
+    SumAndSample,
     UnorderedSet,
     Exact,
     SparseMarginal,
