@@ -25,7 +25,10 @@ FILE = Path(__file__).with_suffix(".json")
 
 @dataclass(frozen=True)
 class Facts:
-    """The declarations of an estimator's class; `doc` is its docstring, `evaluations` a formula, in words."""
+    """The declarations of an estimator's class; `doc` is its docstring, `evaluations` a formula, in words.
+
+    `aliases` are other names of it (`estimators.aliases`).
+    """
 
     name: str
     doc: str
@@ -35,6 +38,7 @@ class Facts:
     evaluates_soft: bool
     black_box: bool
     evaluations: str
+    aliases: Sequence[str]
     parameters: Mapping[str, Any]
     temperatures: Sequence[str]
     reference: str
@@ -58,17 +62,20 @@ def read(registry: Mapping[str, type[Estimator]]) -> dict[str, Facts]:
 
 def _facts(cls: type[Estimator]) -> Facts:
     from estimators import parameters
+    from estimators.aliases import names_of
     from estimators.catalogue import evaluations
 
+    built_in = cls.__module__.partition(".")[0] == "estimators"
     return Facts(
         name=cls.name,
         doc=inspect.getdoc(cls) or cls.title,
-        built_in=cls.__module__.partition(".")[0] == "estimators",
+        built_in=built_in,
         unbiased=cls.unbiased,
         relaxes=cls.relaxes,
         evaluates_soft=cls.evaluates_soft,
         black_box=cls.black_box,
         evaluations=evaluations(cls),
+        aliases=names_of(cls.name) if built_in else [],
         parameters=parameters(cls),
         temperatures=list(cls.temperatures),
         reference=cls.reference,
