@@ -49,10 +49,10 @@ ALIASES = (
     Alias(("half-DARN", "1/2-DARN"), "darn"),
     Alias(("implicit MLE", "implicit maximum likelihood estimation"), "imle"),
     Alias(("GS", "Gumbel", "Concrete", "Concrete distribution", "relaxed categorical"), "gumbel_softmax"),
-    Alias(("soft-argmax", "deterministic softmax"), "softmax"),
     Alias(("sparsemax",), "gumbel_sparsemax", ", as a relaxation; sparse_marginal sums over its support"),
     Alias(("entmax",), "gumbel_entmax"),
-    Alias(("invertible Gaussian reparameterisation", "invertible Gaussian reparameterization", "softmax++"), "igr"),
+    Alias(("soft-argmax", "deterministic softmax"), "softmax"),
+    Alias(("invertible Gaussian reparameterisation", "invertible Gaussian reparameterization"), "igr"),
     Alias(("perturbed optimizer", "differentiable perturbed optimizer", "perturbed maximum"), "perturbed_argmax"),
     Alias(
         ("score function", "SFE", "likelihood ratio", "log-derivative trick", "policy gradient", "BBVI"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache
 from numbers import Real
+from types import new_class
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from estimators.base import Cost, Estimate, Estimator, Pathwise, parameters
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import wide
-from estimators.simplex import log_softmax
+from estimators.simplex import softmax
 
 UNIMIX = "unimix"
 """The name of the option, which every estimator has besides its own parameters."""
@@ -31,11 +31,12 @@ def mixed_logits(logits_xK: Tensor, unimix: float) -> Tensor:
 
     Differentiable. A class whose logit is −inf keeps it and gets no gradient; ε is shared by the others.
     """
-    log_share = math.log(unimix) if unimix > 0 else -math.inf
+    if unimix == 0:
+        return logits_xK
     forbidden_xK = logits_xK == -torch.inf
-    log_probs_xK = log_softmax(wide(logits_xK)).masked_fill(forbidden_xK, 0.0)
-    log_uniform_x1 = log_share - (~forbidden_xK).sum(-1, keepdim=True).to(log_probs_xK.dtype).log()
-    mixed_xK = torch.logaddexp(log_probs_xK + math.log1p(-unimix), log_uniform_x1)
+    probs_xK = softmax(wide(logits_xK))
+    share_x1 = unimix / (~forbidden_xK).sum(-1, keepdim=True).to(probs_xK.dtype)
+    mixed_xK = (share_x1 + (1 - unimix) * probs_xK).clamp(min=torch.finfo(probs_xK.dtype).tiny).log()
     return mixed_xK.masked_fill(forbidden_xK, -torch.inf).to(logits_xK.dtype)
 
 
@@ -50,6 +51,9 @@ def with_unimix(estimator: Estimator, unimix: float) -> Estimator:
     """
     if _checked(estimator.name, unimix) == 0:
         return estimator
+    if UNIMIX in parameters(type(estimator)):
+        rule = "expected no unimix, since it has a parameter of that name"
+        raise ValueError(f"{estimator.name}: {rule}, got {unimix!r}.")
     made = _class_of(type(estimator))
     mixed = made.__new__(made)
     mixed.wrap(estimator, unimix)
@@ -159,9 +163,9 @@ def _class_of(cls: type[Estimator]) -> type[Mixed]:
     members: dict[str, Any] = {key: getattr(cls, key) for key in _FACTS}
     members |= {key: _of_inner(key) for key in ("n_samples", "control_lr", *parameters(cls))}
     members |= {"construct": staticmethod(cls), "__signature__": inspect.Signature(arguments), "__doc__": cls.__doc__}
-    made = type(base)(f"Unimix{cls.__name__}", (base,), members)
-    made.uses_context = cls.uses_context
-    return cast(type[Mixed], made)
+    made = cast(type[Mixed], new_class(f"Unimix{cls.__name__}", (base,), exec_body=lambda body: body.update(members)))
+    made.uses_context = cls.uses_context  # filled in by the signature of the forward of `base`
+    return made
 
 
 def _of_inner(key: str) -> property:

@@ -13,7 +13,6 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from harness.errors import did_you_mean
 from harness.plugins import estimator_facts, task_facts
 from harness.plugins.loading import DATASETS
 from harness.plugins.registry import datasets_of, load_registry
@@ -66,25 +65,8 @@ def facts_of(name: str, plugins: Sequence[Path] = ()) -> Row:
 
     Raises ValueError with a one-line message for an unknown name.
     """
-    facts, meaning = _found(name, plugins)
+    facts, meaning = estimator_facts.find(name, plugins)
     return {"asked": name, "meaning": meaning or None, **asdict(facts)}
-
-
-def _found(name: str, plugins: Sequence[Path]) -> tuple[estimator_facts.Facts, str]:
-    """Return the estimator of a name, and what the name means if it is another one of it.
-
-    Raises ValueError with a one-line message for an unknown name.
-    """
-    known = estimator_facts.known(plugins)
-    if name in known:
-        return known[name], ""
-    from estimators.aliases import key_of, meaning_of  # imports torch
-
-    meaning = meaning_of(name, known)
-    if key := key_of(name, known):
-        return known[key], meaning if key in meaning and "?" not in meaning else f"{name} is {key} here."
-    hint = meaning or did_you_mean(name, known) or f"Known: {', '.join(known)}."
-    raise ValueError(f"list: expected one of {len(known)} names, got {name!r}. {hint}")
 
 
 def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
@@ -93,7 +75,7 @@ def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
     With another name of it, a line about that name comes first. Raises ValueError with a one-line message for an
     unknown name.
     """
-    facts, meaning = _found(name, plugins)
+    facts, meaning = estimator_facts.find(name, plugins)
     shown = {
         "unbiased": _text(facts.unbiased),
         "one-hot codes": _text(not facts.relaxes) + (", and soft ones for its control variate" * facts.evaluates_soft),

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import did_you_mean
 from harness.plugins.loading import ESTIMATORS
 from harness.plugins.registry import load_registry
 
@@ -53,6 +54,23 @@ def known(plugins: Sequence[Path] = ()) -> Mapping[str, Facts]:
     if plugins or entry_points(group=ESTIMATORS):
         return read(load_registry(plugins))
     return {row["name"]: Facts(**row) for row in json.loads(FILE.read_text("utf-8"))}
+
+
+def find(name: str, plugins: Sequence[Path] = ()) -> tuple[Facts, str]:
+    """Return the estimator of a name, and a line on what the name means if it is another one of it; else no line.
+
+    Raises ValueError with a one-line message for an unknown name, PluginError for what `load_registry` refuses.
+    """
+    facts = known(plugins)
+    if name in facts:
+        return facts[name], ""
+    from estimators.aliases import key_of, meaning_of  # imports torch
+
+    meaning = meaning_of(name, facts)
+    if key := key_of(name, facts):
+        return facts[key], f"{name} is {key} here." if meaning.startswith("Did you mean") else meaning
+    hint = meaning or did_you_mean(name, facts) or f"Known: {', '.join(facts)}."
+    raise ValueError(f"list: expected one of {len(facts)} names, got {name!r}. {hint}")
 
 
 def read(registry: Mapping[str, type[Estimator]]) -> dict[str, Facts]:
