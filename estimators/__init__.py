@@ -5,6 +5,7 @@ from estimators.distribution import OneHotCategoricalPathwise
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.functional import CodeDraw, draw_codes, expect, sample
 from estimators.registry import REGISTRY, build
+from estimators.unimix import with_unimix
 
 __all__ = [
     "REGISTRY",
@@ -22,4 +23,5 @@ __all__ = [
     "parameters",
     "replace_gradient",
     "sample",
+    "with_unimix",
 ]

@@ -1,8 +1,8 @@
-"""The table in README.md, made from what the classes declare: `python -m estimators.catalogue` prints it."""
+"""The tables in README.md, of the classes and of their other names: `python -m estimators.catalogue` prints them."""
 
 from collections.abc import Callable, Mapping
 
-from estimators import REGISTRY, Estimator, parameters
+from estimators import REGISTRY, Estimator, aliases, parameters
 from estimators.reference_problem import accepts, shapes
 
 FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
@@ -63,4 +63,4 @@ def _yes(value: bool) -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(table(), aliases.table(), sep="\n\n")

@@ -10,6 +10,7 @@ from torch.distributions import OneHotCategorical
 
 from estimators.base import Estimator, Pathwise
 from estimators.functional import resolve, sample
+from estimators.unimix import Mixed
 
 
 class OneHotCategoricalPathwise(OneHotCategorical):
@@ -32,6 +33,8 @@ class OneHotCategoricalPathwise(OneHotCategorical):
     ) -> None:
         """Take probabilities or logits (…, K), the estimator's name or object, and its parameters (`tau=1.1`).
 
+        With `unimix`, the whole distribution is that of the mixed law.
+
         Raises ValueError, in one line, for an estimator that is not pathwise, that draws several samples, or whose
         logits are not those of classes (`igr`), and for impossible parameters.
         """
@@ -42,6 +45,9 @@ class OneHotCategoricalPathwise(OneHotCategorical):
                 f" classes, such as straight_through or gumbel_softmax, got {built.name}"
                 f" with n_samples = {built.n_samples}."
             )
+        if isinstance(built, Mixed):  # the law is the mixed one, and `inner` the estimator at its logits
+            given = OneHotCategorical(probs, logits, validate_args)
+            probs, logits, built = None, built.class_logits(given.logits), built.inner
         self._estimator = built
         super().__init__(probs, logits, validate_args)
 

@@ -180,14 +180,20 @@ def exact_gradient(
     return expected.detach(), gradient_LH
 
 
-def exact_bound_gradient(logits_LK: Tensor, cost: Cost, n_samples: int) -> tuple[Tensor, Tensor]:
+def exact_bound_gradient(
+    logits_LK: Tensor,
+    cost: Cost,
+    n_samples: int,
+    class_logits: Callable[[Tensor], Tensor] = lambda logits_BLK: logits_BLK,
+) -> tuple[Tensor, Tensor]:
     """Return −E log (1/n) Σ_i exp(−cost(z_i)) p(z_i)/q(z_i), p uniform, and its gradient: over all n-tuples of codes.
 
     The n-sample importance-weighted bound of Burda, Grosse, Salakhutdinov (2016), arXiv:1509.00519, eq. (8).
+    `class_logits` is as in `exact_gradient`.
     """
     leaf_LK = logits_LK.detach().clone().requires_grad_()
     codes_SLK = all_codes(*logits_LK.shape).to(logits_LK)
-    log_q_S = (codes_SLK * leaf_LK.log_softmax(-1)).sum((-1, -2))
+    log_q_S = (codes_SLK * class_logits(leaf_LK[None])[0].log_softmax(-1)).sum((-1, -2))
     log_prior = -logits_LK.shape[0] * math.log(logits_LK.shape[1])
     log_weight_S = log_prior - cost(codes_SLK[:, None])[:, 0].detach() - log_q_S
     tuples_TN = torch.cartesian_prod(*[torch.arange(len(codes_SLK))] * n_samples).view(-1, n_samples)
@@ -200,7 +206,7 @@ def exact_bound_gradient(logits_LK: Tensor, cost: Cost, n_samples: int) -> tuple
 def truth(estimator: Estimator, logits_LK: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
     """Return the estimator's objective and the exact gradient of it, for one example, by enumeration."""
     if estimator.objective == "bound":
-        return exact_bound_gradient(logits_LK, cost, estimator.n_samples)
+        return exact_bound_gradient(logits_LK, cost, estimator.n_samples, estimator.class_logits)
     return exact_gradient(logits_LK, cost, estimator.class_logits)
 
 

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from estimators.aliases import meaning_of
 from estimators.arsm import ARSM
 from estimators.base import Estimator, parameters
 from estimators.baselines import NVIL, ReinforceEMA
@@ -30,6 +31,7 @@ from estimators.softmax import Softmax
 from estimators.sparse_marginal import SparseMarginal
 from estimators.straight_through import ArgmaxSTE, IdentitySTE, StraightThrough
 from estimators.sum_and_sample import SumAndSample
+from estimators.unimix import UNIMIX, with_unimix
 from estimators.unordered_set import UnorderedSet
 from estimators.vimco import VIMCO
 
@@ -81,20 +83,25 @@ REGISTRY: Mapping[str, type[Estimator]] = MappingProxyType({cls.name: cls for cl
 def build(name: str, registry: Mapping[str, type[Estimator]] = REGISTRY, /, **params: Any) -> Estimator:
     """Return an estimator by name.
 
+    Every estimator whose codes follow softmax(logits) also takes `unimix`, the share of the uniform law that is mixed
+    into that of its codes (`with_unimix`), unless it has a parameter of that name.
+
     Raises ValueError, in one line, for an unknown name or parameter or an impossible value.
     """
     if name not in registry:
-        hint = _suggestion(name, registry) or f" Known: {', '.join(registry)}."
-        raise ValueError(f"estimator: expected one of {len(registry)} names, got {name!r}.{hint}")
+        hint = meaning_of(name, registry) or _suggestion(name, registry) or f"Known: {', '.join(registry)}."
+        raise ValueError(f"estimator: expected one of {len(registry)} names, got {name!r}. {hint}")
     cls = registry[name]
     known = parameters(cls)
+    unimix = 0.0 if UNIMIX in known else params.pop(UNIMIX, 0.0)
     for key in params:
         if key not in known:
             rule = f"parameters among {', '.join(known)}" if known else "no parameters"
-            raise ValueError(f"{name}: expected {rule}, got {key!r}.{_suggestion(key, known)}")
-    return cls(**params)
+            hint = _suggestion(key, [*known, UNIMIX])
+            raise ValueError(f"{name}: expected {rule}, got {key!r}.{hint and ' '}{hint}")
+    return with_unimix(cls(**params), unimix)
 
 
 def _suggestion(word: object, known: Iterable[str]) -> str:
     close = get_close_matches(str(word), known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return f"Did you mean {close[0]!r}?" if close else ""

@@ -5,6 +5,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from harness.errors import did_you_mean
 from harness.plugins import estimator_facts, task_facts
 from harness.plugins.loading import DATASETS
 from harness.plugins.registry import datasets_of, load_registry
@@ -36,8 +36,11 @@ def rows(what: str, plugins: Sequence[Path] = ()) -> list[Row]:
 
 
 def table(listed: Sequence[Row], width: int) -> Table:
-    """Return the rows as a table for a terminal of that many columns. References are shown in wide terminals only."""
-    hidden = {"reference"} if width < WIDE else set()
+    """Return the rows as a table for a terminal of that many columns. References are shown in wide terminals only.
+
+    The other names of estimators are not shown: `list estimators NAME` takes any of them.
+    """
+    hidden = {"aliases"} | ({"reference"} if width < WIDE else set())
     result = Table(box=None, pad_edge=False)
     for i, title in enumerate(listed[0] if listed else ("nothing found",)):
         if title not in hidden:
@@ -57,16 +60,22 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
-    """Return the docstring, facts and parameters of an estimator, folded to `width` columns.
+def facts_of(name: str, plugins: Sequence[Path] = ()) -> Row:
+    """Return the facts of an estimator as `list estimators NAME --json` prints them; `asked` is the name as given.
 
     Raises ValueError with a one-line message for an unknown name.
     """
-    known = estimator_facts.known(plugins)
-    if name not in known:
-        hint = did_you_mean(name, known) or f"Known: {', '.join(known)}."
-        raise ValueError(f"list: expected one of {len(known)} names, got {name!r}. {hint}")
-    facts = known[name]
+    facts, meaning = estimator_facts.find(name, plugins)
+    return {"asked": name, "meaning": meaning or None, **asdict(facts)}
+
+
+def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
+    """Return the docstring, facts and parameters of an estimator, folded to `width` columns.
+
+    With another name of it, a line about that name comes first. Raises ValueError with a one-line message for an
+    unknown name.
+    """
+    facts, meaning = estimator_facts.find(name, plugins)
     shown = {
         "unbiased": _text(facts.unbiased),
         "one-hot codes": _text(not facts.relaxes) + (", and soft ones for its control variate" * facts.evaluates_soft),
@@ -76,10 +85,12 @@ def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
         "in a grid": _grid_entry(facts),
         "temperature": f"{', '.join(facts.temperatures)}, set by the schedule" if facts.temperatures else "none",
         "use it": facts.use_when,
+        "other names": ", ".join(facts.aliases) or "–",
     }
     indent = max(map(len, shown)) + 2
     lines = "\n".join(f"{key:<{indent}}{value}" for key, value in shown.items())
-    return reflow(f"{name}\n\n{facts.doc}\n\n{lines}", width)
+    first = f"{meaning}\n\n" if meaning else ""
+    return reflow(f"{first}{facts.name}\n\n{facts.doc}\n\n{lines}", width)
 
 
 def explain_task(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
@@ -116,7 +127,7 @@ def _grid_entry(facts: estimator_facts.Facts) -> str:
 
 
 def _estimators(plugins: Sequence[Path]) -> list[Row]:
-    shown = ("name", "unbiased", "evaluations", "relaxes", "parameters", "reference")
+    shown = ("name", "unbiased", "evaluations", "relaxes", "parameters", "reference", "aliases")
     title = {"evaluations": "evals"}
     known = estimator_facts.known(plugins)
     return [{title.get(key, key): getattr(facts, key) for key in shown} for facts in known.values()]

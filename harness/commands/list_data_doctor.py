@@ -21,22 +21,32 @@ def list_(what: str, name: str | None, as_json: bool, plugins: Sequence[Path]) -
     if name is not None:
         if what not in ("estimators", "tasks"):
             raise Refused(f"list {what}: expected no name, got {name!r}. Only estimators and tasks are explained.")
+        if as_json and what == "tasks":
+            raise Refused("list tasks NAME: expected no --json, got it. Use list tasks --json for all of them.")
         explain = available.explain if what == "estimators" else available.explain_task
         try:
-            click.echo(explain(name, plugins, min(make_console().width, 120)))
+            if as_json:
+                click.echo(_json(available.facts_of(name, plugins)))
+            else:
+                click.echo(explain(name, plugins, min(make_console().width, 120)))
         except ValueError as error:
             raise Refused(str(error)) from error
         return
     rows = available.rows(what, plugins)
     if as_json:
-        import json
-
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(_json(rows))
     else:
         console = make_console()
         console.print(available.table(rows, console.width))
         if what == "estimators":
             click.echo("\nFormula, bias and reference of one estimator: harness list estimators NAME")
+            click.echo("NAME may be one from a paper, such as LOORF, Concrete or ST-GS.")
+
+
+def _json(document: object) -> str:
+    import json
+
+    return json.dumps(document, indent=1)
 
 
 @click.group()

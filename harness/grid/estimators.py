@@ -62,7 +62,11 @@ def read_estimators(
 
 
 def _hint(name: object, registry: Registry) -> str:
-    """Return what may have been meant: a similar name, an estimator of the user's own, or both."""
+    """Return what was or may have been meant: another name of one, a similar one, one of the user's own."""
+    from estimators.aliases import meaning_of
+
+    if meaning := meaning_of(name, registry):
+        return meaning
     similar = did_you_mean(name, registry)
     if similar and (did_you_mean(name, registry, cutoff=TYPO) or any(map(source_of, registry.values()))):
         return similar
@@ -86,8 +90,10 @@ def _candidates(
 
 def _parameters(item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], errors: ErrorList) -> Fields:
     from estimators import parameters
+    from estimators.unimix import UNIMIX
 
     known = {key: value for key, value in parameters(cls).items() if key not in model.reserved}
+    known.setdefault(UNIMIX, 0.0)
     special = Fields()
     for key, node in item.value.items() if isinstance(item.value, dict) else ():
         if key == "label":
@@ -101,10 +107,13 @@ def _parameters(item: Node, path: str, cls: type[Estimator], model: type[Estimat
 
 def _config(cls: type[Estimator], model: type[EstimatorConfig], given: Combination) -> EstimatorConfig:
     from estimators import parameters
+    from estimators.unimix import UNIMIX
 
     later = ("tau",) if "tau" in model.reserved else cls.temperatures
     defaults = {key: value for key, value in parameters(cls).items() if key not in later}
     asked = {key: as_declared(cls, key, choice.value) for key, choice in given.items() if key != "label"}
+    if UNIMIX not in parameters(cls) and isinstance(asked.get(UNIMIX), float) and asked[UNIMIX] == 0:
+        del asked[UNIMIX]  # the run is the one without the option: it keeps its key
     params = {key: tuple(value) if isinstance(value, list) else value for key, value in {**defaults, **asked}.items()}
     label = given["label"].value if "label" in given else None
     shown = {key: value for key, value in asked.items() if key not in defaults or value != defaults[key]}

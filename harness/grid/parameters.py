@@ -48,7 +48,9 @@ def _checked(choice: Placed, errors: ErrorList) -> Placed:
 
 def as_declared(cls: type, key: str, value: Any) -> Any:
     """Return a whole number as a float where the parameter is one: 1 and 1.0 must give the same run key."""
-    argument = inspect.signature(cls).parameters[key]
+    argument = inspect.signature(cls).parameters.get(key)
+    if argument is None:  # an option of every estimator, such as unimix, whose default is a float
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     kind = str(argument.annotation)
     is_float = isinstance(argument.default, float) or ("float" in kind and "int" not in kind)
     return float(value) if is_float and isinstance(value, int) and not isinstance(value, bool) else value

@@ -160,7 +160,9 @@ def _check_one(
 def _untrained(estimator: Estimator) -> list[str]:
     """Return a line about parameters that nothing trains: Pathwise has no loss for them."""
     from estimators import Pathwise
+    from estimators.unimix import Mixed
 
+    estimator = estimator.inner if isinstance(estimator, Mixed) else estimator
     names = [name for name, one in estimator.named_parameters() if one.requires_grad]
     if not names or type(estimator).forward is not Pathwise.forward:
         return []

@@ -281,6 +281,19 @@ def test_an_estimator_is_explained() -> None:
 def test_explaining_an_unknown_estimator_suggests_one() -> None:
     assert_refused(harness("list", "estimators", "rlo"), "got 'rlo'. Did you mean 'rloo'")
     assert_refused(harness("list", "schedules", "constant"), "expected no name, got 'constant'")
+    assert_refused(harness("list", "estimators", "grpo"), "got 'grpo'. GRPO is no estimator here: it divides by")
+
+
+def test_an_estimator_is_explained_by_another_name_of_it() -> None:
+    shown = harness("list", "estimators", "LOORF").stdout
+    assert shown.startswith("LOORF is rloo here.\n\nrloo\n")
+    assert "\nother names    LOORF, LOO, " in shown
+    assert harness("list", "estimators", "Gumbel-Softmax").stdout.startswith("Gumbel-Softmax is gumbel_softmax here.\n")
+    facts = json.loads(harness("list", "estimators", "vargrad", "--json").stdout)
+    assert (facts["asked"], facts["name"], facts["parameters"]) == ("vargrad", "rloo", {"n_samples": 4})
+    assert facts["meaning"] == "VarGrad is rloo here, if log q is part of the cost, as a number."
+    assert json.loads(harness("list", "estimators", "rloo", "--json").stdout)["meaning"] is None
+    assert_refused(harness("list", "tasks", "polynomial", "--json"), "expected no --json")
 
 
 def exit_code(command: click.Command, arguments: list[str]) -> int | str | None:

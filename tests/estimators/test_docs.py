@@ -12,7 +12,7 @@ import pytest
 import torch
 from estimator_cases import PLUGINS, HeavyTailSoftmax, LogisticSoftmax
 
-from estimators import REGISTRY, Estimator
+from estimators import REGISTRY, Estimator, aliases
 from estimators.catalogue import FORMULAS, evaluations, table
 from estimators.conformance import CHECKS, check_all
 from estimators.conformance.__main__ import main as conformance_command
@@ -30,6 +30,7 @@ def code_blocks(text, language="python"):
 def test_readme_has_the_table_of_the_registry():
     """If this fails, paste the output of `python -m estimators.catalogue` into estimators/README.md."""
     assert table() in README
+    assert aliases.table() in README
 
 
 def test_readme_code_runs_in_six_lines():

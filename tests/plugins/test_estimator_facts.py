@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from estimators import REGISTRY
+from estimators.aliases import names_of
 from harness.commands import available
 from harness.plugins import estimator_facts, loading
 from harness.plugins.estimator_facts import known, read
@@ -66,7 +67,8 @@ def test_the_committed_facts_match_the_classes() -> None:
 
 def test_the_rows_say_what_the_classes_declare() -> None:
     for row, cls in zip(available.rows("estimators"), REGISTRY.values(), strict=True):
-        assert list(row) == ["name", "unbiased", "evals", "relaxes", "parameters", "reference"]
+        assert list(row) == ["name", "unbiased", "evals", "relaxes", "parameters", "reference", "aliases"]
+        assert row["aliases"] == names_of(cls.name)
         declared = (cls.name, cls.unbiased, cls.relaxes, cls.reference)
         assert (row["name"], row["unbiased"], row["relaxes"], row["reference"]) == declared
 
