@@ -1,7 +1,7 @@
 """Other names of estimators, as papers and libraries have them: which key each one is here, or why it is none.
 
 A name is recognised whatever its case, hyphens and spaces. It is never a key: grids and `build` refuse it with the key
-to write, so that a run, its label and its stored parameters have one name (decision 14 in docs/decisions).
+to write, so that a run, its label and its stored parameters have one name (decision 15 in docs/decisions).
 """
 
 from collections.abc import Iterable

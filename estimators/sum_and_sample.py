@@ -20,16 +20,16 @@ class SumAndSample(DrawsFirst):
     are computed; the rest, which has little probability, is represented by one sample of it.
 
     Approximates  ∂ E[f(D)]/∂θ_l  with  mean over n of  Σ_{k∈C} (f(k) − b) ∂π_k/∂θ_l  +  π(R) (f(v) − b) ∂ log π_v/∂θ_l,
-                  π = π_l,  C the m = n_summed classes of largest π,  R the others,  v ~ π given R,  f(k) = f(k, D_{−l}),
-                  b = Σ_{k∈C} π_k f(k)/π(C),  D ~ Cat(softmax(θ)).
+                  π = π_l,  C the m = n_summed classes of largest π,  R the others,  v ~ π given R,
+                  f(k) = f(k, D_{−l}),  b = Σ_{k∈C} π_k f(k)/π(C),  D ~ Cat(softmax(θ)).
     Requires      nothing of f but its value; n_summed >= 0; n_samples >= 1; n_samples (L min(m, K−1) + 1) evaluations.
     Bias          none: v and b are independent given D_{−l}. Exact for L = 1 where m >= K − 1.
-    Reference     Liu, Regier, Tripuraneni, Jordan, McAuliffe (2019), "Rao-Blackwellized Stochastic Gradients for Discrete
-                  Distributions", ICML 2019, arXiv:1810.04777, section 3.
+    Reference     Liu, Regier, Tripuraneni, Jordan, McAuliffe (2019), "Rao-Blackwellized Stochastic Gradients for
+                  Discrete Distributions", ICML 2019, arXiv:1810.04777, section 3.
     Departures    the paper treats one variable; here the other latents are held as sampled, as in indecater, since the
-                  most probable joint codes cannot be summed. Of the estimators that it may be applied to, it is the score
-                  function with a baseline b of its own, which costs nothing. v is D_l where D_l is in R, which saves an
-                  evaluation a latent. m = 0 is reinforce, m >= K − 1 indecater.
+                  most probable joint codes cannot be summed. Of the estimators that it may be applied to, it is the
+                  score function with a baseline b of its own, which costs nothing. v is D_l where D_l is in R, which
+                  saves an evaluation a latent. m = 0 is reinforce, m >= K − 1 indecater.
     """
 
     name = "sum_and_sample"

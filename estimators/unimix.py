@@ -165,6 +165,7 @@ def _class_of(cls: type[Estimator]) -> type[Mixed]:
     members |= {"construct": staticmethod(cls), "__signature__": inspect.Signature(arguments), "__doc__": cls.__doc__}
     made = cast(type[Mixed], new_class(f"Unimix{cls.__name__}", (base,), exec_body=lambda body: body.update(members)))
     made.uses_context = cls.uses_context  # filled in by the signature of the forward of `base`
+    made.temperatures, made.uses_tau = cls.temperatures, cls.uses_tau  # here they are properties of another kind
     return made
 
 

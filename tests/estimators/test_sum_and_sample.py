@@ -5,6 +5,7 @@ stated otherwise. Seeds and numbers of draws are fixed beforehand.
 """
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_more_summed_classes_vary_less():
     variance = [
         run(build("sum_and_sample", n_summed=m), *problem((2, 6)))[1].var(0).sum().item() for m in (0, 1, 2, 3, 5)
     ]
-    assert all(after < 0.8 * before for before, after in zip(variance, variance[1:], strict=False))
+    assert all(after < 0.8 * before for before, after in pairwise(variance))
 
 
 @pytest.mark.parametrize("name", ["rloo", "carms", "indecater", "unordered_set"])

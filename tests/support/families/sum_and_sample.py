@@ -60,7 +60,7 @@ REFUSED = [
 
 
 class SumTemplate(Estimator):
-    """Sum and sample, latent by latent, every class evaluated, with places to break; unbroken, it passes every check."""
+    """Sum and sample, latent by latent, every class evaluated, with places to break. Unbroken it is right."""
 
     name, unbiased, relaxes, black_box, n_summed = "sum_and_sample", True, False, True, 1
 
