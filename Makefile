@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
 OUT ?= results
+DEVICE ?= cuda
 # One thread for each process. Bytecode is kept even where PYTHONDONTWRITEBYTECODE is set: tests start many processes.
 TESTING := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: install quickstart test test-slow check audit bench format clean
+.PHONY: install quickstart test test-slow check audit bench gpu-check format clean
 
 install: $(DONE)
 
@@ -40,6 +41,10 @@ audit: install
 
 bench: install
 	for name in step costs functional scaling orchestration status sweep start report coverage; do $(BIN)/python benchmarks/$$name.py || exit; done
+
+# Installs nothing, and needs no MLflow: for a machine with a GPU, PYTHON is the one that has torch.
+gpu-check:
+	$(PYTHON) benchmarks/gpu.py --device $(DEVICE)
 
 format: install
 	$(BIN)/ruff check --fix .

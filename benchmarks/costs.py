@@ -10,8 +10,8 @@ import argparse
 
 import record
 import torch
+from loops import SHAPES, harness_loop
 from memory import apart
-from step import SHAPES, harness_loop
 
 from estimators import REGISTRY, build
 

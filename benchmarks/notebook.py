@@ -1,19 +1,16 @@
 """The loop that a notebook has, as the baseline: DataLoader, ToTensor, sigmoid and BCE, unfused Adam, `loss.item()`."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
+from loops import BATCH, Loop
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
-
-BATCH = 128
-Loop = Callable[[int], float]
-"""A number of steps -> the seconds that they took."""
 
 
 class NotebookImages(TorchDataset[tuple[Tensor, int]]):

@@ -4,10 +4,12 @@
 """
 
 import json
+import math
 import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,17 +27,26 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[f
     return [above / below for above, below in zip(numerators, denominators, strict=True)]
 
 
-def interleaved(loops: Mapping[str, Callable[[int], float]], rounds: int, n_steps: int) -> dict[str, list[float]]:
+def interleaved(
+    loops: Mapping[str, Callable[[int], float]], rounds: int, n_steps: int, limit_s: float = math.inf
+) -> dict[str, list[float]]:
     """Return the seconds a step of every loop in every round, after a round that does not count.
 
-    A loop makes so many steps and returns the seconds that they took. In each round all of them take their turn.
+    A loop makes so many steps and returns the seconds that they took. In each round all of them take their turn. No
+    round but the first is begun if it would end after `limit_s`, to judge by the last one.
     """
+    begun = time.monotonic()
     for loop in loops.values():
         loop(n_steps)
     found: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(rounds):
+    round_s = 0.0
+    for done in range(rounds):
+        round_begun = time.monotonic()
+        if done and round_begun - begun + round_s > limit_s:
+            break
         for name, loop in loops.items():
             found[name].append(loop(n_steps) / n_steps)
+        round_s = time.monotonic() - round_begun
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import record
 import torch
-from step import harness_loop
+from loops import harness_loop
 
 STEPS = 5
 SERIES: dict[str, tuple[tuple[int, ...], Any]] = {

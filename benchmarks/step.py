@@ -21,48 +21,15 @@ from multiprocessing.connection import Connection
 
 import record
 import torch
-from notebook import BATCH, Loop, notebook_loop
+from loops import BATCH, SHAPES, Loop, harness_loop
+from notebook import notebook_loop
 
-from estimators import REGISTRY
-from harness.config import DataConfig, EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
+from harness.config import DataConfig
 from harness.datasets.load import load
-from harness.devices import flushed_denormals, keep_freed_memory
-from harness.schedules import Constant, NoSchedule
 from harness.tasks.linear import ONEDNN_IS_FASTER
-from harness.train import train_epoch
-from harness.training.compiled import compile_if_wanted
-from harness.training.state import start
 
-SHAPES = ((20, 10), (8, 4), (10, 30))
-"""Latents × classes: the seed recipe, and the two ends of ReinMax's protocol."""
 NOTEBOOK, HARNESS, COMPILED, BFLOAT16 = "notebook loop", "harness", "harness, compiled", "harness, bfloat16 products"
 TORCH_FLOOR, FAST_FLOOR = "matrix products, torch's", "matrix products, fastest"
-
-
-def harness_loop(
-    n_steps: int, shape: tuple[int, int], *, estimator: str = "gumbel_softmax", params: dict[str, int] | None = None,
-    compiled: bool = False, precision: str = "float32", hidden: tuple[int, ...] = (512, 256), batch: int = BATCH,
-) -> Loop:  # fmt: skip
-    """Return a loop over epochs of `n_steps` steps, which must be called with that number of steps."""
-    run = RunConfig(
-        estimator=EstimatorConfig(name=estimator, params=params or {}),
-        schedule=Constant() if REGISTRY[estimator].uses_tau else NoSchedule(),
-        data=DataConfig(train_size=min(3600, n_steps * batch)),
-        model=ModelConfig(n_latents=shape[0], n_categories=shape[1], hidden=hidden, precision=precision),
-        training=TrainingConfig(compile="on" if compiled else "off", batch_size=batch, epochs=10**6),
-    )
-    keep_freed_memory()  # as a sweep's worker does
-    state = start(run, REGISTRY, torch.device("cpu"))
-    compile_if_wanted(run, state)
-
-    def loop(steps: int) -> float:
-        begun = time.perf_counter()
-        with flushed_denormals():
-            done = len(train_epoch(run, state, 1).steps)
-        assert done == steps, (done, steps)  # noqa: S101 a benchmark that counts wrongly must stop
-        return time.perf_counter() - begun
-
-    return loop
 
 
 def floor_loop(shape: tuple[int, int], *, fastest: bool) -> Loop:

@@ -37,8 +37,10 @@ class CompileError(ValueError):
     """A step that cannot be compiled, or whose numbers differ. The message is one line."""
 
 
-def compile_if_wanted(run: RunConfig, state: State) -> None:
+def compile_if_wanted(run: RunConfig, state: State, *, cuda_graphs: bool = True) -> None:
     """Compile the loss if the run asks for it, or is long enough and gets the same numbers.
+
+    On CUDA, the kernels of a step are replayed as one graph, unless `cuda_graphs` is False.
 
     The time of compiling, also in vain, counts as training time. Raises CompileError if the run asks for it and it
     fails.
@@ -53,7 +55,7 @@ def compile_if_wanted(run: RunConfig, state: State) -> None:
         state.tau_tensors[key] = torch.tensor(getattr(state.estimator, key), dtype=dtype, device=run.device)
         state.set_temperature(key, state.tau_tensors[key])
     try:
-        state.compiled = compile_loss(state.task, state.estimators, batch, run.seed)
+        state.compiled = compile_loss(state.task, state.estimators, batch, run.seed, cuda_graphs=cuda_graphs)
     except CompileError:
         if run.training.compile == "on":
             raise
@@ -74,7 +76,7 @@ def _is_wanted(run: RunConfig, n_steps: int) -> bool:
 class CompiledLoss:
     """A loss that is compiled for batches of one form. A batch of another form, the last one, takes plain torch."""
 
-    def __init__(self, loss: Callable[[Batch], Loss], device: torch.device) -> None:
+    def __init__(self, loss: Callable[[Batch], Loss], *, cuda_graphs: bool) -> None:
         import torch._dynamo
         import torch._inductor.config
 
@@ -83,8 +85,8 @@ class CompiledLoss:
         torch._dynamo.reset()  # what previous runs of this process compiled counts against a limit
         torch._inductor.config.fallback_random = True  # the same noise from the same seed
         torch._inductor.config.compile_threads = 1  # workers are parallel already
-        mode = "reduce-overhead" if device.type == "cuda" else None  # CUDA graphs
-        self._plain, self._reuses_outputs = loss, device.type == "cuda"
+        mode = "reduce-overhead" if cuda_graphs else None
+        self._plain, self._reuses_outputs = loss, cuda_graphs
         self._compiled: Callable[[Batch], Loss] = torch.compile(loss, mode=mode, dynamic=False)
         self._shapes: list[torch.Size] = []
 
@@ -98,7 +100,9 @@ class CompiledLoss:
         return self._compiled(batch)
 
 
-def compile_loss(task: Task, estimators: Mapping[str, Estimator], batch: Batch, seed: int) -> CompiledLoss:
+def compile_loss(
+    task: Task, estimators: Mapping[str, Estimator], batch: Batch, seed: int, *, cuda_graphs: bool = True
+) -> CompiledLoss:
     """Return the loss of a task, compiled for batches like this one.
 
     Raises CompileError if that fails or gives other numbers. Noise, parameters and running state stay as they were.
@@ -108,7 +112,8 @@ def compile_loss(task: Task, estimators: Mapping[str, Estimator], batch: Batch, 
         raise CompileError(f"training.compile: expected an estimator without parameters of its own, got {name}.")
     plain = partial(_loss, task, estimators)
     try:
-        compiled = CompiledLoss(plain, next(task.parameters()).device)
+        on_cuda = next(task.parameters()).device.type == "cuda"
+        compiled = CompiledLoss(plain, cuda_graphs=on_cuda and cuda_graphs)
         expected, own = (_trial(each, task, estimators, batch, seed) for each in (plain, compiled))
     except Exception as error:
         raise CompileError(
