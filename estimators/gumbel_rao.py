@@ -7,11 +7,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from estimators.base import Pathwise, check_count, replace_gradient
-from estimators.gumbel import LOWEST, exponential, one_hot, sample_classes, wide
+from estimators.gumbel import LOWEST, one_hot, sample_classes, wide
+from estimators.rao_slope import mean_slope
 from estimators.simplex import log_softmax
-
-ENTRIES_AT_ONCE = 2**17
-"""Conditional noise is drawn for that many classes at once: what a chunk needs stays in a processor's own cache."""
 
 
 def rao_surrogate(logits_BLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int) -> Tensor:
@@ -19,8 +17,8 @@ def rao_surrogate(logits_BLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: 
 
     xᵐ = log `law` + G given that its argmax is `class_SBL`; its gradient reaches `logits_BLK` as if it moved with them
     one to one, and a learned tau. `law_SBLK` holds logits, and is a constant: only then has Gumbel-Rao the mean of
-    straight-through Gumbel-Softmax. The noise is drawn in the backward pass, ENTRIES_AT_ONCE at a time and from a seed
-    that is drawn here: memory does not grow with n_draws, and a value without a gradient costs nothing.
+    straight-through Gumbel-Softmax. The noise is drawn in the backward pass, in chunks and from a seed that is drawn
+    here: memory does not grow with n_draws, and a value without a gradient costs nothing.
     """
     tied_SBLK = wide(logits_BLK).expand(*class_SBL.shape, -1)
     zeros_SBLK: Tensor = _MeanRelaxation.apply(tied_SBLK, wide(law_SBLK.detach()), class_SBL, tau, n_draws)
@@ -28,8 +26,6 @@ def rao_surrogate(logits_BLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: 
 
 
 class _MeanRelaxation(torch.autograd.Function):
-    """Letters: M draws, N = S·B·L latents. K comes before N, so that every operation runs along the longest rows."""
-
     @staticmethod
     def forward(
         ctx: Any, tied_SBLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int
@@ -58,20 +54,18 @@ def _mean_slope(
     learns_tau: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean over the draws of J(softmax(x/τ)) · grad / τ, and its slope in τ: 0 unless `learns_tau`."""
-    grad_KN = grad_SBLK.flatten(0, -2).T.contiguous()
-    log_probs_KN = log_softmax(law_SBLK).clamp(min=LOWEST).flatten(0, -2).T.contiguous()
-    class_N = class_SBL.flatten()
-    slope_KN, slope_tau = torch.zeros_like(grad_KN), grad_KN.new_zeros(())
-    generator = torch.Generator(grad_KN.device).manual_seed(int(seed))
-    for n_now in _chunks(n_draws, grad_KN.numel()):
-        noise_MKN = exponential((n_now, *grad_KN.shape), like=grad_KN, generator=generator)
-        ratio_MKN = log_ratios(log_probs_KN, class_N, noise_MKN).div_(tau)
-        slope_MKN = _softmax_slope(ratio_MKN, grad_KN)
-        slope_KN += slope_MKN.sum(0)
-        if learns_tau:
-            slope_tau -= (slope_MKN * ratio_MKN).sum()
-    scale = 1 / (n_draws * tau)
-    return (scale * slope_KN).T.reshape(grad_SBLK.shape), scale * slope_tau
+    generator = torch.Generator(grad_SBLK.device).manual_seed(int(seed))
+    log_probs_SBLK = log_softmax(law_SBLK).clamp(min=LOWEST)
+    slope_SBLK, slope_tau = mean_slope(
+        grad_SBLK.flatten(0, -2),
+        log_probs_SBLK.flatten(0, -2),
+        class_SBL.flatten(),
+        generator,
+        tau,
+        n_draws,
+        learns_tau=learns_tau,
+    )
+    return slope_SBLK.reshape(grad_SBLK.shape), slope_tau
 
 
 @torch.library.custom_op("argmax_grad::gumbel_rao_slope", mutates_args=())
@@ -90,39 +84,12 @@ def _(
     return grad.new_empty(grad.shape), grad.new_empty(())
 
 
-def log_ratios(log_probs_KN: Tensor, class_N: Tensor, noise_MKN: Tensor) -> Tensor:
-    """Return x_j − x_i (M, K, N), i the given class, of x = log π + G given that its argmax is i: 0 at most.
-
-    With E ~ Exp(1), `noise_MKN`: x_i = −log E_i and x_j = −log(E_j/π_j + E_i), so x_j − x_i = log π_j + log E_i −
-    log(E_i π_j + E_j), in which no probability, however small, is a divisor. Reference: Paulus, Maddison, Krause
-    (2021), arXiv:2010.04838, section 3.
-    """
-    index_M1N = class_N.expand(len(noise_MKN), 1, -1)
-    first_M1N = noise_MKN.gather(1, index_M1N)
-    ratio_MKN = torch.addcmul(noise_MKN, first_M1N, log_probs_KN.exp()).log_()
-    torch.sub(first_M1N.log_(), ratio_MKN, out=ratio_MKN).add_(log_probs_KN)
-    return ratio_MKN.scatter_(1, index_M1N, 0.0)
-
-
-def _softmax_slope(ratio_MKN: Tensor, grad_KN: Tensor) -> Tensor:
-    """Return J(p) · grad, p = softmax(ratio) over K. The largest ratio is 0: nothing overflows."""
-    probs_MKN = ratio_MKN.exp()
-    probs_MKN.div_(probs_MKN.sum(1, keepdim=True))
-    weighted_MKN = probs_MKN * grad_KN
-    return weighted_MKN.addcmul_(probs_MKN, weighted_MKN.sum(1, keepdim=True), value=-1)
-
-
-def _chunks(n_draws: int, n_entries: int) -> list[int]:
-    most = max(1, ENTRIES_AT_ONCE // max(1, n_entries))
-    return [min(most, n_draws - done) for done in range(0, n_draws, most)]
-
-
 @final
 class GumbelRao(Pathwise):
     """Gumbel-Rao, Rao-Blackwellised straight-through Gumbel-Softmax.
 
     Of the noise, only the sampled class matters to the cost: the rest is drawn n_draws times given that class, and the
-    relaxation's Jacobian averaged, without another evaluation of the cost.
+    relaxation's Jacobian averaged, without another evaluation of the cost. The draws are stratified.
 
     Approximates  ∇ E[f(D)]  with  mean over m of  (1/τ) J(softmax(xᵐ/τ)) ∇f(D),  D ~ Cat(softmax(θ)),
                   xᵐ = θ + Gᵐ given argmax(θ + Gᵐ) = D,  J(p) = diag(p) − p pᵀ.
@@ -132,7 +99,9 @@ class GumbelRao(Pathwise):
                   Estimator", arXiv:2010.04838, section 3.
     Departures    the paper also differentiates the conditional draws with respect to θ. Here they are constants: only
                   then does the mean equal that of st_gumbel_softmax (K=3, τ=.7: .210, −.320, .110; with the total
-                  derivative .070, −.114, .044).
+                  derivative .070, −.114, .044). The paper's draws are independent. Here each has the same law, but
+                  the uniform numbers of a class fall into the n_draws strata of [0, 1), one into each: the same mean,
+                  a smaller variance, and one generated number for n_draws (docs/decisions/016).
     """
 
     name = "gumbel_rao"

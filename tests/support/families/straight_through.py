@@ -13,7 +13,19 @@ from estimators.base import temperature
 from estimators.gumbel import one_hot, perturb, perturb_given, sample_classes
 
 # The published formulas. Noise is drawn as the estimators draw it: first one exponential for each class of each sample,
-# then, where there are conditional draws, one for each draw, class and sample, from a seed of their own.
+# then, where there are conditional draws, a uniform number for each class and sample and an order of the draws for each
+# class, from a seed of their own; the sampled class and class 0 change places.
+
+
+def stratified_exponential(n_draws, k_first, dtype, generator):
+    """−log of u, one in each of n_draws strata of [0, 1) for every entry, shifted by a number of its own."""
+    shift_KSBL = torch.rand(k_first, dtype=dtype, generator=generator)
+    order_MK = torch.rand(n_draws, k_first[0], dtype=dtype, generator=generator).argsort(0)
+    noise_MKSBL = torch.empty(n_draws, *k_first, dtype=dtype)
+    for m in range(n_draws):
+        for k in range(k_first[0]):
+            noise_MKSBL[m, k] = -((shift_KSBL[k] + int(order_MK[m, k]) / n_draws) % 1).log()
+    return noise_MKSBL
 
 
 def with_noise(formula):
@@ -25,9 +37,8 @@ def with_noise(formula):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             gumbel_SBLK = -torch.empty(shape, dtype=logits_BLK.dtype).uniform_().log_().neg_().log()
-            k_first = (n_draws, shape[-1], *shape[:-1])
             generator = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
-            exponential_MKSBL = torch.empty(k_first, dtype=logits_BLK.dtype).uniform_(generator=generator).log_().neg_()
+            exponential_MKSBL = stratified_exponential(n_draws, (shape[-1], *shape[:-1]), logits_BLK.dtype, generator)
         result_BLK = torch.zeros_like(logits_BLK)
         for s in range(estimator.n_samples):
             for b, theta_LK in enumerate(logits_BLK):
@@ -51,10 +62,11 @@ def conditional_perturbation(theta_K, chosen, exponential_K):
 
 
 def rao_jacobian(theta_K, chosen, draws_MK, tau):
-    matrices = [
-        jacobian(softmax(conditional_perturbation(theta_K, chosen, exponential_K) / tau)) / tau
-        for exponential_K in draws_MK
-    ]
+    matrices = []
+    for place_K in draws_MK:
+        exponential_K = place_K.clone()
+        exponential_K[chosen], exponential_K[0] = place_K[0], place_K[chosen]
+        matrices.append(jacobian(softmax(conditional_perturbation(theta_K, chosen, exponential_K) / tau)) / tau)
     return sum(matrices) / len(matrices)
 
 
