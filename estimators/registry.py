@@ -25,6 +25,7 @@ from estimators.muprop import MuProp
 from estimators.mve import MVE
 from estimators.perturbed import PerturbedArgmax
 from estimators.rebar import Rebar, Relax
+from estimators.redge import ReDGE, ReDGESoft
 from estimators.reinmax import ZGR, Darn, ReinMax, ReinMaxRao
 from estimators.score_function import RLOO, Reinforce
 from estimators.softmax import Softmax
@@ -48,6 +49,7 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     Darn,
     ReinMaxRao,
     MVE,
+    ReDGE,
     IMLE,
     GumbelSoftmax,
     GumbelSparsemax,
@@ -55,6 +57,7 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     Softmax,
     GaussianSoftmax,
     IGR,
+    ReDGESoft,
     PerturbedArgmax,
     Reinforce,
     ReinforceEMA,

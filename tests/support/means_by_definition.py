@@ -96,6 +96,40 @@ def decoupled_st_gs(estimator, logits_LK, cost):
     return integral(gumbel_laws(forward_L), [0.0], gradient)
 
 
+def diffusion(estimator, phi_L, x_QL):
+    """The first weight of the last soft code and its slope in φ, from x, the difference of two N(0, 1) numbers.
+
+    With two classes the sampler acts on differences alone: p = σ(φ + α x/σ²), and p − (1 − p) = 2p − 1 denoises x.
+    """
+    alpha = np.concatenate([[1.0], np.linspace(1 - estimator.t_1, 1e-4, estimator.n_steps - 1)])
+    to_x_QL = torch.zeros_like(x_QL)
+    for i in range(estimator.n_steps - 1, 0, -1):
+        scale, sigma, next_sigma = alpha[i] / (1 - alpha[i]) ** 2, 1 - alpha[i], 1 - alpha[i - 1]
+        p_QL = torch.sigmoid(phi_L + scale * x_QL)
+        slope_QL = p_QL * torch.sigmoid(-phi_L - scale * x_QL) * (1 + scale * to_x_QL)
+        x_QL = alpha[i - 1] * (2 * p_QL - 1) + next_sigma * (x_QL - alpha[i] * (2 * p_QL - 1)) / sigma
+        to_x_QL = 2 * alpha[i - 1] * slope_QL + next_sigma * (to_x_QL - 2 * alpha[i] * slope_QL) / sigma
+    return p_QL, slope_QL
+
+
+DIFFERENCE_OF_NORMALS = stats.norm(scale=math.sqrt(2))
+
+
+def redge(estimator, logits_LK, cost):
+    """Over the noise of the diffusion, and over the codes given the soft ones."""
+
+    def gradient(x_QL):
+        p_QL, slope_QL = diffusion(estimator, difference(logits_LK), x_QL)
+        total = 0.0
+        for code in product((0.0, 1.0), repeat=2):
+            code_L = torch.tensor(code, dtype=torch.float64)
+            prob_Q = torch.where(code_L == 1, p_QL, 1 - p_QL).prod(-1)
+            total = total + prob_Q[:, None, None] * through(cost, code_L[None], slope_QL)
+        return total
+
+    return integral([DIFFERENCE_OF_NORMALS] * 2, [-0.5, 0.0, 0.5], gradient)
+
+
 # One-hot codes, and no other noise: Σ_D π_D · formula(D).
 
 
@@ -198,6 +232,13 @@ def gumbel_softmax(estimator, logits_LK, cost):
     return integral(gumbel_laws(difference(logits_LK)), [0.0], gradient)
 
 
+def redge_soft(estimator, logits_LK, cost):
+    def gradient(x_QL):
+        return through(cost, *diffusion(estimator, difference(logits_LK), x_QL))
+
+    return integral([DIFFERENCE_OF_NORMALS] * 2, [-0.5, 0.0, 0.5], gradient)
+
+
 def softmax(estimator, logits_LK, cost):
     return through(cost, *(each[None] for each in soft(difference(logits_LK), estimator.tau)))[0]
 
@@ -289,6 +330,8 @@ MEANS_BY_DEFINITION = {
     "darn": enumerated(darn),
     "reinmax_rao": enumerated(reinmax_rao),
     "mve": enumerated(mve),
+    "redge": redge,
+    "redge_soft": redge_soft,
     "imle": imle,
     "gumbel_softmax": gumbel_softmax,
     "gumbel_sparsemax": gumbel_sparsemax,
