@@ -47,6 +47,11 @@ ALIASES = (
     Alias(("decoupled straight-through", "decoupled Gumbel-Softmax"), "decoupled_st_gs"),
     Alias(("ZGR", "zero-temperature Gumbel-Rao"), "zgr", ", the same as reinmax at tau = 1"),
     Alias(("half-DARN", "1/2-DARN"), "darn"),
+    Alias(
+        ("ReDGE hard", "diffusion reparameterisation", "diffusion reparameterization"),
+        "redge",
+        ", with one-hot codes; redge_soft has the soft ones",
+    ),
     Alias(("implicit MLE", "implicit maximum likelihood estimation"), "imle"),
     Alias(("GS", "Gumbel", "Concrete", "Concrete distribution", "relaxed categorical"), "gumbel_softmax"),
     Alias(("sparsemax",), "gumbel_sparsemax", ", as a relaxation; sparse_marginal sums over its support"),

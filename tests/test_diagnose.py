@@ -171,7 +171,7 @@ BAD = [
     ({"estimators": [42]}, "names of estimators or built ones, got 42."),
     ({"estimators": {"m": RLOO}}, "names of estimators or built ones, got <class"),
     ({"estimators": ["rloo", "rloo"]}, "each estimator once, got one again."),
-    ({"estimators": ["rlo"]}, "one of 38 names, got 'rlo'. Did you mean 'rloo'?"),
+    ({"estimators": ["rlo"]}, "one of 40 names, got 'rlo'. Did you mean 'rloo'?"),
     ({"cost": None}, "a cost, a function of codes (S, B, L, K), got None."),
     ({"cost": lambda z: 3.0}, "a cost that returns a floating-point tensor (S, B), got float."),
     ({"cost": lambda z: z.argmax(-1).sum(-1)}, "a cost that returns a floating-point tensor (S, B), got torch.int64."),

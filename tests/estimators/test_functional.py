@@ -513,7 +513,7 @@ FREE = torch.ones(4, 3, dtype=torch.bool)
     ("call", "message"),
     [
         (lambda x: sample(x, "rloo"), r"sample: expected a pathwise estimator, got rloo, .+ Use expect\("),
-        (lambda x: sample(x, "reinmx"), r"estimator: expected one of 38 names, got 'reinmx'\. Did you mean"),
+        (lambda x: sample(x, "reinmx"), r"estimator: expected one of 40 names, got 'reinmx'\. Did you mean"),
         (lambda x: sample(x, "reinmax", taau=1), r"reinmax: expected parameters among tau, n_samples, got 'taau'"),
         (lambda x: sample(x, "reinmax", tau=0), r"reinmax: expected tau > 0, got 0\."),
         (lambda x: sample(x, REGISTRY["reinmax"]), r"sample: expected the name of an estimator or an object, got <"),
