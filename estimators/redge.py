@@ -66,8 +66,8 @@ class ReDGE(Pathwise):
     Bias          yes: ∇f is taken at D, its Jacobian at S, and the law is another. t_1 = 1 is straight_through(tau=1),
                   sample by sample; as t_1 falls, S and its slope approach those of a one-hot code, as in
                   st_gumbel_softmax, and the variance grows.
-    Cost          n_steps − 1 softmaxes in each direction, and no further evaluation of the cost. A step of the VAE takes
-                  1.05 times that with straight_through, 1.2 times with n_steps = 9.
+    Cost          n_steps − 1 softmaxes in each direction, and no further evaluation of the cost. A step of the VAE is
+                  1.05 times one with straight_through, 1.2 times with n_steps = 9.
     Reference     Gourevitch, Durmus, Moulines, Olsson, Janati (2026), "Categorical Reparameterization with Denoising
                   Diffusion models", arXiv:2601.00781, section 3. The schedule of α and σ, which is that of flow
                   matching, and the defaults, n_steps 5 and t_1 0.5, are those of the authors' code and its README; its
