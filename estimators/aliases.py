@@ -99,6 +99,11 @@ ALIASES = (
         None,
         "it divides by the standard deviation of the costs, which is biased; rloo is similar, and is not",
     ),
+    Alias(
+        ("RODEO", "discrete Stein operators"),
+        None,
+        "at equal time more codes of rloo have less variance; double_cv is similar",
+    ),
     Alias(("stochastic softmax tricks", "SparseMAP"), None, "it is for variables with a structure, such as trees"),
     Alias(("Gumbel-Sinkhorn",), None, "it is for permutations"),
     Alias(("Fenchel-Young loss", "Fenchel-Young"), None, "it is a loss for codes that are observed"),
