@@ -15,7 +15,12 @@ from memory import apart
 
 from estimators import REGISTRY, build
 
-MORE = (("gumbel_rao", {"n_draws": 100}), ("reinmax_rao", {"n_draws": 100}), ("rloo", {"n_samples": 16}))
+MORE = (
+    ("gumbel_rao", {"n_draws": 100}),
+    ("reinmax_rao", {"n_draws": 100}),
+    ("rloo", {"n_samples": 16}),
+    ("redge", {"n_steps": 9}),
+)
 """Settings besides the defaults."""
 
 
