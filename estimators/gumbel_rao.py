@@ -101,7 +101,7 @@ class GumbelRao(Pathwise):
                   then does the mean equal that of st_gumbel_softmax (K=3, τ=.7: .210, −.320, .110; with the total
                   derivative .070, −.114, .044). The paper's draws are independent. Here each has the same law, but
                   the uniform numbers of a class fall into the n_draws strata of [0, 1), one into each: the same mean,
-                  a smaller variance, and one generated number for n_draws (docs/decisions/016).
+                  a smaller variance, and one generated number for n_draws (docs/decisions/018).
     """
 
     name = "gumbel_rao"
