@@ -7,6 +7,7 @@ are taken within a round. Peak memory is measured as in benchmarks/memory.py, a 
 """
 
 import argparse
+from typing import Any
 
 import record
 import torch
@@ -14,6 +15,7 @@ from loops import SHAPES, harness_loop
 from memory import apart
 
 from estimators import REGISTRY, build
+from estimators.declarations import example
 
 MORE = (
     ("gumbel_rao", {"n_draws": 100}),
@@ -24,21 +26,21 @@ MORE = (
 """Settings besides the defaults."""
 
 
-def cases() -> list[tuple[str, dict[str, int]]]:
+def cases() -> list[tuple[str, dict[str, Any]]]:
     """Return every estimator that can work with the shape, in its default setting, and MORE."""
-    defaults = [(name, dict[str, int]()) for name in REGISTRY if _accepts(name)]
+    defaults = [(name, dict(cls.examples)) for name, cls in REGISTRY.items() if _accepts(name)]
     return [*defaults, *MORE]
 
 
 def _accepts(name: str) -> bool:
     try:
-        build(name).check_shape(*SHAPES[0])
+        example(REGISTRY[name]).check_shape(*SHAPES[0])
     except ValueError:
         return False
     return True
 
 
-def label(name: str, params: dict[str, int]) -> str:
+def label(name: str, params: dict[str, Any]) -> str:
     return f"`{name}`" + "".join(f" {key}={value}" for key, value in params.items())
 
 
@@ -59,7 +61,7 @@ def main() -> None:
         key = label(name, params)
         ratio = record.ratios(times[key], times["`straight_through`"])
         evaluations = build(name, **params).n_cost_evals(*SHAPES[0])
-        memory = "–" if options.no_memory or params else apart(name, *SHAPES[0], 128)
+        memory = "–" if options.no_memory or params != REGISTRY[name].examples else apart(name, *SHAPES[0], 128)
         figures[key] = {
             "ms": [1e3 * each for each in times[key]],
             "ratio": ratio,

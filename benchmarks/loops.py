@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ Loop = Callable[[int], float]
 
 
 def harness_loop(
-    n_steps: int, shape: tuple[int, int], *, estimator: str = "gumbel_softmax", params: dict[str, int] | None = None,
+    n_steps: int, shape: tuple[int, int], *, estimator: str = "gumbel_softmax", params: dict[str, Any] | None = None,
     compiled: bool = False, cuda_graphs: bool = True, precision: str = "float32", hidden: tuple[int, ...] = (512, 256),
     batch: int = BATCH, device: str = "cpu",
 ) -> Loop:  # fmt: skip

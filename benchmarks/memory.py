@@ -21,6 +21,7 @@ def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> fl
     import torch
 
     from estimators import REGISTRY
+    from estimators.declarations import example
     from harness import train
     from harness.config import EstimatorConfig, ModelConfig, RunConfig, TrainingConfig
     from harness.devices import peak_memory_mb, reset_peak_memory
@@ -29,9 +30,9 @@ def measure(name: str, n_latents: int, n_categories: int, batch_size: int) -> fl
     from harness.training.state import start
 
     torch.set_num_threads(1)
-    REGISTRY[name]().check_shape(n_latents, n_categories)
+    example(REGISTRY[name]).check_shape(n_latents, n_categories)
     run = RunConfig(
-        estimator=EstimatorConfig(name=name),
+        estimator=EstimatorConfig(name=name, params=dict(REGISTRY[name].examples)),
         schedule=Constant() if REGISTRY[name].uses_tau else NoSchedule(),
         model=ModelConfig(n_latents=n_latents, n_categories=n_categories),
         training=TrainingConfig(batch_size=batch_size),

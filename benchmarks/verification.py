@@ -17,12 +17,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from estimator_cases import settings
+from estimator_cases import make, settings
 from estimator_checks import first_failure
 from families import MUTANTS
 from means_by_definition import COST, LOGITS_LK, MEANS_BY_DEFINITION, draws
 
-from estimators import REGISTRY, build
+from estimators import REGISTRY
 from estimators.reference_problem import MAX_Z, N_REPLICAS, bias_scores, z_scores
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,7 +36,7 @@ def largest(scores: list[torch.Tensor]) -> float:
 
 def row(name: str) -> dict[str, object]:
     """Return the figures of one estimator."""
-    built = [build(name, **params) for params in settings(name)]
+    built = [make(name, **params) for params in settings(name)]
     cost_z, gradient_z = zip(*(bias_scores(each) for each in built), strict=True)
     mutants = [cls for cls in MUTANTS if cls.name == name]
     found: dict[str, object] = {"estimator": name, "unbiased": REGISTRY[name].unbiased, "settings": len(built)}

@@ -28,6 +28,13 @@ def check_between(name: str, key: str, value: object, low: float, high: float) -
     return float(value)
 
 
+def check_decay(name: str, value: object) -> float:
+    """Return the share of a moving average that stays, 0 <= decay < 1. Raises ValueError for others, and for a bool."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{name}: expected 0 <= decay < 1, got {value!r}.")
+    return float(value)
+
+
 def check_count(name: str, key: str, value: object, *, at_least: int = 1) -> int:
     """Return a whole number of at least `at_least`. Raises ValueError for others, and for a bool or 2.0."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:

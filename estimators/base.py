@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, cast, final
 
 import torch
@@ -143,6 +144,9 @@ class Estimator(nn.Module, ABC):
     """True if adding a constant to all logits of a latent changes nothing: the gradient then sums to 0 over classes."""
     min_samples: ClassVar[int] = 1
     """The smallest `n_samples` at which the estimator is defined."""
+    examples: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Values for the arguments that have no fitting default: it is None, and the constructor refuses it and says how to
+    choose. Tests and tables build with these values (`declarations.example`)."""
     temperatures: ClassVar[tuple[str, ...]] = ()
     """The constructor's arguments that a schedule sets. Filled in, never written by hand."""
     uses_tau: ClassVar[bool] = False

@@ -1,11 +1,11 @@
 """Score functions with baselines learned from previous batches: a running mean, and a network on the data."""
 
-from numbers import Real
 from typing import cast, final
 
 import torch
 from torch import Tensor, nn
 
+from estimators.arguments import check_decay
 from estimators.base import Estimate, check_count, check_number, replace_gradient
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import log_prob, one_hot, sample_classes
@@ -36,12 +36,6 @@ class RunningMean(nn.Module):
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
 
 
-def _check_decay(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
-        raise ValueError(f"{name}: expected 0 <= decay < 1, got {value!r}.")
-    return float(value)
-
-
 @final
 class ReinforceEMA(ScoreFunction):
     """REINFORCE with a moving-average baseline.
@@ -65,7 +59,7 @@ class ReinforceEMA(ScoreFunction):
 
     def __init__(self, *, decay: float = 0.9, n_samples: int = 1) -> None:
         super().__init__()
-        self.decay = _check_decay(self.name, decay)
+        self.decay = check_decay(self.name, decay)
         self.n_samples = check_count(self.name, "n_samples", n_samples)
         self.mean = RunningMean(self.decay)
 
@@ -111,7 +105,7 @@ class NVIL(DrawsFirst):
         """Raise ValueError for an impossible argument."""
         super().__init__()
         self.hidden = check_count(self.name, "hidden", hidden)
-        self.decay = _check_decay(self.name, decay)
+        self.decay = check_decay(self.name, decay)
         if not isinstance(normalize, bool):
             raise ValueError(f"{self.name}: expected normalize true or false, got {normalize!r}.")
         self.normalize = normalize

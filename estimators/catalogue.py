@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from estimators import REGISTRY, Estimator, aliases, parameters
+from estimators.declarations import example
 from estimators.reference_problem import accepts, shapes
 
 FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
@@ -28,7 +29,9 @@ def table(registry: Mapping[str, type[Estimator]] = REGISTRY) -> str:
 
 
 def _row(cls: type[Estimator]) -> tuple[str, ...]:
-    arguments = ", ".join(f"{key}={default}" for key, default in parameters(cls).items())
+    arguments = ", ".join(
+        key if key in cls.examples else f"{key}={default}" for key, default in parameters(cls).items()
+    )
     return (
         f"`{cls.name}`",
         cls.title,
@@ -47,9 +50,8 @@ def evaluations(cls: type[Estimator]) -> str:
     It is the first of FORMULAS that agrees with `n_cost_evals` at every tried shape and number of samples. For a user's
     estimator with another formula it is the number at the example shape.
     """
-    construct: Callable[..., Estimator] = cls
     counts = range(cls.min_samples, cls.min_samples + 3) if "n_samples" in parameters(cls) else ()
-    built = [construct(n_samples=n) for n in counts] or [construct()]
+    built = [example(cls, n_samples=n) for n in counts] or [example(cls)]
     tried = [(each, *shape) for each in built for shape in (*shapes(each), MANY_CLASSES) if accepts(each, *shape)]
     for text, formula in FORMULAS.items():
         if all(each.n_cost_evals(L, K) == formula(each.n_samples, L, K) for each, L, K in tried):

@@ -1,7 +1,10 @@
 """What a class of a plug-in declares: its name, its title, and the keyword-only arguments of its constructor."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def parameters(cls: type) -> dict[str, Any]:
@@ -26,13 +29,25 @@ def check_name(cls: type, example: str) -> str:
 
 
 def check_constructor(cls: type, name: str) -> None:
-    """Raise TypeError if the constructor has an argument that is not keyword-only or has no default."""
+    """Raise TypeError if the constructor has an argument that is not keyword-only or has no default.
+
+    The same for `examples` of what is no argument, or of one with another default than None.
+    """
     for argument in inspect.signature(cls).parameters.values():
         if argument.kind is not argument.KEYWORD_ONLY or argument.default is argument.empty:
             raise TypeError(
                 f"{name}: expected keyword-only constructor arguments with defaults, got '{argument}'."
                 f" Write __init__(self, *, {argument.name}=...)."
             )
+    for key in getattr(cls, "examples", ()):
+        if parameters(cls).get(key, ...) is not None:
+            raise TypeError(f"{name}: expected examples for arguments whose default is None, got one for {key!r}.")
+
+
+def example(cls: type[T], **params: Any) -> T:
+    """Return an object with these arguments; those without a fitting default have the values of its `examples`."""
+    construct: Callable[..., T] = cls
+    return construct(**{**getattr(cls, "examples", {}), **params})
 
 
 def title_of(cls: type, name: str) -> str:

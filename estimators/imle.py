@@ -1,5 +1,6 @@
 """I-MLE: the difference of two perturbed argmaxes, before and after a step against the gradient of the cost."""
 
+from types import MappingProxyType
 from typing import Any, cast, final
 
 import torch
@@ -7,6 +8,11 @@ from torch import Tensor
 
 from estimators.base import Cost, Estimate, Estimator, check_count, check_number
 from estimators.gumbel import argmax, one_hot, perturb
+
+NO_LAM = (
+    "imle: expected lam > 0, got none. No value fits every cost: choose lam so that lam times the differences of the"
+    " cost's slope between classes is about 1, such as 0.1 for a VAE of MNIST, or use aimle, which adapts it."
+)
 
 
 class _TargetDifference(torch.autograd.Function):
@@ -54,11 +60,16 @@ class IMLE(Estimator):
 
     name = "imle"
     reference = "Niepert, Minervini, Franceschi (2021), arXiv:2106.01798"
-    use_when = "as the representative of perturb-and-MAP methods; lam has to be tuned to the scale of the cost's slope"
+    use_when = "as aimle, with a fixed lam, which has to be tuned to the scale of the cost's slope: it must be given"
     relaxes = False
 
-    def __init__(self, *, lam: float = 1.0, n_samples: int = 1) -> None:
+    examples = MappingProxyType({"lam": 0.1})
+
+    def __init__(self, *, lam: float | None = None, n_samples: int = 1) -> None:
+        """Raise ValueError for an impossible argument, and without lam."""
         super().__init__()
+        if lam is None:
+            raise ValueError(NO_LAM)
         self.lam = check_number(self.name, "lam", lam, above=0.0)
         self.n_samples = check_count(self.name, "n_samples", n_samples)
 

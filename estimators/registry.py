@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from estimators.aimle import AIMLE
 from estimators.aliases import meaning_of
 from estimators.arsm import ARSM
 from estimators.base import Estimator, parameters
@@ -51,6 +52,7 @@ _ESTIMATORS: tuple[type[Estimator], ...] = (
     MVE,
     ReDGE,
     IMLE,
+    AIMLE,
     GumbelSoftmax,
     GumbelSparsemax,
     GumbelEntmax,

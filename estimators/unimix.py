@@ -22,7 +22,7 @@ UNIMIX = "unimix"
 """The name of the option, which every estimator has besides its own parameters."""
 _FACTS = (
     "name", "title", "reference", "use_when", "unbiased", "relaxes", "objective", "black_box", "evaluates_soft",
-    "shift_invariant", "min_samples",
+    "shift_invariant", "min_samples", "examples",
 )  # fmt: skip
 
 

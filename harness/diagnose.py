@@ -17,6 +17,7 @@ from torch import Tensor
 
 from estimators import REGISTRY, Estimator, build, parameters
 from estimators.base import Cost, check_costs, check_count
+from estimators.declarations import example
 from harness.config import estimator_label
 from harness.gradients.comparison import COLUMNS, MAX_CODES, measure
 from harness.gradients.gradient_problem import GradientProblem
@@ -108,7 +109,7 @@ def by_label(estimators: Iterable[str | Estimator] | Mapping[str, Estimator] | N
     Raises ValueError for what is no estimator, for none, and for a repeated label.
     """
     if estimators is None:
-        estimators = list(REGISTRY)
+        estimators = [example(cls) for cls in REGISTRY.values()]
     if isinstance(estimators, (str, Estimator)) or not isinstance(estimators, Iterable):
         raise ValueError(f"diagnose: expected a list of estimators, got {estimators!r}. Put it into brackets.")
     entries = list(estimators.values() if isinstance(estimators, Mapping) else estimators)

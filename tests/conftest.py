@@ -66,7 +66,7 @@ def undrawn() -> Iterator[None]:
 
 
 def _tiny_run(estimator: str = "gumbel_softmax", **changes: Any) -> RunConfig:
-    params = changes.pop("params", {})
+    params = changes.pop("params", REGISTRY[estimator].examples if estimator in REGISTRY else {})
     untempered = estimator in REGISTRY and not REGISTRY[estimator].uses_tau
     sections: dict[str, Any] = {
         "data": DataConfig(train_size=200),

@@ -10,6 +10,7 @@ from runpy import run_path
 
 from estimators.base import Estimator
 from estimators.conformance.checks import CHECKS
+from estimators.declarations import example
 
 USAGE = "usage: python -m estimators.conformance FILE"
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     n_failed = 0
     for cls, check in product(classes, CHECKS):
         try:
-            print(f"{cls.name}: {check.__name__}: {check(cls())}")
+            print(f"{cls.name}: {check.__name__}: {check(example(cls))}")
         except Exception as error:  # noqa: BLE001  # a user's class may raise anything
             n_failed += 1
             print(f"{cls.name}: {check.__name__}: FAILED: {error}")

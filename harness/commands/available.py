@@ -81,7 +81,7 @@ def explain(name: str, plugins: Sequence[Path] = (), width: int = 120) -> str:
         "one-hot codes": _text(not facts.relaxes) + (", and soft ones for its control variate" * facts.evaluates_soft),
         "cost": "can be a black box" if facts.black_box else "must be differentiable in the code",
         "evaluations": f"{facts.evaluations} per example and step",
-        "parameters": _text(facts.parameters),
+        "parameters": _text(_with_required(facts)),
         "in a grid": _grid_entry(facts),
         "temperature": f"{', '.join(facts.temperatures)}, set by the schedule" if facts.temperatures else "none",
         "use it": facts.use_when,
@@ -119,18 +119,25 @@ def reflow(text: str, width: int) -> str:
     return "\n".join(wrapped[:-1])
 
 
+def _with_required(facts: estimator_facts.Facts) -> Row:
+    """Return the parameters with their defaults, "required" for those that must be given."""
+    return {**facts.parameters, **dict.fromkeys(facts.examples, "required")}
+
+
 def _grid_entry(facts: estimator_facts.Facts) -> str:
     keys = [key for key in facts.parameters if key not in facts.temperatures]
     if not keys or not facts.built_in:
         return facts.name
-    return f"{{name: {facts.name}, {keys[0]}: {facts.parameters[keys[0]]}}}"
+    values = {**facts.parameters, **facts.examples}
+    return f"{{name: {facts.name}, {keys[0]}: {values[keys[0]]}}}"
 
 
 def _estimators(plugins: Sequence[Path]) -> list[Row]:
     shown = ("name", "unbiased", "evaluations", "relaxes", "parameters", "reference", "aliases")
     title = {"evaluations": "evals"}
     known = estimator_facts.known(plugins)
-    return [{title.get(key, key): getattr(facts, key) for key in shown} for facts in known.values()]
+    rows = [{title.get(key, key): getattr(facts, key) for key in shown} for facts in known.values()]
+    return [{**row, "parameters": _with_required(facts)} for row, facts in zip(rows, known.values(), strict=True)]
 
 
 def _schedules() -> list[Row]:

@@ -49,7 +49,10 @@ def _warm_up(estimator: Estimator, problem: GradientProblem) -> None:
     optimizer = estimator.control_optimizer()
     for step in range(WARM_UP):
         logits_BLH = problem.logits_BLH.detach().requires_grad_()
-        control_loss = estimator(logits_BLH, problem.cost, problem.context_BX).control_loss
+        estimate = estimator(logits_BLH, problem.cost, problem.context_BX)
+        control_loss = estimate.control_loss
+        if estimate.cost_B.requires_grad and not list(estimator.parameters()):
+            torch.autograd.grad(estimate.cost_B.sum(), logits_BLH)  # some running state moves in the backward pass
         if optimizer is not None and control_loss is not None:
             for group in optimizer.param_groups:
                 group["lr"] = max(estimator.control_lr, WARM_UP_LR * (1 - step / WARM_UP))

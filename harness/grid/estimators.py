@@ -29,6 +29,10 @@ TYPO = 0.85
 """A name at least this similar to a known one is taken for a misspelling of it."""
 TAU_HINT = "The temperature belongs to the schedule: write schedules: [{kind: constant, tau: 0.5}] instead."
 
+PREVIOUS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"imle": {"lam": 1.0}}
+"""Values that labels leave out as if they were still defaults: finished runs have these labels, and keys depend on
+those of a basket."""
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate(Placed):
@@ -116,7 +120,8 @@ def _config(cls: type[Estimator], model: type[EstimatorConfig], given: Combinati
         del asked[UNIMIX]  # the run is the one without the option: it keeps its key
     params = {key: tuple(value) if isinstance(value, list) else value for key, value in {**defaults, **asked}.items()}
     label = given["label"].value if "label" in given else None
-    shown = {key: value for key, value in asked.items() if key not in defaults or value != defaults[key]}
+    unsaid = {**defaults, **PREVIOUS_DEFAULTS.get(cls.name, {})}
+    shown = {key: value for key, value in asked.items() if key not in unsaid or value != unsaid[key]}
     return model(
         name=cls.name, params=params, source=source_of(cls), label=label or estimator_label(cls.name, shown)[:200]
     )

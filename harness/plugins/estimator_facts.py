@@ -28,7 +28,8 @@ FILE = Path(__file__).with_suffix(".json")
 class Facts:
     """The declarations of an estimator's class; `doc` is its docstring, `evaluations` a formula, in words.
 
-    `aliases` are other names of it (`estimators.aliases`).
+    `aliases` are other names of it (`estimators.aliases`), `examples` values for the parameters that must be given,
+    whose default is None.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Facts:
     evaluations: str
     aliases: Sequence[str]
     parameters: Mapping[str, Any]
+    examples: Mapping[str, Any]
     temperatures: Sequence[str]
     reference: str
     use_when: str
@@ -95,6 +97,7 @@ def _facts(cls: type[Estimator]) -> Facts:
         evaluations=evaluations(cls),
         aliases=names_of(cls.name) if built_in else [],
         parameters=parameters(cls),
+        examples=dict(cls.examples),
         temperatures=list(cls.temperatures),
         reference=cls.reference,
         use_when=cls.use_when,

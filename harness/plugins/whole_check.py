@@ -46,12 +46,13 @@ def _check_images(cls: type[ImageSource]) -> Result:
 
 def _check_estimator(cls: type[Estimator]) -> Iterator[Result]:
     from estimators.conformance import CHECKS
+    from estimators.declarations import example
 
     for check in CHECKS:
         name = check.__name__
         with preserved():
             try:
-                yield Result(name, check(cls()))
+                yield Result(name, check(example(cls)))
             except AssertionError as error:
                 yield Result(name, " ".join(str(error).split()), failed=True, place=defined_at(cls))
             except Exception as error:  # noqa: BLE001  # a user's class may raise anything

@@ -31,5 +31,10 @@ CASES = [(name, params) for name in ALL for params in settings(name)]
 IDS = [f"{name}({', '.join(f'{key}={value}' for key, value in params.items())})" for name, params in CASES]
 
 
+def examples(name: str) -> dict[str, object]:
+    """Values of the parameters that must be given."""
+    return dict(ALL[name].examples) if name in ALL else {}
+
+
 def make(name: str, **params: object) -> Estimator:
-    return build(name, ALL, **params)
+    return build(name, ALL, **{**examples(name), **params})

@@ -222,6 +222,26 @@ def imle(estimator, logits_LK, cost):
     return total_LK
 
 
+def aimle(estimator, logits_LK, cost):
+    """(D₊ − D₋)/(2λ), where x is nearer to 0 than λ|g_0 − g_1|; λ of a first call, over all codes."""
+    x_L, probs, slopes_LK = difference(logits_LK), [], []
+    for code in product((0.0, 1.0), repeat=2):
+        code_L = torch.tensor(code, dtype=torch.float64)
+        probs.append(own_probability(x_L, code_L).prod())
+        slopes_LK.append(slopes(cost, two(code_L)[None])[0])
+    square = sum(p * ((g[:, 0] - g[:, 1]) / 2).square().mean() for p, g in zip(probs, slopes_LK, strict=True))
+    assert estimator.step.weight == 0
+    lam, total_LK = estimator.step.beta / square.sqrt(), torch.zeros_like(logits_LK)
+    for code, slope_LK in zip(product((0.0, 1.0), repeat=2), slopes_LK, strict=True):
+        step_L = lam * (slope_LK[:, 0] - slope_LK[:, 1])
+        for latent, own in enumerate(code):
+            end = (2 * own - 1) * step_L[latent].abs()  # x lies between 0, on the side of the code, and this
+            crossing = (torch.sigmoid(x_L[latent]) - torch.sigmoid(x_L[latent] - end)).abs()
+            crossing *= own_probability(x_L[1 - latent], torch.tensor(code[1 - latent]))
+            total_LK[latent] += crossing * step_L[latent].sign() / (2 * lam) * SIGNS_K
+    return total_LK
+
+
 # Soft codes.
 
 
@@ -333,6 +353,7 @@ MEANS_BY_DEFINITION = {
     "redge": redge,
     "redge_soft": redge_soft,
     "imle": imle,
+    "aimle": aimle,
     "gumbel_softmax": gumbel_softmax,
     "gumbel_sparsemax": gumbel_sparsemax,
     "gumbel_entmax": gumbel_entmax,

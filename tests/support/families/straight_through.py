@@ -11,6 +11,7 @@ from naive_formulas import jacobian, per_latent, sampled_code, softmax, value_an
 from estimators import Estimate, Estimator, Pathwise, replace_gradient
 from estimators.base import temperature
 from estimators.gumbel import one_hot, perturb, perturb_given, sample_classes
+from estimators.imle import NO_LAM
 
 # The published formulas. Noise is drawn as the estimators draw it: first one exponential for each class of each sample,
 # then, where there are conditional draws, a uniform number for each class and sample and an order of the draws for each
@@ -185,7 +186,8 @@ REFUSED = [
     ("decoupled_st_gs", {"tau": 1.0}, "decoupled_st_gs: expected parameters among tau_forward, tau_backward, n_samples,"
                                       " got 'tau'."),
     *(("imle", {"lam": bad}, f"imle: expected lam > 0, got {bad!r}.")
-      for bad in (0.0, -1.0, math.nan, math.inf, True, "1", None)),
+      for bad in (0.0, -1.0, math.nan, math.inf, True, "1")),
+    ("imle", {"lam": None}, NO_LAM),
 ]  # fmt: skip
 
 
