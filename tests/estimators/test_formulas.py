@@ -226,7 +226,7 @@ def test_rloo_is_indifferent_to_a_constant_and_reinforce_is_not():
 )
 def test_variance_falls_as_one_over_n_samples(name):
     """Exactly 1/n for independent terms; a baseline made of the other samples improves as well: it falls faster."""
-    cost, base = cost_for(build(name)), REGISTRY[name].min_samples
-    ratio = total_variance(build(name, n_samples=4 * base), cost) / total_variance(build(name, n_samples=base), cost)
+    cost, base = cost_for(make(name)), REGISTRY[name].min_samples
+    ratio = total_variance(make(name, n_samples=4 * base), cost) / total_variance(make(name, n_samples=base), cost)
     assert ratio < 0.25 * 1.15
     assert base > 1 or ratio > 0.25 / 1.15

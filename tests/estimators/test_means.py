@@ -6,11 +6,11 @@ means_by_definition.py.
 """
 
 import pytest
-from estimator_cases import settings
+from estimator_cases import make, settings
 from means_by_definition import COST, LOGITS_LK, MEANS_BY_DEFINITION, draws
 from scipy import integrate, stats
 
-from estimators import REGISTRY, build
+from estimators import REGISTRY
 from estimators.reference_problem import MAX_Z, exact_gradient, z_scores
 
 BIASED = [name for name, cls in REGISTRY.items() if not cls.unbiased]
@@ -23,7 +23,7 @@ def test_every_biased_estimator_has_a_definition_to_be_held_against():
 
 @pytest.mark.parametrize(("name", "params"), CASES, ids=lambda value: str(value))
 def test_mean_is_that_of_its_own_definition(name, params):
-    estimator = build(name, **params)
+    estimator = make(name, **params)
     expected_LK = MEANS_BY_DEFINITION[name](estimator, LOGITS_LK, COST)
     gradient_NLK = draws(estimator)
     assert z_scores(gradient_NLK, expected_LK).abs().max() < MAX_Z
@@ -33,7 +33,7 @@ def test_mean_is_that_of_its_own_definition(name, params):
 @pytest.mark.parametrize("name", [name for name in BIASED if name != "nvil"])
 def test_the_definitions_are_not_the_exact_gradient(name):
     """Else they could not tell a biased estimator from an unbiased one."""
-    estimator = build(name)
+    estimator = make(name)
     expected_LK = MEANS_BY_DEFINITION[name](estimator, LOGITS_LK, COST)
     _, exact_LK = exact_gradient(LOGITS_LK, COST, estimator.class_logits)
     assert (expected_LK - exact_LK).norm() > 0.02 * exact_LK.norm()
@@ -57,7 +57,7 @@ def test_the_quadrature_agrees_with_an_adaptive_one():
 @pytest.mark.parametrize("name", BIASED)
 def test_means_hold_with_every_seed_and_setting(name, seed):
     for params in settings(name):
-        estimator = build(name, **params)
+        estimator = make(name, **params)
         assert (
             z_scores(draws(estimator, seed), MEANS_BY_DEFINITION[name](estimator, LOGITS_LK, COST)).abs().max() < MAX_Z
         )

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from estimator_cases import make
 from families.straight_through import FORMULAS, RaoTotalDerivative, darn_jacobian, reinmax_jacobian, zgr_jacobian
 from naive_formulas import jacobian, onehot, same_noise, softmax, value_and_slope
 from scipy import integrate, stats
@@ -570,14 +571,14 @@ def test_the_gradient_carries_one_over_tau_except_in_reinmax(name, key, carries)
     assert ratio == pytest.approx(100.0 if carries else 1.0, rel=1e-2)
 
 
-@pytest.mark.parametrize("name", SLOPE)
+@pytest.mark.parametrize("name", [*SLOPE, "aimle"])
 def test_values_without_gradients_are_the_same(name):
     logits_BLK, cost = example_logits(), cubic_cost(example_weights())
-    expected_B, _ = run(build(name), logits_BLK, cost)
+    expected_B, _ = run(make(name), logits_BLK, cost)
     for leaf_BLK, grad in ((logits_BLK, True), (logits_BLK.clone().requires_grad_(), False)):
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(grad):
             torch.manual_seed(0)
-            cost_B = build(name)(leaf_BLK, cost).cost_B
+            cost_B = make(name)(leaf_BLK, cost).cost_B
         assert torch.equal(cost_B, expected_B)
         assert not cost_B.requires_grad
 
@@ -595,9 +596,9 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", SLOPE)
+@pytest.mark.parametrize("name", [*SLOPE, "aimle"])
 def test_no_matrix_of_classes_by_classes_is_built(name):
-    n_categories, estimator = 200, build(name)
+    n_categories, estimator = 200, make(name)
     largest = LargestTensor()
     with largest:
         run(estimator, example_logits(1, 1, n_categories), cubic_cost(example_weights(1, n_categories)))
@@ -612,12 +613,12 @@ def test_softmax_slope_is_the_jacobian_of_softmax_at_any_point():
         torch.testing.assert_close(gradient_K, jacobian(point_K) @ incoming_K, rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", SLOPE)
+@pytest.mark.parametrize("name", [*SLOPE, "aimle"])
 def test_masked_classes_get_no_gradient(name):
     """A logit of −∞ is a class that does not exist; ReinMax-Rao, which takes a logarithm, rounds its 0 up to 1e-307."""
     logits_BLK = example_logits(16)
     logits_BLK[..., 1] = -math.inf
-    _, gradient_BLK = run(build(name), logits_BLK, cubic_cost(example_weights()))
+    _, gradient_BLK = run(make(name), logits_BLK, cubic_cost(example_weights()))
     assert gradient_BLK.isfinite().all()
     assert gradient_BLK[..., 1].abs().max() < 1e-300
     assert (gradient_BLK != 0).any()

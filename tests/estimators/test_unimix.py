@@ -300,7 +300,7 @@ def test_a_distribution_is_of_the_mixed_law_as_a_whole():
 def test_no_unimix_is_the_estimator_itself():
     for name in REGISTRY:
         for params in ({}, {"unimix": 0}, {"unimix": 0.0}):
-            assert type(build(name, **params)) is REGISTRY[name]
+            assert type(make(name, **params)) is REGISTRY[name]
 
 
 @pytest.mark.parametrize("bad", [1, 1.0, -0.1, math.nan, math.inf, True, False, "0.01", None, [0.01]])
@@ -314,7 +314,7 @@ def test_estimators_with_a_law_of_their_own_refuse_it():
     refused = set()
     for name in REGISTRY:
         try:
-            build(name, unimix=EPS)
+            make(name, unimix=EPS)
         except ValueError as error:
             refused.add(name)
             rule = "expected no unimix, since its codes do not follow softmax(logits)"

@@ -254,7 +254,7 @@ def test_status_shows_the_sweep_as_it_ran_if_the_plugin_has_changed(finished, ca
     assert "2 finished." in out
 
 
-UNKNOWN = "estimators[0]: expected one of 40 names, got 'wide_softmax'. "
+UNKNOWN = "estimators[0]: expected one of 41 names, got 'wide_softmax'. "
 LAST = "One of your own needs --plugin FILE.\nThis sweep was last run with --plugin '"
 
 

@@ -33,7 +33,17 @@ def assert_the_same_however_often_cut(run: RunConfig) -> None:
     assert without_times(first) + without_times(second) + without_times(last) == whole
 
 
-DIFFERENT = ("straight_through", "gumbel_softmax", "rloo", "reinforce_ema", "nvil", "rebar", "relax", "double_cv")
+DIFFERENT = (
+    "aimle",
+    "straight_through",
+    "gumbel_softmax",
+    "rloo",
+    "reinforce_ema",
+    "nvil",
+    "rebar",
+    "relax",
+    "double_cv",
+)
 """Estimators with a state, and one of each kind without; of the others, `check_state` says that they have none."""
 
 

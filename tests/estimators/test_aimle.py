@@ -1,0 +1,374 @@
+"""AIMLE: at a fixed λ it is the mean of two of imle; how λ adapts, what does not move it, scales of the cost, masks.
+
+L=2, K=3 and a cubic cost in which the latents interact, unless stated otherwise. Means: 20 000 draws, |z| < 5.
+"""
+
+import copy
+import math
+
+import pytest
+import torch
+from families import NAIVE
+from families.adaptive_imle import centred
+from naive_formulas import same_noise, sampled_code, value_and_slope
+
+from estimators import build
+from estimators.aimle import LARGEST_STEP, StepLength
+from estimators.reference_problem import (
+    MAX_Z,
+    N_REPLICAS,
+    call,
+    cubic_cost,
+    exact_gradient,
+    example_logits,
+    example_weights,
+    run,
+    z_scores,
+)
+
+COST = cubic_cost(example_weights())
+
+
+def fixed(beta, **params):
+    """An estimator in float64 whose ‖∇f‖ is 1 and whose λ is therefore `beta`, out of training."""
+    estimator = build("aimle", **params).double().eval()
+    for buffer, value in ((estimator.step.beta, beta), (estimator.step.square, 1.0), (estimator.step.weight, 1.0)):
+        buffer.fill_(value)
+    return estimator
+
+
+def state(estimator):
+    return {key: value.item() for key, value in estimator.step.named_buffers()}
+
+
+def linear_cost(z_SBLK):
+    return (z_SBLK * example_weights()).sum((-1, -2))
+
+
+def mean_scores(estimator, expected_LK, cost):
+    gradient_NLK = run(estimator, example_logits()[0].expand(N_REPLICAS, -1, -1), cost)[1]
+    return z_scores(gradient_NLK, expected_LK).abs().max()
+
+
+# At a fixed λ.
+
+
+@pytest.mark.parametrize("n_samples", [1, 3])
+@pytest.mark.parametrize("lam", [0.05, 1.0, 20.0])
+def test_at_a_fixed_lambda_it_is_half_of_imle_forward_and_backward(lam, n_samples):
+    """(D₊ − D₋)/(2λ) is half of (D − D₋)/λ, which is imle, and half of (D₊ − D)/λ, imle of −f with the other sign."""
+    logits_BLK = example_logits(64)
+    imle = build("imle", lam=lam, n_samples=n_samples)
+    (cost_B, forward_BLK), (_, other_BLK) = run(imle, logits_BLK, COST), run(imle, logits_BLK, lambda z: -COST(z))
+    found = run(fixed(lam, n_samples=n_samples), logits_BLK, COST)
+    torch.testing.assert_close(found, (cost_B, (forward_BLK - other_BLK) / 2))
+    assert not torch.allclose(found[1], forward_BLK)
+
+
+@pytest.mark.parametrize("lam", [0.2, 2.0])
+def test_its_mean_on_a_linear_cost_is_the_difference_of_two_softmaxes(lam):
+    """(π(θ + λg) − π(θ − λg))/(2λ): the two argmaxes share their noise, and each is a sample."""
+    logits_LK, step_LK = example_logits()[0], lam * example_weights()
+    expected_LK = ((logits_LK + step_LK).softmax(-1) - (logits_LK - step_LK).softmax(-1)) / (2 * lam)
+    assert mean_scores(fixed(lam), expected_LK, linear_cost) < MAX_Z
+    assert mean_scores(fixed(lam), 1.3 * expected_LK, linear_cost) > MAX_Z
+
+
+def test_on_a_linear_cost_it_is_nearly_unbiased_where_imle_is_not():
+    truth_LK = exact_gradient(example_logits()[0], linear_cost)[1]
+    assert mean_scores(fixed(0.7), truth_LK, linear_cost) < MAX_Z
+    assert mean_scores(build("imle", lam=0.7), truth_LK, linear_cost) > MAX_Z
+
+
+# How λ adapts.
+
+
+class Loop:
+    """The state as lists of what the batches had, and the rule from its definition."""
+
+    def __init__(self, target, rate, decay):
+        self.target, self.rate, self.decay = target, rate, decay
+        self.beta, self.squares, self.entries = 1.0, [], []
+
+    def average(self, values):
+        weights = [self.decay ** (len(values) - 1 - i) for i in range(len(values))]
+        return sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
+
+    def see(self, logits_BLK, cost, seed, n_samples):
+        squares, entries = [], []
+        rows = []
+        for noise_BLK in same_noise(n_samples, logits_BLK, seed):
+            for theta_LK, noise_LK in zip(logits_BLK, noise_BLK, strict=True):
+                slope_LK = centred(value_and_slope(cost, sampled_code(theta_LK, noise_LK))[1])
+                rows += list(zip(theta_LK + noise_LK, slope_LK, strict=True))
+        squares = [(slope_K**2).mean().item() for _, slope_K in rows]
+        present = sum(squares) / len(squares)
+        lam = self.beta / math.sqrt(self.average(self.squares) if self.squares else present)
+        entries = [2 * int((x_K + lam * g_K).argmax() != (x_K - lam * g_K).argmax()) for x_K, g_K in rows]
+        self.squares.append(present)
+        self.entries.append(sum(entries) / len(entries))
+        self.beta *= math.exp(self.rate if self.average(self.entries) < self.target else -self.rate)
+
+
+def follows_the_loop(kind=StepLength, target=0.9, rate=0.3, decay=0.7, n_samples=2):
+    """Return whether the state and the gradients of ten batches are those of the loop; the cost has other scales."""
+    estimator, loop = build("aimle", n_samples=n_samples), Loop(target, rate, decay)
+    estimator.step = kind(target, rate, decay)
+    estimator.double()
+    for seed in range(10):
+        logits_BLK = example_logits(5) * (1 + seed % 3)
+        expected_BLK = NAIVE["aimle"](estimator, logits_BLK, scale(seed), seed=seed)
+        found_BLK = call(estimator, logits_BLK, scale(seed), seed)[1]
+        loop.see(logits_BLK, scale(seed), seed, n_samples)
+        pairs = [(found_BLK, expected_BLK)]
+        pairs += [(torch.tensor(found), torch.tensor(wanted)) for found, wanted in (
+            (state(estimator)["beta"], loop.beta),
+            (state(estimator)["square"] / state(estimator)["weight"], loop.average(loop.squares)),
+            (state(estimator)["nonzero"] / state(estimator)["weight"], loop.average(loop.entries)),
+        )]  # fmt: skip
+        if not all(torch.allclose(found, wanted, rtol=1e-9, atol=1e-12) for found, wanted in pairs):
+            return False
+    return True
+
+
+def scale(seed):
+    return lambda z: (1 + seed) ** 2 * COST(z)
+
+
+@pytest.mark.parametrize("settings", [{}, {"target": 0.25, "decay": 0.0, "n_samples": 1}, {"rate": 1.5, "decay": 0.99}])
+def test_the_state_follows_the_loop(settings):
+    assert follows_the_loop(**settings)
+
+
+class WrongDirection(StepLength):
+    def update(self, square, nonzero, count):
+        super().update(square, nonzero, count)
+        self.beta.copy_(1 / self.beta)
+
+
+class BetaByAddition(StepLength):
+    """As in the authors' code."""
+
+    def update(self, square, nonzero, count):
+        before = self.beta.clone()
+        super().update(square, nonzero, count)
+        self.beta.copy_(before + self.rate * (self.beta - before).sign())
+
+
+class EachLatentOnce(StepLength):
+    """One entry for each pair that differs, where it has two."""
+
+    def update(self, square, nonzero, count):
+        super().update(square, nonzero / 2, count)
+
+
+class PresentBatch(StepLength):
+    """λ from the present batch always: its examples change each other's λ."""
+
+    def lam(self, square):
+        return self.beta / square.sqrt()
+
+
+class UpdatedBeforeUse(StepLength):
+    def lam(self, square):
+        mixed = self.decay * self.square + (1 - self.decay) * square
+        return self.beta / (mixed / (self.decay * self.weight + 1 - self.decay)).sqrt()
+
+
+class NotCorrectedForItsStart(StepLength):
+    def lam(self, square):
+        return self.beta / torch.where(self.weight > 0, self.square, square).sqrt()
+
+
+class PresentEntries(StepLength):
+    """β follows the entries of the present batch alone."""
+
+    def update(self, square, nonzero, count):
+        self.nonzero.copy_(torch.where(nonzero < self.target, -1e9, 1e9))
+        super().update(square, nonzero, count)
+
+
+@pytest.mark.parametrize("wrong", StepLength.__subclasses__())
+def test_a_wrong_rule_does_not_follow_the_loop(wrong):
+    assert not follows_the_loop(wrong)
+
+
+@pytest.mark.parametrize("target", [0.2, 1.0, 1.8])
+def test_the_entries_of_the_difference_come_to_their_target(target):
+    estimator, logits_BLK = build("aimle", target=target, rate=0.05), example_logits(500).float()
+    cost, found = cubic_cost(example_weights().float()), []
+    for seed in range(200):
+        gradient_BLK = call(estimator, logits_BLK, cost, seed)[1]
+        found.append((gradient_BLK != 0).float().sum(-1).mean().item())
+    assert abs(sum(found[-100:]) / 100 - target) < 0.05
+    assert abs(found[0] - target) > 0.1
+
+
+def test_a_step_that_is_never_enough_stays_finite():
+    """One class has next to all of the probability: no step that leads to another would say anything."""
+    estimator, logits_BLK = build("aimle", rate=10.0), torch.tensor([[[1e9, 0.0, 0.0]] * 2])
+    gradients = [call(estimator, logits_BLK, cubic_cost(example_weights().float()), seed)[1] for seed in range(9)]
+    assert estimator.step.beta == LARGEST_STEP
+    assert all((gradient_BLK == 0).all() for gradient_BLK in gradients)
+
+
+# What does not move the state.
+
+
+def moved():
+    """An estimator that has learned, and a copy of its state."""
+    estimator = build("aimle")
+    for seed in range(5):
+        call(estimator, example_logits(), COST, seed)
+    return estimator, state(estimator)
+
+
+def test_the_state_moves_in_the_backward_pass_in_training_alone():
+    estimator, before = moved()
+    with torch.no_grad():
+        estimator(example_logits(), COST)
+    estimator(example_logits().requires_grad_(), COST)
+    call(estimator.eval(), example_logits(), COST)
+    assert state(estimator) == before
+    call(estimator.train(), example_logits(), COST)
+    assert all(value != before[key] for key, value in state(estimator).items())
+
+
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
+def test_slopes_of_zero_and_of_no_number_do_not_move_it(bad):
+    estimator, before = moved()
+    call(estimator, example_logits(), lambda z: (z * torch.tensor([bad, 0.0, 0.0])).sum((-1, -2)))
+    call(estimator, example_logits(0), COST)
+    assert state(estimator) == before
+
+
+def test_latents_and_examples_without_a_slope_do_not_count():
+    """Two more examples with weight 0, and a third latent of which the cost does not depend."""
+    few, many = build("aimle").double(), build("aimle").double()
+    logits_BLK = example_logits(6, 3)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        noise_state = torch.get_rng_state()
+        for estimator, n_examples in ((few, 4), (many, 6)):
+            torch.set_rng_state(noise_state)
+            leaf_BLK = logits_BLK[:n_examples].clone().requires_grad_()
+            cost_B = estimator(leaf_BLK, lambda z: COST(z[..., :2, :])).cost_B
+            torch.autograd.grad((cost_B * torch.tensor([1.0] * 4 + [0.0] * (n_examples - 4))).sum(), leaf_BLK)
+    assert state(few) == pytest.approx(state(many))
+    assert state(few)["weight"] > 0
+
+
+def test_a_copy_goes_on_alone():
+    estimator, before = moved()
+    twin = copy.deepcopy(estimator)
+    call(twin, example_logits(), COST)
+    assert state(estimator) == before
+    call(estimator, example_logits(), COST)
+    assert state(estimator) == state(twin)
+
+
+def test_the_state_is_in_the_state_dict_and_not_trained():
+    estimator, before = moved()
+    assert list(estimator.parameters()) == []
+    assert estimator.control_optimizer() is None
+    other = build("aimle")
+    other.load_state_dict(estimator.state_dict())
+    assert state(other) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_state_stays_in_float32(dtype):
+    """Squares of slopes below 2e-4 are 0 in float16."""
+    estimator, before = moved()
+    estimator.to(dtype)
+    assert {buffer.dtype for buffer in estimator.buffers()} == {torch.float32}
+    assert state(estimator) == before
+    assert estimator.double().step.beta.dtype == torch.float64
+
+
+# Scales.
+
+
+def gradients_of(estimator, factor, n_calls=6):
+    return [call(estimator, example_logits(16), lambda z: factor * COST(z), seed)[1] for seed in range(n_calls)]
+
+
+@pytest.mark.parametrize("factor", [1000.0, 1e-6])
+def test_a_cost_of_another_scale_has_the_same_direction_unlike_in_imle(factor):
+    for plain_BLK, scaled_BLK in zip(*(gradients_of(build("aimle").double(), f) for f in (1.0, factor)), strict=True):
+        torch.testing.assert_close(scaled_BLK, factor * plain_BLK, rtol=1e-6, atol=0)
+    plain, scaled = (torch.cat(gradients_of(build("imle", lam=0.3), f)).flatten() for f in (1.0, factor))
+    assert torch.nn.functional.cosine_similarity(plain, scaled, 0) < 0.7
+
+
+def test_it_follows_a_cost_whose_scale_changes():
+    estimator = build("aimle", rate=0.05)
+    share = [
+        sum((each != 0).double().sum(-1).mean().item() for each in gradients_of(estimator, factor, 300)[-100:]) / 100
+        for factor in (1.0, 100.0, 1.0)
+    ]
+    assert all(abs(each - 1) < 0.1 for each in share)
+
+
+def test_it_does_not_depend_on_the_weight_of_the_cost_in_the_loss():
+    """A mean over the batch, a sum and a loss scale give the same direction and move the state alike."""
+    plain = build("aimle", n_samples=3).double()
+    plain_BLK = call(plain, example_logits(5), COST)[1]
+    for weight_B in (torch.full((5,), 1 / 5), torch.full((5,), -1024.0), torch.tensor([0.1, 1.0, -2.0, 1e-6, 3.0])):
+        estimator, leaf_BLK = build("aimle", n_samples=3).double(), example_logits(5).requires_grad_()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            cost_B = estimator(leaf_BLK, COST).cost_B
+        (gradient_BLK,) = torch.autograd.grad((weight_B.double() * cost_B).sum(), leaf_BLK)
+        torch.testing.assert_close(gradient_BLK, weight_B.double()[:, None, None] * plain_BLK)
+        assert state(estimator) == pytest.approx(state(plain))
+
+
+# Shapes, masks, precision.
+
+
+@pytest.mark.parametrize("steep", [lambda z: 1e6 * z, torch.sqrt], ids=["1e6", "infinite"])
+def test_masked_classes_count_neither_in_the_gradient_nor_in_the_step(steep):
+    """Whatever the slope is there: the step is that of the problem without them."""
+    logits_BLK = example_logits(400)
+    masked_BLK = torch.cat([logits_BLK, torch.full((400, 2, 2), -math.inf)], -1)
+    estimator, small = build("aimle").double(), build("aimle").double()
+
+    def cost(z_SBLK):
+        return linear_cost(z_SBLK[..., :3]) + steep(z_SBLK[..., 3:]).sum((-1, -2))
+
+    for seed in range(3):
+        gradient_BLK = call(estimator, masked_BLK, cost, seed)[1]
+        call(small, logits_BLK, linear_cost, seed)
+        assert gradient_BLK.isfinite().all()
+        assert (gradient_BLK[..., 3:] == 0).all()
+        assert (gradient_BLK != 0).any()
+    assert state(estimator)["square"] == pytest.approx(state(small)["square"])
+    assert state(estimator)["nonzero"] == pytest.approx(state(small)["nonzero"], rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", [(3, 2), (2, 1000)])
+def test_two_and_a_thousand_classes_in_any_precision(shape, dtype):
+    logits_BLK = example_logits(64, *shape)
+    estimator, wide = build("aimle"), build("aimle")
+    for seed in range(3):
+        found_BLK = call(estimator, logits_BLK.to(dtype), cubic_cost(example_weights(*shape).to(dtype)), seed)[1]
+        expected_BLK = call(wide, logits_BLK.to(dtype).float(), cubic_cost(example_weights(*shape).float()), seed)[1]
+        assert found_BLK.dtype == dtype
+        assert (found_BLK.float() - expected_BLK).norm() < 0.4 * expected_BLK.norm()
+    assert state(estimator) == pytest.approx(state(wide), rel=0.1)
+
+
+def test_it_works_under_torch_func_out_of_training():
+    estimator, logits_BLK = fixed(1.0), example_logits()
+    expected_BLK = run(estimator, logits_BLK, COST)[1]
+    torch.manual_seed(0)
+    found_BLK = torch.func.grad(lambda leaf_BLK: estimator(leaf_BLK, COST).cost_B.sum())(logits_BLK)
+    torch.testing.assert_close(found_BLK, expected_BLK)
+
+
+def test_one_class_has_no_gradient():
+    estimator = build("aimle")
+    assert (call(estimator, torch.zeros(4, 2, 1), lambda z: z.sum((-1, -2)))[1] == 0).all()
+    assert state(estimator) == state(build("aimle"))
