@@ -53,6 +53,7 @@ ALIASES = (
         ", with one-hot codes; redge_soft has the soft ones",
     ),
     Alias(("implicit MLE", "implicit maximum likelihood estimation"), "imle"),
+    Alias(("adaptive IMLE", "adaptive implicit maximum likelihood estimation"), "aimle"),
     Alias(("GS", "Gumbel", "Concrete", "Concrete distribution", "relaxed categorical"), "gumbel_softmax"),
     Alias(("sparsemax",), "gumbel_sparsemax", ", as a relaxation; sparse_marginal sums over its support"),
     Alias(("entmax",), "gumbel_entmax"),
