@@ -55,12 +55,12 @@ def stratified(n_draws: int, like_KN: Tensor, generator: torch.Generator) -> Ite
     each stratum of [0, 1), as in Latin hypercube sampling (McKay, Beckman, Conover 1979, Technometrics 21(2)), and one
     generated number serves n_draws.
     """
-    settings = {"dtype": like_KN.dtype, "device": like_KN.device, "generator": generator}
-    shift_KN = torch.rand(like_KN.shape, **settings)
-    order_MK1 = torch.rand((n_draws, len(like_KN), 1), **settings).argsort(0).to(like_KN.dtype).div_(n_draws)
+    dtype, device = like_KN.dtype, like_KN.device
+    shift_KN = torch.rand(like_KN.shape, dtype=dtype, device=device, generator=generator)
+    place_MK1 = torch.rand((n_draws, len(like_KN), 1), dtype=dtype, device=device, generator=generator).argsort(0)
     most = max(1, ENTRIES_AT_ONCE // max(1, like_KN.numel()))
-    least = torch.finfo(like_KN.dtype).eps / 4  # in the place of 0
-    for part_MK1 in order_MK1.split(most):
+    least = torch.finfo(dtype).eps / 4  # in the place of 0
+    for part_MK1 in place_MK1.to(dtype).div_(n_draws).split(most):
         yield (shift_KN + part_MK1).frac_().clamp_(min=least).log_()
 
 
