@@ -60,8 +60,9 @@ def stratified(n_draws: int, like_KN: Tensor, generator: torch.Generator) -> Ite
     place_MK1 = torch.rand((n_draws, len(like_KN), 1), dtype=dtype, device=device, generator=generator).argsort(0)
     most = max(1, ENTRIES_AT_ONCE // max(1, like_KN.numel()))
     least = torch.finfo(dtype).eps / 4  # in the place of 0
-    for part_MK1 in place_MK1.to(dtype).div_(n_draws).split(most):
-        yield (shift_KN + part_MK1).frac_().clamp_(min=least).log_()
+    for begin in range(0, n_draws, most):
+        strata_MK1 = place_MK1[begin : begin + most].to(dtype) / n_draws
+        yield (shift_KN + strata_MK1).frac_().clamp_(min=least).log_()
 
 
 def log_ratios(log_probs_RN: Tensor, first_M1N: Tensor, rest_MRN: Tensor) -> Tensor:
