@@ -5,11 +5,12 @@ from typing import Any, Self, cast, final
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from estimators.arguments import check_decay
 from estimators.base import Cost, Estimate, Estimator, check_count, check_number
 from estimators.gumbel import argmax, one_hot, perturb, wide_dtype
+from estimators.replaced import refuse_second
+from estimators.transforms import no_forward_mode, refuse_learning, under_transform
 
 SMALLEST = 1e-30
 """The smallest length of a slope that is divided by, and the smallest λ."""
@@ -78,27 +79,45 @@ class _CentralDifference(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         logits_BLK, x_SBLK, ctx.step, ctx.is_training = inputs
-        ctx.dtype = logits_BLK.dtype
-        ctx.save_for_backward(x_SBLK)
+        ctx.save_for_backward(x_SBLK, logits_BLK)
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (x_SBLK,) = ctx.saved_tensors
-        weighted_SBLK, weight_SB = gradients
-        weight_SB11 = weight_SB[..., None, None].to(x_SBLK.dtype)
-        slope_SBLK = weighted_SBLK / torch.where(weight_SB11 == 0, torch.ones_like(weight_SB11), weight_SB11)
-        slope_SBLK, square_SBL = _centred(slope_SBLK, x_SBLK)
-        counted_SBL = (weight_SB[..., None] != 0) & (square_SBL > 0) & (square_SBL < torch.inf)
-        count = counted_SBL.sum()
-        square = square_SBL.where(counted_SBL, 0.0).sum() / count.clamp(min=1)
-        lam = ctx.step.lam(square).to(x_SBLK.dtype)
-        dearer_SBL, cheaper_SBL = argmax(x_SBLK + lam * slope_SBLK), argmax(x_SBLK - lam * slope_SBLK)
-        if ctx.is_training:
-            differs_SBL = (dearer_SBL != cheaper_SBL) & counted_SBL
-            ctx.step.update(square, 2 * differs_SBL.sum() / count.clamp(min=1), count)
-        difference_SBLK = one_hot(dearer_SBL, like=x_SBLK) - one_hot(cheaper_SBL, like=x_SBLK)
-        return (weight_SB11 * difference_SBLK / (2 * lam)).sum(0).to(ctx.dtype), None, None, None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
+        x_SBLK, logits_BLK = ctx.saved_tensors
+        weighted_SBLK = torch.zeros_like(x_SBLK) if gradients[0] is None else gradients[0]
+        weight_SB = x_SBLK.new_ones(x_SBLK.shape[:2]) if gradients[1] is None else gradients[1]  # not a cost's slope
+        with torch.no_grad():
+            gradient_BLK = _difference(ctx.step, ctx.is_training, x_SBLK, weighted_SBLK, weight_SB)
+        gradient_BLK = gradient_BLK.to(logits_BLK.dtype)
+        return refuse_second(gradient_BLK, AIMLE.name, weighted_SBLK, weight_SB, logits_BLK), None, None, None
+
+
+class _CentralDifferenceInTransform(_CentralDifference):
+    """The same under torch.func; torch.compile takes no function that knows forward mode."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, Tensor]:
+        raise no_forward_mode(AIMLE.name)
+
+
+def _difference(
+    step: StepLength, is_training: bool, x_SBLK: Tensor, weighted_SBLK: Tensor, weight_SB: Tensor
+) -> Tensor:
+    """Return the gradient (B, L, K) of the logits, given those of the codes and of the zeros; the step adapts."""
+    weight_SB11 = weight_SB[..., None, None].to(x_SBLK.dtype)
+    slope_SBLK = weighted_SBLK / torch.where(weight_SB11 == 0, torch.ones_like(weight_SB11), weight_SB11)
+    slope_SBLK, square_SBL = _centred(slope_SBLK, x_SBLK)
+    counted_SBL = (weight_SB[..., None] != 0) & (square_SBL > 0) & (square_SBL < torch.inf)
+    count = counted_SBL.sum()
+    square = square_SBL.where(counted_SBL, 0.0).sum() / count.clamp(min=1)
+    lam = step.lam(square).to(x_SBLK.dtype)
+    dearer_SBL, cheaper_SBL = argmax(x_SBLK + lam * slope_SBLK), argmax(x_SBLK - lam * slope_SBLK)
+    if is_training:
+        differs_SBL = (dearer_SBL != cheaper_SBL) & counted_SBL
+        step.update(square, 2 * differs_SBL.sum() / count.clamp(min=1), count)
+    difference_SBLK = one_hot(dearer_SBL, like=x_SBLK) - one_hot(cheaper_SBL, like=x_SBLK)
+    return (weight_SB11 * difference_SBLK / (2 * lam)).sum(0)
 
 
 def _centred(slope_SBLK: Tensor, x_SBLK: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,8 +171,8 @@ class AIMLE(Estimator):
 
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Average the cost over the samples; backward, each code's two targets are compared, and λ adapts."""
+        refuse_learning(self.name, self.training)
         x_SBLK = perturb(logits_BLK.detach(), self.n_samples)
-        z_SBLK, zero_SB = cast(
-            tuple[Tensor, Tensor], _CentralDifference.apply(logits_BLK, x_SBLK, self.step, self.training)
-        )
+        made = _CentralDifferenceInTransform if under_transform() else _CentralDifference
+        z_SBLK, zero_SB = cast(tuple[Tensor, Tensor], made.apply(logits_BLK, x_SBLK, self.step, self.training))
         return Estimate((self.evaluate(cost, z_SBLK) + zero_SB).mean(0), z_SBLK=z_SBLK.detach())

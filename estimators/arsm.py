@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators import base
-from estimators.base import Cost, Estimate, check_count, replace_gradient, samples_per_call
+from estimators.base import Cost, Estimate, add_score, check_count, samples_per_call
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import one_hot, perturb
+from estimators.transforms import needs_gradient
 
 MAX_EVALUATIONS = 10_000
 """The most evaluations for each example: enough for 141 classes with one sample."""
@@ -80,7 +81,7 @@ class ARSM(DrawsFirst):
         log_noise_SBLK = -perturb(torch.zeros_like(fixed_BLK), self.n_samples)  # log E, and ϖ = E / Σ E
         z_SBLK = one_hot((log_noise_SBLK - fixed_BLK).argmin(-1), like=fixed_BLK)
         cost_SB = self.evaluate(cost, z_SBLK)
-        if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
+        if not needs_gradient(logits_BLK):
             return Estimate(cost_SB.mean(0), z_SBLK=z_SBLK)
         table_SBKK = _table(cost_SB.detach(), log_noise_SBLK)
         pairs_2P = _pairs(fixed_BLK)
@@ -118,8 +119,8 @@ def _estimate(
     weight_SBLK = 1 / logits_BLK.shape[-1] - F.softmax(log_noise_SBLK, dim=-1)
     gradient_BLK = torch.einsum("sbcj,sblj->sblc", advantage_SBKK, weight_SBLK).mean(0)
     cost_B = cost_SB.mean(0)
-    linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-    return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)
+    linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1))
+    return Estimate(add_score(cost_B, linear_B, logits_BLK, name=ARSM.name), z_SBLK=z_SBLK)
 
 
 def _exchange(log_noise_SBLK: Tensor, logits_BLK: Tensor, pairs_2Q: Tensor) -> Tensor:

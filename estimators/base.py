@@ -1,4 +1,4 @@
-"""The contract that every estimator keeps, and the one function that replaces gradients.
+"""The contract that every estimator keeps.
 
 Letters: S samples, B examples, L latents, K classes. Costs are nats per example.
 """
@@ -28,6 +28,8 @@ from estimators.arguments import (
 )
 from estimators.declarations import check_constructor, check_name, is_abstract, parameters, title_of
 from estimators.gumbel import one_hot
+from estimators.replaced import add_score, replace_gradient
+from estimators.transforms import under_transform
 
 __all__ = [
     "CODES_IN_GRAPH",
@@ -37,6 +39,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "Pathwise",
+    "add_score",
     "check_costs",
     "check_count",
     "check_number",
@@ -73,26 +76,6 @@ class Estimate:
     cost_B: Tensor  # the suffix is the tensor's shape
     control_loss: Tensor | None = None
     z_SBLK: Tensor | None = None
-
-
-class _ReplaceGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, surrogate: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
-        return None, gradients[0]
-
-
-def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
-    """Return `value`, to the bit, with the gradient of `surrogate`, a tensor of the same shape.
-
-    Every straight-through and every score-function term passes through here. The familiar
-    `value - surrogate.detach() + surrogate` has the same gradient, but its value is off by rounding where the surrogate
-    exceeds 1, as logits and costs do.
-    """
-    return cast(Tensor, _ReplaceGradient.apply(value, surrogate))
 
 
 def tensor_version(tensor: Tensor) -> int:
@@ -238,13 +221,13 @@ class Estimator(nn.Module, ABC):
     @final
     def evaluate_again(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
         """Return cost_SB without keeping activations: the cost is evaluated again in the backward pass."""
-        if not torch.is_grad_enabled():
+        if under_transform() or not torch.is_grad_enabled():  # checkpoints know no transforms
             return self._evaluate(cost, z_SBLK)
         return checkpoint(self._evaluate, cost, z_SBLK, use_reentrant=False)
 
     def _evaluate(self, cost: Cost, z_SBLK: Tensor) -> Tensor:
         cost_SB = check_costs(self.name, cost(z_SBLK), z_SBLK.shape[:2])
-        if z_SBLK.requires_grad and torch.is_grad_enabled() and not cost_SB.requires_grad:
+        if z_SBLK.requires_grad and not cost_SB.requires_grad and torch.is_grad_enabled() and not under_transform():
             raise ValueError(
                 f"{self.name}: expected a cost that is differentiable in the code, got one without a derivative."
                 " Use an estimator for black boxes, such as rloo."
@@ -290,7 +273,7 @@ class Pathwise(Estimator):
                 f"{self.name}: expected sample of shape (S, B, L, K) = {expected}, got {tuple(z_SBLK.shape)}."
                 " Return one code for each of n_samples, along the first dimension."
             )
-        if logits_BLK.requires_grad and not z_SBLK.requires_grad and torch.is_grad_enabled():
+        if logits_BLK.requires_grad and not (z_SBLK.requires_grad or under_transform()) and torch.is_grad_enabled():
             raise ValueError(
                 f"{self.name}: expected a code with a gradient, got one that is detached from the logits."
                 " Return replace_gradient(one_hot, soft): the value of the first and the gradient of the second."

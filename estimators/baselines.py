@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from estimators.arguments import check_decay
-from estimators.base import Estimate, check_count, check_number, replace_gradient
+from estimators.base import Estimate, add_score, check_count, check_number
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import log_prob, one_hot, sample_classes
 from estimators.score_function import ScoreFunction
+from estimators.transforms import refuse_learning, refuse_preparing
 
 
 class RunningMean(nn.Module):
@@ -65,6 +66,7 @@ class ReinforceEMA(ScoreFunction):
 
     def advantage(self, cost_SB: Tensor) -> Tensor:
         """Return the cost less the average of previous ones."""
+        refuse_learning(self.name, self.training)
         baseline = self.mean.value().to(cost_SB.dtype)
         if self.training:
             self.mean.add(cost_SB)
@@ -119,6 +121,7 @@ class NVIL(DrawsFirst):
         """Make the network, unless there is one or there will be no context. It starts as b = 0."""
         self.prepared = True
         if self.baseline is None and n_context:
+            refuse_preparing(self.name)
             last = nn.Linear(self.hidden, 1)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -132,13 +135,14 @@ class NVIL(DrawsFirst):
         def estimate(cost_SB: Tensor) -> Estimate:
             advantage_SB, control_loss = self._advantage(cost_SB, context_BX)
             score_SB = advantage_SB * log_prob(logits_BLK, class_SBL)
-            cost_B = replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0)
+            cost_B = add_score(cost_SB, score_SB, logits_BLK, name=self.name).mean(0)
             return Estimate(cost_B, control_loss, z_SBLK)
 
         return Draw(z_SBLK, estimate)
 
     def _advantage(self, cost_SB: Tensor, context_BX: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the weight (S, B) of each score, and the control loss; update the moments."""
+        refuse_learning(self.name, self.training)
         predicted_B = self._predict(context_BX)
         signal_SB = cost_SB.detach() - (0.0 if predicted_B is None else predicted_B.detach().to(cost_SB.dtype))
         mean, scale = self._moments()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Estimate, check_count, replace_gradient
+from estimators.base import Estimate, add_score, check_count
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import LOWEST, exponential, one_hot, wide
 from estimators.simplex import log_softmax
@@ -58,7 +58,7 @@ class CARMS(DrawsFirst):
             chosen_SBL = logits_BLK.expand(self.n_samples, -1, -1, -1).gather(-1, class_SBL[..., None])[..., 0]
             linear_B = (advantage_SBL * chosen_SBL).sum((0, -1))
             cost_B = cost_SB.mean(0)
-            return Estimate(replace_gradient(cost_B, cost_B + linear_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
+            return Estimate(add_score(cost_B, linear_B, logits_BLK, name=self.name), z_SBLK=z_SBLK)
 
         return Draw(z_SBLK, estimate)
 

@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from estimators.base import Estimate, check_count, replace_gradient
+from estimators.base import Estimate, add_score, check_count
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import LOWEST, exponential, one_hot, wide_dtype
 
@@ -60,8 +60,8 @@ class DisARM(DrawsFirst):
             gradient_BL = (half_SB1 * difference_SBL * phi_BL.abs().sigmoid()).mean(0)
             gradient_BLK = torch.stack([-gradient_BL, gradient_BL], -1).to(logits_BLK.dtype)
             cost_B = cost_SB.mean(0)
-            linear_B = (logits_BLK * gradient_BLK).sum((-2, -1)).to(cost_B.dtype)
-            return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)
+            linear_B = (logits_BLK * gradient_BLK).sum((-2, -1))
+            return Estimate(add_score(cost_B, linear_B, logits_BLK, name=self.name), z_SBLK=z_SBLK)
 
         return Draw(z_SBLK, estimate)
 
@@ -117,7 +117,7 @@ class DisARMStickBreaking(DrawsFirst):
             half_SB1 = _half_difference(cost_SB.detach().to(fixed_BLI.dtype))
             linear_B = (phi_BLI * (half_SB1[..., None] * delta_SBLI).mean(0)).sum((-2, -1))
             cost_B = cost_SB.mean(0)
-            return Estimate(replace_gradient(cost_B, cost_B + linear_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
+            return Estimate(add_score(cost_B, linear_B, logits_BLK, name=self.name, once=True), z_SBLK=z_SBLK)
 
         return Draw(z_SBLK, estimate)
 

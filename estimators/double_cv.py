@@ -1,13 +1,14 @@
 """Double control variates: leave-one-out REINFORCE in which each code also predicts the cost of the others."""
 
+from functools import partial
 from typing import final
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Cost, Estimate, Estimator, check_count, check_number, learned_weight, replace_gradient
+from estimators.base import Cost, Estimate, Estimator, add_score, check_count, check_number, learned_weight
 from estimators.gumbel import one_hot, sample_classes, wide_dtype
+from estimators.transforms import needs_gradient, refuse_learning, value_and_slope
 
 
 @final
@@ -43,23 +44,23 @@ class DoubleCV(Estimator):
 
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Average the cost over the codes; `control_loss` is the mean over examples of ‖ĝ‖², for eta alone."""
-        needs_gradient = torch.is_grad_enabled() and logits_BLK.requires_grad
-        z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK).requires_grad_(needs_gradient)
-        cost_SB = self.evaluate(cost, z_SBLK)
+        z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK)
+        if not needs_gradient(logits_BLK):
+            return Estimate(self.evaluate(cost, z_SBLK).mean(0), z_SBLK=z_SBLK)
+        learns = self.training and self.eta.requires_grad
+        refuse_learning(self.name, learns)
+        # the slope in the codes alone: not in the decoder, whose graph is kept for its own backward pass
+        cost_SB, slope_SBLK = value_and_slope(partial(self.evaluate, cost), z_SBLK)
         cost_B = cost_SB.mean(0)
-        if not needs_gradient:
-            return Estimate(cost_B, z_SBLK=z_SBLK)
-        # of the codes alone: not of the decoder, whose graph is kept for its own backward pass
-        (slope_SBLK,) = torch.autograd.grad(cost_SB.sum(), z_SBLK, retain_graph=True)
         dtype = wide_dtype(logits_BLK)
         probs_BLK = F.softmax(logits_BLK.detach(), dim=-1, dtype=dtype)
-        plain_BLK, control_BLK = _terms(cost_SB.detach().to(dtype), slope_SBLK.to(dtype), z_SBLK.detach(), probs_BLK)
+        plain_BLK, control_BLK = _terms(cost_SB.detach().to(dtype), slope_SBLK.to(dtype), z_SBLK, probs_BLK)
         gradient_BLK = plain_BLK + self.eta.detach() * control_BLK
         control_loss = None
-        if self.training and self.eta.requires_grad:
+        if learns:
             control_loss = (plain_BLK + self.eta * control_BLK).square().sum() / max(1, len(logits_BLK))
-        linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B), control_loss, z_SBLK.detach())
+        linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1))
+        return Estimate(add_score(cost_B, linear_B, logits_BLK, name=self.name), control_loss, z_SBLK)
 
 
 def _terms(cost_SB: Tensor, slope_SBLK: Tensor, z_SBLK: Tensor, probs_BLK: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch.distributions import Categorical, OneHotCategorical
 from estimators.base import Estimate, Estimator, Pathwise, tensor_version
 from estimators.draws_first import DrawsFirst
 from estimators.registry import REGISTRY, build
+from estimators.transforms import under_transform
 
 Logits = Tensor | OneHotCategorical | Categorical
 
@@ -226,7 +227,7 @@ def _masked(caller: str, estimator: Estimator, logits: Tensor, mask: Tensor | No
     except RuntimeError as error:
         got = f"{tuple(mask.shape)} for {tuple(logits.shape)}"
         raise ValueError(f"{caller}: expected a mask that broadcasts to the logits, got {got}.") from error
-    if not torch.compiler.is_compiling() and not bool(allowed.any(dim).all()):
+    if not (torch.compiler.is_compiling() or under_transform()) and not bool(allowed.any(dim).all()):
         raise ValueError(f"{caller}: expected an allowed class for each variable, got a mask that forbids all of one.")
     return logits.masked_fill(~allowed, -torch.inf)
 

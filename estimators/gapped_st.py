@@ -54,7 +54,8 @@ class GappedST(Pathwise):
         below_SBLK = torch.minimum(x_BLK, largest_BL1 - self._gap(x_BLK, class_SBL))
         gapped_SBLK = torch.where(z_SBLK.detach() == 1, largest_BL1, below_SBLK)
         tied_SBLK = replace_gradient(gapped_SBLK, wide_BLK.expand_as(gapped_SBLK))
-        return replace_gradient(z_SBLK, softmax(tied_SBLK / self.tau).to(logits_BLK.dtype))
+        soft_SBLK = softmax(tied_SBLK / self.tau).to(logits_BLK.dtype)
+        return replace_gradient(z_SBLK, soft_SBLK, logits_BLK, name=self.name)
 
     def _gap(self, x_BLK: Tensor, class_SBL: Tensor) -> float | Tensor:
         if not isinstance(self.gap, str):

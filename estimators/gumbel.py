@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from estimators.simplex import log_softmax
+from estimators.transforms import under_transform
 
 LOWEST = -1e30
 """The value that replaces log-probabilities and logits of -inf where their differences and products must be numbers."""
@@ -37,7 +38,9 @@ def exponential(shape: Sequence[int], like: Tensor, generator: torch.Generator |
         noise = torch.empty(tuple(shape), dtype=dtype, device=like.device)
         return noise.exponential_(generator=generator).clamp_(min=torch.finfo(dtype).tiny)
     uniform = torch.rand(tuple(shape), dtype=dtype, generator=generator)  # not in place: vmap can draw it
-    return uniform.clamp_(min=torch.finfo(dtype).eps / 4).log_().neg_()
+    smallest = torch.finfo(dtype).eps / 4
+    uniform = uniform.clamp(min=smallest) if under_transform() else uniform.clamp_(min=smallest)
+    return uniform.log_().neg_()
 
 
 def perturb(logits_BLK: Tensor, n_samples: int) -> Tensor:
@@ -65,7 +68,15 @@ def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor
     may have a sample dimension of their own, (S, B, L, K). Float32 or wider; differentiable in the logits.
     Reference: Paulus, Maddison, Krause (2021), arXiv:2010.04838, section 3.
     """
-    noise = exponential((n_draws, *class_SBL.shape, logits_BLK.shape[-1]), like=logits_BLK).log_()
+    return given(
+        logits_BLK,
+        class_SBL,
+        exponential((n_draws, *class_SBL.shape, logits_BLK.shape[-1]), like=logits_BLK).log_(),
+    )
+
+
+def given(logits_BLK: Tensor, class_SBL: Tensor, noise: Tensor) -> Tensor:
+    """Return what `perturb_given` does, from the logarithms of its noise E ~ Exp(1), (M, S, B, L, K)."""
     index = class_SBL.unsqueeze(-1).expand(*noise.shape[:-1], 1)
     largest = noise.gather(-1, index)
     # -log(E_j/π_j + E_i) for all others, without the exponential of a logit
@@ -76,7 +87,19 @@ def perturb_given(logits_BLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor
 def one_hot(class_SBL: Tensor, like: Tensor) -> Tensor:
     """Return z_SBLK with exactly one 1 for each latent, whatever the ties; K and dtype are those of `like`."""
     zeros = class_SBL.new_zeros((*class_SBL.shape, like.shape[-1]), dtype=like.dtype)  # vmap may map the classes alone
+    if under_transform():
+        return zeros.scatter(-1, class_SBL.unsqueeze(-1), 1.0)
     return zeros.scatter_(-1, class_SBL.unsqueeze(-1), 1.0)
+
+
+def put(into_xK: Tensor, index_xJ: Tensor, values_xJ: Tensor) -> Tensor:
+    """Return the tensor with values at some places of its last dimension, changed in place where vmap is not at work.
+
+    Under vmap, torch would change one example after the other in place.
+    """
+    if under_transform():
+        return into_xK.scatter(-1, index_xJ, values_xJ)
+    return into_xK.scatter_(-1, index_xJ, values_xJ)
 
 
 def log_prob(logits_BLK: Tensor, class_SBL: Tensor) -> Tensor:

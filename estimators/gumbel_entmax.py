@@ -3,17 +3,13 @@
 The package `entmax` is imported where one of them is built; torch.compile works around it with a graph break.
 """
 
-from collections.abc import Callable
-from functools import partial
-from importlib import import_module
 from typing import final
 
 from torch import Tensor
 
 from estimators.base import Pathwise, check_count, check_number
 from estimators.gumbel import perturb
-
-Mapping = Callable[[Tensor], Tensor]
+from estimators.sparse import entmax_mapping
 
 
 @final
@@ -77,13 +73,3 @@ class GumbelEntmax(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return sparse soft codes."""
         return self._entmax(perturb(logits_BLK, self.n_samples) / self.tau)
-
-
-def entmax_mapping(name: str, alpha: float) -> Mapping:
-    """Return alpha-entmax over the last dimension; ValueError if the package is missing."""
-    try:
-        entmax = import_module("entmax")
-    except ImportError:
-        raise ValueError(f"{name}: expected the package entmax, got none. Install it: pip install entmax.") from None
-    exact: dict[float, Mapping] = {1.5: entmax.entmax15, 2.0: entmax.sparsemax}
-    return exact.get(alpha) or partial(entmax.entmax_bisect, alpha=alpha)

@@ -4,44 +4,54 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from estimators.base import Pathwise, check_count, replace_gradient
 from estimators.gumbel import LOWEST, one_hot, sample_classes, wide
-from estimators.rao_slope import mean_slope
-from estimators.simplex import log_softmax
+from estimators.rao_slope import mean_slope, relaxations
+from estimators.replaced import refuse_second
+from estimators.simplex import log_softmax, softmax
+from estimators.transforms import under_transform
 
 
-def rao_surrogate(logits_BLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int) -> Tensor:
-    """Return zeros (S, B, L, K) with the gradient of the mean over m of softmax(xᵐ/τ), for `replace_gradient`.
+def rao_surrogate(
+    logits_BLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int, name: str
+) -> Tensor:
+    """Return a tensor (S, B, L, K) with the gradient of the mean over m of softmax(xᵐ/τ), for `replace_gradient`.
 
     xᵐ = log `law` + G given that its argmax is `class_SBL`; its gradient reaches `logits_BLK` as if it moved with them
     one to one, and a learned tau. `law_SBLK` holds logits, and is a constant: only then has Gumbel-Rao the mean of
     straight-through Gumbel-Softmax. The noise is drawn in the backward pass, in chunks and from a seed that is drawn
     here: memory does not grow with n_draws, and a value without a gradient costs nothing.
     """
+    if under_transform():  # noise that vmap can draw, all of it at once
+        tied_BLK = wide(logits_BLK).clamp(min=LOWEST)
+        x_MSBLK = relaxations(wide(law_SBLK.detach()).clamp(min=LOWEST), class_SBL, n_draws)
+        return softmax((x_MSBLK + (tied_BLK - tied_BLK.detach())) / tau).mean(0)
     tied_SBLK = wide(logits_BLK).expand(*class_SBL.shape, -1)
-    zeros_SBLK: Tensor = _MeanRelaxation.apply(tied_SBLK, wide(law_SBLK.detach()), class_SBL, tau, n_draws)
+    zeros_SBLK: Tensor = _MeanRelaxation.apply(tied_SBLK, wide(law_SBLK.detach()), class_SBL, tau, n_draws, name)
     return zeros_SBLK
 
 
 class _MeanRelaxation(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, tied_SBLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int
+        ctx: Any, tied_SBLK: Tensor, law_SBLK: Tensor, class_SBL: Tensor, tau: float | Tensor, n_draws: int, name: str
     ) -> Tensor:
         ctx.save_for_backward(law_SBLK.expand_as(tied_SBLK), class_SBL, torch.randint(2**63 - 1, ()))
-        ctx.tau, ctx.n_draws = tau, n_draws
+        ctx.tau, ctx.n_draws, ctx.name = tau, n_draws, name
         return tied_SBLK.new_zeros(()).expand_as(tied_SBLK)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_SBLK: Tensor) -> tuple[Tensor, None, None, Tensor | None, None]:
+    def backward(ctx: Any, grad_SBLK: Tensor) -> tuple[Tensor | None, ...]:
         law_SBLK, class_SBL, seed = ctx.saved_tensors
         tau = grad_SBLK.new_ones(()) * ctx.tau if torch.compiler.is_compiling() else ctx.tau
         slopes = _opaque_mean_slope if torch.compiler.is_compiling() else _mean_slope
-        slope_SBLK, slope_tau = slopes(grad_SBLK, law_SBLK, class_SBL, seed, tau, ctx.n_draws, ctx.needs_input_grad[3])
-        return slope_SBLK, None, None, slope_tau if ctx.needs_input_grad[3] else None, None
+        learns_tau = ctx.needs_input_grad[3]
+        with torch.no_grad():
+            slope_SBLK, slope_tau = slopes(grad_SBLK, law_SBLK, class_SBL, seed, tau, ctx.n_draws, learns_tau)
+        fixed = (grad_SBLK, tau) if learns_tau else (grad_SBLK,)
+        of_tau = refuse_second(slope_tau, ctx.name, *fixed) if learns_tau else None
+        return refuse_second(slope_SBLK, ctx.name, *fixed), None, None, of_tau, None, None
 
 
 def _mean_slope(
@@ -119,5 +129,6 @@ class GumbelRao(Pathwise):
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return one-hot codes with the gradient of the mean of their relaxations."""
         class_SBL = sample_classes(logits_BLK, self.n_samples)
-        surrogate_SBLK = rao_surrogate(logits_BLK, logits_BLK, class_SBL, self.tau, self.n_draws)
-        return replace_gradient(one_hot(class_SBL, like=logits_BLK), surrogate_SBLK.to(logits_BLK.dtype))
+        surrogate_SBLK = rao_surrogate(logits_BLK, logits_BLK, class_SBL, self.tau, self.n_draws, self.name)
+        z_SBLK = one_hot(class_SBL, like=logits_BLK)
+        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype), logits_BLK, name=self.name)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from estimators.base import Cost, Estimate, Estimator, check_count, check_number
 from estimators.gumbel import argmax, one_hot, perturb
+from estimators.replaced import refuse_second
+from estimators.transforms import no_forward_mode, under_transform
 
 NO_LAM = (
     "imle: expected lam > 0, got none. No value fits every cost: choose lam so that lam times the differences of the"
@@ -27,17 +29,63 @@ class _TargetDifference(torch.autograd.Function):
     def forward(ctx: Any, logits_BLK: Tensor, x_SBLK: Tensor, lam: float) -> tuple[Tensor, Tensor]:
         z_SBLK = one_hot(argmax(x_SBLK), like=logits_BLK)
         ctx.save_for_backward(x_SBLK, z_SBLK)
-        ctx.lam = lam
+        ctx.lam, ctx.logits_BLK = lam, logits_BLK
+        ctx.set_materialize_grads(False)
         return z_SBLK, z_SBLK.new_zeros(z_SBLK.shape[:2])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
         x_SBLK, z_SBLK = ctx.saved_tensors
         weighted_SBLK, weight_SB = gradients
-        weight_SB11 = weight_SB[..., None, None].to(x_SBLK.dtype)
-        divisor_SB11 = torch.where(weight_SB11 == 0, torch.ones_like(weight_SB11), weight_SB11)
-        target_SBLK = one_hot(argmax(x_SBLK - ctx.lam * (weighted_SBLK / divisor_SB11)), like=x_SBLK)
-        return (weight_SB11 * (z_SBLK - target_SBLK) / ctx.lam).sum(0).to(z_SBLK.dtype), None, None
+        return _difference(ctx.logits_BLK, x_SBLK, z_SBLK, ctx.lam, weighted_SBLK, weight_SB), None, None
+
+
+class _TargetDifferenceInTransform(torch.autograd.Function):
+    """The same in the form of torch.func."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits_BLK: Tensor, x_SBLK: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+        z_SBLK = one_hot(argmax(x_SBLK), like=logits_BLK)
+        return z_SBLK, z_SBLK.new_zeros(z_SBLK.shape[:2])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        logits_BLK, x_SBLK, ctx.lam = inputs
+        ctx.save_for_backward(logits_BLK, x_SBLK, output[0])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
+        logits_BLK, x_SBLK, z_SBLK = ctx.saved_tensors
+        weighted_SBLK, weight_SB = gradients
+        return _difference(logits_BLK, x_SBLK, z_SBLK, ctx.lam, weighted_SBLK, weight_SB), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, Tensor]:
+        raise no_forward_mode(IMLE.name)
+
+
+def _difference(
+    logits_BLK: Tensor,
+    x_SBLK: Tensor,
+    z_SBLK: Tensor,
+    lam: float,
+    weighted_SBLK: Tensor | None,
+    weight_SB: Tensor | None,
+) -> Tensor:
+    """Return the gradient of the logits, given those of the codes and of the zeros.
+
+    Where none comes for the zeros, something else than the cost is differentiated, in which a sample weighs 1.
+    """
+    weighted_SBLK = torch.zeros_like(z_SBLK) if weighted_SBLK is None else weighted_SBLK
+    weight_SB = z_SBLK.new_ones(z_SBLK.shape[:2]) if weight_SB is None else weight_SB
+    weight_SB11 = weight_SB[..., None, None].to(x_SBLK.dtype)
+    divisor_SB11 = torch.where(weight_SB11 == 0, torch.ones_like(weight_SB11), weight_SB11)
+    target_SBLK = one_hot(argmax(x_SBLK - lam * (weighted_SBLK / divisor_SB11)), like=x_SBLK)
+    gradient_BLK = (weight_SB11 * (z_SBLK - target_SBLK) / lam).sum(0).to(z_SBLK.dtype)
+    return refuse_second(gradient_BLK, IMLE.name, weighted_SBLK, logits_BLK)
 
 
 @final
@@ -76,5 +124,6 @@ class IMLE(Estimator):
     def forward(self, logits_BLK: Tensor, cost: Cost) -> Estimate:
         """Average the cost over the samples; backward, each code is compared with its target."""
         x_SBLK = perturb(logits_BLK.detach(), self.n_samples)
-        z_SBLK, zero_SB = cast(tuple[Tensor, Tensor], _TargetDifference.apply(logits_BLK, x_SBLK, self.lam))
+        made = _TargetDifferenceInTransform if under_transform() else _TargetDifference
+        z_SBLK, zero_SB = cast(tuple[Tensor, Tensor], made.apply(logits_BLK, x_SBLK, self.lam))
         return Estimate((self.evaluate(cost, z_SBLK) + zero_SB).mean(0), z_SBLK=z_SBLK.detach())

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from estimators import base
-from estimators.base import Cost, Estimate, check_count, replace_gradient, samples_per_call
+from estimators.base import Cost, Estimate, add_score, check_count, samples_per_call
 from estimators.draws_first import Draw, DrawsFirst
-from estimators.gumbel import one_hot, sample_classes, wide_dtype
+from estimators.gumbel import one_hot, put, sample_classes, wide_dtype
 from estimators.simplex import softmax
+from estimators.transforms import needs_gradient
 
 
 @final
@@ -61,7 +62,7 @@ class IndeCateR(DrawsFirst):
         class_SBL = sample_classes(logits_BLK, self.n_samples)
         z_SBLK = one_hot(class_SBL, like=logits_BLK)
         cost_SB = self.evaluate(cost, z_SBLK)
-        if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
+        if not needs_gradient(logits_BLK):
             return Estimate(cost_SB.mean(0), z_SBLK=z_SBLK)
         n_latents, n_categories = logits_BLK.shape[1:]
         codes_per_latent = max(1, class_SBL.shape[:2].numel() * (n_categories - 1))
@@ -83,14 +84,14 @@ def _neighbours(latents_M: Tensor, class_SBL: Tensor, n_categories: int) -> tupl
     class_MSJB = (class_SBL[..., latents_M].movedim(-1, 0).unsqueeze(2) + raise_J[:, None]) % n_categories
     codes_MSJBL = class_SBL.unsqueeze(1).expand(*class_MSJB.shape, class_SBL.shape[-1]).clone()
     place_MSJB1 = latents_M.view(-1, 1, 1, 1, 1).expand(*class_MSJB.shape, 1)
-    return class_MSJB, codes_MSJBL.scatter_(-1, place_MSJB1, class_MSJB.unsqueeze(-1))
+    return class_MSJB, put(codes_MSJBL, place_MSJB1, class_MSJB.unsqueeze(-1))
 
 
 def _gains(class_MSJB: Tensor, other_MSJB: Tensor, cost_SB: Tensor, n_categories: int) -> Tensor:
     """Return f(k, D_{−l}) − f(D), (B, M, K), mean over the samples: 0 at the sampled class."""
     gain_MSJB = other_MSJB - cost_SB.unsqueeze(1)
     gain_MSBK = gain_MSJB.new_zeros(len(class_MSJB), *cost_SB.shape, n_categories)
-    gain_MSBK.scatter_(-1, class_MSJB.transpose(-1, -2), gain_MSJB.transpose(-1, -2))
+    gain_MSBK = put(gain_MSBK, class_MSJB.transpose(-1, -2), gain_MSJB.transpose(-1, -2))
     return gain_MSBK.mean(1).transpose(0, 1)
 
 
@@ -98,4 +99,4 @@ def _estimate(logits_BLK: Tensor, cost_SB: Tensor, gain_BLK: Tensor, z_SBLK: Ten
     dtype = wide_dtype(logits_BLK)
     cost_B = cost_SB.mean(0)
     expected_B = (softmax(logits_BLK.to(dtype)) * gain_BLK.to(dtype)).sum((-2, -1))
-    return Estimate(replace_gradient(cost_B, cost_B + expected_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
+    return Estimate(add_score(cost_B, expected_B, logits_BLK, name=IndeCateR.name), z_SBLK=z_SBLK)

@@ -2,12 +2,12 @@
 
 from typing import final
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Cost, Estimate, Estimator, check_count, replace_gradient
+from estimators.base import Cost, Estimate, Estimator, add_score, check_count
 from estimators.gumbel import one_hot, sample_classes, wide_dtype
+from estimators.transforms import needs_gradient, value_and_slope
 
 
 @final
@@ -47,18 +47,18 @@ class MuProp(Estimator):
         z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK)
         cost_SB = self.evaluate(cost, z_SBLK)
         cost_B = cost_SB.mean(0)
-        if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
+        if not needs_gradient(logits_BLK):
             return Estimate(cost_B, z_SBLK=z_SBLK)
         dtype = wide_dtype(logits_BLK)
         mean_BLK = F.softmax(logits_BLK.detach(), dim=-1, dtype=dtype)
-        field_BLK = mean_BLK.to(logits_BLK.dtype).detach().requires_grad_()  # not mean_BLK itself
-        field_cost_B = self.evaluate(cost, field_BLK.unsqueeze(0))[0]
-        (slope_BLK,) = torch.autograd.grad(field_cost_B.sum(), field_BLK)  # of the code alone: not of the decoder
+        field_cost_B, slope_BLK = value_and_slope(
+            lambda field_BLK: self.evaluate(cost, field_BLK.unsqueeze(0))[0], mean_BLK.to(logits_BLK.dtype)
+        )  # the slope in the code alone: not in the decoder
         slope_BLK = slope_BLK.to(dtype)
         deviation_SBLK = z_SBLK - mean_BLK
         taylor_SB = field_cost_B.detach() + (slope_BLK * deviation_SBLK).sum((-2, -1))
         residual_SB = cost_SB.detach() - taylor_SB
         mean_slope_BLK = mean_BLK * (slope_BLK - (mean_BLK * slope_BLK).sum(-1, keepdim=True))
         gradient_BLK = (residual_SB[..., None, None] * deviation_SBLK).mean(0) + mean_slope_BLK
-        linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)
+        linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1))
+        return Estimate(add_score(cost_B, linear_B, logits_BLK, name=self.name), z_SBLK=z_SBLK)

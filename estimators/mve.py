@@ -57,7 +57,7 @@ class MVE(Pathwise):
         z_SBLK = one_hot(class_SBL, like=logits_BLK)
         precise_BLK = logits_BLK.to(torch.float32 if logits_BLK.device.type == "mps" else torch.float64)
         surrogate_SBLK = self._surrogate(precise_BLK, class_SBL.unsqueeze(-1))
-        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype))
+        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype), logits_BLK, name=self.name)
 
     def _surrogate(self, logits_BLK: Tensor, class_SBL1: Tensor) -> Tensor:
         """Return S(D) · logits, linear in the logits. V · logits takes one solve, whatever the number of samples."""

@@ -53,4 +53,6 @@ class PerturbedArgmax(Pathwise):
         log_density_MBL = (noise_MBLK * (logits_BLK - logits_BLK.detach())).sum(-1) / tau
         if isinstance(self.tau, Tensor):
             log_density_MBL = log_density_MBL + (noise_MBLK.square() - 1).sum(-1) * self.tau.log()
-        return replace_gradient(z_MBLK.mean(0), (z_MBLK * log_density_MBL.unsqueeze(-1)).mean(0)).unsqueeze(0)
+        surrogate_BLK = (z_MBLK * log_density_MBL.unsqueeze(-1)).mean(0)
+        fixed = (logits_BLK, self.tau) if isinstance(self.tau, Tensor) else (logits_BLK,)
+        return replace_gradient(z_MBLK.mean(0), surrogate_BLK, *fixed, name=self.name).unsqueeze(0)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from estimators.gumbel import given
+
 ENTRIES_AT_ONCE = 2**17
 """Conditional noise is made for that many classes at once: what a chunk needs stays in a processor's own cache."""
 
@@ -63,6 +65,15 @@ def stratified(n_draws: int, like_KN: Tensor, generator: torch.Generator) -> Ite
     for begin in range(0, n_draws, most):
         strata_MK1 = place_MK1[begin : begin + most].to(dtype) / n_draws
         yield (shift_KN + strata_MK1).frac_().clamp_(min=least).log_()
+
+
+def relaxations(law_SBLK: Tensor, class_SBL: Tensor, n_draws: int) -> Tensor:
+    """Return x (M, S, B, L, K) in the noise of `stratified` and the default generator: one tensor, for torch.func."""
+    shift_SBLK = torch.rand((*class_SBL.shape, law_SBLK.shape[-1]), dtype=law_SBLK.dtype, device=law_SBLK.device)
+    order_MK = torch.rand((n_draws, law_SBLK.shape[-1]), dtype=law_SBLK.dtype, device=law_SBLK.device).argsort(0)
+    u_MSBLK = (shift_SBLK + (order_MK / n_draws)[:, None, None, None]).frac()
+    noise_MSBLK = -u_MSBLK.clamp(min=torch.finfo(law_SBLK.dtype).eps / 4).log()
+    return given(law_SBLK, class_SBL, noise_MSBLK.log())
 
 
 def log_ratios(log_probs_RN: Tensor, first_M1N: Tensor, rest_MRN: Tensor) -> Tensor:

@@ -12,9 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from estimators.base import Cost, Estimate, Estimator, check_count, check_number, learned_weight, replace_gradient
+from estimators.base import (
+    Cost,
+    Estimate,
+    Estimator,
+    add_score,
+    check_count,
+    check_number,
+    learned_weight,
+    replace_gradient,
+)
 from estimators.gumbel import LOWEST, argmax, one_hot, perturb, perturb_given, wide, wide_dtype
 from estimators.simplex import log_softmax, softmax
+from estimators.transforms import needs_gradient, refuse_learning, refuse_preparing, value_and_slope
 
 WIDEST = 20.0
 """The network of RELAX sees z clipped to ±WIDEST: beyond that, it does not matter how improbable a class is."""
@@ -74,24 +84,27 @@ class RelaxedControl(Estimator):
         one_hot_SBLK = one_hot(class_SBL, like=logits_BLK)
         cost_SB = self.evaluate(cost, one_hot_SBLK)
         cost_B = cost_SB.mean(0)
-        if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
+        if not needs_gradient(logits_BLK):
             return Estimate(cost_B, z_SBLK=one_hot_SBLK)
 
         given_SBLK, slope_SBLK = relaxation_given(log_probs_BLK, class_SBL)
-        z_TBLK = torch.cat([z_SBLK, given_SBLK]).requires_grad_()
         learned = self._learned()
-        soft_TBLK = softmax(z_TBLK / self.tau).to(logits_BLK.dtype)
-        control_TB = self.control(self.evaluate(cost, soft_TBLK).to(dtype), z_TBLK)
+        refuse_learning(self.name, bool(learned))
+
+        def control(z_TBLK: Tensor) -> Tensor:
+            soft_TBLK = softmax(z_TBLK / self.tau).to(logits_BLK.dtype)
+            return self.control(self.evaluate(cost, soft_TBLK).to(dtype), z_TBLK)
+
         # Slopes in the code alone: the decoder receives nothing from the relaxations.
-        (path_TBLK,) = torch.autograd.grad(control_TB.sum(), z_TBLK, create_graph=bool(learned))
+        control_TB, path_TBLK = value_and_slope(control, torch.cat([z_SBLK, given_SBLK]), create_graph=bool(learned))
         weight_SB = cost_SB.detach() - control_TB[n:]
         score_SBLK = weight_SB[..., None, None] * one_hot(class_SBL, like=log_probs_BLK)
         h_BLK = (score_SBLK + path_TBLK[:n] - slope_SBLK * path_TBLK[n:]).mean(0)
         gradient_BLK = h_BLK - log_probs_BLK.exp() * h_BLK.sum(-1, keepdim=True)
 
         control_loss = _trains_only(learned, gradient_BLK.square().sum() / max(1, len(logits_BLK))) if learned else None
-        linear_B = (logits_BLK * gradient_BLK.detach().to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-        return Estimate(replace_gradient(cost_B, cost_B + linear_B), control_loss, one_hot_SBLK)
+        linear_B = (logits_BLK * gradient_BLK.detach().to(logits_BLK.dtype)).sum((-2, -1))
+        return Estimate(add_score(cost_B, linear_B, logits_BLK, name=self.name), control_loss, one_hot_SBLK)
 
     def _learned(self) -> list[Tensor]:
         """Return what `control_loss` trains: own parameters and a learned temperature, in training mode only."""
@@ -171,6 +184,7 @@ class Relax(RelaxedControl):
     def prepare(self, n_latents: int, n_categories: int, n_context: int = 0) -> None:
         """Make the network r, on the device and in the dtype of eta; its last layer starts at 0."""
         if self.first is None:
+            refuse_preparing(self.name)
             self.first = nn.Linear(n_latents * n_categories, self.hidden).to(self.eta)
             self.last = nn.Linear(self.hidden, 1).to(self.eta)
             nn.init.zeros_(self.last.weight)

@@ -39,7 +39,7 @@ class ReinMax(Pathwise):
     reference = "Liu, Dong, Liu, Yu, Gao (2023), arXiv:2304.08612"
     use_when = "first choice if the cost needs one-hot codes and is differentiable, and straight_through is too biased"
     relaxes = False
-    tau: float
+    tau: float | Tensor
 
     def __init__(self, *, tau: float = 1.0, n_samples: int = 1) -> None:
         super().__init__()
@@ -53,7 +53,8 @@ class ReinMax(Pathwise):
         middle_SBLK = (softmax(wide_BLK.detach() / self.tau) + z_SBLK) / 2
         slope_BLK = softmax_slope(softmax(wide_BLK.detach()), wide_BLK)
         surrogate_SBLK = 2 * softmax_slope(middle_SBLK, wide_BLK) - slope_BLK / 2
-        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype))
+        fixed = (logits_BLK, self.tau) if isinstance(self.tau, Tensor) else (logits_BLK,)
+        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype), *fixed, name=self.name)
 
 
 @final
@@ -87,7 +88,7 @@ class ZGR(Pathwise):
         wide_BLK = wide(logits_BLK)
         probs_BLK = softmax(wide_BLK.detach())
         surrogate_SBLK = (softmax_slope(probs_BLK, wide_BLK) + _score_product(z_SBLK, probs_BLK, wide_BLK)) / 2
-        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype))
+        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype), logits_BLK, name=self.name)
 
 
 @final
@@ -118,7 +119,7 @@ class Darn(Pathwise):
         z_SBLK = one_hot(sample_classes(logits_BLK, self.n_samples), like=logits_BLK)
         wide_BLK = wide(logits_BLK)
         surrogate_SBLK = _score_product(z_SBLK, softmax(wide_BLK.detach()), wide_BLK) / 2
-        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype))
+        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype), logits_BLK, name=self.name)
 
 
 @final
@@ -156,6 +157,6 @@ class ReinMaxRao(Pathwise):
         wide_BLK = wide(logits_BLK)
         probs_BLK = softmax(wide_BLK.detach())
         middle_SBLK = ((probs_BLK + z_SBLK) / 2).clamp(min=torch.finfo(wide_BLK.dtype).tiny)
-        rao_SBLK = rao_surrogate(wide_BLK, middle_SBLK.log(), class_SBL, self.tau, self.n_draws)
+        rao_SBLK = rao_surrogate(wide_BLK, middle_SBLK.log(), class_SBL, self.tau, self.n_draws, self.name)
         surrogate_SBLK = 2 * rao_SBLK - softmax_slope(probs_BLK, wide_BLK) / 2
-        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype))
+        return replace_gradient(z_SBLK, surrogate_SBLK.to(logits_BLK.dtype), logits_BLK, name=self.name)

@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor
 
-from estimators.base import Estimate, check_count, replace_gradient
+from estimators.base import Estimate, add_score, check_count
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import log_prob, one_hot, sample_classes
 
@@ -25,7 +25,7 @@ class ScoreFunction(DrawsFirst):
 
         def estimate(cost_SB: Tensor) -> Estimate:
             score_SB = self.advantage(cost_SB.detach()) * log_prob(logits_BLK, class_SBL)
-            cost_B = replace_gradient(cost_SB, cost_SB + score_SB.to(cost_SB.dtype)).mean(0)
+            cost_B = add_score(cost_SB, score_SB, logits_BLK, name=self.name).mean(0)
             return Estimate(cost_B, z_SBLK=z_SBLK)
 
         return Draw(z_SBLK, estimate)

@@ -5,6 +5,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from estimators.transforms import under_transform
+
 LONGEST_ROW = 64
 """Rows of more classes take torch's own kernels."""
 
@@ -44,7 +46,7 @@ def log_softmax(logits_xK: Tensor) -> Tensor:
 
 
 def _has_short_rows(logits_xK: Tensor) -> bool:
-    if torch.compiler.is_compiling():  # the compiler makes the best kernels from torch's softmax
+    if torch.compiler.is_compiling() or under_transform():  # the compiler makes the best kernels from torch's softmax
         return False
     is_plain = logits_xK.device.type == "cpu" and logits_xK.dtype in (torch.float32, torch.float64)
     return is_plain and logits_xK.numel() > 0 and logits_xK.shape[-1] <= LONGEST_ROW

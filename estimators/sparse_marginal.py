@@ -11,7 +11,7 @@ from torch import Tensor
 from estimators.base import Cost, Estimate, Estimator, check_count
 from estimators.exact import check_n_codes, each_code
 from estimators.gumbel import wide
-from estimators.gumbel_entmax import entmax_mapping
+from estimators.sparse import entmax_mapping
 
 
 @final

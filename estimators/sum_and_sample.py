@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from estimators import base
-from estimators.base import Cost, Estimate, check_count, replace_gradient, samples_per_call
+from estimators.base import Cost, Estimate, add_score, check_count, samples_per_call
 from estimators.draws_first import Draw, DrawsFirst
-from estimators.gumbel import argmax, one_hot, perturb, wide
+from estimators.gumbel import argmax, one_hot, perturb, put, wide
 from estimators.simplex import softmax
+from estimators.transforms import needs_gradient
 
 
 @final
@@ -65,7 +66,7 @@ class SumAndSample(DrawsFirst):
         classes = _draw_classes(logits_BLK, self.n_summed, self.n_samples)
         z_SBLK = one_hot(classes.drawn_SBL, like=logits_BLK)
         cost_SB = self.evaluate(cost, z_SBLK)
-        if not (torch.is_grad_enabled() and logits_BLK.requires_grad):
+        if not needs_gradient(logits_BLK):
             return Estimate(cost_SB.mean(0), z_SBLK=z_SBLK)
         other_LSMB = self._other_costs(cost, classes, logits_BLK)
         return _estimate(logits_BLK, classes, cost_SB, other_LSMB.to(cost_SB.dtype), z_SBLK)
@@ -122,7 +123,7 @@ def _codes(latents_N: Tensor, classes: _Classes) -> Tensor:
     slot_NSMB = classes.slot_SBLM[:, :, latents_N].permute(2, 0, 3, 1)
     codes_NSMBL = classes.drawn_SBL.unsqueeze(1).expand(*slot_NSMB.shape, -1).clone()
     place_NSMB1 = latents_N.view(-1, 1, 1, 1, 1).expand(*slot_NSMB.shape, 1)
-    return codes_NSMBL.scatter_(-1, place_NSMB1, slot_NSMB.unsqueeze(-1))
+    return put(codes_NSMBL, place_NSMB1, slot_NSMB.unsqueeze(-1))
 
 
 def _estimate(logits_BLK: Tensor, classes: _Classes, cost_SB: Tensor, other_LSMB: Tensor, z_SBLK: Tensor) -> Estimate:
@@ -142,12 +143,12 @@ def _estimate(logits_BLK: Tensor, classes: _Classes, cost_SB: Tensor, other_LSMB
     share_BLM = prob_BLM / prob_BLM.sum(-1, keepdim=True)
     baseline_SBL1 = (share_BLM * summed_SBLM).sum(-1, keepdim=True)
     weight_SBLK = torch.zeros_like(z_SBLK, dtype=probs_BLK.dtype)
-    weight_SBLK.scatter_(-1, rest_SBL.unsqueeze(-1), rest_prob_BL1 * (rest_SBL1 - baseline_SBL1))
+    weight_SBLK = put(weight_SBLK, rest_SBL.unsqueeze(-1), rest_prob_BL1 * (rest_SBL1 - baseline_SBL1))
     index_SBLM = summed_BLM.expand_as(summed_SBLM)
     weight_SBLK.scatter_add_(-1, index_SBLM, prob_BLM * (summed_SBLM - baseline_SBL1))
     weight_BLK = weight_SBLK.mean(0)
     gradient_BLK = weight_BLK - probs_BLK * weight_BLK.sum(-1, keepdim=True)
 
     cost_B = cost_SB.mean(0)
-    linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1)).to(cost_B.dtype)
-    return Estimate(replace_gradient(cost_B, cost_B + linear_B), z_SBLK=z_SBLK)
+    linear_B = (logits_BLK * gradient_BLK.to(logits_BLK.dtype)).sum((-2, -1))
+    return Estimate(add_score(cost_B, linear_B, logits_BLK, name=SumAndSample.name), z_SBLK=z_SBLK)

@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from estimators.base import Estimate, check_count, more_codes, replace_gradient
+from estimators.base import Estimate, add_score, check_count, more_codes
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import LOWEST, log_prob, one_hot, perturb, wide
 from estimators.simplex import log_softmax
@@ -67,7 +67,7 @@ class UnorderedSet(DrawsFirst):
             fixed_SB = cost_SB.detach().to(weight_SB.dtype)
             advantage_SB = (share_SSB * (fixed_SB.unsqueeze(1) - fixed_SB)).sum(1)  # the shares of each s sum to 1
             score_B = (weight_SB * advantage_SB * log_prob(logits_BLK, class_SBL)).sum(0)
-            return Estimate(replace_gradient(cost_B, cost_B + score_B.to(cost_B.dtype)), z_SBLK=z_SBLK)
+            return Estimate(add_score(cost_B, score_B, logits_BLK, name=self.name), z_SBLK=z_SBLK)
 
         return Draw(z_SBLK, estimate)
 

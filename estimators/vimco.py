@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from estimators.base import Estimate, check_count, replace_gradient
+from estimators.base import Estimate, add_score, check_count
 from estimators.draws_first import Draw, DrawsFirst
 from estimators.gumbel import log_prob, one_hot, sample_classes
 
@@ -55,8 +55,8 @@ class VIMCO(DrawsFirst):
         log_weight_SB = log_prior - cost_SB.to(log_q_SB.dtype) - log_q_SB
         bound_B = log_weight_SB.logsumexp(0) - math.log(self.n_samples)
         signal_SB = bound_B.detach() - self._without_each(log_weight_SB.detach())
-        surrogate_B = -bound_B - (signal_SB * log_q_SB).sum(0)
-        return replace_gradient(-bound_B, surrogate_B).to(cost_SB.dtype)
+        score_B = -(signal_SB * log_q_SB).sum(0)
+        return add_score(-bound_B, score_B, logits_BLK, name=self.name).to(cost_SB.dtype)
 
     def _without_each(self, log_weight_SB: Tensor) -> Tensor:
         """Return the bounds (S, B) in which sample i has the geometric mean weight of the others."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from estimator_cases import ALL, CASES, IDS, examples, make
 from families import REFUSED as FAMILY_REFUSED
+from transformed import BREAKS
 
 from estimators import REGISTRY, Estimate, Estimator, Pathwise, build, parameters, replace_gradient
 from estimators.conformance import CHECKS
@@ -394,13 +395,6 @@ def test_a_missing_entmax_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "entmax", None)
     with pytest.raises(ValueError, match=r"^gumbel_sparsemax: expected the package entmax, got none"):
         build("gumbel_sparsemax")
-
-
-BREAKS = {
-    **dict.fromkeys(("gumbel_sparsemax", "gumbel_entmax", "sparse_marginal"), 6),  # the library's autograd functions
-    **dict.fromkeys(("muprop", "rebar", "relax", "double_cv"), 8),  # autograd inside forward
-}
-"""Estimators that torch.compile splits into several graphs, and into how many at most."""
 
 
 @pytest.mark.slow

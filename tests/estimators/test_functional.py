@@ -578,4 +578,4 @@ def test_the_blocks_of_the_page_run_and_train(block: str) -> None:
 
 
 def test_the_page_has_a_block_for_each_use() -> None:
-    assert len(BLOCKS) == 11
+    assert len(BLOCKS) == 12
