@@ -49,7 +49,7 @@ class ReinforceEMA(ScoreFunction):
     Requires      nothing of f but its value; 0 <= decay < 1; n_samples >= 1.
     Bias          none.
     Reference     Williams (1992), "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
-                  Learning", Machine Learning 8, section on reinforcement baselines.
+                  Learning", Machine Learning 8, the reinforcement baseline b.
     Departures    the average is corrected for its start at 0, where b = 0. It moves in training mode only.
     """
 

@@ -24,14 +24,15 @@ class IndeCateR(DrawsFirst):
     Requires      nothing of f but its value; n_samples >= 1; n_samples (L(K−1) + 1) evaluations.
     Bias          none; exact for L = 1.
     Reference     De Smet, Sansone, Zuidberg Dos Martires (2023), "Differentiable Sampling of Categorical Distributions
-                  Using the CatLog-Derivative Trick", arXiv:2311.12569, section on IndeCateR; Titsias, Lázaro-Gredilla
-                  (2015), "Local Expectation Gradients for Doubly Stochastic Variational Inference",
-                  arXiv:1503.01494.
+                  Using the CatLog-Derivative Trick", arXiv:2311.12569, section on IndeCateR; Titsias (2015), "Local
+                  Expectation Gradients for Doubly Stochastic Variational Inference", arXiv:1503.01494, published as
+                  Titsias, Lázaro-Gredilla (2015), "Local Expectation Gradients for Black Box Variational Inference",
+                  NIPS 2015.
     Departures    the sampled code is shared by all L sums, which saves one evaluation in K.
     """
 
     name = "indecater"
-    reference = "De Smet, Sansone, Zuidberg Dos Martires (2023), arXiv:2311.12569; Titsias, Lázaro-Gredilla (2015)"
+    reference = "De Smet, Sansone, Zuidberg Dos Martires (2023), arXiv:2311.12569; Titsias (2015), arXiv:1503.01494"
     use_when = "no bias is allowed, the cost may be a black box, and L·K evaluations are affordable"
     unbiased = True
 

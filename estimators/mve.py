@@ -32,8 +32,9 @@ class MVE(Pathwise):
     Cost          one Cholesky factor of a K×K matrix in float64 for each latent of each example, shared by the samples,
                   and two triangular solves in each direction: K³/3 operations and some 30 K² bytes a latent.
                   A step of the VAE with 20 latents of 10 classes takes 1.3 times that with straight_through.
-    Reference     Hooper, Shekhovtsov (2026), "Generalized and Optimal Straight-Through Estimators", AISTATS 2026. The
-                  paper raises t geometrically from 1 to 1e6 over the epochs: the schedule `growing`.
+    Reference     Hooper, Shekhovtsov (2026), "Generalized and Optimal Straight-Through Estimators", AISTATS 2026,
+                  PMLR 300:3187–3195. The paper raises t geometrically from 1 to 1e6 over the epochs: the schedule
+                  `growing`.
     Departures    none known: the optimisation problem was read off the authors' code, whose Jacobian this is. There the
                   system is solved in float32 for all K columns by least squares; here in float64 (float32 on MPS, which
                   has no float64) for the one vector that is needed.

@@ -69,7 +69,7 @@ class ZGR(Pathwise):
     Bias          none if f is quadratic in each latent, the others held fixed; otherwise f's third derivatives. The
                   same numbers as reinmax at tau = 1, sample by sample.
     Reference     Shekhovtsov (2023), "Cold Analysis of Rao-Blackwellized Straight-Through Gumbel-Softmax Gradient
-                  Estimator", ICML 2023, section on the zero-temperature limit.
+                  Estimator", ICML 2023, PMLR 202:30931–30955, section on the zero-temperature limit.
     Departures    none.
     """
 

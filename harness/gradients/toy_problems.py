@@ -42,7 +42,7 @@ class Toy:
         )
 
 
-def _bernoulli(target: float) -> Toy:
+def _bernoulli(target: float, source: str) -> Toy:
     def cost(z_SBLK: Tensor) -> Tensor:
         return (z_SBLK[..., 0, 1] - target) ** 2
 
@@ -51,7 +51,7 @@ def _bernoulli(target: float) -> Toy:
 
     return Toy(
         f"b {target:.3g}".replace("0.", "."),
-        f"E (b − {target})² for one binary variable b (Tucker et al. 2017).",
+        f"E (b − {target})² for one binary variable b ({source}).",
         1,
         2,
         cost,
@@ -117,8 +117,8 @@ def _quadratic(n_latents: int = 3, n_categories: int = 4) -> Toy:
 
 TOYS: Mapping[str, Toy] = MappingProxyType(
     {
-        "bernoulli-0.45": _bernoulli(0.45),
-        "bernoulli-0.499": _bernoulli(0.499),
+        "bernoulli-0.45": _bernoulli(0.45, "Tucker et al. 2017"),
+        "bernoulli-0.499": _bernoulli(0.499, "Grathwohl et al. 2018"),
         "norm-1.5": _norm(1.5),
         "norm-2": _norm(2.0),
         "norm-3": _norm(3.0),

@@ -91,9 +91,10 @@ class FeatureSelection(OneLayerTask):
     Departures  each example draws a selection of its own. A label is predicted, not the features. Chen et al. explain a
                 model that was trained before; here the labels are drawn. `additive` has the numbers of the code of
                 Yoon, Jordon, van der Schaar (2019), "INVASE": with −100 sin(2 x₁) + 2|x₂| + x₃ + exp(−x₄), as in the
-                paper of Chen et al., x₁ alone is within 0.01 nats of the true law. `switch` goes by the sign of x₁₀,
-                which is that of its mean in 99.9 % of examples. With `per_example`, the weight of a feature is
-                1 − Π_l (1 − z_l), for one-hot codes the maximum, which is theirs.
+                paper of Chen et al. (in their code −100 sin(0.2 x₁) + |x₂| + x₃ + exp(−x₄) − 2.4), x₁ alone is within
+                0.01 nats of the true law. `switch` goes by the sign of x₁₀, which is that of its mean in 99.9 % of
+                examples. With `per_example`, the weight of a feature is 1 − Π_l (1 − z_l), for one-hot codes the
+                maximum, which is theirs.
 
     law          the data: xor, orange_skin, additive or switch
     n_selected   selectors L; by default the number of relevant features

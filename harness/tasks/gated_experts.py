@@ -30,8 +30,8 @@ class GatedExperts(OneLayerTask):
     its mean over a batch is that of Switch, 1 times the weight if all experts are used alike, and at most K times.
 
     Reference   Shazeer et al. (2017), "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts
-                Layer", arXiv:1701.06538; one hard choice and the penalty: Fedus, Zoph, Shazeer (2022), "Switch
-                Transformers", arXiv:2101.03961, section 2.2.
+                Layer", arXiv:1701.06538; one hard choice, and the penalty: Fedus, Zoph, Shazeer (2022), "Switch
+                Transformers", arXiv:2101.03961, section 2.1, and section 2.2, eq. (4).
     Departures  one layer, and a classifier of whole images; the code is drawn, without noise added to the gate, and
                 evaluated at the most probable expert; the output of the chosen expert is not scaled by its probability,
                 which is how the gate of Switch gets its gradient: here the estimator gives it. No expert is full.
@@ -44,7 +44,7 @@ class GatedExperts(OneLayerTask):
     name = "gated_experts"
     reference = (
         'Shazeer et al. (2017), "The Sparsely-Gated Mixture-of-Experts Layer", arXiv:1701.06538; Fedus, Zoph, Shazeer'
-        ' (2022), "Switch Transformers", arXiv:2101.03961, §2.2'
+        ' (2022), "Switch Transformers", arXiv:2101.03961, §§2.1, 2.2'
     )
     measures = (
         Measure("accuracy", "accuracy of the most probable expert", better="higher", band=0.005),

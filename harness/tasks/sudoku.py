@@ -35,7 +35,7 @@ class Sudoku(OneLayerTask):
     Measures    of the most probable board: how many of the 243 digits of all units are missing (as many are there once
                 too often), and whether none is. The mean over puzzles is the share of solved ones.
     Reference   cost, measure and learning rate as Gourevitch, Durmus, Moulines, Olsson, Janati (2026), "Categorical
-                Reparameterization with Denoising Diffusion Models", arXiv:2601.00781, and its public code.
+                Reparameterization with Denoising Diffusion models", arXiv:2601.00781, and its public code.
     Departures  the factor ½; puzzles of our own (`build_sudoku.py`); initial logits from N(0, 0.01²), so that no
                 digit is tied with another.
 
