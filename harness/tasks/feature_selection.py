@@ -87,7 +87,7 @@ class FeatureSelection(OneLayerTask):
                              features depend on the example, so one selection of 5 for all recalls at most 0.6 of them.
                              One per example needs no x₁₀: which features are selected tells its sign, at recall 0.8.
     Reference   Balın, Abid, Zou (2019), "Concrete Autoencoders", arXiv:1901.09346; Chen, Song, Wainwright, Jordan
-                (2018), "Learning to Explain", arXiv:1802.07814, for the laws its section 4.1.
+                (2018), "Learning to Explain", arXiv:1802.07814, section 4.1, for the laws.
     Departures  each example draws a selection of its own. A label is predicted, not the features. Chen et al. explain a
                 model that was trained before; here the labels are drawn. `additive` has the numbers of the code of
                 Yoon, Jordon, van der Schaar (2019), "INVASE": with −100 sin(2 x₁) + 2|x₂| + x₃ + exp(−x₄), as in the
