@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from estimators.arguments import check_decay
 from estimators.base import Cost, Estimate, Estimator, check_count, check_number
 from estimators.gumbel import argmax, one_hot, perturb, wide_dtype
-from estimators.replaced import refuse_second
+from estimators.imle import nan_where
+from estimators.replaced import refuse_second, replace_gradient
 from estimators.transforms import no_forward_mode, refuse_learning, under_transform
 
 SMALLEST = 1e-30
@@ -22,16 +23,16 @@ class StepLength(nn.Module):
     """The step λ of each call, and what it follows from: state of the estimator, not trained."""
 
     beta: Tensor
-    square: Tensor
+    log_square: Tensor
     nonzero: Tensor
     weight: Tensor
 
     def __init__(self, target: float, rate: float, decay: float) -> None:
         super().__init__()
         self.target, self.rate, self.decay = target, rate, decay
-        self.register_buffer("beta", torch.ones(()))
-        for name in ("square", "nonzero", "weight"):  # moving averages from 0, and the weight of what is in them
-            self.register_buffer(name, torch.zeros(()))
+        self.register_buffer("beta", torch.ones((), dtype=torch.float32))  # whatever the default dtype
+        for name in ("log_square", "nonzero", "weight"):  # moving averages from 0, and the weight of what is in them
+            self.register_buffer(name, torch.zeros((), dtype=torch.float32))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the buffers, and convert them to float32 or wider only: squares of slopes do not fit into float16."""
@@ -48,15 +49,20 @@ class StepLength(nn.Module):
 
         The result is a copy: later updates do not change it.
         """
-        past = self.square / self.weight.clamp(min=SMALLEST)
-        length = torch.where(self.weight > 0, past, square.to(past.dtype)).sqrt()
+        past = self.log_square / self.weight.clamp(min=SMALLEST)
+        length = torch.where(self.weight > 0, past, square.log().to(past.dtype)).div(2).exp()
         return (self.beta / length.clamp(min=SMALLEST)).clamp(min=SMALLEST)
 
     def update(self, square: Tensor, nonzero: Tensor, count: Tensor) -> None:
-        """Add means over `count` latents to the averages, and move β one step towards the target; 0 changes nothing."""
-        is_any = (count > 0).to(self.weight.dtype)
+        """Add means over `count` latents to the averages, and move β one step towards the target; 0 changes nothing.
+
+        Nor does a mean square that overflows. The average is that of logarithms: one batch with a slope of another size
+        moves it little.
+        """
+        is_known = (count > 0) & (square > 0) & (square < torch.inf)
+        is_any, log_square = is_known.to(self.weight.dtype), square.where(is_known, 1.0).log()
         share = (1 - self.decay) * is_any
-        for average, mean in ((self.square, square), (self.nonzero, nonzero), (self.weight, is_any)):
+        for average, mean in ((self.log_square, log_square), (self.nonzero, nonzero), (self.weight, is_any)):
             average.add_(share * (mean.to(average.dtype) - average))
         direction = torch.where(self.nonzero < self.target * self.weight, 1.0, -1.0)
         self.beta.mul_((self.rate * is_any * direction).exp()).clamp_(1 / LARGEST_STEP, LARGEST_STEP)
@@ -79,18 +85,18 @@ class _CentralDifference(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         logits_BLK, x_SBLK, ctx.step, ctx.is_training = inputs
-        ctx.save_for_backward(x_SBLK, logits_BLK)
+        ctx.dtype = logits_BLK.dtype
+        ctx.save_for_backward(x_SBLK)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
-        x_SBLK, logits_BLK = ctx.saved_tensors
+        (x_SBLK,) = ctx.saved_tensors
         weighted_SBLK = torch.zeros_like(x_SBLK) if gradients[0] is None else gradients[0]
         weight_SB = x_SBLK.new_ones(x_SBLK.shape[:2]) if gradients[1] is None else gradients[1]  # not a cost's slope
         with torch.no_grad():
             gradient_BLK = _difference(ctx.step, ctx.is_training, x_SBLK, weighted_SBLK, weight_SB)
-        gradient_BLK = gradient_BLK.to(logits_BLK.dtype)
-        return refuse_second(gradient_BLK, AIMLE.name, weighted_SBLK, weight_SB, logits_BLK), None, None, None
+        return refuse_second(gradient_BLK.to(ctx.dtype), AIMLE.name, weighted_SBLK, weight_SB), None, None, None
 
 
 class _CentralDifferenceInTransform(_CentralDifference):
@@ -115,9 +121,9 @@ def _difference(
     dearer_SBL, cheaper_SBL = argmax(x_SBLK + lam * slope_SBLK), argmax(x_SBLK - lam * slope_SBLK)
     if is_training:
         differs_SBL = (dearer_SBL != cheaper_SBL) & counted_SBL
-        step.update(square, 2 * differs_SBL.sum() / count.clamp(min=1), count)
+        step.update(square, 2 * differs_SBL.sum().to(square.dtype) / count.clamp(min=1), count)
     difference_SBLK = one_hot(dearer_SBL, like=x_SBLK) - one_hot(cheaper_SBL, like=x_SBLK)
-    return (weight_SB11 * difference_SBLK / (2 * lam)).sum(0)
+    return nan_where(slope_SBLK, weight_SB11 * difference_SBLK / (2 * lam)).sum(0)
 
 
 def _centred(slope_SBLK: Tensor, x_SBLK: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,8 +144,9 @@ class AIMLE(Estimator):
 
     Approximates  ∇ E[f(D)]  with  (D₊ − D₋)/(2λ),  D = onehot(argmax(θ + G)),  D± = onehot(argmax(θ ± λ ∇f(D) + G)).
                   λ = β/‖∇f‖,  ‖∇f‖ the root mean square of the entries of ∇f, less their mean over the classes that are
-                  not masked. After each backward pass β ← β e^{±rate}: + where D₊ − D₋ had on average fewer than
-                  `target` entries other than 0 a latent. It has two where D₊ and D₋ differ. β starts at 1.
+                  not masked; its logarithm is averaged over batches. After each backward pass β ← β e^{±rate}: + where
+                  D₊ − D₋ had on average fewer than `target` entries other than 0 a latent. It has two where D₊ and D₋
+                  differ. β starts at 1.
     Requires      f differentiable at one-hot codes; 0 < target < 2; rate > 0; 0 <= decay < 1; n_samples >= 1.
     Bias          yes: a finite difference. On linear f its error is of second order in λ, that of imle of first. A
                   smaller target has less bias, and a variance that grows as 1/target.
@@ -174,5 +181,6 @@ class AIMLE(Estimator):
         refuse_learning(self.name, self.training)
         x_SBLK = perturb(logits_BLK.detach(), self.n_samples)
         made = _CentralDifferenceInTransform if under_transform() else _CentralDifference
-        z_SBLK, zero_SB = cast(tuple[Tensor, Tensor], made.apply(logits_BLK, x_SBLK, self.step, self.training))
+        once_BLK = replace_gradient(logits_BLK.detach(), logits_BLK, logits_BLK, name=self.name)
+        z_SBLK, zero_SB = cast(tuple[Tensor, Tensor], made.apply(once_BLK, x_SBLK, self.step, self.training))
         return Estimate((self.evaluate(cost, z_SBLK) + zero_SB).mean(0), z_SBLK=z_SBLK.detach())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from estimators.base import Cost, Estimate, Estimator, check_count, check_number
 from estimators.gumbel import argmax, one_hot, perturb
-from estimators.replaced import refuse_second
+from estimators.replaced import refuse_second, replace_gradient
 from estimators.transforms import no_forward_mode, under_transform
 
 NO_LAM = (
@@ -29,7 +29,7 @@ class _TargetDifference(torch.autograd.Function):
     def forward(ctx: Any, logits_BLK: Tensor, x_SBLK: Tensor, lam: float) -> tuple[Tensor, Tensor]:
         z_SBLK = one_hot(argmax(x_SBLK), like=logits_BLK)
         ctx.save_for_backward(x_SBLK, z_SBLK)
-        ctx.lam, ctx.logits_BLK = lam, logits_BLK
+        ctx.lam = lam
         ctx.set_materialize_grads(False)
         return z_SBLK, z_SBLK.new_zeros(z_SBLK.shape[:2])
 
@@ -37,7 +37,7 @@ class _TargetDifference(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
         x_SBLK, z_SBLK = ctx.saved_tensors
         weighted_SBLK, weight_SB = gradients
-        return _difference(ctx.logits_BLK, x_SBLK, z_SBLK, ctx.lam, weighted_SBLK, weight_SB), None, None
+        return _difference(x_SBLK, z_SBLK, ctx.lam, weighted_SBLK, weight_SB), None, None
 
 
 class _TargetDifferenceInTransform(torch.autograd.Function):
@@ -52,15 +52,15 @@ class _TargetDifferenceInTransform(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        logits_BLK, x_SBLK, ctx.lam = inputs
-        ctx.save_for_backward(logits_BLK, x_SBLK, output[0])
+        _, x_SBLK, ctx.lam = inputs
+        ctx.save_for_backward(x_SBLK, output[0])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
-        logits_BLK, x_SBLK, z_SBLK = ctx.saved_tensors
+        x_SBLK, z_SBLK = ctx.saved_tensors
         weighted_SBLK, weight_SB = gradients
-        return _difference(logits_BLK, x_SBLK, z_SBLK, ctx.lam, weighted_SBLK, weight_SB), None, None
+        return _difference(x_SBLK, z_SBLK, ctx.lam, weighted_SBLK, weight_SB), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,12 +68,7 @@ class _TargetDifferenceInTransform(torch.autograd.Function):
 
 
 def _difference(
-    logits_BLK: Tensor,
-    x_SBLK: Tensor,
-    z_SBLK: Tensor,
-    lam: float,
-    weighted_SBLK: Tensor | None,
-    weight_SB: Tensor | None,
+    x_SBLK: Tensor, z_SBLK: Tensor, lam: float, weighted_SBLK: Tensor | None, weight_SB: Tensor | None
 ) -> Tensor:
     """Return the gradient of the logits, given those of the codes and of the zeros.
 
@@ -83,9 +78,15 @@ def _difference(
     weight_SB = z_SBLK.new_ones(z_SBLK.shape[:2]) if weight_SB is None else weight_SB
     weight_SB11 = weight_SB[..., None, None].to(x_SBLK.dtype)
     divisor_SB11 = torch.where(weight_SB11 == 0, torch.ones_like(weight_SB11), weight_SB11)
-    target_SBLK = one_hot(argmax(x_SBLK - lam * (weighted_SBLK / divisor_SB11)), like=x_SBLK)
-    gradient_BLK = (weight_SB11 * (z_SBLK - target_SBLK) / lam).sum(0).to(z_SBLK.dtype)
-    return refuse_second(gradient_BLK, IMLE.name, weighted_SBLK, logits_BLK)
+    slope_SBLK = weighted_SBLK / divisor_SB11
+    target_SBLK = one_hot(argmax(x_SBLK - lam * slope_SBLK), like=x_SBLK)
+    gradient_SBLK = nan_where(slope_SBLK, weight_SB11 * (z_SBLK - target_SBLK) / lam)
+    return refuse_second(gradient_SBLK.sum(0).to(z_SBLK.dtype), IMLE.name, weighted_SBLK)
+
+
+def nan_where(slope_SBLK: Tensor, gradient_SBLK: Tensor) -> Tensor:
+    """Return the gradient, NaN where the slope of the cost is: an argmax would make a number of it."""
+    return torch.where(slope_SBLK.isnan(), slope_SBLK, gradient_SBLK)
 
 
 @final
@@ -125,5 +126,6 @@ class IMLE(Estimator):
         """Average the cost over the samples; backward, each code is compared with its target."""
         x_SBLK = perturb(logits_BLK.detach(), self.n_samples)
         made = _TargetDifferenceInTransform if under_transform() else _TargetDifference
-        z_SBLK, zero_SB = cast(tuple[Tensor, Tensor], made.apply(logits_BLK, x_SBLK, self.lam))
+        once_BLK = replace_gradient(logits_BLK.detach(), logits_BLK, logits_BLK, name=self.name)
+        z_SBLK, zero_SB = cast(tuple[Tensor, Tensor], made.apply(once_BLK, x_SBLK, self.lam))
         return Estimate((self.evaluate(cost, z_SBLK) + zero_SB).mean(0), z_SBLK=z_SBLK.detach())

@@ -25,9 +25,10 @@ def replace_gradient(value: Tensor, surrogate: Tensor, *fixed: Tensor, name: str
     the gradient with respect to them raises RuntimeError, in the name of the estimator `name`.
     """
     if torch.compiler.is_compiling():  # a compiled step has no second derivative at all
-        return cast(Tensor, _Replaced.apply(value, surrogate, name))
-    made = _ReplacedInTransform if under_transform() else _Replaced
-    return cast(Tensor, made.apply(value, surrogate, name, *fixed))
+        return cast(Tensor, _Replaced.apply(value, surrogate, ()))
+    if under_transform():
+        return cast(Tensor, _ReplacedInTransform.apply(value, surrogate, name, *fixed))
+    return cast(Tensor, _Replaced.apply(value, surrogate, (refusal(value, name, *fixed),)))
 
 
 def add_score(cost: Tensor, score: Tensor, *fixed: Tensor, name: str, once: bool = False) -> Tensor:
@@ -39,9 +40,22 @@ def add_score(cost: Tensor, score: Tensor, *fixed: Tensor, name: str, once: bool
     """
     score = score.to(cost.dtype)
     if torch.compiler.is_compiling():
-        return cast(Tensor, _Replaced.apply(cost, cost + score, name))
-    made = _ScoredInTransform if under_transform() else _Scored
-    return cast(Tensor, made.apply(cost, score, name, once, *fixed))
+        return cast(Tensor, _Replaced.apply(cost, cost + score, ()))
+    if under_transform():
+        return cast(Tensor, _ScoredInTransform.apply(cost, score, name, once, *fixed))
+    zeros = refusal(cost, name, *fixed), refusal(cost, name, cost)
+    return cast(Tensor, _Scored.apply(cost, score, name, once, zeros))
+
+
+def refusal(like: Tensor, name: str, *fixed: Tensor) -> Tensor | None:
+    """Return a zero that refuses to be differentiated with respect to `fixed`; None where that is impossible anyway.
+
+    To subtract it from a gradient is `refuse_second`. It keeps none of the tensors alive: one that is changed in place
+    after the call would otherwise hold its own graph, in a cycle that is never freed.
+    """
+    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in fixed):
+        return None
+    return cast(Tensor, _Zero.apply(like.detach(), name, *fixed))
 
 
 def refuse_second(gradient: Tensor, name: str, *fixed: Tensor) -> Tensor:
@@ -59,37 +73,40 @@ def _no_second_derivative(name: str) -> RuntimeError:
     )
 
 
-def _replaced_slopes(gradient: Tensor, name: str, fixed: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    return None, refuse_second(gradient, name, *fixed), None, *(None for _ in fixed)
+Zeros = tuple[Tensor | None, ...]
+"""Refusals. In a tuple they are no inputs of a Function: a gradient, even none, that reached one would be refused."""
 
 
-def _scored_slopes(gradient: Tensor, name: str, once: bool, fixed: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    cost, *others = fixed
-    of_cost = refuse_second(gradient, name, *others)
-    of_score = refuse_second(of_cost, name, cost, *([of_cost] if once else []))
-    return of_cost, of_score, None, None, *(None for _ in others)
+def _less(gradient: Tensor, zero: Tensor | None) -> Tensor:
+    """Return the gradient, which is differentiable only as far as `zero`, a `refusal`, is."""
+    return gradient if zero is None or not torch.is_grad_enabled() else gradient - zero
 
 
 class _Replaced(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, surrogate: Tensor, name: str, *fixed: Tensor) -> Tensor:
-        ctx.name, ctx.fixed = name, fixed  # not saved: they may change in place, as long as there is one derivative
+    def forward(ctx: Any, value: Tensor, surrogate: Tensor, zeros: Zeros) -> Tensor:
+        ctx.zeros = zeros
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _replaced_slopes(gradients[0], ctx.name, ctx.fixed)
+        return None, _less(gradients[0], ctx.zeros[0] if ctx.zeros else None), None
 
 
 class _Scored(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cost: Tensor, score: Tensor, name: str, once: bool, *fixed: Tensor) -> Tensor:
-        ctx.name, ctx.once, ctx.fixed = name, once, (cost, *fixed)
+    def forward(ctx: Any, cost: Tensor, score: Tensor, name: str, once: bool, zeros: Zeros) -> Tensor:
+        ctx.name, ctx.once, ctx.zeros = name, once, zeros
         return cost.view_as(cost)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _scored_slopes(gradients[0], ctx.name, ctx.once, ctx.fixed)
+        zero, zero_of_cost = ctx.zeros
+        of_cost = _less(gradients[0], zero)
+        of_score = _less(of_cost, zero_of_cost)
+        if ctx.once:
+            of_score = refuse_second(of_score, ctx.name, of_cost)
+        return of_cost, of_score, None, None, None
 
 
 class _Zero(torch.autograd.Function):
@@ -119,7 +136,8 @@ class _ReplacedInTransform(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _replaced_slopes(gradients[0], ctx.name, ctx.saved_tensors)
+        fixed = ctx.saved_tensors
+        return None, refuse_second(gradients[0], ctx.name, *fixed), None, *(None for _ in fixed)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
@@ -140,7 +158,10 @@ class _ScoredInTransform(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _scored_slopes(gradients[0], ctx.name, ctx.once, ctx.saved_tensors)
+        cost, *others = ctx.saved_tensors
+        of_cost = refuse_second(gradients[0], ctx.name, *others)
+        of_score = refuse_second(of_cost, ctx.name, cost, *([of_cost] if ctx.once else []))
+        return of_cost, of_score, None, None, *(None for _ in others)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:

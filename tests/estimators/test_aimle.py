@@ -32,7 +32,7 @@ COST = cubic_cost(example_weights())
 def fixed(beta, **params):
     """An estimator in float64 whose ‖∇f‖ is 1 and whose λ is therefore `beta`, out of training."""
     estimator = build("aimle", **params).double().eval()
-    for buffer, value in ((estimator.step.beta, beta), (estimator.step.square, 1.0), (estimator.step.weight, 1.0)):
+    for buffer, value in ((estimator.step.beta, beta), (estimator.step.log_square, 0.0), (estimator.step.weight, 1.0)):
         buffer.fill_(value)
     return estimator
 
@@ -88,7 +88,7 @@ class Loop:
 
     def __init__(self, target, rate, decay):
         self.target, self.rate, self.decay = target, rate, decay
-        self.beta, self.squares, self.entries = 1.0, [], []
+        self.beta, self.logs, self.entries = 1.0, [], []
 
     def average(self, values):
         weights = [self.decay ** (len(values) - 1 - i) for i in range(len(values))]
@@ -103,9 +103,9 @@ class Loop:
                 rows += list(zip(theta_LK + noise_LK, slope_LK, strict=True))
         squares = [(slope_K**2).mean().item() for _, slope_K in rows]
         present = sum(squares) / len(squares)
-        lam = self.beta / math.sqrt(self.average(self.squares) if self.squares else present)
+        lam = self.beta / math.exp((self.average(self.logs) if self.logs else math.log(present)) / 2)
         entries = [2 * int((x_K + lam * g_K).argmax() != (x_K - lam * g_K).argmax()) for x_K, g_K in rows]
-        self.squares.append(present)
+        self.logs.append(math.log(present))
         self.entries.append(sum(entries) / len(entries))
         self.beta *= math.exp(self.rate if self.average(self.entries) < self.target else -self.rate)
 
@@ -121,9 +121,9 @@ def follows_the_loop(kind=StepLength, target=0.9, rate=0.3, decay=0.7, n_samples
         found_BLK = call(estimator, logits_BLK, scale(seed), seed)[1]
         loop.see(logits_BLK, scale(seed), seed, n_samples)
         pairs = [(found_BLK, expected_BLK)]
-        pairs += [(torch.tensor(found), torch.tensor(wanted)) for found, wanted in (
+        pairs += [tuple(torch.tensor([found, wanted], dtype=torch.float64)) for found, wanted in (
             (state(estimator)["beta"], loop.beta),
-            (state(estimator)["square"] / state(estimator)["weight"], loop.average(loop.squares)),
+            (state(estimator)["log_square"] / state(estimator)["weight"], loop.average(loop.logs)),
             (state(estimator)["nonzero"] / state(estimator)["weight"], loop.average(loop.entries)),
         )]  # fmt: skip
         if not all(torch.allclose(found, wanted, rtol=1e-9, atol=1e-12) for found, wanted in pairs):
@@ -171,13 +171,22 @@ class PresentBatch(StepLength):
 
 class UpdatedBeforeUse(StepLength):
     def lam(self, square):
-        mixed = self.decay * self.square + (1 - self.decay) * square
-        return self.beta / (mixed / (self.decay * self.weight + 1 - self.decay)).sqrt()
+        mixed = self.decay * self.log_square + (1 - self.decay) * square.log()
+        return self.beta / (mixed / (self.decay * self.weight + 1 - self.decay) / 2).exp()
+
+
+class MeanOfSquares(StepLength):
+    """Not of their logarithms: one batch with a larger slope decides for long."""
+
+    def update(self, square, nonzero, count):
+        mixed = self.decay * self.log_square.exp() + (1 - self.decay) * square
+        super().update(square, nonzero, count)
+        self.log_square.copy_(mixed.log())
 
 
 class NotCorrectedForItsStart(StepLength):
     def lam(self, square):
-        return self.beta / torch.where(self.weight > 0, self.square, square).sqrt()
+        return self.beta / torch.where(self.weight > 0, self.log_square, square.log()).div(2).exp()
 
 
 class PresentEntries(StepLength):
@@ -343,7 +352,7 @@ def test_masked_classes_count_neither_in_the_gradient_nor_in_the_step(steep):
         assert gradient_BLK.isfinite().all()
         assert (gradient_BLK[..., 3:] == 0).all()
         assert (gradient_BLK != 0).any()
-    assert state(estimator)["square"] == pytest.approx(state(small)["square"])
+    assert state(estimator)["log_square"] == pytest.approx(state(small)["log_square"])
     assert state(estimator)["nonzero"] == pytest.approx(state(small)["nonzero"], rel=0.1)
 
 
@@ -372,3 +381,39 @@ def test_one_class_has_no_gradient():
     estimator = build("aimle")
     assert (call(estimator, torch.zeros(4, 2, 1), lambda z: z.sum((-1, -2)))[1] == 0).all()
     assert state(estimator) == state(build("aimle"))
+
+
+# Batches that are out of the ordinary.
+
+
+@pytest.mark.parametrize("size", [1e4, 1e12, 1e19, 1e30])
+def test_one_batch_of_another_size_is_forgotten_soon_even_if_it_overflows(size):
+    estimator, logits_BLK, cost = build("aimle"), example_logits(200).float(), cubic_cost(example_weights().float())
+    for seed in range(20):
+        call(estimator, logits_BLK, cost, seed)
+    usual = call(estimator, logits_BLK, cost, 20)[1].abs().sum()
+    call(estimator, logits_BLK, lambda z: size * cost(z), 21)
+    after = [call(estimator, logits_BLK, cost, seed)[1] for seed in range(22, 52)]
+    assert all(gradient_BLK.isfinite().all() for gradient_BLK in after)
+    assert after[0].abs().sum() > 0
+    assert 0.8 < after[-1].abs().sum() / usual < 1.25
+
+
+@pytest.mark.parametrize(("name", "params"), [("aimle", {}), ("imle", {"lam": 1.0})])
+def test_a_cost_that_is_not_a_number_has_a_gradient_that_is_none(name, params):
+    estimator, logits_BLK = build(name, **params), example_logits(4)
+    gradient_BLK = call(estimator, logits_BLK, lambda z: linear_cost(z) * torch.tensor([1.0, torch.nan, 1.0, 1.0]))[1]
+    assert gradient_BLK[1].isnan().all()
+    assert gradient_BLK[[0, 2, 3]].isfinite().all()
+    assert all(map(math.isfinite, state(estimator).values())) if name == "aimle" else True
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_its_state_is_float32_whatever_the_default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        estimator = build("aimle")
+    finally:
+        torch.set_default_dtype(before)
+    assert {buffer.dtype for buffer in estimator.step.buffers()} == {torch.float32}

@@ -3,6 +3,9 @@
 h is the step of central differences of first derivatives, with one noise.
 """
 
+import gc
+import weakref
+
 import pytest
 import torch
 from estimator_cases import make
@@ -13,6 +16,9 @@ from estimators import REGISTRY
 from estimators.reference_problem import cubic_cost
 
 TWICE = r"^{}: expected one derivative, got a second one: .* Leave out create_graph, or take gumbel_softmax, .*\.$"
+
+READS_LOGITS_BACKWARD = ("gumbel_rao", "disarm_sb", "carms")
+"""Logits that change in place after the call are torch's own error."""
 
 
 def differences(function, inputs, of, to, h=1e-6):
@@ -130,7 +136,7 @@ def test_a_graph_of_the_gradient_changes_no_bit(name):
 
 
 def test_logits_that_change_in_place_after_the_loss_still_have_one_derivative():
-    for name in ("reinmax", "rloo", "imle"):
+    for name in ("reinmax", "rloo", "imle", "aimle"):
         logits_BLK = torch.zeros(2, 1, 3, requires_grad=True)
         shifted_BLK = logits_BLK + 1
         cost_B = make(name, **({"lam": 5.0} if name == "imle" else {}))(
@@ -139,3 +145,17 @@ def test_logits_that_change_in_place_after_the_loss_still_have_one_derivative():
         shifted_BLK.add_(1)
         cost_B.sum().backward()
         assert logits_BLK.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name not in READS_LOGITS_BACKWARD])
+def test_logits_that_take_in_the_result_in_place_are_freed(name):
+    """As in a residual stream. A graph that holds the tensor itself would then hold itself."""
+    estimator, logits_BLH, weights_LK = ready(name)
+    stream_BLH = logits_BLH.detach().clone().requires_grad_() * 1.0
+    cost_B = estimator(stream_BLH, cubic_cost(weights_LK)).cost_B
+    stream_BLH += cost_B[:, None, None]
+    held = weakref.ref(stream_BLH)
+    stream_BLH.sum().backward()
+    del stream_BLH, cost_B
+    gc.collect()
+    assert held() is None
