@@ -44,7 +44,7 @@ bench: install
 
 # Installs nothing, and needs no MLflow: for a machine with a GPU, PYTHON is the one that has torch.
 gpu-check:
-	$(PYTHON) benchmarks/gpu.py --device $(DEVICE)
+	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) benchmarks/gpu.py --device $(DEVICE)
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,7 @@ named there and loses no other. With another device than cuda, results/stand-in.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -163,8 +164,10 @@ def part(name: str, device: str) -> tuple[int, list[str], Figures]:
     code, output = run([sys.executable, __file__, "--part", name, "--device", device], limit_s)
     found: Figures = {}
     for line in output.splitlines():
-        found |= json.loads(line) if line.startswith("{") else {}
-    why = [f"The part {name} stopped with exit code {code}: {output.strip().splitlines()[-1]}", ""] if code else []
+        if line.startswith("{") and line.endswith("}"):  # the last one may be cut off
+            found |= json.loads(line)
+    last = (output.strip().splitlines() or ["it printed nothing"])[-1]
+    why = [f"The part {name} stopped with exit code {code}: {last}", ""] if code else []
     return code, [*(shown(found) if found else []), *why], found
 
 
@@ -173,6 +176,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--part", choices=PARTS, help="measure this one in this process and print JSON")
     options = parser.parse_args()
+    if not re.fullmatch(r"cpu|(cuda|mps)(:\d+)?", options.device):
+        raise SystemExit(f"gpu-check: expected the device cuda, cuda:1, mps or cpu, got {options.device!r}.")
     if reason := missing_reason(options.device):
         raise SystemExit(f"gpu-check: {reason}")
     if options.part:

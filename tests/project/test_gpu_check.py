@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmark_scripts import BENCHMARKS, load_benchmark
 from paths import ROOT
 
 ABSENT = ("mlflow", "ray", "torchvision", "entmax", "psutil", "pyarrow", "yaml")
@@ -15,7 +16,8 @@ class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {ABSENT}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
+# an editable install is a finder of its own
+sys.meta_path[:] = [Absent(), *(finder for finder in sys.meta_path if "editable" not in repr(finder).lower())]
 """
 
 
@@ -26,10 +28,29 @@ def gpu_check(device: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=480)
 
 
+def test_another_device_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert gpu_check("gpu", tmp_path).stderr.startswith("gpu-check: expected the device cuda")
+
+
 def test_a_machine_without_a_gpu_is_told_so_in_one_line(tmp_path: Path) -> None:
     done = gpu_check("cuda:99", tmp_path)
     assert done.returncode
     assert done.stderr.startswith("gpu-check: cuda:99: ")
+
+
+@pytest.mark.parametrize(
+    ("output", "kept"), [("", {}), ('{"20 × 10": 1}\n{"8 × 4": {"ms', {"20 × 10": 1}), ("Killed\n", {})]
+)
+def test_a_part_that_is_killed_keeps_what_it_has(
+    output: str, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    gpu = load_benchmark("gpu")
+    monkeypatch.setattr(gpu, "run", lambda *_: (137, output))
+    monkeypatch.setitem(gpu.PARTS, "steps", (None, lambda _: ["shown"], 1))
+    code, lines, found = gpu.part("steps", "cpu")
+    assert (code, found) == (137, kept)
+    assert lines[-2].startswith("The part steps stopped with exit code 137: ")
 
 
 @pytest.mark.slow
