@@ -97,7 +97,7 @@ class _Scored(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cost: Tensor, score: Tensor, name: str, once: bool, zeros: Zeros) -> Tensor:
         ctx.name, ctx.once, ctx.zeros = name, once, zeros
-        return cost.view_as(cost)
+        return cost.clone()  # a view of an input could not be changed in place: loss += kl
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -425,3 +425,15 @@ def test_compiles_to_the_same_gradient_and_to_few_graphs(name):
             gradients += torch.autograd.grad(function(leaf_BLK), leaf_BLK)
         torch.testing.assert_close(*gradients)
     assert len(graphs) <= BREAKS.get(name, 2)  # a second one when tau first changes, and no more
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_cost_can_be_added_to_in_place(name):
+    """As in `loss += kl`."""
+    estimator = make(name, **({"lam": 1.0} if name == "imle" else {}))
+    estimator.prepare(*shapes(estimator)[0])
+    logits_BLK = logits_for(estimator).requires_grad_()
+    cost_B = estimator(logits_BLK, cost_for(estimator)).cost_B
+    cost_B += 1
+    cost_B.sum().backward()
+    assert logits_BLK.grad.isfinite().all()
