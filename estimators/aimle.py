@@ -153,9 +153,9 @@ class AIMLE(Estimator):
     Reference     Minervini, Franceschi, Niepert (2023), "Adaptive Perturbation-Based Gradient Estimation for Discrete
                   Latent Variable Models", AAAI 2023, arXiv:2209.04862. The rule for β is that of the authors' code.
     Departures    λ: theirs is β‖θ‖/‖∇f‖, which is 0 at equal logits and changes if a constant is added to them. The
-                  noise, which has one scale, takes the place of θ here. Target: theirs is one entry a sample, not a
-                  latent. β: theirs moves by ±0.0001. ‖∇f‖: theirs is that of the present batch. Here it is, but for the
-                  first call, a moving average of previous ones, by `decay`, so that no example changes the λ of
+                  noise, which has one scale, takes the place of θ here. Target: theirs is one entry a sample, not so
+                  many a latent. β: theirs moves by ±0.0001. ‖∇f‖: theirs is that of the present batch. Here it
+                  is, but for the first call, a moving average of previous ones, by `decay`, so that no example changes the λ of
                   another. The entries are averaged like this too. Both count latents whose slope is not 0, and move
                   after use, in training mode only. Noise, and weights in the loss: as in imle.
     """
@@ -165,7 +165,7 @@ class AIMLE(Estimator):
     use_when = "as imle, without a lam to tune: the representative of perturb-and-MAP methods"
     relaxes = False
 
-    def __init__(self, *, target: float = 1.0, rate: float = 0.01, decay: float = 0.9, n_samples: int = 1) -> None:
+    def __init__(self, *, target: float = 0.3, rate: float = 0.01, decay: float = 0.9, n_samples: int = 1) -> None:
         """Raise ValueError for an impossible argument."""
         super().__init__()
         if check_number(self.name, "target", target, above=0.0) >= 2:

@@ -75,20 +75,23 @@ class ReinforceEMA(ScoreFunction):
 
 @final
 class NVIL(DrawsFirst):
-    """NVIL: an input-dependent baseline, and a learning signal of about unit variance.
+    """NVIL: REINFORCE with an input-dependent baseline.
 
-    A small network predicts the cost of an example from its data; what it cannot predict is centred and scaled by
-    running moments, and weights the score.
+    A small network predicts the cost of an example from its data; what it cannot predict is centred by a running mean,
+    on request scaled by a running standard deviation, and weights the score.
 
-    Approximates  ∇ E[f(D)]  with  mean over n of  (f(D_i) − b(x) − m)/max(1, σ) ∇ log q(D_i),  D_i ~ Cat(softmax(θ)),
-                  m and σ the running mean and standard deviation of f − b(x).
+    Approximates  ∇ E[f(D)]  with  mean over n of  (f(D_i) − b(x) − m)/s ∇ log q(D_i),  D_i ~ Cat(softmax(θ)),
+                  s = 1, or max(1, σ) with normalize; m and σ the running mean and standard deviation of f − b(x).
     Requires      nothing of f but its value; the context x, without which b = 0; hidden >= 1; 0 <= decay < 1;
                   n_samples >= 1; control_lr > 0.
-    Bias          the gradient times 1/max(1, σ), a scale that changes as σ does; none with normalize=False.
+    Bias          none; with normalize the gradient is multiplied by 1/max(1, σ), a scale that changes as σ does.
     Reference     Mnih, Gregor (2014), "Neural Variational Inference and Learning in Belief Networks", arXiv:1402.0030,
                   section on variance reduction and algorithm 1.
-    Departures    m and σ are updated after they were used, in training mode only, which keeps the signal independent of
-                  the baseline; one layer of latents, hence no local signals.
+    Departures    the paper always normalises, and its signal is the whole loss. Here the cost is a part of it: to
+                  divide its gradient alone by σ makes that of the rest, such as a KL, σ times as strong. A VAE then learns
+                  nothing (experiments/README.md, "Defaults on three tasks"), so normalize is False by default. m and σ
+                  are updated after they were used, in training mode only, which keeps the signal independent of the
+                  baseline; one layer of latents, hence no local signals.
     """
 
     name = "nvil"
@@ -100,7 +103,7 @@ class NVIL(DrawsFirst):
         *,
         hidden: int = 100,
         decay: float = 0.9,
-        normalize: bool = True,
+        normalize: bool = False,
         n_samples: int = 1,
         control_lr: float = 1e-3,
     ) -> None:

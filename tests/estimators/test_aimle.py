@@ -311,7 +311,7 @@ def test_a_cost_of_another_scale_has_the_same_direction_unlike_in_imle(factor):
 
 
 def test_it_follows_a_cost_whose_scale_changes():
-    estimator = build("aimle", rate=0.05)
+    estimator = build("aimle", target=1.0, rate=0.05)
     share = [
         sum((each != 0).double().sum(-1).mean().item() for each in gradients_of(estimator, factor, 300)[-100:]) / 100
         for factor in (1.0, 100.0, 1.0)

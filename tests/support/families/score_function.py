@@ -83,7 +83,7 @@ NAIVE = {
 }
 SETTINGS = {
     "reinforce_ema": [{"decay": 0.0}],
-    "nvil": [{"normalize": False}, {"hidden": 3, "decay": 0.5}],
+    "nvil": [{"normalize": True}, {"hidden": 3, "decay": 0.5}],
     "vimco": [{"n_samples": 2}],
 }
 REFUSED = [
