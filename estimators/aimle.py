@@ -154,8 +154,8 @@ class AIMLE(Estimator):
                   Latent Variable Models", AAAI 2023, arXiv:2209.04862. The rule for β is that of the authors' code.
     Departures    λ: theirs is β‖θ‖/‖∇f‖, which is 0 at equal logits and changes if a constant is added to them. The
                   noise, which has one scale, takes the place of θ here. Target: theirs is one entry a sample, not so
-                  many a latent. β: theirs moves by ±0.0001. ‖∇f‖: theirs is that of the present batch. Here it
-                  is, but for the first call, a moving average of previous ones, by `decay`, so that no example changes the λ of
+                  many a latent. β: theirs moves by ±0.0001. ‖∇f‖: theirs is that of the present batch. Here it is, but
+                  for the first call, a moving average of previous ones, by `decay`, so that no example changes the λ of
                   another. The entries are averaged like this too. Both count latents whose slope is not 0, and move
                   after use, in training mode only. Noise, and weights in the loss: as in imle.
     """

@@ -88,10 +88,10 @@ class NVIL(DrawsFirst):
     Reference     Mnih, Gregor (2014), "Neural Variational Inference and Learning in Belief Networks", arXiv:1402.0030,
                   section on variance reduction and algorithm 1.
     Departures    the paper always normalises, and its signal is the whole loss. Here the cost is a part of it: to
-                  divide its gradient alone by σ makes that of the rest, such as a KL, σ times as strong. A VAE then learns
-                  nothing (experiments/README.md, "Defaults on three tasks"), so normalize is False by default. m and σ
-                  are updated after they were used, in training mode only, which keeps the signal independent of the
-                  baseline; one layer of latents, hence no local signals.
+                  divide its gradient alone by σ makes that of the rest, such as a KL, σ times as strong. A VAE then
+                  learns nothing (experiments/README.md, "Defaults on three tasks"), so normalize is False by default. m
+                  and σ are updated after they were used, in training mode only, which keeps the signal independent of
+                  the baseline; one layer of latents, hence no local signals.
     """
 
     name = "nvil"
