@@ -1,6 +1,6 @@
 """Sparse relaxations of a Gumbel-perturbed argmax.
 
-The package `entmax` is imported where one of them is built; torch.compile works around it with a graph break.
+The package `entmax` is imported where one of them is built.
 """
 
 from typing import final

@@ -44,8 +44,19 @@ def last_logits(logits_BLK: Tensor, n_samples: int, n_steps: int, t_1: float) ->
     return posterior_SBLK
 
 
+class _Diffusion(Pathwise):
+    """What `redge` and `redge_soft` share: their arguments."""
+
+    def __init__(self, *, n_steps: int = 5, t_1: float = 0.5, n_samples: int = 1) -> None:
+        """Raise ValueError for an impossible argument."""
+        super().__init__()
+        self.n_steps = check_count(self.name, "n_steps", n_steps, at_least=2)
+        self.t_1 = check_between(self.name, "t_1", t_1, SMALLEST_T, 1.0)
+        self.n_samples = check_count(self.name, "n_samples", n_samples)
+
+
 @final
-class ReDGE(Pathwise):
+class ReDGE(_Diffusion):
     """ReDGE, straight-through a diffusion of a few steps; codes follow softmax only nearly.
 
     Gaussian noise becomes a soft code in n_steps − 1 denoising steps, each of which knows the law softmax(θ). The code
@@ -80,13 +91,6 @@ class ReDGE(Pathwise):
     use_when = "straight_through with t_1 to trade bias for variance; reinmax has less of both than a low t_1"
     relaxes = False
 
-    def __init__(self, *, n_steps: int = 5, t_1: float = 0.5, n_samples: int = 1) -> None:
-        """Raise ValueError for an impossible argument."""
-        super().__init__()
-        self.n_steps = check_count(self.name, "n_steps", n_steps, at_least=2)
-        self.t_1 = check_between(self.name, "t_1", t_1, SMALLEST_T, 1.0)
-        self.n_samples = check_count(self.name, "n_samples", n_samples)
-
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return one-hot codes with the gradient of the soft codes that they are samples of."""
         # before the noise of the diffusion, so that t_1 = 1 gives the codes of straight_through
@@ -97,7 +101,7 @@ class ReDGE(Pathwise):
 
 
 @final
-class ReDGESoft(Pathwise):
+class ReDGESoft(_Diffusion):
     """Soft ReDGE, a relaxation by a diffusion of a few steps.
 
     The soft code of `redge` itself: Gaussian noise that n_steps − 1 denoising steps, which know the law softmax(θ),
@@ -119,13 +123,6 @@ class ReDGESoft(Pathwise):
     reference = "Gourevitch, Durmus, Moulines, Olsson, Janati (2026), arXiv:2601.00781"
     use_when = "as gumbel_softmax at about the same bias and variance, t_1 in the place of tau; its law is inexact"
     relaxes = True
-
-    def __init__(self, *, n_steps: int = 5, t_1: float = 0.5, n_samples: int = 1) -> None:
-        """Raise ValueError for an impossible argument."""
-        super().__init__()
-        self.n_steps = check_count(self.name, "n_steps", n_steps, at_least=2)
-        self.t_1 = check_between(self.name, "t_1", t_1, SMALLEST_T, 1.0)
-        self.n_samples = check_count(self.name, "n_samples", n_samples)
 
     def sample(self, logits_BLK: Tensor) -> Tensor:
         """Return soft codes."""

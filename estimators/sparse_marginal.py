@@ -1,6 +1,6 @@
 """Marginalisation over sparse distributions.
 
-The package `entmax` is imported where the estimator is built; torch.compile works around it with a graph break.
+The package `entmax` is imported where the estimator is built.
 """
 
 from typing import final
