@@ -24,7 +24,8 @@ import record
 import torch
 from loops import BATCH, SHAPES, Loop, harness_loop
 
-from estimators import REGISTRY, build
+from estimators import REGISTRY
+from estimators.declarations import example
 from harness.devices import missing_reason
 from harness.training.compiled import CompileError
 
@@ -77,8 +78,8 @@ def estimators(device: str) -> Iterator[Figures]:
     n_steps = n_steps_on(device)
     for name in REGISTRY:
         try:
-            params = {"lam": 1.0} if name == "imle" else {}
-            build(name, **params).check_shape(*SHAPES[0])
+            params = dict(REGISTRY[name].examples)
+            example(REGISTRY[name]).check_shape(*SHAPES[0])
             loops[name] = harness_loop(n_steps, SHAPES[0], estimator=name, params=params, device=device)
         except ValueError as error:  # a shape that it cannot work with; the package entmax
             missing[name] = str(error)

@@ -430,7 +430,7 @@ def test_compiles_to_the_same_gradient_and_to_few_graphs(name):
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_cost_can_be_added_to_in_place(name):
     """As in `loss += kl`."""
-    estimator = make(name, **({"lam": 1.0} if name == "imle" else {}))
+    estimator = make(name)
     estimator.prepare(*shapes(estimator)[0])
     logits_BLK = logits_for(estimator).requires_grad_()
     cost_B = estimator(logits_BLK, cost_for(estimator)).cost_B

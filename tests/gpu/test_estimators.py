@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from estimators import REGISTRY, Estimator, build
+from estimators import REGISTRY, Estimator
+from estimators.declarations import example
 
 N_LATENTS, N_CLASSES = 3, 4
 N_COPIES, N_CALLS = 2000, 10
@@ -17,7 +18,7 @@ LIMIT = 5.0
 def new_estimator(name: str) -> tuple[Estimator, int]:
     """Return the estimator in a setting that fits this file, and the number of classes that it works with."""
     try:
-        estimator = build(name, **({"lam": 1.0} if name == "imle" else {}))
+        estimator = example(REGISTRY[name])
     except ValueError as error:
         if "the package entmax" not in str(error):
             raise
