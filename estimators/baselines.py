@@ -96,7 +96,7 @@ class NVIL(DrawsFirst):
 
     name = "nvil"
     reference = "Mnih, Gregor (2014), arXiv:1402.0030"
-    use_when = "one evaluation is all there is, the cost is a black box, and it differs a lot between examples"
+    use_when = "one evaluation is all there is, the black-box cost differs between examples, and the run is long"
 
     def __init__(
         self,

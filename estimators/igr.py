@@ -103,7 +103,7 @@ class IGR(Pathwise):
 
     name = "igr"
     reference = "Potapczynski, Loaiza-Ganem, Cunningham (2020), arXiv:1912.09588"
-    use_when = "as gumbel_softmax, with a posterior of twice the parameters and the KL of the relaxed code itself"
+    use_when = "as gumbel_softmax, with the KL of the relaxed code; twice the parameters, and it learns more slowly"
     relaxes = True
     shift_invariant = False
     tau: float

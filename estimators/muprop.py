@@ -29,7 +29,7 @@ class MuProp(Estimator):
 
     name = "muprop"
     reference = "Gu, Levine, Sutskever, Mnih (2016), arXiv:1511.05176"
-    use_when = "the cost is nearly linear in the code, so that its slope at the mean predicts it; one extra evaluation"
+    use_when = "latents are few and the cost is nearly linear in the code: what it does not predict is not centred"
     unbiased = True
     relaxes = False
     evaluates_soft = True

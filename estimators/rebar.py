@@ -139,7 +139,7 @@ class Rebar(RelaxedControl):
 
     name = "rebar"
     reference = "Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), arXiv:1703.07370"
-    use_when = "bias must be 0, the cost is twice differentiable, and three evaluations a sample are affordable"
+    use_when = "no bias is allowed, the cost is twice differentiable and latents are few; with many, rloo varies less"
 
     def __init__(self, *, tau: float = 0.5, eta: float = 1.0, n_samples: int = 1, control_lr: float = 1e-3) -> None:
         super().__init__(tau=tau, eta=eta, n_samples=n_samples, control_lr=control_lr)

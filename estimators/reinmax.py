@@ -107,7 +107,7 @@ class Darn(Pathwise):
 
     name = "darn"
     reference = "Gregor, Danihelka, Mnih, Blundell, Wierstra (2014), arXiv:1310.8499; Shekhovtsov (2023), ICML"
-    use_when = "as the other half of zgr, to see where that one's variance comes from; zgr is the one to train with"
+    use_when = "to see what half of zgr does; train with zgr: the bias of darn points away from the uniform law"
     relaxes = False
 
     def __init__(self, *, n_samples: int = 1) -> None:

@@ -55,7 +55,7 @@ class ArgmaxSTE(Pathwise):
 
     name = "argmax_ste"
     reference = "folklore, after Bengio, Léonard, Courville (2013), arXiv:1308.3432"
-    use_when = "the deployed model takes the argmax and never samples"
+    use_when = "the deployed model takes the argmax and never samples; where codes are sampled it may learn nothing"
     relaxes = False
     tau: float
 

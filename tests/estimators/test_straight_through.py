@@ -166,6 +166,21 @@ def test_half_the_gradient_is_missing_from_darn_where_the_cost_is_linear():
     assert mean_scores(build("darn"), truth_LK, logits_LK, linear_cost) > MAX_Z
 
 
+@pytest.mark.parametrize("target", [0.45, 0.2])
+def test_darn_points_away_from_one_minus_the_target_of_a_quadratic_whatever_is_downhill(target):
+    """½p(1−p)[(1−p)f'(1) + p f'(0)] for f = (z − c)², so that p = 1 − c is a fixed point, and not a stable one."""
+
+    def slope(name, p):
+        logits_LK = torch.tensor([[0.0, math.log(p / (1 - p))]])
+        gradient_BLK = gradients(build(name), logits_LK, lambda z_SBLK: (z_SBLK[..., 0, 1] - target).square())
+        return gradient_BLK[:, 0, 1].mean().item()
+
+    for p in (0.5 - target / 2, 1 - target, 1 - target / 2):
+        expected = p * (1 - p) * (1 - target - p)
+        assert slope("darn", p) == pytest.approx(expected, abs=0.003)
+        assert slope("zgr", p) == pytest.approx(p * (1 - p) * (1 - 2 * target), abs=0.003)
+
+
 def test_gumbel_rao_tends_to_zgr_as_tau_falls_code_by_code():
     """With the same seed both see the same code; 400 000 conditional draws stand for their mean, to 4 %."""
     logits_BLK, cost = example_logits(1, 2, 3), cubic_cost(example_weights())
