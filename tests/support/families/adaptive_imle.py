@@ -18,6 +18,11 @@ def centred(slope_LK):
     return torch.stack([slope_K - slope_K.mean() for slope_K in slope_LK])
 
 
+def step_state(estimator):
+    """Return what the step length has learned, as numbers."""
+    return {key: value.item() for key, value in estimator.step.named_buffers()}
+
+
 def length_of(slopes):
     """Root mean square of the entries of those latents whose slope is not 0."""
     rows = [slope_K for slope_LK in slopes for slope_K in centred(slope_LK) if slope_K.abs().max() > 0]
