@@ -97,6 +97,7 @@ class NVIL(DrawsFirst):
     name = "nvil"
     reference = "Mnih, Gregor (2014), arXiv:1402.0030"
     use_when = "one evaluation is all there is, the black-box cost differs between examples, and the run is long"
+    unbiased = True
 
     def __init__(
         self,

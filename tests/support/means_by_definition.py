@@ -13,7 +13,7 @@ import torch
 from scipy import special, stats
 
 from estimators.igr import moments
-from estimators.reference_problem import N_REPLICAS, cubic_cost, exact_gradient, example_weights, run
+from estimators.reference_problem import N_REPLICAS, cubic_cost, example_weights, run
 
 SIGNS_K = torch.tensor([1.0, -1.0], dtype=torch.float64)
 NODES = 40
@@ -332,11 +332,6 @@ def perturbed_argmax(estimator, logits_LK, cost):
     return total_LK
 
 
-def nvil(_, logits_LK, cost):
-    """The gradient itself, as long as the running standard deviation of the signal is below 1."""
-    return exact_gradient(logits_LK, cost)[1]
-
-
 MEANS_BY_DEFINITION = {
     "identity_ste": identity_ste,
     "argmax_ste": argmax_ste,
@@ -361,7 +356,6 @@ MEANS_BY_DEFINITION = {
     "gaussian_softmax": gaussian_softmax,
     "igr": igr,
     "perturbed_argmax": perturbed_argmax,
-    "nvil": nvil,
 }
 
 

@@ -29,7 +29,7 @@ ONCE = ("gumbel_rao", "reinmax_rao", "imle", "aimle")
 MIXED_REFUSED = [
     name
     for name, cls in REGISTRY.items()
-    if name in ONCE or (name not in (*EXACT, *SURROGATE) and (cls.black_box or cls.unbiased or name == "nvil"))
+    if name in ONCE or (name not in (*EXACT, *SURROGATE) and (cls.black_box or cls.unbiased))
 ]
 """Estimators whose gradient has no derivative in the decoder either."""
 BREAKS = dict.fromkeys(("rebar", "relax"), 8)
