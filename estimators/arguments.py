@@ -79,10 +79,11 @@ class Temperature(property):
     """A property of an estimator that a schedule sets each step, checked wherever it is set.
 
     By default a number must be > 0 and finite. A tensor of no dimensions, which a learned schedule sets, is not
-    checked: it is positive by construction, and reading it would stall a GPU.
+    checked: it is positive by construction, and reading it would stall a GPU. One with a gradient is refused if the
+    estimator is not differentiable in it.
     """
 
-    def __init__(self, key: str, check: Check = check_positive) -> None:
+    def __init__(self, key: str, check: Check = check_positive, *, is_learnable: bool = True) -> None:
         def get(self: Any) -> float | Tensor | None:
             return cast(float | Tensor | None, getattr(self, f"_{key}", None))
 
@@ -90,6 +91,8 @@ class Temperature(property):
             if key not in self.temperatures:
                 raise ValueError(f"{self.name}: expected no {key}, got {value!r}. It has no temperature.")
             is_learned = isinstance(value, Tensor) and value.ndim == 0
+            if isinstance(value, Tensor) and value.requires_grad and not is_learnable:
+                raise ValueError(f"{self.name}: expected {key} without a gradient, got {value!r}. It is never learned.")
             setattr(self, f"_{key}", value if is_learned else check(self.name, key, value))
 
         super().__init__(get, put, doc="The temperature: state that a schedule sets each step. None if there is none.")

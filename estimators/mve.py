@@ -44,7 +44,7 @@ class MVE(Pathwise):
     reference = "Hooper, Shekhovtsov (2026), AISTATS"
     use_when = "as reinmax, with t to trade bias for variance; on quadratics both are exact and vary about as much"
     relaxes = False
-    t = Temperature("t", lambda name, key, value: check_between(name, key, value, 0.0, LARGEST_T))
+    t = Temperature("t", lambda name, key, value: check_between(name, key, value, 0.0, LARGEST_T), is_learnable=False)
 
     def __init__(self, *, t: float = 1e6, n_samples: int = 1) -> None:
         """Raise ValueError for an impossible argument."""

@@ -247,6 +247,9 @@ def test_a_temperature_is_refused_where_it_is_set():
         estimator.t = -2
     with pytest.raises(ValueError, match=r"^mve: expected no tau, got 1\.0\."):
         estimator.tau = 1.0
+    with pytest.raises(ValueError, match=r"^mve: expected t without a gradient, got tensor\(3\.,"):
+        estimator.t = torch.tensor(3.0, requires_grad=True)
+    estimator.t = torch.tensor(3.0)
 
 
 def test_one_class_has_no_gradient():
