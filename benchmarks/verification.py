@@ -77,8 +77,7 @@ def main() -> None:
         "",
         "**Own definition**: the mean of a biased estimator by sums over codes and integrals over noise, two latents of"
         " two classes. **Control**: against the exact gradient in the default setting, where a biased estimator must"
-        " fail; not so `nvil`, whose bias is a scale that starts at 1. Estimators that sample the same codes from one"
-        " seed share the |z| of their cost.",
+        " fail. Estimators that sample the same codes from one seed share the |z| of their cost.",
         "",
         *table(rows),
     ]
