@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,8 @@ class RunConfig(Settings):
 
     `varies` has the dotted names of other settings that differ within the grid. The label shows them; they are not part
     of the key. `quoted`: the label has its parts in quotes, because otherwise another run of the grid has the same one.
+    `trial` is the number of a trial of a tuning: it is evaluated on validation data alone. `role` says what a run of a
+    tuning is for; it is not part of the key.
     `task` is None for the categorical VAE, whose settings are `data` and `model`; of another task, these are not used,
     but `data` by one that takes images.
     """
@@ -45,6 +47,8 @@ class RunConfig(Settings):
     schedule: ScheduleConfig = Constant()
     device: Annotated[str, Field(pattern=f"^({DEVICE})$")] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    trial: Annotated[int, Field(ge=0)] | None = None
+    role: Literal["", "trial", "tuned", "default"] = ""
     varies: tuple[str, ...] = ()
     quoted: bool = False
 
@@ -88,6 +92,12 @@ class RunConfig(Settings):
         return self.task.measures if self.task else VAE_MEASURES
 
     @property
+    def result_metric(self) -> str:
+        """The final metric that ranks the run: the first measure on test data, or on validation data for a trial."""
+        first = self.measures[0]
+        return first.metric if self.trial is None else first.validation_metric
+
+    @property
     def canonical(self) -> str:
         """The canonical texts of the sections, which are cached, as one text."""
         parts = {name: getattr(self, name).canonical for name in (*self.sections, "estimator", "schedule")}
@@ -96,6 +106,7 @@ class RunConfig(Settings):
             parts |= {"task": self.task.canonical, "evaluation": evaluation}
         parts |= {"device": json.dumps(self.device), "seed": str(self.seed)}
         parts |= {"diagnostics": self.diagnostics.canonical} if self.diagnostics else {}
+        parts |= {"trial": str(self.trial)} if self.trial is not None else {}
         return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
 
     @cached_property
@@ -123,6 +134,8 @@ class RunConfig(Settings):
         yield "estimator.name", self.estimator.name
         yield "estimator.source", self.estimator.source
         yield from ((f"estimator.{name}", _plain(value)) for name, value in self.estimator.params.items())
+        if self.trial is not None:
+            yield "trial", self.trial
         yield "device", self.device
         yield "seed", self.seed
 
@@ -169,6 +182,7 @@ class RunConfig(Settings):
 
     def to_json(self) -> str:
         unused = {"data", "model"} - set(self.sections) if self.task else {"task"}
+        unused |= {"trial", "role"} if not self.role else set()
         return self.model_dump_json(by_alias=True, exclude=unused)
 
     @classmethod

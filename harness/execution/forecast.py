@@ -77,8 +77,11 @@ def uses_bound(run: RunConfig) -> bool:
 
 def epoch_costs(runs: Sequence[RunConfig], registry: Mapping[str, type[Estimator]]) -> dict[str, float]:
     """Return the cost of an epoch of each setting by label, in the units of `nominal_cost`."""
-    first = [run for run in runs if run.seed == runs[0].seed]  # every setting has this seed
-    return {run.label: run_seconds(run, nominal_cost(run, registry), registry) / run.n_epochs for run in first}
+    first: dict[str, RunConfig] = {}
+    for run in runs:
+        first.setdefault(run.label, run)
+    costs = {label: run_seconds(run, nominal_cost(run, registry), registry) for label, run in first.items()}
+    return {label: cost / first[label].n_epochs for label, cost in costs.items()}
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:

@@ -31,9 +31,11 @@ from harness.grid.name_and_texts import read_texts
 from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes, skip_notes
 from harness.grid.sections import SECTIONS, Factor, SectionValues, expand, read_factors, refuse_unused, varying
 from harness.grid.tasks import TaskChoice, read_tasks
+from harness.grid.tune import read_growth
 from harness.grid.yaml_nodes import Node, SourceError, parse, read_text
 from harness.plugins.registry import datasets_of
 from harness.schedules import Constant, NoSchedule
+from harness.search.blocks import Growth
 
 if TYPE_CHECKING:
     from harness.plugins.registry import Registry
@@ -43,14 +45,17 @@ __all__ = ["Grid", "GridError", "load_grid"]
 KEYS = (
     *("name", "question", "description", "task"),
     *SECTIONS,
-    *("diagnostics", "estimators", "schedules", "devices", "seeds", "zip"),
+    *("diagnostics", "estimators", "schedules", "devices", "seeds", "tune", "zip"),
 )
 EXAMPLES = {"estimators": "[straight_through]", "seeds": "[0, 1, 2]"}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs of a grid file, with seeds as the outermost loop, and what a person should know about them."""
+    """The runs of a grid file, with seeds as the outermost loop, and what a person should know about them.
+
+    With a `growth`, the runs are those that are known so far: there may be more when they have ended.
+    """
 
     name: str
     runs: tuple[RunConfig, ...] = field(repr=False)
@@ -58,6 +63,7 @@ class Grid:
     question: str = ""
     description: str = ""
     notes: tuple[str, ...] = ()
+    growth: Growth | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -127,13 +133,18 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, errors: 
     errors.stop_if_any()
 
     runs = _runs(read, settings, pairs)
+    growth = None
+    if "tune" in entries:
+        competitors, seeds = runs[: len(runs) // len(read.seeds)], [seed.value for seed in read.seeds]
+        growth = read_growth(entries["tune"], competitors, seeds, registry, errors)
+        errors.stop_if_any()
     notes = (
         *schedule_notes(read.candidates, read.schedules, registry),
         *expensive_notes(built, shapes, is_vae=all(task.value is None for task in read.tasks)),
         *_ineffective_notes(read, settings, pairs),
         *skip_notes(built, read.tasks, registry),
     )
-    return Grid(runs=runs, text=text, notes=notes, **texts)
+    return Grid(runs=runs, text=text, notes=notes, growth=growth, **texts)
 
 
 def _shapes(setting: SectionValues) -> list[tuple[int, int]]:

@@ -43,7 +43,7 @@ def document(
         "driver": None if driver is None else _driver(driver),
         "counts": {"total": counts.total(), **{status: counts[status] for status in STATUSES}},
         "seconds_left": seconds_left,
-        "metric": ranked[0].measure.metric,
+        "metric": sweep.grid.runs[0].measures[0].metric,
         "confidence": CONFIDENCE,
         "ranking": _ranking(ranked),
         "next": [one.command for one in next_commands],

@@ -58,6 +58,10 @@ class Progress(ABC):
         )
         self.say(", ".join(parts) + ".")
 
+    def extend(self, runs: Sequence[RunConfig]) -> None:
+        """Take the runs of a plan that has grown."""
+        self._runs |= {run.key: run for run in runs}
+
     def say(self, line: str) -> None:
         """Print one line above the live table."""
         say(self.console, line)
@@ -84,9 +88,11 @@ class Progress(ABC):
         """Return the result of a run. The same cause of failure is printed in full once, and counted after that."""
         event = record.event
         if isinstance(event, Finished):
-            measure = self._runs[record.run_key].measures[0]
-            value = event.metrics[measure.metric]
-            shown = f"test {measure.shown} {value:.{decimals_of([value], measure)}f}"
+            run = self._runs[record.run_key]
+            measure = run.measures[0]
+            value = event.metrics[run.result_metric]
+            split = "test" if run.trial is None else "validation"
+            shown = f"{split} {measure.shown} {value:.{decimals_of([value], measure)}f}"
             return visible(f": {shown} in {duration(event.metrics[TOTAL_S])}")
         error = getattr(event, "error", "")
         if not isinstance(event, Failed | Diverged):
@@ -133,6 +139,11 @@ class LiveProgress(Progress):
         self._waiting = dict(self._runs)
         self._task = self._bar.add_task("…", total=len(runs))
         self._live.start()
+
+    def extend(self, runs: Sequence[RunConfig]) -> None:
+        super().extend(runs)
+        self._waiting |= {run.key: run for run in runs}
+        self._bar.update(self._task, total=len(self._runs))
 
     def show(self, record: Record) -> None:
         key, event = record.run_key, record.event

@@ -39,12 +39,12 @@ class RankedSetting:
 
 
 def rank(sweep: "Sweep") -> list[RankedSetting]:
-    """Return every setting of the grid, best mean first, one task after the other.
+    """Return every setting of the grid, best mean first, one task after the other. Trials of a tuning are not ranked.
 
     Settings with failed or diverged runs come after all others, those without a finished run last.
     """
     by_task: dict[str, list[RunConfig]] = {}
-    for run in sweep.grid.runs:
+    for run in (run for run in sweep.grid.runs if run.trial is None):
         by_task.setdefault(run.task_label, []).append(run)
     return [one for runs in by_task.values() for one in _rank_task(sweep, runs)]
 

@@ -25,7 +25,7 @@ from harness.plugins.loading import GROUPS
 from harness.provenance import source_sha256
 from harness.storage import checksummed_file
 from harness.storage.checksummed_file import DamagedError
-from harness.storage.plan_changes import compare_plans, describe
+from harness.storage.plan_changes import Changes, compare_plans, describe
 from harness.storage.plan_file import OtherFormatError, Plan, PlannedRun, make_plan, read_plan, to_bytes
 
 if TYPE_CHECKING:
@@ -56,10 +56,11 @@ def save_plan(
         elif not _is_unchanged(old, grid, fingerprint, plugins) or (epoch_costs and _lacks_costs(old)):
             new = make_plan(grid, fingerprint, plugins, epoch_costs)
             found = compare_plans(old, new)
-            lines += describe(found)
-            if found.any:
+            is_edited = found.any and not (grid.growth is not None and _has_grown(found))
+            lines += describe(found) if is_edited else []
+            if is_edited:
                 checksummed_file.write(_next_version(folder), checksummed_file.read(path))
-            checksummed_file.write(path, to_bytes(new if found.any else replace(new, saved_at=old.saved_at)))
+            checksummed_file.write(path, to_bytes(new if is_edited else replace(new, saved_at=old.saved_at)))
     except OSError as error:
         lines.append(f"{path}: the grid could not be saved ({error.strerror}). Later edits will not be reported.")
     return lines
@@ -164,6 +165,11 @@ def _is_unchanged(old: Plan, grid: Grid, fingerprint: str | None, plugins: Seque
     files = tuple(str(path.absolute()) for path in plugins)
     same_head = (old.name, old.text, old.fingerprint, old.plugins) == (grid.name, grid.text, fingerprint, files)
     return same_head and [(r.key, r.name) for r in old.runs] == [(r.key, r.name) for r in grid.runs]
+
+
+def _has_grown(found: Changes) -> bool:
+    """Return whether a plan differs by what results decide alone: its text is the same, and no run was changed."""
+    return not (found.text_differs or found.changed or found.relabelled or (found.added and found.removed))
 
 
 def _lacks_costs(plan: Plan) -> bool:

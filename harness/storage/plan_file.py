@@ -66,6 +66,11 @@ class PlannedRun:
         return run_name(self.label, self.seed)
 
     @property
+    def trial(self) -> int | None:
+        """The number of a trial of a tuning; None for every other run."""
+        return self.setting.values.get("trial")
+
+    @property
     def n_epochs(self) -> int:
         return int(self.setting.values["training.epochs"])
 

@@ -1,8 +1,8 @@
 """The state of a sweep: that of each of its runs, computed from the records of its journal."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -11,11 +11,16 @@ from harness.config import RunConfig
 from harness.events import TERMINAL, EpochDone, Event, Finished, Interrupted, Record, Started, is_cut_short
 from harness.grid.load import Grid
 from harness.grid.yaml_nodes import SourceError, read_text
+from harness.search.blocks import Block
 from harness.storage import plan
 from harness.storage.attempt import Attempt, add_record, newest_attempts
 from harness.storage.journal import Journal
 from harness.storage.plan_file import Plan, PlannedRun
 from reports.contract.stored_run import TOTAL_S
+
+SETTLED = frozenset({"finished", "failed", "diverged"})
+"""The statuses of runs that are not run again unless the user asks for it."""
+FINISHED_ONLY = frozenset({"finished"})
 
 
 def is_measured(metric: str) -> bool:
@@ -48,6 +53,43 @@ class Sweep:
     code_by_run: dict[str, str] = field(default_factory=dict, repr=False)
     starts: dict[str, int] = field(default_factory=dict, repr=False)
     epoch_costs: Mapping[str, float] = field(default_factory=dict, repr=False)
+    decisions: list[str] = field(default_factory=list, init=False, repr=False)  # what results decided, as lines
+    _blocks: Iterator[Block] = field(default_factory=lambda: iter(()), init=False, repr=False)
+    _present: tuple[RunConfig, ...] = field(default=(), init=False, repr=False)
+    is_whole: bool = field(default=True, init=False)  # no run is missing that results could still ask for
+
+    def __post_init__(self) -> None:
+        if self.grid.growth is not None:
+            self._blocks, self.is_whole = self.grid.growth.rule(self.result), False
+            self.grid, self.selected = replace(self.grid, runs=()), ()
+            self.grow()
+
+    def grow(self, settled: Set[str] = SETTLED) -> list[Block]:
+        """Add the runs that the results decide by now, and return their blocks. `settled` are the statuses of an end.
+
+        A grid whose runs are all known from the start has none.
+        """
+        found: list[Block] = []
+        while not self.is_whole and all(self.status(run) in settled for run in self._present):
+            if (block := next(self._blocks, None)) is None:
+                self.is_whole = True
+                break
+            self._present = block.runs
+            self.decisions += block.lines
+            known = {run.key for run in self.grid.runs}
+            new = tuple(run for run in block.runs if run.key not in known)
+            self.grid = replace(self.grid, runs=(*self.grid.runs, *new))
+            self.selected = self.grid.runs
+            found.append(block)
+        return found
+
+    def result(self, run: RunConfig) -> float | None:
+        """Return the result of a run that has ended, lower is better; None if it did not finish."""
+        end = self.ends.get(run.key)
+        if not isinstance(end, Finished):
+            return None
+        value = end.metrics[run.result_metric]
+        return value if run.measures[0].better == "lower" else -value
 
     def add(self, record: Record) -> Attempt:
         """Add a record. Return its attempt, which holds all records up to this one."""
@@ -71,7 +113,8 @@ class Sweep:
     @cached_property
     def shown_metrics(self) -> tuple[str, ...]:
         """The final metrics that the terminal shows. Only these are kept in memory."""
-        return tuple({run.measures[0].metric: None for run in self.grid.runs} | {TOTAL_S: None})
+        firsts = {run.measures[0] for run in self.grid.runs}
+        return (*(name for one in firsts for name in (one.metric, one.validation_metric)), TOTAL_S)
 
     def status(self, run: RunConfig) -> str:
         if (end := self.ends.get(run.key)) is not None:
@@ -96,18 +139,22 @@ class Sweep:
 
     def to_do(self, *, retry_failed: bool) -> list[RunConfig]:
         """Return the selected runs that are not finished. Failed and diverged ones are included with `retry_failed`."""
-        done = {"finished"} if retry_failed else {"finished", "failed", "diverged"}
+        done = FINISHED_ONLY if retry_failed else SETTLED
         return [run for run in self.selected if self.status(run) not in done]
 
 
-def read_sweep(grid: Grid, out: Path, selected: Sequence[RunConfig] | None = None) -> Sweep:
+def read_sweep(
+    grid: Grid, out: Path, selected: Sequence[RunConfig] | None = None, settled: Set[str] = SETTLED
+) -> Sweep:
     """Return the state of a grid's sweep by its journal. `selected` are the runs to work on (None: all).
 
-    Raises JournalError if the journal is damaged.
+    A plan that grows has the runs that the results decide by now; runs with another status than `settled` decide
+    nothing. Raises JournalError if the journal is damaged.
     """
     sweep = Sweep(grid, out / grid.name, tuple(grid.runs if selected is None else selected))
     for record in Journal(sweep.folder).read():
         sweep.add(record)
+    sweep.grow(settled)
     return sweep
 
 

@@ -1,6 +1,6 @@
 """The driver of a sweep: it takes every record to the journal, the store and the terminal. Nothing else writes them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from harness.config import RunConfig
@@ -33,10 +33,20 @@ class Driver:
         self._checkpoints = CheckpointFiles(self.sweep.folder, self.progress.say)
         self._weights = WeightFiles(self.sweep.folder, self.progress.say)
         self._signals = Signals(first=lambda: None)
-        self._plugin_runs = {run.key for run in self.sweep.selected if run.estimator.source}
+        self._plugin_runs: set[str] = set()
 
-    def execute(self, runs: Sequence[RunConfig], executor: Executor, policy: Policy, *, fail_fast: bool) -> bool:
-        """Compute the runs. Return whether the user or the loss of the executor interrupted them.
+    def execute(
+        self,
+        runs: Sequence[RunConfig],
+        executor: Executor,
+        policy: Policy,
+        more: Callable[[], Sequence[RunConfig]] = tuple,
+        *,
+        fail_fast: bool,
+    ) -> bool:
+        """Compute the runs, and then those that `more` returns, until it returns none.
+
+        Return whether the user or the loss of the executor interrupted them.
 
         The first Ctrl-C (or SIGTERM) lets the current epochs finish and saves their state, the second stops at once.
         """
@@ -45,11 +55,14 @@ class Driver:
         self._signals = Signals(first=dispatch.stop)
         try:
             with self._signals:
-                for record in dispatch.records(runs):
-                    self.handle(record)
-                    if fail_fast and record.event.kind in ("failed", "diverged"):
-                        self.interrupt_running("stopped by --fail-fast")
-                        return False
+                while runs and not dispatch.is_stopping:
+                    self._plugin_runs |= {run.key for run in runs if run.estimator.source}
+                    for record in dispatch.records(runs):
+                        self.handle(record)
+                        if fail_fast and record.event.kind in ("failed", "diverged"):
+                            self.interrupt_running("stopped by --fail-fast")
+                            return False
+                    runs = () if dispatch.is_stopping else more()
         except KeyboardInterrupt:
             executor.close()
             self.interrupt_running("interrupted by the user")

@@ -144,6 +144,7 @@ def planned_runs(grid: Grid) -> list[dict[str, Any]]:
             "device": run.device,
             "seed": run.seed,
             **({"task": run.task_name} if run.task else {}),  # plans of the VAE are as they were
+            **({"role": run.role} if run.role else {}),
         }
         for run in grid.runs
     ]

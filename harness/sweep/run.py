@@ -22,7 +22,7 @@ from harness.status.progress import Progress
 from harness.storage.journal import Journal
 from harness.storage.lease import Lease
 from harness.storage.plan import save_grid_text, save_plan
-from harness.storage.sweep_state import Sweep, describe_code, read_sweep
+from harness.storage.sweep_state import FINISHED_ONLY, SETTLED, Sweep, describe_code, read_sweep
 from harness.sweep.driver import Driver
 from harness.sweep.store_thread import StoreThread
 from reports.contract.text import without_passwords
@@ -49,12 +49,12 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
     with Lease(_make_folder(options.out / grid.name)) as lease, Journal(lease.folder) as journal:
         for note in filter(None, [lease.note, truncation_note(journal)]):
             progress.say(f"note: {note}")
-        sweep = read_sweep(grid, options.out, selected)
+        sweep = read_sweep(grid, options.out, selected, FINISHED_ONLY if options.retry_failed else SETTLED)
         mark_abandoned_runs(sweep, journal)
         warn_of_other_code(sweep, progress)
         executor = make_executor(options)
         runs = list(runs_with_device(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
-        executor.start(len(runs))
+        executor.start(len(runs) if grid.growth is None else grid.growth.at_most)
         try:
             registry = load_registry(options.plugins)
             _save_plan(sweep, options, progress, registry, has_runs=bool(runs))
@@ -94,7 +94,13 @@ def _run_and_store(
         progress.start(sweep, runs)
         with process_state.preserved():
             ordered = longest_first(runs, registry)
-        interrupted = driver.execute(ordered, executor, options.policy, fail_fast=options.fail_fast)
+        interrupted = driver.execute(
+            ordered,
+            executor,
+            options.policy,
+            lambda: _grow(driver, executor, options, registry),
+            fail_fast=options.fail_fast,
+        )
         counts = sweep.counts()
         if interrupted:
             code, status = EXIT_INTERRUPTED, "KILLED"
@@ -104,6 +110,23 @@ def _run_and_store(
             code, status = EXIT_OK, "FINISHED"
         store.close(status, counts)
     return code
+
+
+def _grow(driver: Driver, executor: Executor, options: Options, registry: "Registry") -> list[RunConfig]:
+    """Return the runs that the results ask for next, after plan and store know of them; none if that was all."""
+    sweep = driver.sweep
+    while blocks := sweep.grow(SETTLED | {"skipped"}):
+        for line in (line for block in blocks for line in block.lines):
+            driver.progress.say(line)
+        new = [run for block in blocks for run in block.runs if sweep.status(run) not in SETTLED]
+        runs = list(runs_with_device(new, executor, sweep, driver.journal))
+        _save_plan(sweep, options, driver.progress, registry, has_runs=True)
+        driver.store.extend(sweep)
+        if runs:
+            driver.progress.extend(runs)
+            with process_state.preserved():
+                return longest_first(runs, registry)
+    return []
 
 
 def make_executor(options: Options) -> Executor:

@@ -3,8 +3,9 @@
 The journal has every record first, so records that the store loses can be replayed.
 """
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from queue import Empty, Queue
@@ -19,10 +20,12 @@ from harness.status.sweep_description import StoreSummary, summarize
 from harness.storage import last_command
 from harness.storage.attempt import Attempt
 from harness.storage.journal import Journal
-from harness.sweep.replay import open_store, with_weights
+from harness.sweep.replay import open_store, planned_runs, with_weights
+from reports.contract.stored_run import PLAN_FILE
 from reports.contract.text import first_line
 
 if TYPE_CHECKING:
+    from harness.config import RunConfig
     from harness.options import Options
     from harness.storage.sweep_state import Span, Sweep
     from harness.tracking import Tracker
@@ -40,6 +43,11 @@ class _Queued(NamedTuple):
     attempt: Attempt
 
 
+class _MoreRuns(NamedTuple):
+    runs: "Sequence[RunConfig]"
+    plan: str  # the content of PLAN_FILE
+
+
 class StoreThread:
     """A thread that writes records to the tracking store, so that neither driver nor workers wait for a database.
 
@@ -52,7 +60,7 @@ class StoreThread:
     def __init__(self, connect: Callable[[], "Tracker"], progress: Progress) -> None:
         self._connect, self._progress = connect, progress
         self._opened: tuple[Sweep, Options] | None = None
-        self._queue: Queue[_Queued | None] = Queue(MAX_QUEUED)  # None: the end
+        self._queue: Queue[_Queued | _MoreRuns | None] = Queue(MAX_QUEUED)  # None: the end
         self._thread = Thread(target=self._work, name="store", daemon=True)
         self._bug: Exception | None = None
         self._last_activity = time.monotonic()
@@ -107,6 +115,13 @@ class StoreThread:
         self._raise_bug()
         if self.lost is None:
             self._queue.put(_Queued(record, attempt))
+
+    def extend(self, sweep: "Sweep") -> None:
+        """Queue the runs of a plan that has grown: the store takes records of planned runs only."""
+        self._raise_bug()
+        self.wait_for_room()
+        if self.lost is None:
+            self._queue.put(_MoreRuns(sweep.grid.runs, json.dumps(planned_runs(sweep.grid))))
 
     def close(self, status: str, counts: Mapping[str, int]) -> None:
         """Write what is queued, then close the sweep in the store."""
@@ -174,7 +189,7 @@ class StoreThread:
                 except Exception as error:  # noqa: BLE001 the driver raises it
                     self._bug = error
 
-    def _batches(self) -> Iterator[list[_Queued]]:
+    def _batches(self) -> Iterator[list[_Queued | _MoreRuns]]:
         """Yield everything that is queued as one batch, again and again until None is taken from the queue."""
         more = True
         while more:
@@ -187,7 +202,7 @@ class StoreThread:
             if batch:
                 yield batch
 
-    def _next(self) -> _Queued | None:
+    def _next(self) -> _Queued | _MoreRuns | None:
         """Wait for the next item. Before and meanwhile, write the system metrics when they are due."""
         while True:
             self._write_system()
@@ -200,10 +215,12 @@ class StoreThread:
             with suppress(Exception):
                 self._tracker.write_system()
 
-    def _write(self, batch: list[_Queued]) -> None:
-        """Write a batch, attempt by attempt."""
+    def _write(self, batch: list[_Queued | _MoreRuns]) -> None:
+        """Write a batch: new runs of the plan, then attempt by attempt."""
+        if grown := [item for item in batch if isinstance(item, _MoreRuns)]:
+            self._tracker.extend(grown[-1].runs, {PLAN_FILE: grown[-1].plan})
         by_attempt: dict[int, tuple[Attempt, list[Record]]] = {}
-        for record, attempt in batch:
+        for record, attempt in (item for item in batch if isinstance(item, _Queued)):
             by_attempt.setdefault(id(attempt), (attempt, []))[1].append(record)
         for attempt, records in by_attempt.values():
             if self._opened is not None:

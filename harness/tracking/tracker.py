@@ -91,13 +91,23 @@ class Tracker:
         self._children = Children(self._runs, self.parent_id, files_are_here=is_database(self.uri))
         self._client.update_run(self.parent_id, status="RUNNING")
         self._log_batches(self.parent_id, [tag(key, value) for key, value in tags.items()])
+        self._log_files(files)
+        parent = self._client.get_run(self.parent_id)
+        self._log_batches(self.parent_id, description_tags(parent.data.tags, description))
+        self._begun_ms = parent.info.start_time
+
+    def extend(self, runs: Sequence[RunConfig], files: Mapping[str, str]) -> None:
+        """Take the runs of a plan that has grown, and the files of the parent that tell them."""
+        self._planned = {run.key: run for run in runs}
+        self._log_files(files)
+
+    def _log_files(self, files: Mapping[str, str]) -> None:
+        """Write artifacts of the parent, with their checksums; those of files that are not sent stay."""
         contents = {name: text.encode() for name, text in files.items()}
         self._files.log(self.parent_id, contents)
-        parent = self._client.get_run(self.parent_id)
-        stated = stated_checksums(parent.data.tags)  # keeps the checksums of files that are not sent again
+        stated = stated_checksums(self._client.get_run(self.parent_id).data.tags)
         stated |= {name: sha256(content) for name, content in contents.items()}
-        self._log_batches(self.parent_id, [checksum_tag(stated), *description_tags(parent.data.tags, description)])
-        self._begun_ms = parent.info.start_time
+        self._log_batches(self.parent_id, [checksum_tag(stated)])
 
     def write(self, records: Sequence[Record], attempt: Attempt) -> None:
         """Forward consecutive records of one attempt, in as few calls as their kinds allow.

@@ -9,19 +9,20 @@ from harness.devices import peak_memory_mb
 from harness.events import Event, Finished
 from harness.training import timing, weights
 from harness.training.epoch_result import non_finite
-from harness.training.evaluate import test_metrics
+from harness.training.evaluate import test_metrics, validation_metrics
 from harness.training.pictures import final_pictures
 from harness.training.state import State
 
 
 def finish(run: RunConfig, state: State, *, keeps_model: bool) -> Iterator[Event]:
-    """Evaluate a trained run on the test examples and yield its last events.
+    """Evaluate a trained run on the test examples, a trial on the validation examples, and yield its last events.
 
     Raises ValueError if the measure that ranks it is missing.
     """
-    final, use = test_metrics(run, state)
-    if (first := run.measures[0]).metric not in final:
-        got = ", ".join(name.removeprefix("test/") for name in final if name.startswith("test/"))
+    final, use = test_metrics(run, state) if run.trial is None else (validation_metrics(run, state), None)
+    if run.result_metric not in final:
+        first, split = run.measures[0], run.result_metric.partition("/")[0]
+        got = ", ".join(name.removeprefix(f"{split}/") for name in final if name.startswith(f"{split}/"))
         raise ValueError(f"{run.task_name}: expected the measure {first.name} in every evaluation, got {got}.")
     if diverged := non_finite(final, state.step, "at the end of training"):
         yield diverged
@@ -29,7 +30,7 @@ def finish(run: RunConfig, state: State, *, keeps_model: bool) -> Iterator[Event
     yield from final_pictures(run, state, use)
     if use is not None:
         yield use.event()
-    if keeps_model:
+    if keeps_model and run.trial is None:
         yield weights.save(run, state)
     final |= timing.summary(state.step_s, min(run.training.batch_size, state.splits.n_train))
     if state.compile_s:

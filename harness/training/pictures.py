@@ -44,8 +44,11 @@ def final_pictures(run: RunConfig, state: State, use: LatentUse | None) -> Itera
 
 @torch.no_grad()
 def _pictures(run: RunConfig, state: State, use: LatentUse | None, *, final: bool) -> Iterator[Picture]:
-    """Yield the pictures that the task makes of the first test examples; none without `evaluation.n_images`."""
-    n = run.evaluation.n_images
+    """Yield the pictures that the task makes of the first test examples.
+
+    There are none without `evaluation.n_images`, and none of a trial.
+    """
+    n = run.evaluation.n_images if run.trial is None else 0
     shape = state.splits.image_shape
     if n == 0 or "n_images" not in state.task.evaluation_settings or not can_be_drawn(shape):
         return

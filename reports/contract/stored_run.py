@@ -49,6 +49,8 @@ TAG_PARENT = "mlflow.parentRunId"
 TAG_CHARTS = "mlflow.loggedImages"
 TAG_TASK = "task"
 TAG_MEASURES = "harness.measures"
+TAG_ROLE = "harness.role"
+ROLE_TRIAL, ROLE_TUNED, ROLE_DEFAULT = "trial", "tuned", "default"
 
 IDENTITY = {
     TAG_ESTIMATOR: "The name of the estimator.",
@@ -90,6 +92,10 @@ CHILD_TAGS = IDENTITY | {
         "band, metric, validation}`. `better` is `lower` or `higher`; `band` is the smallest difference that matters, "
         "or null; `metric` and `validation` are the names of the stored metrics. A run without this tag has "
         "`test/neg_elbo` and `test/neg_bound`, in nats, lower is better."
+    ),
+    TAG_ROLE: (
+        "Only of a sweep with `tune`: `trial`, evaluated on validation data alone; `tuned`, a final run of the settings"
+        " that were chosen; `default`, one of the grid's own."
     ),
     TAG_CHARTS: "MLflow's mark of a run with pictures.",
 }

@@ -1,0 +1,1 @@
+"""Which runs a sweep gets next, from the results so far: tuning, and seeds until the answer is known."""
