@@ -32,7 +32,7 @@ class RunConfig(Settings):
     `varies` has the dotted names of other settings that differ within the grid. The label shows them; they are not part
     of the key. `quoted`: the label has its parts in quotes, because otherwise another run of the grid has the same one.
     `trial` is the number of a trial of a tuning: it is evaluated on validation data alone. `role` says what a run of a
-    tuning is for; it is not part of the key.
+    tuning is for, and `competitor` which of those that are tuned it belongs to; they are not part of the key.
     `task` is None for the categorical VAE, whose settings are `data` and `model`; of another task, these are not used,
     but `data` by one that takes images.
     """
@@ -49,6 +49,7 @@ class RunConfig(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     trial: Annotated[int, Field(ge=0)] | None = None
     role: Literal["", "trial", "tuned", "default"] = ""
+    competitor: str = ""
     varies: tuple[str, ...] = ()
     quoted: bool = False
 
@@ -182,7 +183,7 @@ class RunConfig(Settings):
 
     def to_json(self) -> str:
         unused = {"data", "model"} - set(self.sections) if self.task else {"task"}
-        unused |= {"trial", "role"} if not self.role else set()
+        unused |= {"trial", "role", "competitor"} if not self.role else set()
         return self.model_dump_json(by_alias=True, exclude=unused)
 
     @classmethod

@@ -39,11 +39,20 @@ def read_growth(
     if tuning is None:
         return None
     searched = [one.path for one in tuning.space if one.path.partition(".")[0] in MODELS]
-    bases = [run.model_copy(update={"varies": tuple(dict.fromkeys([*run.varies, *searched]))}) for run in settings]
+    bases = [
+        run.model_copy(
+            update={
+                "varies": tuple(dict.fromkeys([*run.varies, *searched])),
+                "competitor": tuning.competitor(run),
+            }
+        )
+        for run in settings
+    ]
     tuned = tuned_competitors(tuning, node, bases, registry, errors)
     n_trials, n_final = tuning.trials * len(bases), len(bases) * len(seeds)
     at_most = n_trials + n_final * (1 + tuning.with_default)
-    return Growth(tune(tuned, each_seed(seeds), with_default=tuning.with_default), n_trials + n_final, at_most)
+    rule = tune(tuned, each_seed(seeds), with_default=tuning.with_default)
+    return Growth(rule, n_trials + n_final, at_most, {"tune": tuning.stated()})
 
 
 def read_tuning(node: Node, bases: Sequence[RunConfig], registry: Registry, errors: ErrorList) -> Tuning | None:

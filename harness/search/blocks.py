@@ -8,8 +8,9 @@ journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.config import RunConfig
 
@@ -30,8 +31,9 @@ Rule = Callable[[Results], Iterator[Block]]
 
 @dataclass(frozen=True)
 class Growth:
-    """A rule, and the range of the number of runs that it can come to."""
+    """A rule, the range of the number of runs that it can come to, and what the store is told of it, as JSON data."""
 
     rule: Rule
     at_least: int
     at_most: int
+    stated: Mapping[str, Any] = field(default_factory=dict)

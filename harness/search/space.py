@@ -38,6 +38,13 @@ class Dimension:
         """The values at the border of an interval; no choice is one."""
         return () if self.choices else (_rounded(self.low), _rounded(self.high))
 
+    def stated(self) -> dict[str, Any]:
+        """Return the values to search as JSON data."""
+        if self.choices:
+            return {"choices": list(self.choices)}
+        low, high = self.ends
+        return {"scale": "log" if self.is_log else "uniform", "low": low, "high": high}
+
     def applies(self, run: RunConfig) -> bool:
         """Return whether a run has the setting: a schedule may lack it, and so may another estimator."""
         section, _, name = self.path.partition(".")

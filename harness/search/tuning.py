@@ -31,6 +31,17 @@ class Tuning:
     sampler: Literal["random", "grid"] = "random"
     with_default: bool = True
 
+    def stated(self) -> dict[str, Any]:
+        """Return the section as JSON data."""
+        space = {dimension.path: dimension.stated() for dimension in self.space}
+        return {"space": space, "trials": self.trials, "sampler": self.sampler}
+
+    def competitor(self, base: RunConfig) -> str:
+        """Return the name of a competitor: its label, with no more than the kind of a schedule that is searched."""
+        is_searched = any(one.path.startswith("schedule.") and one.applies(base) for one in self.space)
+        kind = base.schedule.kind if is_searched else base.schedule.label
+        return base.label.replace(base.schedule.label, kind)
+
     def points(self, base: RunConfig) -> list[Point]:
         """Return the values of every trial of a competitor, by the names of the settings."""
         mine = [dimension for dimension in self.space if dimension.applies(base)]
@@ -93,7 +104,7 @@ def _distinct(settings: list[RunConfig]) -> list[RunConfig]:
 def _line(one: Tuned, best: RunConfig | None, results: Results) -> str:
     failed = sum(results(run) is None for run in one.trials)
     if best is None:
-        return f"{one.base.label}: all {failed} trials failed, so it has no tuned runs"
+        return f"{one.base.competitor}: all {failed} trials failed, so it has no tuned runs"
     return f"chosen of {len(one.trials)} trials{f' ({failed} failed)' if failed else ''}: {best.label}"
 
 

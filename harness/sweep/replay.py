@@ -20,6 +20,7 @@ from reports.contract.stored_run import (
     BASKET_FILE,
     FINISHED,
     GRID_FILE,
+    GROWTH_FILE,
     PLAN_FILE,
     PROVENANCE_FILE,
     TAG_COMMAND,
@@ -73,6 +74,8 @@ def _open(
     if made_with is not None:
         tags[TAG_COMMAND] = made_with.command
         files[PROVENANCE_FILE] = json.dumps(made_with.provenance, indent=1)
+    if grid.growth is not None:
+        files[GROWTH_FILE] = json.dumps(grid.growth.stated)
     if labels := basket_labels(grid):
         files[BASKET_FILE] = json.dumps(labels)
     description = summarize(sweep, made_with, is_over=False).description
@@ -144,7 +147,7 @@ def planned_runs(grid: Grid) -> list[dict[str, Any]]:
             "device": run.device,
             "seed": run.seed,
             **({"task": run.task_name} if run.task else {}),  # plans of the VAE are as they were
-            **({"role": run.role} if run.role else {}),
+            **({"role": run.role, "competitor": run.competitor} if run.role else {}),
         }
         for run in grid.runs
     ]

@@ -90,7 +90,7 @@ class Children:
             names.TAG_MEASURES: measures_to_json(run.measures),
             names.TAG_STATUS: names.RUNNING,
             names.TAG_ATTEMPT: str(attempt.begun_ms),
-            **({names.TAG_ROLE: run.role} if run.role else {}),
+            **({names.TAG_ROLE: run.role, names.TAG_COMPETITOR: run.competitor} if run.role else {}),
         }
         fitting = {name: truncated(value, 8000) for name, value in {**tags, **own}.items()}
         return self._runs.create(truncated(run.name, 250), fitting, attempt.begun_ms)

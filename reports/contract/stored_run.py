@@ -50,6 +50,7 @@ TAG_CHARTS = "mlflow.loggedImages"
 TAG_TASK = "task"
 TAG_MEASURES = "harness.measures"
 TAG_ROLE = "harness.role"
+TAG_COMPETITOR = "harness.competitor"
 ROLE_TRIAL, ROLE_TUNED, ROLE_DEFAULT = "trial", "tuned", "default"
 
 IDENTITY = {
@@ -97,6 +98,7 @@ CHILD_TAGS = IDENTITY | {
         "Only of a sweep with `tune`: `trial`, evaluated on validation data alone; `tuned`, a final run of the settings"
         " that were chosen; `default`, one of the grid's own."
     ),
+    TAG_COMPETITOR: "Of such a run: the setting that is tuned, such as `rloo`, without the values that are searched.",
     TAG_CHARTS: "MLflow's mark of a run with pictures.",
 }
 
@@ -309,6 +311,7 @@ CHILD_ARTIFACTS = {
 GRID_FILE = "grid.yaml"
 PLAN_FILE = "plan.json"
 BASKET_FILE = "basket.json"
+GROWTH_FILE = "growth.json"
 REPORT_FOLDER = "report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
 REPORT_TABLES = f"{REPORT_FOLDER}/tables"
@@ -320,9 +323,13 @@ PARENT_ARTIFACTS = {
     PLAN_FILE: (
         "A list of `{run_key, name, label, estimator, schedule, setting, device, seed}` of every planned run, so that "
         "a missing run is seen as missing. `setting` is the object of `harness.setting`. A run of another task than "
-        "the VAE has its `task` too."
+        "the VAE has its `task` too, one of a tuned sweep its `role` and `competitor`."
     ),
     BASKET_FILE: "With diagnostics: the labels of the basket by their names among the metrics.",
+    GROWTH_FILE: (
+        "Of a plan that grows with its results: what it grows by. `tune` has `space`, by dotted names, each with "
+        "`low`, `high` and `scale`, or with `choices`; `trials`, their number for each competitor; and `sampler`."
+    ),
     REPORT_FILE: "The report, with `harness report --attach`.",
     f"{REPORT_TABLES}/<…>": "Its tables.",
 }

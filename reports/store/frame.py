@@ -57,6 +57,7 @@ from reports.contract.measures import DeclaredMeasure
 from reports.contract.settings import from_stored
 from reports.store.setting_names import is_absent, name_settings
 from reports.store.tasks import measures_of, task_labels
+from reports.store.tuning import Tuning
 
 STATUSES = (
     names.FINISHED,
@@ -96,6 +97,7 @@ class Sweep:
     grid: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     plan: Sequence[Mapping[str, Any]] = ()
+    growth: Mapping[str, Any] = field(default_factory=dict)  # of a plan that grows with its results
     basket: Mapping[str, str] = field(default_factory=dict)  # name among the metrics -> label, of the diagnostics
     start: pd.Timestamp | None = None
     is_running: bool = False  # as far as the store knows
@@ -116,6 +118,7 @@ class Runs:
     sweeps: tuple[Sweep, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be read; the report prints them
     latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
+    tuning: Tuning | None = None
 
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()
@@ -146,6 +149,7 @@ class Runs:
             self,
             runs=runs,
             history=history[_kept_of_history(history)].reset_index(drop=True),
+            tuning=self.tuning and self.tuning.of_task(label),
             images={key: found for key, found in self.images.items() if key in keys},
             latents={key: found for key, found in self.latents.items() if key in keys},
         )
@@ -235,6 +239,7 @@ def planned_but_missing(
         if key and key not in known:
             stated = ("name", "label", "estimator", "schedule", "device", "seed", "task")
             fields = {name: "" if entry.get(name) is None else str(entry[name]) for name in stated}
+            fields |= {name: str(entry[name]) for name in ("role", "competitor") if entry.get(name)}
             parts = from_stored(entry.get("setting"))
             missing[key] = {**fields, "parts": parts, "run_id": "", "run_key": key, "status": status, "error": ""}
     return list(missing.values())

@@ -28,6 +28,7 @@ from reports.store.records import read_history, read_latents, run_id_of, to_reco
 from reports.store.sweeps import plan_notes, read_sweep, shares_machine, with_provenance
 from reports.store.tasks import changed_measures, unreadable_notes
 from reports.store.tracking_uri import LONGEST_REASON, checked_uri
+from reports.store.tuning import Tuning, by_role, read_space
 
 DEFAULT_STORE = f"results/{DATABASE}"
 
@@ -90,9 +91,12 @@ def _load(
         known = {str(record["run_key"]) for record in records}
         absent = "waiting" if any(sweep.is_running for sweep in sweeps) else "missing"
         records += planned_but_missing((entry for sweep in sweeps for entry in sweep.plan), known, absent)
+        records, trials, defaults = by_role(records)
         if not records:
             shown = ", ".join(f"'{name}'" for name in name_by_id.values())
-            raise ReportError(f"experiment {shown}: expected at least one run, got none. Run the grid first.")
+            raise ReportError(
+                f"experiment {shown}: expected at least one run, got {'trials only' if trials else 'none'}. Run the grid first."
+            )
         runs = tidy(records)
         by_id = {run_id_of(run): run for run in children}
         keys = dict(zip(runs["run_id"], runs["run_key"], strict=True))
@@ -104,7 +108,12 @@ def _load(
         sweeps = list(with_provenance(sweeps, present, files))
     notes = (*plan_notes(sweeps), *files.notes, *_history_notes(runs, histories), *_outdated_notes(left_out))
     notes += (*unreadable_notes(records), *changed_measures(runs))
+    tuning = None
+    if trials:
+        space = read_space([sweep.growth for sweep in sweeps])
+        tuning = Tuning(space, tidy(trials), tidy(defaults) if defaults else pd.DataFrame())
     return Runs(
+        tuning=tuning,
         experiment=visible(", ".join(name_by_id.values()), NAME_LENGTH),
         runs=runs,
         history=history_frame(runs, histories),

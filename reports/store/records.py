@@ -60,7 +60,16 @@ def to_record(run: Any, contended: Mapping[str, bool], experiments: Mapping[str,
         "end": utc(run.info.end_time),
         "shared_machine": bool(shared) if shared is not None else contended.get(sweep, False),
         **stated_task(run.data.tags),
+        **_stated_role(tags),
     }
+
+
+def _stated_role(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return what a run of a tuned sweep is for; nothing of another."""
+    if names.TAG_ROLE not in tags:
+        return {}
+    competitor = visible(tags.get(names.TAG_COMPETITOR, ""), NAME_LENGTH)
+    return {"role": visible(tags[names.TAG_ROLE], NAME_LENGTH), "competitor": competitor}
 
 
 def read_history(run: Any, files: Artifacts) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ from typing import Any
 from reports.contract.stored_run import (
     BASKET_FILE,
     GRID_FILE,
+    GROWTH_FILE,
     PLAN_FILE,
     PROVENANCE_FILE,
     TAG_CHECKSUMS,
@@ -30,6 +31,7 @@ def read_sweep(run: Any, files: Artifacts) -> Sweep:
         grid=visible_lines(files.text(run, GRID_FILE), FILE_LENGTH),
         provenance=files.json(run, PROVENANCE_FILE, dict),
         plan=[_planned(entry) for entry in files.records(run, PLAN_FILE)],
+        growth=_optional(run, files, GROWTH_FILE),
         basket=_basket(run, files),
         start=utc(run.info.start_time),
         is_running=run.info.status == "RUNNING",
@@ -66,10 +68,14 @@ def _planned(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _basket(run: Any, files: Artifacts) -> dict[str, str]:
-    if BASKET_FILE not in run.data.tags.get(TAG_CHECKSUMS, ""):  # older sweeps and those without diagnostics
-        return {}
-    found = files.json(run, BASKET_FILE, dict)
+    found = _optional(run, files, BASKET_FILE)
     return {name: label for name, label in found.items() if isinstance(label, str)}
+
+
+def _optional(run: Any, files: Artifacts, name: str) -> dict[str, Any]:
+    """Return the content of a file that not every sweep has."""
+    found: dict[str, Any] = files.json(run, name, dict) if name in run.data.tags.get(TAG_CHECKSUMS, "") else {}
+    return found
 
 
 def _workers(provenance: Mapping[str, Any]) -> int:
