@@ -94,9 +94,8 @@ def _load(
         records, trials, defaults = by_role(records)
         if not records:
             shown = ", ".join(f"'{name}'" for name in name_by_id.values())
-            raise ReportError(
-                f"experiment {shown}: expected at least one run, got {'trials only' if trials else 'none'}. Run the grid first."
-            )
+            got = "trials only" if trials else "none"
+            raise ReportError(f"experiment {shown}: expected at least one run, got {got}. Run the grid first.")
         runs = tidy(records)
         by_id = {run_id_of(run): run for run in children}
         keys = dict(zip(runs["run_id"], runs["run_key"], strict=True))
