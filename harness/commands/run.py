@@ -102,6 +102,8 @@ def run(grid_file: GridFile, dry_run: bool, as_json: bool, only: Sequence[str], 
     )  # before the plug-ins are loaded: a later edit is then noticed
     registry = load_registry(options.plugins)
     grid = grid_file.load(registry, options.out)
+    if only and grid.growth is not None:
+        raise Refused("--only: expected a grid whose runs are all known, got one with tune. Remove estimators instead.")
     selected = select(grid.runs, only)
     check_memory_limit(options.policy.memory_limit)
     checked = quick_check.check(selected, registry, skip=no_check)

@@ -59,6 +59,8 @@ def read_tuning(node: Node, bases: Sequence[RunConfig], registry: Registry, erro
     """Return the section for the competitors of a grid, given as runs with any seed. With an error there is none."""
     before = len(errors)
     entries = choices.read_mapping(node, "tune", errors)
+    if len(errors) > before:
+        return None
     for key in entries.keys() - set(KEYS):
         choices.refuse_key(node, key, f"tune.{key}", KEYS, errors)
     space = _space(entries.get("space", Node({}, node.position, {})), bases, registry, errors)
@@ -211,10 +213,10 @@ def _trials(
     errors: ErrorList,
 ) -> int:
     if sampler == "grid":
-        for dimension in space:
-            if not dimension.choices:
-                message = "expected a list of values for the sampler grid, got an interval. Use sampler: random."
-                errors.add(node.position, f"tune.space.{dimension.path}", message)
+        if intervals := [dimension for dimension in space if not dimension.choices]:
+            message = "expected a list of values for the sampler grid, got an interval. Use sampler: random."
+            errors.add(node.position, f"tune.space.{intervals[0].path}", message)
+            return 0
         size = max((grid_size(space, base) for base in bases), default=1)
         entries = {"trials": Node(size, node.position, {}), **entries}
         asked = choices.placed(entries["trials"], "tune.trials")

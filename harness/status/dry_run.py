@@ -62,6 +62,12 @@ def show(sweep: Sweep, options: Options, registry: Mapping[str, type[Estimator]]
     for note in notes:
         click.echo(note)
     click.echo(f"{len(sweep.selected)} runs, {len(here)} to do here{forecast_text(estimate(here, options, registry))}.")
+    if (growth := sweep.grid.growth) is not None and not sweep.is_whole:
+        click.echo(f"{_range(growth.at_least, growth.at_most)} runs in all, since the results decide which come next.")
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def dry_run_notes(sweep: Sweep, reasons: Sequence[str], *, on_cluster: bool) -> list[str]:

@@ -134,13 +134,14 @@ def make_plan(
     epoch_costs: Mapping[str, float] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan of a grid, saved now."""
-    settings: dict[str, Setting] = {}
+    settings: dict[tuple[str, int | None], Setting] = {}
     runs = []
     for run in grid.runs:
-        label = run.label  # unique within a grid for each seed
-        if label not in settings:
-            settings[label] = Setting(label, _values(run), epoch_costs.get(label), run.measures, run.task_label)
-        runs.append(PlannedRun(run.key, settings[label], run.seed))
+        label = run.label  # unique within a grid for each seed, but for a trial and the final runs of its settings
+        if (label, run.trial) not in settings:
+            new = Setting(label, _values(run), epoch_costs.get(label), run.measures, run.task_label)
+            settings[label, run.trial] = new
+        runs.append(PlannedRun(run.key, settings[label, run.trial], run.seed))
     files = tuple(str(path.absolute()) for path in plugins)
     return Plan(grid.name, grid.text, time.strftime("%Y-%m-%d %H:%M:%S"), fingerprint, tuple(runs), files)
 
@@ -158,8 +159,8 @@ def _values(run: RunConfig) -> dict[str, Any]:
 
 def to_bytes(plan: Plan) -> bytes:
     """Return the content of the plan's file."""
-    settings = list({run.label: run.setting for run in plan.runs}.values())
-    index = {setting.label: number for number, setting in enumerate(settings)}
+    settings = list({id(run.setting): run.setting for run in plan.runs}.values())
+    index = {id(setting): number for number, setting in enumerate(settings)}
     shared = _shared_values(settings)
     data = {
         "format": FORMAT,
@@ -178,7 +179,7 @@ def to_bytes(plan: Plan) -> bytes:
             }
             for setting in settings
         ],
-        "runs": [[run.key, index[run.label], run.seed] for run in plan.runs],
+        "runs": [[run.key, index[id(run.setting)], run.seed] for run in plan.runs],
     }
     return gzip.compress(json.dumps(data).encode(), compresslevel=6, mtime=0)
 
