@@ -66,7 +66,7 @@ def metrics_and_tags(record: Record, attempt: Attempt) -> list[Entity]:
         values = {name: value for name, value in event.metrics.items() if not name.startswith(PER_RUN)}
         entities = [Metric(name, value, record.time_ms, event.step) for name, value in values.items()]
     elif isinstance(event, Finished):
-        values = {name: value for name, value in event.metrics.items() if not name.startswith(names.VAL_PREFIX)}  # of the epoch
+        values = {name: value for name, value in event.metrics.items() if not name.startswith(names.VAL_PREFIX)}
         entities = [Metric(name, value, record.time_ms, 0) for name, value in values.items()]  # drawn as bars
     elif isinstance(event, TERMINAL):
         entities.append(RunTag(names.TAG_ERROR, visible(getattr(event, "error", ""), 4900)))
