@@ -103,7 +103,8 @@ def run(grid_file: GridFile, dry_run: bool, as_json: bool, only: Sequence[str], 
     registry = load_registry(options.plugins)
     grid = grid_file.load(registry, options.out)
     if only and grid.growth is not None:
-        raise Refused("--only: expected a grid whose runs are all known, got one with tune. Remove estimators instead.")
+        got = "got one that grows with its results. Remove estimators instead."
+        raise Refused(f"--only: expected a grid whose runs are all known, {got}")
     selected = select(grid.runs, only)
     check_memory_limit(options.policy.memory_limit)
     checked = quick_check.check(selected, registry, skip=no_check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -11,6 +12,10 @@ from harness.grid.choices import MAX_RUNS, Placed
 from harness.grid.errors import ErrorList
 from harness.grid.yaml_nodes import Node
 from harness.schedules import KINDS, Schedule
+from harness.search.seeds import Until
+
+MAX_SEEDS = 1000
+"""The largest number of seeds until a sweep is decided."""
 
 
 def read_schedules(node: Node, errors: ErrorList) -> list[Placed]:
@@ -52,7 +57,13 @@ def read_devices(node: Node, errors: ErrorList) -> list[Placed]:
 
 
 def read_seeds(node: Node, errors: ErrorList) -> list[Placed]:
-    """Return the seeds of a grid: those of a list, or as many as `count` says, from `first` on."""
+    """Return the seeds of a grid: those of a list, or as many as `count` says, from `first` on.
+
+    Of seeds until the answer is known, those that every setting has.
+    """
+    if isinstance(node.value, dict) and "until" in node.value:
+        until = read_until(node, errors)
+        return [Placed(seed, node.position, "seeds") for seed in until.seeds[: until.at_least]] if until else []
     if not isinstance(node.value, dict):
         found = [choices.placed(item, path) for item, path in choices.read_items(node, "seeds", "seed", errors)]
         for seed in found:
@@ -71,6 +82,35 @@ def read_seeds(node: Node, errors: ErrorList) -> list[Placed]:
         return []
     first, count = numbers["first"].value, numbers["count"].value
     return [Placed(seed, node.position, "seeds") for seed in range(first, first + count)]
+
+
+def read_until(node: Node, errors: ErrorList) -> Until | None:
+    """Return the seeds of a sweep that stops when its answer is known; None for seeds that are all known."""
+    if not isinstance(node.value, dict) or "until" not in node.value:
+        return None
+    before, known = len(errors), ("until", "first", "at_least", "at_most", "band", "within")
+    for key in node.value.keys() - set(known):
+        choices.refuse_key(node, key, f"seeds.{key}", known, errors)
+    given = {key: choices.placed(value, f"seeds.{key}") for key, value in node.value.items() if key in known}
+    place = {key: given.get(key, Placed(getattr(Until, key, None), node.position, f"seeds.{key}")) for key in known}
+    if place["until"].value != "decided":
+        errors.expected(place["until"], "decided", place["until"].value, ["decided"])
+    if place["within"].value not in ("all", "any"):
+        errors.expected(place["within"], "all or any", place["within"].value, ["all", "any"])
+    band = place["band"].value
+    if "band" in given and not (_is_number(band) and 0 <= band < math.inf):
+        errors.expected(place["band"], "a number >= 0", band)
+    fine = [_is_whole(place["at_least"], 2, MAX_SEEDS, errors), _is_whole(place["at_most"], 2, MAX_SEEDS, errors)]
+    _is_whole(place["first"], 0, 2**32 - 1 - MAX_RUNS, errors)
+    if all(fine) and place["at_most"].value < place["at_least"].value:
+        errors.expected(place["at_most"], f"at least at_least ({place['at_least'].value})", place["at_most"].value)
+    if len(errors) > before:
+        return None
+    return Until(**{key: place[key].value for key in known if key != "until"})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_whole(place: Placed, low: int, high: int, errors: ErrorList) -> bool:

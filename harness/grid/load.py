@@ -27,11 +27,11 @@ from harness.grid.estimators import (
     read_estimators,
     schedules_for,
 )
+from harness.grid.growth import read_growth
 from harness.grid.name_and_texts import read_texts
 from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes, skip_notes
 from harness.grid.sections import SECTIONS, Factor, SectionValues, expand, read_factors, refuse_unused, varying
 from harness.grid.tasks import TaskChoice, read_tasks
-from harness.grid.tune import read_growth
 from harness.grid.yaml_nodes import Node, SourceError, parse, read_text
 from harness.plugins.registry import datasets_of
 from harness.schedules import Constant, NoSchedule
@@ -133,11 +133,9 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, errors: 
     errors.stop_if_any()
 
     runs = _runs(read, settings, pairs)
-    growth = None
-    if "tune" in entries:
-        competitors, seeds = runs[: len(runs) // len(read.seeds)], [seed.value for seed in read.seeds]
-        growth = read_growth(entries["tune"], competitors, seeds, registry, errors)
-        errors.stop_if_any()
+    seeds = [seed.value for seed in read.seeds]
+    growth = read_growth(entries, runs[: len(runs) // len(seeds)], seeds, registry, errors)
+    errors.stop_if_any()
     notes = (
         *schedule_notes(read.candidates, read.schedules, registry),
         *expensive_notes(built, shapes, is_vae=all(task.value is None for task in read.tasks)),

@@ -15,10 +15,8 @@ from harness.grid.choices import MAX_RUNS, Placed
 from harness.grid.errors import ErrorList
 from harness.grid.yaml_nodes import Node
 from harness.schedules import KINDS, Settings
-from harness.search.blocks import Growth
-from harness.search.seeds import each_seed
 from harness.search.space import Dimension, with_values
-from harness.search.tuning import FIRST_TRIAL_SEED, Tuned, Tuning, grid_size, tune
+from harness.search.tuning import FIRST_TRIAL_SEED, Tuned, Tuning, grid_size
 
 if TYPE_CHECKING:
     from harness.plugins.registry import Registry
@@ -31,10 +29,10 @@ _OF_ESTIMATOR = re.compile(r"estimators\[([^]]*)\]\.(.+)")
 _PLACES = "training.lr, model.…, schedule.tau, or estimators[rloo].n_samples"
 
 
-def read_growth(
-    node: Node, settings: Sequence[RunConfig], seeds: Sequence[int], registry: Registry, errors: ErrorList
-) -> Growth | None:
-    """Return the plan of a tuned grid: `settings` are its competitors, `seeds` those of the final runs."""
+def read_tuned(
+    node: Node, settings: Sequence[RunConfig], registry: Registry, errors: ErrorList
+) -> tuple[Tuning, list[Tuned]] | None:
+    """Return the section, and its competitors with their trials: `settings`, as runs with any seed."""
     tuning = read_tuning(node, settings, registry, errors)
     if tuning is None:
         return None
@@ -48,11 +46,7 @@ def read_growth(
         )
         for run in settings
     ]
-    tuned = tuned_competitors(tuning, node, bases, registry, errors)
-    n_trials, n_final = tuning.trials * len(bases), len(bases) * len(seeds)
-    at_most = n_trials + n_final * (1 + tuning.with_default)
-    rule = tune(tuned, each_seed(seeds), with_default=tuning.with_default)
-    return Growth(rule, n_trials + n_final, at_most, {"tune": tuning.stated()})
+    return tuning, tuned_competitors(tuning, node, bases, registry, errors)
 
 
 def read_tuning(node: Node, bases: Sequence[RunConfig], registry: Registry, errors: ErrorList) -> Tuning | None:

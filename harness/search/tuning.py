@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from harness.config import RunConfig
 from harness.search.blocks import Block, Results, Rule
-from harness.search.seeds import FinalRuns
+from harness.search.seeds import FinalRuns, with_seed
 from harness.search.space import Space, with_values
 
 FIRST_TRIAL_SEED = 1_000_000_000
@@ -74,16 +74,17 @@ class Tuned:
         return self.trials[min(scored)[1]] if scored else None
 
 
-def tune(tuned: Sequence[Tuned], final: FinalRuns, *, with_default: bool) -> Rule:
-    """Return the rule: all trials, then the final runs of the chosen settings, and of the defaults."""
+def tune(tuned: Sequence[Tuned], final: FinalRuns, default_seeds: Sequence[int] = ()) -> Rule:
+    """Return the rule: all trials, then the final runs of the chosen settings, and those of the defaults."""
 
     def blocks(results: Results) -> Iterator[Block]:
         yield Block(tuple(run for numbered in zip(*(one.trials for one in tuned), strict=True) for run in numbered))
         chosen = [(one, one.best(results)) for one in tuned]
         lines = tuple(_line(one, best, results) for one, best in chosen)
         settings = [as_final(best, one.base, "tuned") for one, best in chosen if best is not None]
-        settings += [as_final(one.base, one.base, "default") for one in tuned] if with_default else []
-        yield from final(_distinct(settings), lines)(results)
+        defaults = [as_final(one.base, one.base, "default") for one in tuned]
+        yield from final(settings, lines)(results)
+        yield Block(tuple(with_seed(run, seed) for seed in default_seeds for run in defaults))
 
     return blocks
 
@@ -91,14 +92,6 @@ def tune(tuned: Sequence[Tuned], final: FinalRuns, *, with_default: bool) -> Rul
 def as_final(run: RunConfig, base: RunConfig, role: str) -> RunConfig:
     """Return the settings of a trial, or of the grid, as those of a final run with any seed."""
     return run.model_copy(update={"trial": None, "role": role, "seed": base.seed, "diagnostics": base.diagnostics})
-
-
-def _distinct(settings: list[RunConfig]) -> list[RunConfig]:
-    """Return the settings without repeats: the default may be what was chosen."""
-    found: dict[str, RunConfig] = {}
-    for run in settings:
-        found.setdefault(run.key, run)
-    return list(found.values())
 
 
 def _line(one: Tuned, best: RunConfig | None, results: Results) -> str:

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "models": f"training tasks datasets estimators {BOTTOM}",
     "gradients": f"grid training plugins tasks estimators {BOTTOM} reports.contract",
     "grid": f"search training plugins tasks datasets estimators {BOTTOM} reports.contract",
-    "search": "config",
+    "search": "config reports.statistics",
     "training": f"plugins tasks datasets estimators {BOTTOM}",
     "plugins": f"tasks datasets estimators {BOTTOM}",
     "tasks": f"datasets estimators {BOTTOM}",

@@ -127,7 +127,7 @@ def test_failed_trials_are_worst_and_a_competitor_without_a_trial_has_no_tuned_r
 def test_only_is_refused(tuned, tmp_path):
     done = harness(*arguments(tuned, tmp_path), "--only", "estimator=rloo")
     assert done.returncode == 2
-    assert "--only: expected a grid whose runs are all known, got one with tune." in done.stderr
+    assert "--only: expected a grid whose runs are all known, got one that grows with its results." in done.stderr
 
 
 @pytest.mark.slow  # ten starts of a driver with two workers
