@@ -36,14 +36,20 @@ from reports.statistics.paired import (
     wilcoxon,
 )
 from reports.statistics.profiles import median_time, performance_profile, profile_band, reached_share, time_to_target
+from reports.statistics.racing import Dropped, Race, race
 from reports.statistics.ranks import WinMatrix, average_ranks, critical_difference, friedman, pareto_front, win_matrix
+from reports.statistics.sequential import sequential_interval, t_boundary
+from reports.statistics.trials import BestOfTrials, expected_best, sensitivity
 
 __all__ = [
     "BOOTSTRAP_RESAMPLES",
     "BOOTSTRAP_SEED",
     "CONFIDENCE",
     "UNKNOWN",
+    "BestOfTrials",
+    "Dropped",
     "Interval",
+    "Race",
     "Values",
     "WinMatrix",
     "average_ranks",
@@ -51,6 +57,7 @@ __all__ = [
     "clopper_pearson",
     "critical_difference",
     "equivalence",
+    "expected_best",
     "friedman",
     "hodges_lehmann",
     "holm",
@@ -68,9 +75,13 @@ __all__ = [
     "power_floor",
     "probability_of_improvement",
     "profile_band",
+    "race",
     "reached_share",
     "sample_size",
+    "sensitivity",
+    "sequential_interval",
     "signed_rank_interval",
+    "t_boundary",
     "t_interval",
     "time_to_target",
     "wilcoxon",

@@ -1,0 +1,318 @@
+"""How often a sweep that stops when its answer is known is wrong, and how many runs it saves.
+
+    python benchmarks/stopping.py
+
+Simulated sweeps of J settings under the rule of reports.statistics.racing, in a vectorised form that
+tests/reports/test_statistics_race.py holds against it. Differences of two settings have a standard deviation of 1, the
+unit of means and band. An effect of the seed would cancel, so there is none. Means: one setting is better than all
+others by 2; spread, like those of the estimators in experiments/README.md; or all equal. Then the boundary itself
+against others, and skewed differences. Writes results/stopping.md and stopping.json; no figure depends on the machine.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+import scipy.stats
+
+from reports.statistics import t_boundary
+from reports.statistics.sequential import AT_LEAST, AT_MOST, crossing_probability
+
+ALPHA = 0.05
+LONGEST = 60  # seeds of the largest fixed design that is looked at
+REPETITIONS = {2: 20_000, 5: 10_000, 20: 2_000, 60: 600}
+LOGNORMAL_SD = math.sqrt((math.e - 1) * math.e)
+
+
+def lognormal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    return (np.exp(rng.standard_normal(shape)) - math.exp(0.5)) / LOGNORMAL_SD
+
+
+NOISE: dict[str, Callable[[tuple[int, ...], np.random.Generator], np.ndarray]] = {  # standard deviation 1
+    "normal": lambda shape, rng: rng.standard_normal(shape),
+    "heavy (t3)": lambda shape, rng: rng.standard_t(3, shape) / math.sqrt(3),
+    "skewed": lognormal,
+}
+
+
+def means_of(name: str, n_settings: int) -> np.ndarray:
+    """Return the means; setting 0 is the best. Spread: quantiles of a lognormal with median 4 and σ = 1."""
+    if name == "equal":
+        return np.zeros(n_settings)
+    if name == "one better":
+        return np.where(np.arange(n_settings) == 0, 0.0, 2.0)
+    middle = (np.arange(1, n_settings) - 0.5) / (n_settings - 1)
+    return np.concatenate([[0.0], 4 * np.exp(scipy.stats.norm.ppf(middle))])
+
+
+def sweeps(noise: str, means: str, n_settings: int, repetitions: int, rng: np.random.Generator) -> np.ndarray:
+    """Return values (repetitions, settings, seeds)."""
+    x = NOISE[noise]((repetitions, n_settings, LONGEST), rng) / math.sqrt(2)
+    return (x + means_of(means, n_settings)[:, None]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Limits of t for the looks from ``first`` on, a band, and whether all or any must be within it."""
+
+    limits: np.ndarray
+    first: int = AT_LEAST
+    band: float = 0.0
+    within: str = "all"
+
+
+@dataclass
+class Found:
+    """What a rule came to in each repetition: settings left, whether it was decided, those within the band, runs."""
+
+    alive: np.ndarray
+    near: np.ndarray
+    decided: np.ndarray
+    runs: np.ndarray
+
+
+def races(x: np.ndarray, rules: Sequence[Rule]) -> list[Found]:
+    """Run each rule on the sweeps x (repetitions, settings, seeds); a rule ends at its last limit."""
+    repetitions, n_settings, _ = x.shape
+    found = [
+        Found(*np.ones((2, repetitions, n_settings), bool), np.zeros(repetitions, bool), np.zeros(repetitions, int))
+        for _ in rules
+    ]
+    for n, (mean, error) in enumerate(running_differences(x), start=1):
+        for rule, so_far in zip(rules, found, strict=True):
+            if n >= rule.first + len(rule.limits):
+                continue
+            so_far.runs += np.where(so_far.decided, 0, so_far.alive.sum(axis=1))
+            if n >= rule.first:
+                half = rule.limits[n - rule.first] * error
+                look(mean - half, mean + half, rule, so_far)
+    return found
+
+
+def running_differences(x: np.ndarray):
+    """Yield, for n = 1, 2, …, the mean difference of every two settings and its standard error, (repetitions, J, J)."""
+    total = np.zeros((len(x), x.shape[1], x.shape[1]), np.float32)
+    squares = np.zeros_like(total)
+    for n in range(1, x.shape[2] + 1):
+        d = x[:, :, None, n - 1] - x[:, None, :, n - 1]
+        total += d
+        squares += d * d
+        mean = total / n
+        yield mean, np.sqrt(np.maximum(squares / n - mean * mean, 0) / max(n - 1, 1))
+
+
+def look(low: np.ndarray, high: np.ndarray, rule: Rule, so_far: Found) -> None:
+    """Apply the rule at one look to the repetitions that are not decided yet."""
+    on = ~so_far.decided
+    losing = np.any((low > 0) & so_far.alive[:, None, :], axis=2)
+    so_far.alive &= ~(losing & on[:, None])
+    near = so_far.alive & ~np.any((high > rule.band) & so_far.alive[:, None, :], axis=2)
+    so_far.near[on] = near[on]
+    enough = np.any(near, axis=1) if rule.within == "any" else np.all(near | ~so_far.alive, axis=1)
+    so_far.decided |= on & enough
+
+
+def one_look(x: np.ndarray, level: float, band: float, within: str, truth: np.ndarray) -> list[float]:
+    """Return, for a fixed design of n = 2, 3, … seeds, the share of sweeps that it decides rightly."""
+    shares = []
+    for n, (mean, error) in enumerate(running_differences(x), start=1):
+        if n < 2:
+            continue
+        limit = -scipy.special.stdtrit(n - 1, level)
+        so_far = Found(*np.ones((2, len(x), x.shape[1]), bool), np.zeros(len(x), bool), np.zeros(len(x), int))
+        look(mean - limit * error, mean + limit * error, Rule(np.array([limit]), n, band, within), so_far)
+        shares.append(float(np.mean(so_far.decided & ~is_false(so_far, truth, band))))
+    return shares
+
+
+def is_false(found: Found, truth: np.ndarray, band: float) -> np.ndarray:
+    """Whether the best, setting 0, was dropped, or a setting called within the band is not."""
+    too_far = found.near & (truth > band + 1e-9) & found.decided[:, None]
+    return ~found.alive[:, 0] | np.any(too_far, axis=1)
+
+
+ENDS = ((0.0, "all"), (0.5, "all"), (0.5, "any"))
+
+
+def table(repetitions: dict[int, int], noises: Sequence[str] = tuple(NOISE), *, seed: int = 0) -> list[dict]:
+    """Return a row per number of settings, means, noise and way to end."""
+    rows = []
+    for n_settings, repeat in repetitions.items():
+        level = ALPHA / (n_settings - 1)
+        for means in ("one better", "spread", "equal"):
+            for noise in noises:
+                rng = np.random.default_rng([seed, n_settings, len(means), len(noise)])
+                x = sweeps(noise, means, n_settings, repeat, rng)
+                truth = means_of(means, n_settings)
+                rules = [Rule(t_boundary(level), band=band, within=within) for band, within in ENDS]
+                for rule, found in zip(rules, races(x[:, :, :AT_MOST], rules), strict=True):
+                    row = {"settings": n_settings, "means": means, "noise": noise, "repetitions": repeat}
+                    row |= {"band": rule.band, "within": rule.within} | summary(found, truth, rule.band)
+                    row |= same_power(x, level, rule, truth, row["right"])
+                    rows.append(row)
+    return rows
+
+
+def summary(found: Found, truth: np.ndarray, band: float) -> dict:
+    false = is_false(found, truth, band)
+    return {
+        "dropped_best": float(np.mean(~found.alive[:, 0])),
+        "false": float(np.mean(false)),
+        "right": float(np.mean(found.decided & ~false)),
+        "runs": float(np.mean(found.runs)),
+    }
+
+
+def same_power(x: np.ndarray, level: float, rule: Rule, truth: np.ndarray, right: float) -> dict:
+    """Return the seeds of the smallest fixed design that decides as many sweeps rightly; half a point is forgiven.
+
+    None where the rule decides next to none, or where there is nothing to decide: equal means and no band.
+    """
+    if right < 0.02 or (rule.band == 0 and truth[1] == truth[0]):
+        return {"fixed_seeds": None}
+    shares = one_look(x, level, rule.band, rule.within, truth)
+    enough = [n for n, share in enumerate(shares, start=2) if share >= right - 0.005]
+    return {"fixed_seeds": enough[0] if enough else math.inf}
+
+
+def constant_level(alpha: float) -> np.ndarray:
+    return t_boundary(alpha)
+
+
+def union(alpha: float) -> np.ndarray:
+    """Return the boundary of the same shape by the union bound: the nominal level is alpha over the number of looks."""
+    looks = np.arange(AT_LEAST, AT_MOST + 1)
+    return -scipy.special.stdtrit(looks - 1, alpha / len(looks))
+
+
+def early_spending(alpha: float, power: float = 1.0) -> np.ndarray:
+    """Return the exact boundary whose nominal levels are in proportion to n ** -power."""
+    looks = np.arange(AT_LEAST, AT_MOST + 1)
+    total = alpha
+    for _ in range(8):
+        limits = -scipy.special.stdtrit(looks - 1, total * looks**-power / np.sum(looks**-power))
+        total *= alpha / crossing_probability(limits, AT_LEAST)
+    return limits
+
+
+def t_mixture(alpha: float, width: float = 3.0) -> np.ndarray:
+    """Return where the e-process of a normal mixture over mean/sd, N(0, width²), reaches 1/(2 alpha).
+
+    One-sided by halving. Source: Wang and Ramdas (2025), arXiv:2310.03722, the test martingale in a reduced filtration.
+    """
+
+    def reach(n: int) -> float:
+        k, freedom = 1 + n * width**2, n - 1
+
+        def log_e(log_t: float) -> float:
+            square = 2 * log_t - math.log(freedom)
+            ratio = np.logaddexp(0, square) - np.logaddexp(0, square - math.log(k))
+            return float(n * ratio - math.log(k)) / 2 + math.log(2 * alpha)
+
+        return math.exp(scipy.optimize.brentq(log_e, -5, 60)) if log_e(60) > 0 else math.inf
+
+    return np.array([reach(n) for n in range(AT_LEAST, AT_MOST + 1)])
+
+
+def lai(alpha: float) -> np.ndarray:
+    """Return the boundary of Lai's flat mixture from the first look on. Source: Lai (1976), Ann. Statist. 4:265."""
+    freedom = AT_LEAST - 1
+
+    def spent(log_b: float) -> float:
+        b = math.exp(log_b)
+        return float(scipy.stats.t.sf(b, freedom) + b * scipy.stats.t.pdf(b, freedom)) - alpha
+
+    b = math.exp(scipy.optimize.brentq(spent, -3, 30))
+    log_a = AT_LEAST * math.log1p(b * b / freedom) - math.log(AT_LEAST)
+    looks = np.arange(AT_LEAST, AT_MOST + 1)
+    return np.sqrt((looks - 1) * np.expm1((log_a + np.log(looks)) / looks))
+
+
+def one_look_only(alpha: float) -> np.ndarray:
+    return -scipy.special.stdtrit(np.arange(AT_LEAST, AT_MOST + 1) - 1, alpha)
+
+
+BOUNDARIES: dict[str, Callable[[float], np.ndarray]] = {
+    "one nominal level, exact ★": constant_level,
+    "levels ∝ 1/n, exact": early_spending,
+    "one nominal level, union bound": union,
+    "t mixture, N(0, 3²)": t_mixture,
+    "Lai's flat mixture": lai,
+    "a t test at each look (invalid)": one_look_only,
+}
+
+
+def boundaries(repetitions: dict[int, int], seed: int = 1) -> list[dict]:
+    """Return a row per boundary and number of settings: widths, and runs and share decided for spread means."""
+    rows = []
+    for n_settings, repeat in repetitions.items():
+        rng = np.random.default_rng([seed, n_settings])
+        cases = {means: sweeps("normal", means, n_settings, repeat, rng)[:, :, :AT_MOST] for means in ("spread", "equal")}
+        limits = {name: function(ALPHA / (n_settings - 1)) for name, function in BOUNDARIES.items()}
+        rules = [Rule(one) for one in limits.values()]
+        spread, equal = races(cases["spread"], rules), races(cases["equal"], rules)
+        for name, alike, apart in zip(limits, equal, spread, strict=True):
+            row = {"settings": n_settings, "boundary": name, "dropped_best": float(np.mean(~alike.alive[:, 0]))}
+            row |= {"runs": float(np.mean(apart.runs)), "decided": float(np.mean(apart.decided))}
+            rows.append(row | {f"width_{n}": limits[name][n - AT_LEAST] / math.sqrt(n) for n in (3, 5, 10, 30)})
+    return rows
+
+
+def levels(repetitions: int, seed: int = 2) -> list[dict]:
+    """Return a row per nominal alpha: how often t crosses its boundary at any look, the mean being 0."""
+    alphas = [ALPHA / (n_settings - 1) for n_settings in (2, 5, 20, 60)] + [ALPHA / 2 / 59]
+    looks = np.arange(AT_LEAST, AT_MOST + 1)
+    crossed = {name: np.zeros(len(alphas)) for name in ("normal", "heavy (t3)")}
+    rng = np.random.default_rng(seed)
+    for name, hits in crossed.items():
+        for _ in range(repetitions // 50_000):
+            x = NOISE[name]((50_000, AT_MOST), rng)
+            total, squares = np.cumsum(x, axis=1)[:, AT_LEAST - 1 :], np.cumsum(x * x, axis=1)[:, AT_LEAST - 1 :]
+            t = total / np.sqrt(np.maximum(squares - total * total / looks, 1e-12) * looks / (looks - 1))
+            hits += [np.count_nonzero(np.any(t > t_boundary(alpha), axis=1)) for alpha in alphas]
+    return [
+        {"alpha": alpha, "repetitions": repetitions} | {name: float(hits[k] / repetitions) for name, hits in crossed.items()}
+        for k, alpha in enumerate(alphas)
+    ]
+
+
+def sign_limits(alpha: float) -> np.ndarray:
+    """Return, for n = 1 … at_most, the wins from which a sign e-process exceeds 1/alpha; n + 1 where none do.
+
+    A uniform mixture over P(win) in (½, 1) against P(win) ≤ ½: valid for differences of any distribution.
+    """
+    limits = []
+    for n in range(1, AT_MOST + 1):
+        wins = np.arange(n + 1)
+        upper = scipy.special.betaincc(wins + 1, n - wins + 1, 0.5)
+        log_e = (n + 1) * math.log(2) + scipy.special.betaln(wins + 1, n - wins + 1) + np.log(upper)
+        limits.append(int(np.argmax(log_e >= -math.log(alpha))) if log_e[-1] >= -math.log(alpha) else n + 1)
+    return np.array(limits)
+
+
+def skew(repetitions: dict[int, int], seed: int = 3) -> list[dict]:
+    """Return how often the best is dropped where the others fall far behind at times and the best never does.
+
+    The best has no noise, the others are lognormal, with a mean that is worse by ``gap``.
+    """
+    rows = []
+    for n_settings, repeat in repetitions.items():
+        alpha = ALPHA / (n_settings - 1)
+        firsts = (3, 5, 10, 20)
+        rules = [Rule(t_boundary(alpha, first), first) for first in firsts]
+        noise = lognormal((repeat, n_settings, AT_MOST), np.random.default_rng([seed, n_settings]))
+        for gap in (0.0, 0.1, 0.25, 0.5, 1.0):
+            x = noise + gap
+            x[:, 0] = 0
+            row = {"settings": n_settings, "gap": gap}
+            for first, found in zip(firsts, races(x, rules), strict=True):
+                row[f"at_least_{first}"] = float(np.mean(~found.alive[:, 0]))
+            losses = np.cumsum(x[:, 1:] < 0, axis=2)
+            row["signs"] = float(np.mean(np.any(losses >= sign_limits(alpha), axis=(1, 2))))
+            rows.append(row)
+    return rows
