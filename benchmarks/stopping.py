@@ -16,12 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
 import scipy.special
 import scipy.stats
 
 from reports.statistics import t_boundary
-from reports.statistics.sequential import AT_LEAST, AT_MOST, crossing_probability
+from reports.statistics.sequential import AT_LEAST, AT_MOST
 
 ALPHA = 0.05
 LONGEST = 60  # seeds of the largest fixed design that is looked at
@@ -181,82 +180,19 @@ def same_power(x: np.ndarray, level: float, rule: Rule, truth: np.ndarray, right
     return {"fixed_seeds": enough[0] if enough else math.inf}
 
 
-def constant_level(alpha: float) -> np.ndarray:
-    return t_boundary(alpha)
-
-
-def union(alpha: float) -> np.ndarray:
-    """Return the boundary of the same shape by the union bound: the nominal level is alpha over the number of looks."""
-    looks = np.arange(AT_LEAST, AT_MOST + 1)
-    return -scipy.special.stdtrit(looks - 1, alpha / len(looks))
-
-
-def early_spending(alpha: float, power: float = 1.0) -> np.ndarray:
-    """Return the exact boundary whose nominal levels are in proportion to n ** -power."""
-    looks = np.arange(AT_LEAST, AT_MOST + 1)
-    total = alpha
-    for _ in range(8):
-        limits = -scipy.special.stdtrit(looks - 1, total * looks**-power / np.sum(looks**-power))
-        total *= alpha / crossing_probability(limits, AT_LEAST)
-    return limits
-
-
-def t_mixture(alpha: float, width: float = 3.0) -> np.ndarray:
-    """Return where the e-process of a normal mixture over mean/sd, N(0, width²), reaches 1/(2 alpha).
-
-    One-sided by halving. Source: Wang and Ramdas (2025), arXiv:2310.03722, the test martingale in a reduced filtration.
-    """
-
-    def reach(n: int) -> float:
-        k, freedom = 1 + n * width**2, n - 1
-
-        def log_e(log_t: float) -> float:
-            square = 2 * log_t - math.log(freedom)
-            ratio = np.logaddexp(0, square) - np.logaddexp(0, square - math.log(k))
-            return float(n * ratio - math.log(k)) / 2 + math.log(2 * alpha)
-
-        return math.exp(scipy.optimize.brentq(log_e, -5, 60)) if log_e(60) > 0 else math.inf
-
-    return np.array([reach(n) for n in range(AT_LEAST, AT_MOST + 1)])
-
-
-def lai(alpha: float) -> np.ndarray:
-    """Return the boundary of Lai's flat mixture from the first look on. Source: Lai (1976), Ann. Statist. 4:265."""
-    freedom = AT_LEAST - 1
-
-    def spent(log_b: float) -> float:
-        b = math.exp(log_b)
-        return float(scipy.stats.t.sf(b, freedom) + b * scipy.stats.t.pdf(b, freedom)) - alpha
-
-    b = math.exp(scipy.optimize.brentq(spent, -3, 30))
-    log_a = AT_LEAST * math.log1p(b * b / freedom) - math.log(AT_LEAST)
-    looks = np.arange(AT_LEAST, AT_MOST + 1)
-    return np.sqrt((looks - 1) * np.expm1((log_a + np.log(looks)) / looks))
-
-
-def one_look_only(alpha: float) -> np.ndarray:
-    return -scipy.special.stdtrit(np.arange(AT_LEAST, AT_MOST + 1) - 1, alpha)
-
-
-BOUNDARIES: dict[str, Callable[[float], np.ndarray]] = {
-    "one nominal level, exact ★": constant_level,
-    "levels ∝ 1/n, exact": early_spending,
-    "one nominal level, union bound": union,
-    "t mixture, N(0, 3²)": t_mixture,
-    "Lai's flat mixture": lai,
-    "a t test at each look (invalid)": one_look_only,
-}
-
-
 def boundaries(repetitions: dict[int, int], seed: int = 1) -> list[dict]:
     """Return a row per boundary and number of settings: widths, and runs and share decided for spread means."""
+    from stopping_boundaries import BOUNDARIES
+
     rows = []
     for n_settings, repeat in repetitions.items():
         rng = np.random.default_rng([seed, n_settings])
-        cases = {means: sweeps("normal", means, n_settings, repeat, rng)[:, :, :AT_MOST] for means in ("spread", "equal")}
+        spread_x, equal_x = (
+            sweeps("normal", means, n_settings, repeat, rng)[:, :, :AT_MOST] for means in ("spread", "equal")
+        )
         limits = {name: function(ALPHA / (n_settings - 1)) for name, function in BOUNDARIES.items()}
         rules = [Rule(one) for one in limits.values()]
-        spread, equal = races(cases["spread"], rules), races(cases["equal"], rules)
+        spread, equal = races(spread_x, rules), races(equal_x, rules)
         for name, alike, apart in zip(limits, equal, spread, strict=True):
             row = {"settings": n_settings, "boundary": name, "dropped_best": float(np.mean(~alike.alive[:, 0]))}
             row |= {"runs": float(np.mean(apart.runs)), "decided": float(np.mean(apart.decided))}
@@ -277,23 +213,10 @@ def levels(repetitions: int, seed: int = 2) -> list[dict]:
             t = total / np.sqrt(np.maximum(squares - total * total / looks, 1e-12) * looks / (looks - 1))
             hits += [np.count_nonzero(np.any(t > t_boundary(alpha), axis=1)) for alpha in alphas]
     return [
-        {"alpha": alpha, "repetitions": repetitions} | {name: float(hits[k] / repetitions) for name, hits in crossed.items()}
+        {"alpha": alpha, "repetitions": repetitions}
+        | {name: float(hits[k] / repetitions) for name, hits in crossed.items()}
         for k, alpha in enumerate(alphas)
     ]
-
-
-def sign_limits(alpha: float) -> np.ndarray:
-    """Return, for n = 1 … at_most, the wins from which a sign e-process exceeds 1/alpha; n + 1 where none do.
-
-    A uniform mixture over P(win) in (½, 1) against P(win) ≤ ½: valid for differences of any distribution.
-    """
-    limits = []
-    for n in range(1, AT_MOST + 1):
-        wins = np.arange(n + 1)
-        upper = scipy.special.betaincc(wins + 1, n - wins + 1, 0.5)
-        log_e = (n + 1) * math.log(2) + scipy.special.betaln(wins + 1, n - wins + 1) + np.log(upper)
-        limits.append(int(np.argmax(log_e >= -math.log(alpha))) if log_e[-1] >= -math.log(alpha) else n + 1)
-    return np.array(limits)
 
 
 def skew(repetitions: dict[int, int], seed: int = 3) -> list[dict]:
@@ -301,6 +224,8 @@ def skew(repetitions: dict[int, int], seed: int = 3) -> list[dict]:
 
     The best has no noise, the others are lognormal, with a mean that is worse by ``gap``.
     """
+    from stopping_boundaries import sign_limits
+
     rows = []
     for n_settings, repeat in repetitions.items():
         alpha = ALPHA / (n_settings - 1)
@@ -319,99 +244,9 @@ def skew(repetitions: dict[int, int], seed: int = 3) -> list[dict]:
     return rows
 
 
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f}".replace("-", "−")
-
-
-def fixed_cells(row: dict) -> list[str]:
-    """Return the seeds and runs of the fixed design of the same power, and the share of its runs that is saved."""
-    seeds = row["fixed_seeds"]
-    if seeds is None:
-        return ["–", "–", "–"]
-    n, more = (seeds, "") if seeds < math.inf else (LONGEST, "> ")
-    runs = n * row["settings"]
-    return [f"{more}{n}", f"{more}{runs}", more + percent(1 - row["runs"] / runs, 0)]
-
-
-def sweep_table(rows: Sequence[dict]) -> list[str]:
-    import record
-
-    headings = ["means, differences, end", "best dropped", "false", "decided rightly", "runs", "of all runs"]
-    headings += ["fixed: seeds", "runs", "saved"]
-    lines = []
-    for row in rows:
-        end = {"all": f"band {row['band']:g}", "any": f"any within {row['band']:g}"}[row["within"]]
-        rates = [percent(row[name]) for name in ("dropped_best", "false", "right")]
-        share = percent(row["runs"] / row["settings"] / AT_MOST, 0)
-        line = [f"{row['means']}, {row['noise']}, {end}", *rates, f"{row['runs']:.1f}", share, *fixed_cells(row)]
-        lines.append(line)
-    return record.table(headings, lines)
-
-
-def boundary_table(rows: Sequence[dict]) -> list[str]:
-    import record
-
-    headings = ["settings, boundary", "n = 3", "5", "10", "30", "runs, spread", "decided", "best dropped, equal"]
-    lines = []
-    for row in rows:
-        widths = [f"{row[f'width_{n}']:.2f}".replace("inf", "∞") for n in (3, 5, 10, 30)]
-        shares = [percent(row["decided"]), percent(row["dropped_best"])]
-        lines.append([f"{row['settings']}, {row['boundary']}", *widths, f"{row['runs']:.1f}", *shares])
-    return record.table(headings, lines)
-
-
-def page(figures: dict) -> list[str]:
-    import record
-
-    lines = [
-        f"Looks after each of the seeds {AT_LEAST} to {AT_MOST}, alpha {ALPHA}. Shares in per cent. The unit of means and "
-        "band is the standard deviation of a difference of two settings. *false*: the best was dropped, or a setting was "
-        "called within the band that is not. *decided rightly*: ended before or at the last look with a true statement. "
-        "*of all runs*: runs over settings × 30. *fixed*: the smallest design of equally many seeds for all settings "
-        "that decides as often, by one look at the same level; *saved*: the share of its runs. –: nothing to decide. "
-        "At equal means any setting is a best one; setting 0 stands for it.",
-    ]
-    for n_settings in sorted({row["settings"] for row in figures["sweeps"]}):
-        rows = [row for row in figures["sweeps"] if row["settings"] == n_settings]
-        error = percent(math.sqrt(0.05 * 0.95 / rows[0]["repetitions"]))
-        lines += ["", f"## {n_settings} settings", f"{rows[0]['repetitions']} sweeps a row: standard error {error} at 5 %."]
-        lines += ["", *sweep_table(rows)]
-    levels_table = [
-        [f"{100 * row['alpha']:.3f}", *(f"{100 * row[name]:.3f}" for name in ("normal", "heavy (t3)"))]
-        for row in figures["levels"]
-    ]
-    lines += [
-        "",
-        "## The boundary: how often t crosses it at any look, in per cent",
-        f"{figures['levels'][0]['repetitions']} sequences of differences with mean 0.",
-        "",
-        *record.table(["nominal", "normal", "heavy (t3)"], levels_table),
-        "",
-        "## Boundaries compared, normal differences",
-        "Half widths in standard deviations of the differences, c(n)/√n, at a level of 5 % over J − 1; runs and shares "
-        "without a band. ★ is what the rule uses. ∞: it cannot drop a setting at that look.",
-        "",
-        *boundary_table(figures["boundaries"]),
-        "",
-        "## Where the others fall far behind at times: the best dropped, in per cent",
-        "The best has no noise, the others are lognormal (σ = 1) with a mean that is worse by *gap*. The last column "
-        "drops by the signs alone, an e-process: it is valid for what it states, that a setting is worse at more than "
-        "half of the seeds, which is another question.",
-        "",
-        *record.table(
-            ["settings, gap", *(f"at_least {n}" for n in (3, 5, 10, 20)), "signs"],
-            [
-                [f"{row['settings']}, {row['gap']:g}", *(percent(row[f"at_least_{n}"]) for n in (3, 5, 10, 20))]
-                + [percent(row["signs"])]
-                for row in figures["skew"]
-            ],
-        ),
-    ]
-    return lines
-
-
 def main() -> None:
     import record
+    from stopping_page import page
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", type=float, default=1.0, help="of the repetitions")
@@ -427,7 +262,7 @@ def main() -> None:
         "boundaries": boundaries(part({2: 10_000, 5: 5_000, 20: 1_000, 60: 200})),
         "skew": skew(part({2: 5_000, 5: 3_000, 20: 600, 60: 150})),
     }
-    record.write("stopping", "Sweeps that stop when the answer is known", page(figures), figures)
+    record.write("stopping", "Sweeps that stop when the answer is known", page(figures, LONGEST), figures)
     print(f"{time.perf_counter() - began:.0f} s")
 
 

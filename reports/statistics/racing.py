@@ -89,7 +89,7 @@ def race(
     Raises ValueError for arguments out of range, fewer than two settings, and a missing value of one that is alive.
     """
     values = np.asarray(values, dtype=float)
-    _check(values, band, within)
+    _check(values, band, alpha, within)
     boundary = t_boundary(alpha / (len(values) - 1), at_least, at_most)
     alive = np.ones(len(values), dtype=bool)
     excess = np.full(len(values), math.inf)
@@ -118,11 +118,13 @@ def race(
     )
 
 
-def _check(values: np.ndarray, band: float, within: str) -> None:
+def _check(values: np.ndarray, band: float, alpha: float, within: str) -> None:
     if values.ndim != 2 or len(values) < 2:
         raise ValueError(f"values: expected two settings or more, by seeds, got an array of shape {values.shape}.")
     if not (band >= 0 and math.isfinite(band)):
         raise ValueError(f"band: expected a finite number >= 0, got {band}.")
+    if not 0 < alpha <= 0.1:
+        raise ValueError(f"alpha: expected 0 < alpha <= 0.1, got {alpha}.")
     if within not in ("all", "any"):
         raise ValueError(f"within: expected 'all' or 'any', got {within!r}.")
 
@@ -171,7 +173,7 @@ def _losers(values: np.ndarray, low: np.ndarray, high: np.ndarray, alive: np.nda
 
 
 def _leader(values: np.ndarray, alive: np.ndarray) -> int:
-    """Return the setting in the race with the fewest failed runs, of these the one with the least mean of the others."""
+    """Return the setting in the race with the fewest failed runs; among equals, with the least mean of the others."""
     finite = values < math.inf
     n_finite = np.where(alive, finite.sum(axis=1), -1)
     mean = np.where(finite, values, 0.0).sum(axis=1) / np.maximum(n_finite, 1)

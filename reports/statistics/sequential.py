@@ -98,8 +98,8 @@ def crossing_probability(limits: np.ndarray, at_least: int) -> float:
 def _cross_after(here: np.ndarray, n: int, level: float, bend: float, later: Callable[..., np.ndarray]) -> np.ndarray:
     """Return P(crossing after look n | state) at the states ``here`` of look n.
 
-    ``later`` is the same function at look n + 1, where Rₙ₊₁ > ``level`` is a crossing; it has a square root's bend where
-    Rₙ₊₁ = ``bend``. With u = tan a and R = tan b, Rₙ₊₁ = √(1 + R²) sin(a + b) is above a level between two angles a.
+    ``later`` is the same function at look n + 1, where Rₙ₊₁ > ``level`` is a crossing; at Rₙ₊₁ = ``bend`` it bends like
+    a square root. With u = tan a and R = tan b, Rₙ₊₁ = √(1 + R²) sin(a + b) is above a level between two angles a.
     """
     r = math.sqrt(n) * np.sin(here)
 

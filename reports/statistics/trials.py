@@ -62,9 +62,7 @@ def _interval(ordered: np.ndarray, n: int, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     fewer = scipy.stats.binom.cdf(np.arange(total + 1), total, -math.expm1(-math.log(2) / n))
     low, high = int(np.sum(fewer <= tail)), int(np.argmax(fewer >= 1 - tail))
-    return Interval(
-        float(ordered[low - 1]) if low else -math.inf, float(ordered[high]) if high < total else math.inf
-    )
+    return Interval(float(ordered[low - 1]) if low else -math.inf, float(ordered[high]) if high < total else math.inf)
 
 
 def sensitivity(values: Values) -> float:

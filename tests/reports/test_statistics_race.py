@@ -109,7 +109,9 @@ def test_a_common_effect_of_the_seed_changes_nothing():
     values = np.random.default_rng(5).normal(size=(4, 15)) + np.arange(4)[:, None]
     moved = values + 1000 * np.random.default_rng(6).normal(size=15)
     found, again = st.race(values, at_most=15), st.race(moved, at_most=15)
-    assert [(one.setting, one.n_seeds) for one in again.dropped] == [(one.setting, one.n_seeds) for one in found.dropped]
+    assert [(one.setting, one.n_seeds) for one in again.dropped] == [
+        (one.setting, one.n_seeds) for one in found.dropped
+    ]
 
 
 def test_a_failed_run_drops_a_setting_once_another_has_none():
@@ -137,7 +139,7 @@ def test_nothing_is_decided_where_all_that_are_left_have_failed_runs():
         ([[1.0, -INF], [1.0, 2.0]], {}, "got -inf for setting 0 at seed 1"),
         ([[1.0], [2.0]], {"band": -1.0}, "band: expected a finite number >= 0, got -1.0"),
         ([[1.0], [2.0]], {"band": NAN}, "band: expected a finite number >= 0, got nan"),
-        ([[1.0], [2.0]], {"alpha": 0.5}, "alpha: expected"),
+        ([[1.0], [2.0]], {"alpha": 0.5}, "alpha: expected 0 < alpha <= 0.1, got 0.5"),
         ([[1.0], [2.0]], {"at_least": 1}, "at_least: expected 2 <= at_least"),
         ([[1.0], [2.0]], {"within": "some"}, "within: expected 'all' or 'any', got 'some'"),
     ],
