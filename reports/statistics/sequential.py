@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import scipy.special
@@ -87,7 +86,7 @@ def crossing_probability(limits: np.ndarray, at_least: int) -> float:
     for n, end, next_end in zip(looks[-2::-1], ends[-2::-1], ends[:0:-1], strict=True):
         here = end - (end + math.pi / 2) * (1 - np.sin(np.linspace(0, math.pi / 2, _STATES)))
         level = math.sqrt(n + 1) * math.sin(next_end)
-        later = _cross_after(here, int(n), level, bend, lambda angle, x=states, y=later: np.interp(angle, x, y))
+        later = _cross_after(here, int(n), level, bend, states, later)
         states, bend = here, math.sqrt(level * level - 1)
     first_bend = min(math.asin(min(bend / math.sqrt(at_least), 1)), ends[0])
     angle, weight = _quadrature(np.array([-math.pi / 2, first_bend]), np.array([first_bend, ends[0]]))
@@ -95,11 +94,13 @@ def crossing_probability(limits: np.ndarray, at_least: int) -> float:
     return at_once + float(np.sum(weight * _angle_density(angle, at_least - 2) * np.interp(angle, states, later)))
 
 
-def _cross_after(here: np.ndarray, n: int, level: float, bend: float, later: Callable[..., np.ndarray]) -> np.ndarray:
+def _cross_after(
+    here: np.ndarray, n: int, level: float, bend: float, states: np.ndarray, later: np.ndarray
+) -> np.ndarray:
     """Return P(crossing after look n | state) at the states ``here`` of look n.
 
-    ``later`` is the same function at look n + 1, where Rₙ₊₁ > ``level`` is a crossing; at Rₙ₊₁ = ``bend`` it bends like
-    a square root. With u = tan a and R = tan b, Rₙ₊₁ = √(1 + R²) sin(a + b) is above a level between two angles a.
+    ``later`` is the same at the ``states`` of look n + 1, where Rₙ₊₁ > ``level`` is a crossing; it bends like a square
+    root at Rₙ₊₁ = ``bend``. With u = tan a and R = tan b, Rₙ₊₁ = √(1 + R²) sin(a + b) is above a level between two angles a.
     """
     r = math.sqrt(n) * np.sin(here)
 
@@ -112,8 +113,9 @@ def _cross_after(here: np.ndarray, n: int, level: float, bend: float, later: Cal
     edge = np.full_like(r, math.pi / 2)
     a, weight = _quadrature(np.array([-edge, low_bend, high, high_bend]), np.array([low_bend, low, high_bend, edge]))
     sine = (r[:, None] * np.cos(a) + np.sin(a)) / math.sqrt(n + 1)
-    after = later(np.arcsin(np.clip(sine, -1, 1)))
-    return _above(low, n) - _above(high, n) + np.sum(weight * _angle_density(a, n - 1) * after, axis=(0, 2))
+    after = np.interp(np.arcsin(np.clip(sine, -1, 1)), states, later)
+    at_once = _above(low, n) - _above(high, n)
+    return np.asarray(at_once + np.sum(weight * _angle_density(a, n - 1) * after, axis=(0, 2)))
 
 
 def _above(angle: np.ndarray, n: int) -> np.ndarray:
