@@ -200,6 +200,27 @@ def boundaries(repetitions: dict[int, int], seed: int = 1) -> list[dict]:
     return rows
 
 
+<<<<<<< HEAD
+=======
+def edges(repetitions: dict[int, int], band: float = 0.5, seed: int = 4) -> list[dict]:
+    """Return how often a final statement is false where all others are worse by a little more than the band.
+
+    The case in which both mistakes have a chance: the best can be dropped, and a setting be called within the band.
+    """
+    rows = []
+    for n_settings, repeat in repetitions.items():
+        truth = np.where(np.arange(n_settings) == 0, 0.0, band * (1 + 1e-4))
+        rules = [Rule(t_boundary(ALPHA / (n_settings - 1)), band=band, within=within) for within in ("all", "any")]
+        for noise in NOISE:
+            x = NOISE[noise]((repeat, n_settings, AT_MOST), np.random.default_rng([seed, n_settings, len(noise)]))
+            x = x / math.sqrt(2) + truth[:, None]
+            for rule, found in zip(rules, races(x, rules), strict=True):
+                row = {"settings": n_settings, "noise": noise, "within": rule.within, "repetitions": repeat}
+                rows.append(row | summary(found, truth, band))
+    return rows
+
+
+>>>>>>> stopping
 def levels(repetitions: int, seed: int = 2) -> list[dict]:
     """Return a row per nominal alpha: how often t crosses its boundary at any look, the mean being 0."""
     alphas = [ALPHA / (n_settings - 1) for n_settings in (2, 5, 20, 60)] + [ALPHA / 2 / 59]
@@ -258,6 +279,10 @@ def main() -> None:
 
     figures = {
         "sweeps": table(part(REPETITIONS)),
+<<<<<<< HEAD
+=======
+        "edges": edges(part(REPETITIONS)),
+>>>>>>> stopping
         "levels": levels(max(50_000, round(2_000_000 * options.share))),
         "boundaries": boundaries(part({2: 10_000, 5: 5_000, 20: 1_000, 60: 200})),
         "skew": skew(part({2: 5_000, 5: 3_000, 20: 600, 60: 150})),

@@ -20,7 +20,7 @@ from reports.page.latex import latex
 from reports.page.palette import Styles
 from reports.page.template import environment
 from reports.process_settings import default_settings
-from reports.sections import SECTIONS, over_tasks
+from reports.sections import over_tasks, sections_of
 from reports.store.frame import Runs
 
 TASKS = "tasks"
@@ -47,7 +47,7 @@ def build_report(runs: Runs, out_dir: Path, options: Options | None = None, *, p
 
 def _build(context: Context, out_dir: Path, *, pdf: bool, back: str = "") -> Path:
     """Write the report of one task."""
-    sections = [section(context) for section in SECTIONS]
+    sections = sections_of(context)
     return _write(context.runs, sections, render(context, sections, back=back), out_dir, pdf=pdf)
 
 

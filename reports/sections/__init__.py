@@ -20,6 +20,7 @@ from reports.sections import (
     quality,
     targets,
     temperature,
+    tuning,
     verdict,
     win_matrix,
 )
@@ -41,3 +42,11 @@ SECTIONS: tuple[Callable[[Context], Section], ...] = (
     failures.section,
     methods.section,
 )
+
+
+def sections_of(context: Context) -> list[Section]:
+    """Return the sections of a report. One of a tuned sweep has a section more, after the numbers."""
+    made = [section(context) for section in SECTIONS]
+    if context.runs.tuning is not None:
+        made.insert(SECTIONS.index(quality.section) + 1, tuning.section(context))
+    return made

@@ -25,7 +25,7 @@ def played(grid: Grid, value):
     results = {}
     blocks = []
     for block in grid.growth.rule(lambda run: results.get(run.key)):
-        results |= {run.key: value(run) for run in block.runs}
+        results.update({run.key: value(run) for run in block.runs})
         blocks.append(block)
     return blocks
 
@@ -39,7 +39,7 @@ def noisy(means, scale=1.0, seed=0):
 def test_the_worse_are_dropped_and_the_best_is_named(load):
     means = {"straight_through": 0.0, "gumbel_softmax": 30.0, "rloo": 60.0}
     blocks = played(load(THREE + UNTIL), noisy(means))
-    assert [len(block.runs) for block in blocks][0] == 9
+    assert len(blocks[0].runs) == 9
     assert [run.seed for run in blocks[0].runs] == [0] * 3 + [1] * 3 + [2] * 3
     said = [line for block in blocks for line in block.lines]
     assert [line for line in said if "rloo is dropped" in line]
