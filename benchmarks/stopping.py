@@ -200,8 +200,6 @@ def boundaries(repetitions: dict[int, int], seed: int = 1) -> list[dict]:
     return rows
 
 
-<<<<<<< HEAD
-=======
 def edges(repetitions: dict[int, int], band: float = 0.5, seed: int = 4) -> list[dict]:
     """Return how often a final statement is false where all others are worse by a little more than the band.
 
@@ -220,7 +218,6 @@ def edges(repetitions: dict[int, int], band: float = 0.5, seed: int = 4) -> list
     return rows
 
 
->>>>>>> stopping
 def levels(repetitions: int, seed: int = 2) -> list[dict]:
     """Return a row per nominal alpha: how often t crosses its boundary at any look, the mean being 0."""
     alphas = [ALPHA / (n_settings - 1) for n_settings in (2, 5, 20, 60)] + [ALPHA / 2 / 59]
@@ -279,10 +276,7 @@ def main() -> None:
 
     figures = {
         "sweeps": table(part(REPETITIONS)),
-<<<<<<< HEAD
-=======
         "edges": edges(part(REPETITIONS)),
->>>>>>> stopping
         "levels": levels(max(50_000, round(2_000_000 * options.share))),
         "boundaries": boundaries(part({2: 10_000, 5: 5_000, 20: 1_000, 60: 200})),
         "skew": skew(part({2: 5_000, 5: 3_000, 20: 600, 60: 150})),

@@ -71,29 +71,23 @@ def page(figures: Mapping[str, Any], longest: int) -> list[str]:
             f"{rows[0]['repetitions']} sweeps a row: standard error {error} at 5 %.",
         ]
         lines += ["", *sweep_table(rows, longest)]
-<<<<<<< HEAD
-=======
     edges_table = [
         [f"{row['settings']}, {row['noise']}, {row['within']} within"]
         + [percent(row[name]) for name in ("dropped_best", "false", "right")]
         for row in figures["edges"]
     ]
->>>>>>> stopping
     levels_table = [
         [f"{100 * row['alpha']:.3f}", *(f"{100 * row[name]:.3f}" for name in ("normal", "heavy (t3)"))]
         for row in figures["levels"]
     ]
     lines += [
         "",
-<<<<<<< HEAD
-=======
         "## All others just outside of the band",
         "All others are worse by 0.5, which is the band, and a ten-thousandth of it more: the case in which a false "
         "statement about the band is most likely.",
         "",
         *record.table(["settings, differences, end", "best dropped", "false", "decided rightly"], edges_table),
         "",
->>>>>>> stopping
         "## The boundary: how often t crosses it at any look, in per cent",
         f"{figures['levels'][0]['repetitions']} sequences of differences with mean 0.",
         "",

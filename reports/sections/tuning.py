@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports.comparison import Metric
 from reports.comparison import tuning as found
@@ -146,6 +147,9 @@ def _trial_panel(
         finish(axes, path, path, f"{validation}, {metric.per}")
         if searched.get("scale") == "log":
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         left = f" {int(outside.sum())} of {len(shown)} trials, the worst, lie outside." if outside.any() else ""
         return inline(figure, f"{validation} of every trial against {path}.{left}")
 

@@ -38,11 +38,7 @@ from reports.statistics.paired import (
 from reports.statistics.profiles import median_time, performance_profile, profile_band, reached_share, time_to_target
 from reports.statistics.racing import Dropped, Race, race
 from reports.statistics.ranks import WinMatrix, average_ranks, critical_difference, friedman, pareto_front, win_matrix
-<<<<<<< HEAD
-from reports.statistics.sequential import sequential_interval, t_boundary
-=======
 from reports.statistics.sequential import AT_LEAST, AT_MOST, sequential_interval, t_boundary
->>>>>>> stopping
 from reports.statistics.trials import BestOfTrials, expected_best, sensitivity
 
 __all__ = [

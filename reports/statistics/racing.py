@@ -35,11 +35,8 @@ State = Literal["open", "best", "equivalent", "within band", "undecided"]
 class Dropped:
     """A setting that left the race after ``n_seeds``: its difference to the setting ``against`` has ``interval``.
 
-    <<<<<<< HEAD
-    =======
-        Each end of the interval fails at any look with probability alpha / (J − 1).
-    >>>>>>> stopping
-        ``failed``: a run had failed, while the setting ``against`` had no failed run; the interval's ends are infinite.
+    Each end of the interval fails at any look with probability alpha / (J − 1).
+    ``failed``: a run had failed, while the setting ``against`` had no failed run; the interval's ends are infinite.
     """
 
     setting: int

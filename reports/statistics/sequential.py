@@ -99,13 +99,9 @@ def _cross_after(
 ) -> np.ndarray:
     """Return P(crossing after look n | state) at the states ``here`` of look n.
 
-        ``later`` is the same at the ``states`` of look n + 1, where Rₙ₊₁ > ``level`` is a crossing; it bends like a square
-    <<<<<<< HEAD
-        root at Rₙ₊₁ = ``bend``. With u = tan a and R = tan b, Rₙ₊₁ = √(1 + R²) sin(a + b) is above a level between two angles a.
-    =======
-        root at Rₙ₊₁ = ``bend``. With u = tan a and R = tan b, Rₙ₊₁ = √(1 + R²) sin(a + b) is above a level between two
-        angles a.
-    >>>>>>> stopping
+    ``later`` is the same at the ``states`` of look n + 1, where Rₙ₊₁ > ``level`` is a crossing; it bends like a square
+    root at Rₙ₊₁ = ``bend``. With u = tan a and R = tan b, Rₙ₊₁ = √(1 + R²) sin(a + b) is above a level between two
+    angles a.
     """
     r = math.sqrt(n) * np.sin(here)
 

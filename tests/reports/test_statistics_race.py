@@ -199,8 +199,4 @@ def test_figures_are_as_stated(stopping):
             )
             error = math.sqrt(share * (1 - share) * (1 / row["repetitions"] + 1 / old["repetitions"]))
             assert abs(row[name] - old[name]) < 4.5 * error
-<<<<<<< HEAD
-    assert all(row["false"] < 0.055 for row in by_case.values() if row["repetitions"] > 5000)
-=======
     assert all(row["false"] < 0.055 for row in stored["sweeps"] + stored["edges"])
->>>>>>> stopping
