@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from harness.commands.shared import DEFAULT_OUT, FOLDER, Refused, default_out, store_uri, unwritable
+from harness.commands.shared import DEFAULT_OUT, FILE, FOLDER, Refused, default_out, store_uri, unwritable
 from harness.environment import variable
 from harness.units import DURATION
 from reports.contract.sqlite_uri import DATABASE, sqlite_uri
@@ -43,6 +43,11 @@ LOCAL_UI = "http://127.0.0.1:5000"
 @click.option("--all", "with_removed", is_flag=True, help="Include runs that are no longer in the grid.")
 @click.option("--compare", nargs=2, metavar="A B",
               help="Report what changed from sweep A to B instead. Each is NAME or FOLDER/NAME.")  # fmt: skip
+@click.option("--from-csv", "csv", type=FILE, metavar="F",
+              help="Report on the runs of a CSV file that anyone made (docs/runs-of-others.md).")  # fmt: skip
+@click.option("--better", type=click.Choice(["lower", "higher"]), help="Of --from-csv: the direction of --metric.")
+@click.option("--unit", metavar="TEXT", help="Of --from-csv: the unit of --metric.")
+@click.option("--to-csv", "export", type=FILE, metavar="F", help="Also write all runs as one CSV for --from-csv.")
 @click.option("--watch", type=DURATION, is_flag=False, flag_value="30s", metavar="[TIME]",
               help="Rebuild it every 30s, or TIME, while the sweep runs.")  # fmt: skip
 @click.option("--pdf", is_flag=True, help="Also write figures/ as PDF, which takes a quarter of a second each.")
@@ -74,6 +79,10 @@ def report(
     title: str | None,
     with_removed: bool,
     compare: tuple[str, str] | None,
+    csv: Path | None,
+    better: str | None,
+    unit: str | None,
+    export: Path | None,
     watch: float | None,
     pdf: bool,
     ui_url: str | None,

@@ -116,6 +116,7 @@ class Runs:
     sweeps: tuple[Sweep, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be read; the report prints them
     latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
+    epochs_known: bool = True  # False if `epoch` only counts the steps at which something was measured
 
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()
