@@ -7,6 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -97,8 +98,14 @@ def report(
     import_matplotlib()
     from reports.page.context import Options
 
-    if compare and (watch or attach or group_by or experiments):
-        raise Refused("--compare: expected neither --experiment, --watch, --attach nor --group-by with it.")
+    if compare and (watch or attach or group_by or experiments or export):
+        raise Refused("--compare: expected neither --experiment, --watch, --attach, --group-by nor --to-csv with it.")
+    if csv is None and (better or unit is not None):
+        raise Refused("--better and --unit: expected --from-csv with them. A stored task declares its measures.")
+    if csv and (compare or experiments or watch or attach or with_removed or tracking_uri):
+        raise Refused(
+            "--from-csv: expected neither --experiment, --compare, --watch, --attach, --all nor --tracking-uri with it."
+        )
     if band is not None and not math.isfinite(band):
         raise Refused(f"--band: expected a finite number, got {band}.")
     refresh_s = max(5, round(watch)) if watch else None
@@ -107,10 +114,12 @@ def report(
     paths.check_out()
     if compare:
         _compare(compare, options, paths)
+    elif csv:
+        _build_from_csv(csv, options, paths, better, unit, pdf=pdf, export=export)
     elif watch:
-        _watch(lambda: _build(experiments, options, paths, with_removed=with_removed, pdf=False, attach=attach), watch)
+        _watch(lambda: _build(experiments, options, paths, with_removed, attach, pdf=False, export=export), watch)
     else:
-        _build(experiments, options, paths, with_removed=with_removed, pdf=pdf, attach=attach)
+        _build(experiments, options, paths, with_removed, attach, pdf=pdf, export=export)
 
 
 class _Paths(NamedTuple):
@@ -135,22 +144,61 @@ class _Paths(NamedTuple):
 
 
 def _build(
-    experiments: Sequence[str], options: "Options", paths: _Paths, *, with_removed: bool, pdf: bool, attach: bool
+    experiments: Sequence[str],
+    options: "Options",
+    paths: _Paths,
+    with_removed: bool,
+    attach: bool,
+    *,
+    pdf: bool,
+    export: Path | None,
 ) -> "Runs":
     """Read the store, write the report, print its path; return the runs."""
     from reports import load
-    from reports.report import build_report
 
     runs = load(experiments or None, paths.uri(), former=with_removed, results=paths.results)
+    path = _write(runs, options, paths, pdf=pdf, export=export)
+    if attach:
+        click.echo(attach_report(paths, experiments[0] if experiments else runs.experiment, path))
+    return runs
+
+
+def _build_from_csv(
+    csv: Path,
+    options: "Options",
+    paths: _Paths,
+    better: str | None,
+    unit: str | None,
+    *,
+    pdf: bool,
+    export: Path | None,
+) -> None:
+    """Read the CSV, write the report, print its path."""
+    from reports import from_csv
+    from reports.store.log_rows import stored_name
+
+    runs = from_csv(csv, measure=options.metric, better=better, unit=unit)
+    metric = None if options.metric is None else stored_name(options.metric)
+    _write(runs, replace(options, metric=metric), paths, pdf=pdf, export=export)
+
+
+def _write(runs: "Runs", options: "Options", paths: _Paths, *, pdf: bool, export: Path | None) -> Path:
+    """Write the report, and with ``export`` the CSV; print their paths; return that of the report."""
+    from reports import to_csv
+    from reports.report import build_report
+
     folder = paths.out or paths.results / folder_name(runs.experiment.replace(", ", "-")) / "report"
     try:
         path = build_report(runs, folder, options, pdf=pdf)
     except OSError as error:
         raise unwritable(folder, error) from error
     click.echo(f"report: {path.absolute()}")
-    if attach:
-        click.echo(attach_report(paths, experiments[0] if experiments else runs.experiment, path))
-    return runs
+    if export:
+        try:
+            click.echo(f"runs: {to_csv(runs, export).absolute()}")
+        except OSError as error:
+            raise Refused(f"--to-csv: expected a file to write to, got {export} ({error.strerror}).") from error
+    return path
 
 
 def _compare(names: tuple[str, str], options: "Options", paths: _Paths) -> None:

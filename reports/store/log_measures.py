@@ -50,10 +50,12 @@ def measures_by_task(rows: Rows, tasks: pd.Series, stated: Measure) -> dict[str,
         declared = tuple(_declared(name, there, stated if name == first else Measure(), columns.get(name, {}), rows)
                          for name in wanted if name in there)  # fmt: skip
         if not declared:
-            what = f"of {first or 'a measure'}" + (f" in the runs of the task '{task}'" if tasks.nunique() > 1 else "")
+            what = f"of {_shown(first or 'a measure')}" + (
+                f" in the runs of the task '{task}'" if tasks.nunique() > 1 else ""
+            )
             raise ReportError(
-                f"{rows.table.name}: expected values {what}, got none. There is: {', '.join(there[:20])}. Name the "
-                "measure with --metric, and its direction with --better lower or --better higher."
+                f"{rows.table.name}: expected values {what}, got none. There is: {_list(there)}. Name the measure with "
+                "--metric and its direction with --better, or in Python with measure and better."
             )
         found[str(task)] = declared
     return found
@@ -65,18 +67,22 @@ def _first(rows: Rows, stated: Measure, columns: Mapping[str, object]) -> str | 
     if stated.metric is None:
         only = there[0] if len(there) == 1 and not columns else None
         if (stated.better or stated.unit) and only is None:
-            raise ReportError(f"--better and --unit: expected --metric with them, got none. There is: {_list(there)}.")
+            raise ReportError(f"better and unit: expected a measure with them, got none. There is: {_list(there)}.")
         return only
     name = stored_name(stated.metric)
     if name not in there:
         near = difflib.get_close_matches(name, there, 1)
-        hint = f" Did you mean '{near[0].removeprefix(LOGGED)}'?" if near else ""
-        raise ReportError(f"--metric: expected one of {_list(there)}; got '{stated.metric}'.{hint}")
+        hint = f" Did you mean '{_shown(near[0])}'?" if near else ""
+        raise ReportError(f"measure: expected one of {_list(there)}; got '{stated.metric}'.{hint}")
     return name
 
 
 def _list(there: list[str]) -> str:
-    return ", ".join(name.removeprefix(LOGGED) for name in there[:20]) + (", …" if len(there) > 20 else "")
+    return ", ".join(map(_shown, there[:20])) + (", …" if len(there) > 20 else "")
+
+
+def _shown(metric: str) -> str:
+    return metric.removeprefix(LOGGED)
 
 
 def _by_metric(rows: Rows) -> dict[str, dict[str, str]]:
@@ -91,7 +97,7 @@ def _by_metric(rows: Rows) -> dict[str, dict[str, str]]:
         if (mixed := given[column] != first).any():
             row = int(given.index[np.flatnonzero(mixed)[0]])
             raise ReportError(
-                f"{rows.table.at(row)}: {column}: expected one for all rows of {given.at[row, 'metric']}, got "
+                f"{rows.table.at(row)}: {column}: expected one for all rows of {_shown(given.at[row, 'metric'])}, got "
                 f"'{given.at[row, column]}' after '{first.at[row]}'."
             )
         for metric, text in given.drop_duplicates("metric").set_index("metric")[column].items():
@@ -103,19 +109,17 @@ def _by_metric(rows: Rows) -> dict[str, dict[str, str]]:
     return {metric: said for metric, said in found.items() if "better" in said}
 
 
-def _declared(
-    metric: str, there: list[str], stated: Measure, said: Mapping[str, str], rows: Rows
-) -> DeclaredMeasure:
+def _declared(metric: str, there: list[str], stated: Measure, said: Mapping[str, str], rows: Rows) -> DeclaredMeasure:
     """Return a measure with what is stated, what columns say, and what is known of its name, in this order."""
     known = OF_VAE.get(metric)
     usual = known.better if known else LOWER if metric in _LOSSES else None
     better = stated.better or said.get("better") or usual
     if stated.better and said.get("better", stated.better) != stated.better:
-        raise ReportError(f"--better: expected {said['better']}, as {rows.table.name} says, got {stated.better}.")
-    if better is None:
+        raise ReportError(f"better: expected {said['better']}, as {rows.table.name} says, got {stated.better}.")
+    if better not in (LOWER, HIGHER):
         raise ReportError(
-            f"--better: expected lower or higher, got none, and {rows.table.name} does not say which direction of "
-            f"{metric.removeprefix(LOGGED)} is better."
+            f"better: expected lower or higher, got {better or 'nothing'}: which direction of {_shown(metric)} is "
+            "better? Give --better, or a column of that name."
         )
     kind, _, name = metric.partition("/")
     on_validation = f"{names.VAL_PREFIX}{name}"

@@ -154,7 +154,7 @@ def _check_runs(table: TextTable, frame: pd.DataFrame) -> None:
     if repeated.any():
         second = int(np.flatnonzero(repeated)[0])
         first = int(np.flatnonzero(frame.groupby(key, dropna=False).ngroup().pipe(lambda n: n == n.iloc[second]))[0])
-        what = frame["metric"].iloc[second] or "a run without numbers"
+        what = frame["metric"].iloc[second].removeprefix(LOGGED) or "a run without numbers"
         raise ReportError(
             f"{table.at(second)}: expected one value of {what} of a run at a time, got a second one after that of "
             f"{table.at(first)}. Runs that differ need another seed or a column that says what differs."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def from_csv(
     table = read_csv(path)
     name = visible(path.stem, NAME_LENGTH) or "logs"
     source = {"read from": visible(path.name, NAME_LENGTH), "SHA-256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    return _runs(table, name, Measure(measure, better, unit), source)
+    given = {"--metric": measure, "--better": better, "--unit": unit}
+    words = [path.name, *(word for option, value in given.items() if value for word in (option, value))]
+    return _runs(table, name, Measure(measure, better, unit), source, f"harness report --from-csv {shlex.join(words)}")
 
 
 @default_settings()
@@ -55,33 +58,45 @@ def from_frame(
 
     Raises ReportError, one line with the row, if a value is not as docs/runs-of-others.md says.
     """
-    return _runs(table_of(frame, "frame"), name, Measure(measure, better, unit), {"read from": "a frame"})
+    source = {"read from": "a frame"}
+    return _runs(table_of(frame, "frame"), name, Measure(measure, better, unit), source, "reports.from_frame(…)")
 
 
-def _runs(table: TextTable, name: str, stated: Measure, source: Mapping[str, str]) -> Runs:
+def _runs(table: TextTable, name: str, stated: Measure, source: Mapping[str, str], command: str) -> Runs:
     rows = checked(table)
     task = task_of_all(rows, stated, name)
     measures = measures_by_task(rows, rows.frame["task"].replace("", task), stated)
     first = rows.frame.drop_duplicates("run").assign(task=lambda runs: runs["task"].replace("", task))
     axes, finals = _axes(rows, first), _finals(rows)
+    timed = _has_times(rows)
     records = [
         _record(run, axes[run["run"]], finals.get(run["run"], {}), rows.settings, name)
         | {"measures": to_json(measures[run["task"]]) if run["task"] in measures else ""}
+        | {"shared_machine": timed and run["shared_machine"].lower() != "false"}
         for run in first.to_dict("records")
     ]
     runs = tidy(records)
     keys = {run: record["run_key"] for run, record in zip(first["run"], records, strict=True)}
     histories = {keys[run]: found for run, found in _histories(rows).items()}
-    sweep = Sweep("", command=f"harness report --from-csv {name}.csv", provenance=source)
+    sweep = Sweep("", command=visible(command), provenance=source)
     return Runs(
         name, runs, history_frame(runs, histories), sweeps=(sweep,), notes=_notes(rows, source),
         epochs_known=bool(rows.frame["epoch"].notna().any()),
     )  # fmt: skip
 
 
+def _has_times(rows: Rows) -> bool:
+    return bool(
+        rows.frame[names.ELAPSED_S].notna().any() or rows.frame["metric"].str.startswith(names.TIME_PREFIX).any()
+    )
+
+
 def _notes(rows: Rows, source: Mapping[str, str]) -> tuple[str, ...]:
     n, what = rows.frame["run"].max() + 1, source["read from"]
-    notes = [f"The {n} runs were read from {what}: which runs were planned besides, by which code and where is unknown."]
+    notes = [
+        f"The {n} runs were read from {what}. Runs that are not in it are not counted as missing, and whether equal "
+        "seeds mean equal initial weights and batches, which makes pairs worth more, is not known."
+    ]
     if rows.frame["step"].isna().all() and rows.frame["epoch"].notna().any():
         notes.append(f"Training steps are epochs here: {what} has no column step.")
     return tuple(notes)
@@ -120,7 +135,7 @@ def _record(
         "estimator": run["estimator"], "estimator_label": setting.estimator, "schedule": run["schedule"],
         "device": run["device"], "seed": int(run["seed"]), "status": run["status"], "error": run["error"],
         "task": run["task"], "parts": setting, "sweep": "", "experiment": experiment, "experiment_id": "",
-        "former": False, "start": None, "end": None, "shared_machine": run["shared_machine"].lower() != "false",
+        "former": False, "start": None, "end": None,
     }  # fmt: skip
 
 
