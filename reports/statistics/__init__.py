@@ -37,6 +37,7 @@ from reports.statistics.paired import (
 )
 from reports.statistics.profiles import median_time, performance_profile, profile_band, reached_share, time_to_target
 from reports.statistics.ranks import WinMatrix, average_ranks, critical_difference, friedman, pareto_front, win_matrix
+from reports.statistics.welch import Sample, welch_interval
 
 __all__ = [
     "BOOTSTRAP_RESAMPLES",
@@ -44,6 +45,7 @@ __all__ = [
     "CONFIDENCE",
     "UNKNOWN",
     "Interval",
+    "Sample",
     "Values",
     "WinMatrix",
     "average_ranks",
@@ -73,6 +75,7 @@ __all__ = [
     "signed_rank_interval",
     "t_interval",
     "time_to_target",
+    "welch_interval",
     "wilcoxon",
     "wilson",
     "win_matrix",
