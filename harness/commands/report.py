@@ -20,6 +20,7 @@ from harness.units import DURATION
 from reports.contract.sqlite_uri import DATABASE, sqlite_uri
 
 if TYPE_CHECKING:
+    from reports.contract.measures import Better
     from reports.page.context import Options
     from reports.store.frame import Runs
 
@@ -81,7 +82,7 @@ def report(
     with_removed: bool,
     compare: tuple[str, str] | None,
     csv: Path | None,
-    better: str | None,
+    better: "Better | None",
     unit: str | None,
     export: Path | None,
     watch: float | None,
@@ -167,7 +168,7 @@ def _build_from_csv(
     csv: Path,
     options: "Options",
     paths: _Paths,
-    better: str | None,
+    better: "Better | None",
     unit: str | None,
     *,
     pdf: bool,

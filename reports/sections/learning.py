@@ -33,7 +33,7 @@ def section(context: Context) -> Section:
         draw(history, curve.name, x, context.styles, curve.axis, curve.better, curve.digits - 1) if there else []
         for x, there in (("step", True), ("elapsed_s", timed))
     )
-    by_seconds = [Heading("By training time"), Pictures("curves-by-time", by_time)] if timed else []
+    by_seconds: list[Block] = [Heading("By training time"), Pictures("curves-by-time", by_time)] if timed else []
     how = HOW.format(metric=" in ".join(filter(None, [curve.name, curve.per])))
     how += "; these seconds were measured while other runs shared the machine." if timed and context.is_shared else "."
     how += "" if timed else " The runs have no times."

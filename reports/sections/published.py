@@ -18,7 +18,7 @@ from reports.contract.stored_run import (
     TEST_PREFIX,
 )
 from reports.page import numbers
-from reports.page.blocks import Block, How, Pictures, Section, Tabular, Words
+from reports.page.blocks import Block, Heading, How, Pictures, Section, Tabular, Words
 from reports.page.context import Context
 from reports.page.table import Cell, Column, Table
 from reports.sections import published_curves
@@ -42,10 +42,8 @@ HOW_CURVES = (
     "standard deviation over seeds to either side."
 )
 COLUMNS = (
-    Column("Source", numeric=False),
     Column("Estimator", numeric=False),
-    Column("Metric", numeric=False),
-    Column("Epoch", meaning="after which the number was taken; end: at the end of training"),
+    Column("Metric", numeric=False, meaning="at an epoch, or else at the end of training"),
     Column("Published", meaning="mean ± standard deviation over seeds, where the source gives them"),
     Column("Measured", term="mean"),
     Column("Difference", meaning="measured − published, with its 95 % interval by Welch’s t"),
@@ -66,10 +64,13 @@ def section(context: Context) -> Section:
             f"No number that we know of is published for these estimators, data ({data}) and shape of codes ({shape})."
         )
         return Section("published", "Published against measured", [Words(text, "empty")])
-    frame = pd.DataFrame(rows).astype({"epoch": "Int64", "published_n": "Int64"})
-    blocks: list[Block] = [Tabular(_table(rows), "published", frame), How(HOW)]
+    blocks: list[Block] = []
+    for source in dict.fromkeys(row["source"] for row in rows):
+        mine = [row for row in rows if row["source"] == source]
+        blocks.append(Tabular(_table(mine), "published", _frame(mine)))
+    blocks.append(How(HOW))
     if panels := published_curves.panels(rows, context.history, context.styles):
-        blocks += [Pictures("published", panels, legend=True), How(HOW_CURVES)]
+        blocks += [Heading("Curves and published epochs"), Pictures("published", panels, legend=True), How(HOW_CURVES)]
     return Section("published", "Published against measured", blocks)
 
 
@@ -181,20 +182,27 @@ def _same_number(stated: Any, here: list[str]) -> bool:
         return False
 
 
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    numeric = ["published_sd", "measured_sd", "difference_low", "difference_high"]
+    return pd.DataFrame(rows).astype({"epoch": "Int64", "published_n": "Int64", **dict.fromkeys(numeric, float)})
+
+
 def _table(rows: list[dict[str, Any]]) -> Table:
+    """Return the rows of one source."""
     shown = []
     for row in rows:
-        source = f"{row['source']} ({row['reference']}): {row['what']}"
         epoch = row["epoch"]
         shown.append([
-            Cell(source, source), Cell(str(row["setting"]), str(row["setting"]), estimator=row["estimator"]),
-            Cell(row["metric"], row["metric"]), Cell("end" if epoch is None else str(epoch), epoch or math.inf),
+            Cell(str(row["setting"]), str(row["setting"]), estimator=row["estimator"]),
+            Cell(row["metric"] + ("" if epoch is None else f", epoch {epoch}"), row["metric"]),
             Cell(_with_sd(row["published"], row["published_sd"], row["published_n"]), row["published"]),
             Cell(_with_sd(row["measured"], row["measured_sd"], row["n"]), row["measured"]),
             Cell(_difference(row), row["difference"]),
             Cell(row["differs"] or "nothing that is stated", row["differs"], tone="warn" if row["differs"] else ""),
         ])  # fmt: skip
-    return Table("Published against measured, nats per example", COLUMNS, shown)
+    first = rows[0]
+    caption = f"{first['source']} ({first['reference']}): {first['what']}. Nats per example"
+    return Table(caption, COLUMNS, shown)
 
 
 def _with_sd(mean: float, sd: float | None, n: int | None) -> str:

@@ -48,7 +48,7 @@ def _curves(
 def _panel(
     source: str, metric: str, curves: Sequence[tuple[pd.DataFrame, Sequence[Published]]], styles: Styles, number: int
 ) -> Panel:
-    with one_panel(f"published-{number}", (5.4, 3.4)) as (figure, axes):
+    with one_panel(f"published-{number}") as (figure, axes):
         spoken = []
         for history, points in curves:
             label = str(history["estimator_label"].iloc[0])
@@ -62,9 +62,9 @@ def _panel(
             )  # fmt: skip
             spoken += [f"{label} is published at {one.mean:.1f} for epoch {one.epoch}" for one in points]
             spoken.append(f"and ends here at {mean.iloc[-1]:.1f} after epoch {mean.index[-1]:g}")
-        finish(axes, f"{source}: {metric}", "epoch", f"{metric}, nats per example")
+        finish(axes, source.rpartition(", ")[2], "epoch", f"{metric}, nats per example")
         _limits(axes, metric, curves)
-        return inline(figure, f"{metric} by epoch, measured and published. {'; '.join(spoken)}.", wide=True)
+        return inline(figure, f"{metric} by epoch, measured and published ({source}). {'; '.join(spoken)}.")
 
 
 def _limits(axes: Axes, metric: str, curves: Sequence[tuple[pd.DataFrame, Sequence[Published]]]) -> None:

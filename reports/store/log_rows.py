@@ -108,7 +108,7 @@ def _numbers(table: TextTable, name: str, texts: pd.Series) -> pd.Series:
     there = texts != ""
     found = pd.Series(np.nan, index=texts.index)
     try:
-        found[there] = [_number(text) for text in texts[there]]
+        found[there] = np.array([_number(text) for text in texts[there]], dtype=float)
     except ValueError:
         bad = there & ~texts.map(_is_number)
         _refuse(table, bad, f"{name}: expected a finite number, got '{{}}'.", texts)
@@ -153,11 +153,12 @@ def _check_runs(table: TextTable, frame: pd.DataFrame) -> None:
     repeated = frame.duplicated(key)
     if repeated.any():
         second = int(np.flatnonzero(repeated)[0])
-        first = int(np.flatnonzero(frame.groupby(key, dropna=False).ngroup().pipe(lambda n: n == n.iloc[second]))[0])
+        group = frame.groupby(key, dropna=False).ngroup()
+        earlier = int(np.flatnonzero(group == group.iloc[second])[0])
         what = frame["metric"].iloc[second].removeprefix(LOGGED) or "a run without numbers"
         raise ReportError(
             f"{table.at(second)}: expected one value of {what} of a run at a time, got a second one after that of "
-            f"{table.at(first)}. Runs that differ need another seed or a column that says what differs."
+            f"{table.at(earlier)}. Runs that differ need another seed or a column that says what differs."
         )
 
 
