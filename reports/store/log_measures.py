@@ -96,9 +96,9 @@ def _by_metric(rows: Rows) -> dict[str, dict[str, str]]:
         first = given.groupby("metric")[column].transform("first")
         if (mixed := given[column] != first).any():
             row = int(given.index[np.flatnonzero(mixed)[0]])
-            metric = _shown(str(given["metric"].loc[row]))
+            whose = _shown(str(given["metric"].loc[row]))
             raise ReportError(
-                f"{rows.table.at(row)}: {column}: expected one for all rows of {metric}, got "
+                f"{rows.table.at(row)}: {column}: expected one for all rows of {whose}, got "
                 f"'{given[column].loc[row]!s}' after '{first.loc[row]!s}'."
             )
         for metric, text in given.drop_duplicates("metric").set_index("metric")[column].items():

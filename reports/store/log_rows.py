@@ -33,6 +33,8 @@ _RESERVED = {*CORE, "parts", "version", "unreadable", "source"}
 class Rows:
     """Checked rows, in ``frame``: texts, but for numbers in value, epoch, step, elapsed_s and seed, NaN for nothing.
 
+    The texts of estimators, schedules, devices, tasks and settings are as written, those of others made visible.
+
     ``run`` numbers the runs in the order of their first rows. ``settings`` are the columns that reports do not know
     otherwise.
     """
@@ -55,7 +57,7 @@ def checked(table: TextTable) -> Rows:
     for name in NOT_SETTINGS:
         if name not in frame:
             frame[name] = ""
-    for name in (*REQUIRED[:3], *OF_A_RUN, *OUTCOME, *OF_A_METRIC, *settings):
+    for name in ("metric", *OUTCOME, *OF_A_METRIC):  # what tells runs apart stays as it is until it is compared
         frame[name] = frame[name].map({text: visible(text, NAME_LENGTH) for text in frame[name].unique()})
     _check_texts(table, frame)
     for name in ("seed", "value", *POINT, names.ELAPSED_S):

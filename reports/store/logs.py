@@ -129,13 +129,15 @@ def _record(
     identity = [run[name] for name in ("estimator", *OF_A_RUN, "seed", *settings)]
     key = hashlib.sha256(json.dumps([*settings, *identity]).encode()).hexdigest()[:16]
     setting = Setting(run["estimator_label"] or run["estimator"], run["schedule"] or None, axes)
-    params = {name: run[name] if name in UNTYPED else typed(run[name]) for name in settings if run[name] != ""}
+    shown = {name: visible(run[name], NAME_LENGTH) for name in ("estimator", "schedule", "device", "task", *settings)}
+    params = {name: shown[name] if name in UNTYPED else typed(shown[name]) for name in settings if shown[name]}
+    label = visible(setting.text, NAME_LENGTH)
     return params | dict(finals) | {
-        "run_id": "", "run_key": key, "label": setting.text, "name": f"{setting.text} · seed {run['seed']:.0f}",
-        "estimator": run["estimator"], "estimator_label": setting.estimator, "schedule": run["schedule"],
-        "device": run["device"], "seed": int(run["seed"]), "status": run["status"], "error": run["error"],
-        "task": run["task"], "parts": setting, "sweep": "", "experiment": experiment, "experiment_id": "",
-        "former": False, "start": None, "end": None,
+        "run_id": "", "run_key": key, "label": label, "name": f"{label} · seed {run['seed']:.0f}",
+        "estimator": shown["estimator"], "estimator_label": visible(setting.estimator, NAME_LENGTH),
+        "schedule": shown["schedule"], "device": shown["device"], "seed": int(run["seed"]), "status": run["status"],
+        "error": run["error"], "task": shown["task"], "parts": setting, "sweep": "", "experiment": experiment,
+        "experiment_id": "", "former": False, "start": None, "end": None,
     }  # fmt: skip
 
 
