@@ -115,8 +115,8 @@ class Runs:
     images: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)  # run_key -> kind -> PNG
     sweeps: tuple[Sweep, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be read; the report prints them
-    latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
     epochs_known: bool = True  # False if `epoch` only counts the steps at which something was measured
+    latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
 
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()
