@@ -78,6 +78,8 @@ CORE = (
 )
 UNTYPED = (names.PARAM_BASKET, names.PARAM_SOURCE, names.PARAM_TASK_SOURCE)
 """Labels and hashes are texts, whatever they look like."""
+BARE_METRICS = (names.TAU, names.TAU_FORWARD, names.TAU_BACKWARD, names.BIAS_WEIGHT, names.COMPILED)
+"""Metrics without a slash in their names: a learned temperature ends elsewhere at every seed, and is no setting."""
 _LAST_SEED = 2**32 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
 _TEXTS = (
@@ -247,8 +249,8 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     A record may have ``parts``, its setting, and ``version``, that of its estimator; without parts its label is read.
     One without a task and a declaration of measures is of the VAE, as in older stores.
     """
-    own = ("parts", "version", "unreadable")
-    frame = pd.DataFrame.from_records([{k: v for k, v in record.items() if k not in own} for record in records])
+    beside = ("parts", "version", "unreadable")
+    frame = pd.DataFrame.from_records([{k: v for k, v in record.items() if k not in beside} for record in records])
     for name in CORE:
         if name not in frame:
             frame[name] = None
@@ -265,7 +267,8 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
     frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
     parts, versions = ([record.get(name) for record in records] for name in ("parts", "version"))
-    frame = name_settings(frame, parts, versions, frame[parameters], ~frame["status"].isin(ABSENT))
+    own = frame[[name for name in parameters if name not in BARE_METRICS]]
+    frame = name_settings(frame, parts, versions, own, ~frame["status"].isin(ABSENT))
     others = sorted(name for name in frame.columns if name not in CORE)
     order = ["task_label", "setting", "device", "seed", "run_key"]
     return frame[[*CORE, *others]].sort_values(order, kind="stable", na_position="last").reset_index(drop=True)

@@ -14,8 +14,8 @@ from reports.contract import stored_run as names
 from reports.contract.atomic_files import write_bytes_atomically
 from reports.contract.spreadsheet import no_formula
 from reports.process_settings import default_settings
-from reports.store.frame import ABSENT, CORE, IDENTITY, Runs
-from reports.store.log_rows import BARE, OF_A_METRIC, OUTCOME, POINT
+from reports.store.frame import ABSENT, BARE_METRICS, CORE, IDENTITY, Runs
+from reports.store.log_rows import OF_A_METRIC, OUTCOME, POINT
 from reports.store.setting_names import is_absent
 
 _RUN = ("estimator", "estimator_label", "schedule", "device", "seed", "task", *OUTCOME)
@@ -55,7 +55,7 @@ def to_frame(runs: Runs) -> pd.DataFrame:
 def _identity(runs: pd.DataFrame) -> pd.DataFrame:
     """Return what tells the runs apart, as texts. A run of which only the plan is known has the settings of another."""
     settings = [str(name) for name in runs if name not in CORE and "/" not in str(name)]
-    settings = [name for name in settings if name not in (*BARE, names.COMPILED) and runs[name].notna().any()]
+    settings = [name for name in settings if name not in BARE_METRICS and runs[name].notna().any()]
     known = runs[~runs["status"].isin(ABSENT)].drop_duplicates(["setting", "device", "task_label"])
     of_setting = known.set_index(["setting", "device", "task_label"])[settings].to_dict("index")
     rows = []

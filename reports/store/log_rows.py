@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from reports.contract import stored_run as names
 from reports.contract.errors import ReportError
 from reports.contract.text import NAME_LENGTH, visible
 from reports.store.csv_file import TextTable
-from reports.store.frame import CORE, STATUSES
+from reports.store.frame import BARE_METRICS, CORE, STATUSES
 
 REQUIRED = ("estimator", "seed", "metric", "value")
 POINT = (names.EPOCH, names.STEP)
@@ -23,10 +23,8 @@ OF_A_METRIC = ("better", "unit", "band")
 NOT_SETTINGS = (*REQUIRED, *POINT, names.ELAPSED_S, *OF_A_RUN, *OUTCOME, *OF_A_METRIC)
 LOGGED = "metric/"
 """What stands before the name of a metric that has no slash of its own: in a report only metrics have one."""
-BARE = (names.TAU, names.TAU_FORWARD, names.TAU_BACKWARD, names.BIAS_WEIGHT)
-"""Metrics of an epoch that are known by a name without a slash."""
 _LAST_SEED = 2**32 - 1
-_RESERVED = {*CORE, "parts", "version", "unreadable", "source"}
+_RESERVED = {*CORE, *BARE_METRICS, "parts", "version", "unreadable", "source"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class Rows:
 
 def checked(table: TextTable) -> Rows:
     """Return the rows of a table. Raises ReportError at the first that is not as docs/runs-of-others.md says."""
+    if names.PARAM_TAU not in table.frame:
+        table = replace(table, frame=table.frame.rename(columns={names.TAU: names.PARAM_TAU}))
     _check_columns(table)
     settings = tuple(str(name) for name in table.frame if name not in NOT_SETTINGS)
     frame = table.frame.copy()
@@ -73,7 +73,7 @@ def checked(table: TextTable) -> Rows:
 
 def stored_name(metric: str) -> str:
     """Return the name of a metric in a report: ``accuracy`` is ``metric/accuracy``."""
-    return metric if not metric or "/" in metric or metric in (*BARE, names.COMPILED) else f"{LOGGED}{metric}"
+    return metric if not metric or "/" in metric or metric in BARE_METRICS else f"{LOGGED}{metric}"
 
 
 def _check_columns(table: TextTable) -> None:

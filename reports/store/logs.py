@@ -20,9 +20,9 @@ from reports.contract.settings import Setting
 from reports.contract.text import NAME_LENGTH, visible
 from reports.process_settings import default_settings
 from reports.store.csv_file import TextTable, read_csv, table_of
-from reports.store.frame import UNTYPED, Runs, Sweep, history_frame, tidy, typed
+from reports.store.frame import BARE_METRICS, UNTYPED, Runs, Sweep, history_frame, tidy, typed
 from reports.store.log_measures import Measure, measures_by_task, task_of_all
-from reports.store.log_rows import BARE, OF_A_RUN, POINT, Rows, checked
+from reports.store.log_rows import OF_A_RUN, POINT, Rows, checked
 
 
 @default_settings()
@@ -144,7 +144,9 @@ def _record(
 def _finals(rows: Rows) -> dict[int, dict[str, float]]:
     """Return the last value of each metric of each run; one of the whole run comes last."""
     measured = rows.measured
-    measured = measured[~measured["metric"].isin(BARE)].sort_values([*POINT], kind="stable", na_position="last")
+    measured = measured[~measured["metric"].isin(set(BARE_METRICS) - {names.COMPILED})].sort_values(
+        [*POINT], kind="stable", na_position="last"
+    )
     last = measured.drop_duplicates(["run", "metric"], keep="last")
     found: dict[int, dict[str, float]] = {}
     for run, metric, value in last[["run", "metric", "value"]].itertuples(index=False, name=None):

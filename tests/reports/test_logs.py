@@ -82,6 +82,22 @@ def test_a_name_with_dots_is_short_unless_two_would_be_equal():
     assert "ours · training.lr=0.1 · decoder.lr=0.1" in set(of_accuracy(frame).runs["setting"])
 
 
+def test_a_column_tau_is_the_temperature_of_the_schedule(tmp_path):
+    runs = of_accuracy(logs(lrs=("0.1", "0.2")).rename(columns={"lr": "tau"}))
+    assert sorted(set(runs.runs["schedule.tau"])) == [0.1, 0.2]
+    assert "ours · tau=0.1" in set(runs.runs["setting"])
+    again = from_csv(to_csv(runs, tmp_path / "logs.csv"))
+    assert sorted(set(again.runs["setting"])) == sorted(set(runs.runs["setting"]))
+
+
+def test_texts_that_look_alike_stay_apart():
+    frame = logs()
+    names = {"ours": "\u202eours", "theirs": "\\u202eours"}
+    frame["estimator"] = frame["estimator"].map(names)
+    runs = of_accuracy(frame).runs
+    assert runs["setting"].nunique() == runs["run_key"].nunique() / 3 == 2
+
+
 def test_epochs_without_steps_stand_for_steps_and_steps_alone_are_counted():
     runs = of_accuracy(logs(steps=(1, 3)).rename(columns={"step": "epoch"}))
     assert runs.history["step"].tolist()[:2] == [1, 3]
