@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reports.contract.stored_run import FINISHED
 from reports.page import curves
 from reports.page.blocks import Block, Heading, How, Pictures, Section, Words
 from reports.page.context import Context
@@ -23,9 +24,10 @@ def section(context: Context) -> Section:
     """Show loss against steps and against seconds, and the temperatures."""
     curve, history = context.curve, context.history
     if curve is None:
-        return Section(
-            "curves", "Learning curves", [Words("No run has ended yet: curves are of runs that have.", "empty")]
-        )
+        text = "No run has ended yet: curves are of runs that have."
+        if (context.frame["status"] == FINISHED).any():
+            text = "The runs have values at their end alone, so there are no curves."
+        return Section("curves", "Learning curves", [Words(text, "empty")])
     many = curves.n_panels(history, curve.name) > MAX_PANELS
     draw = curves.summary if many else curves.curves
     timed = bool(history["elapsed_s"].notna().any())

@@ -44,7 +44,9 @@ def section(context: Context) -> Section:
     metric = context.curve
     ends = _final_medians(context)
     if metric is None or ends.empty:
-        return Section("targets", "Time to target", [Words("No run has finished yet.", "empty")])
+        has_finished = (context.frame["status"] == FINISHED).any()
+        text = "The runs have values at their end alone." if has_finished else "No run has finished yet."
+        return Section("targets", "Time to target", [Words(text, "empty")])
     blocks: list[Block] = []
     units = [x for x in UNITS if context.curve_history[x].notna().any()]  # logs of others may have no times
     for name, target in targets(ends, metric).items():

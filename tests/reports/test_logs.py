@@ -169,6 +169,13 @@ def test_sections_without_data_are_silent_and_claim_nothing():
         assert words not in text
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_values_of_whole_runs_alone_have_no_curves():
+    text = texts_of(of_accuracy(logs(steps=(20,)).assign(step="")))
+    assert "values at their end alone, so there are no curves" in text
+    assert "Time to target The runs have values at their end alone." in text
+
+
 def test_times_count_as_contended_unless_the_logs_say_that_the_machine_was_alone():
     timed = logs().assign(elapsed_s=1.0)
     assert of_accuracy(timed).runs["shared_machine"].all()
