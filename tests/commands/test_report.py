@@ -261,3 +261,25 @@ def test_logs_that_cannot_be_used_are_one_line_and_exit_2(arguments, message, ca
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_and_its_export_have_the_same_tables(tmp_path):
+    (tmp_path / "tiny.yaml").write_text("""
+name: tiny
+data: {name: mnist-mini, train_size: 100}
+model: {n_latents: 2, n_categories: 3, hidden: [8]}
+training: {epochs: 2, batch_size: 50, lr: [1e-3, 3e-3]}
+evaluation: {bound_samples: 2, n_images: 0}
+estimators: [straight_through, {name: rloo, n_samples: 2}]
+seeds: {count: 2}
+""")
+    done = CliRunner().invoke(
+        cli, ["run", "--grid", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path), "--workers", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    report("--experiment", "tiny", "--from", tmp_path, "--out", tmp_path / "ours", "--to-csv", tmp_path / "tiny.csv")
+    report("--from-csv", tmp_path / "tiny.csv", "--out", tmp_path / "theirs")
+    for name in ("quality", "differences", "wins", "completeness", "timings", "targets", "sensitivity"):
+        ours, theirs = (tmp_path / which / "tables" / f"{name}.csv" for which in ("ours", "theirs"))
+        assert ours.read_bytes() == theirs.read_bytes(), name
