@@ -24,6 +24,9 @@ from reports.store.frame import BARE_METRICS, UNTYPED, Runs, Sweep, history_fram
 from reports.store.log_measures import Measure, measures_by_task, task_of_all
 from reports.store.log_rows import OF_A_RUN, POINT, Rows, checked
 
+_NAMED = ("estimator.", "schedule.")
+"""Parameters that the label of an estimator or of a schedule may name."""
+
 
 @default_settings()
 def from_csv(
@@ -103,10 +106,14 @@ def _notes(rows: Rows, source: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _axes(rows: Rows, runs: pd.DataFrame) -> dict[int, tuple[tuple[str, str], ...]]:
-    """Return the settings of each run that differ between runs of one estimator, schedule, device and task."""
+    """Return the settings of each run that differ between runs of one estimator, schedule, device and task.
+
+    Settings that differ between estimators belong to it too, but for the parameters of estimators and schedules.
+    """
     settings = [name for name in rows.settings if not name.startswith(names.PARAM_TASK_PREFIX)]
-    by = runs.groupby(["estimator", *OF_A_RUN])
-    varying = [name for name in settings if (by[name].nunique() > 1).any()]
+    by, of_task = runs.groupby(["estimator", *OF_A_RUN]), runs.groupby("task")
+    varying = [name for name in settings if (by[name].nunique() > 1).any()
+               or (not name.startswith(_NAMED) and (of_task[name].nunique() > 1).any())]  # fmt: skip
     short = {name: _short(name) for name in varying}
     shown = {name: text if list(short.values()).count(text) == 1 else name for name, text in short.items()}
     return {

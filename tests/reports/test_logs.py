@@ -64,15 +64,19 @@ def test_differences_are_paired_by_seed():
     assert (row["n_pairs"], row["mean"]) == (3, pytest.approx(0.2 + 0.004))
 
 
-def test_a_column_that_differs_within_an_estimator_is_an_axis_and_another_is_a_parameter():
+def test_a_column_that_differs_is_an_axis_and_another_is_a_parameter():
     runs = of_accuracy(logs(lrs=("0.1", "0.2"), dataset="cifar")).runs
     assert sorted(set(runs["setting"])) == ["ours · lr=0.1", "ours · lr=0.2", "theirs · lr=0.1", "theirs · lr=0.2"]
     assert set(runs["dataset"]) == {"cifar"}
-    each_its_own = logs()
-    each_its_own["lr"] = each_its_own["estimator"].map({"ours": "0.1", "theirs": "0.3"})
-    runs = of_accuracy(each_its_own).runs
-    assert sorted(set(runs["setting"])) == ["ours", "theirs"]
-    assert sorted(set(runs["lr"])) == [0.1, 0.3]
+
+
+def test_estimators_with_settings_of_their_own_are_paired():
+    frame = logs()
+    frame["lr"] = frame["estimator"].map({"ours": "0.1", "theirs": "0.3"})
+    runs = of_accuracy(frame).runs
+    assert sorted(set(runs["setting"])) == ["ours · lr=0.1", "theirs · lr=0.3"]
+    row = comparison.differences(runs, "metric/accuracy", comparison.choose_baseline(runs, "theirs")).iloc[0]
+    assert (row["n_pairs"], row["mean"]) == (3, pytest.approx(0.204))
 
 
 def test_a_name_with_dots_is_short_unless_two_would_be_equal():
