@@ -7,18 +7,20 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import click
 
-from harness.commands.shared import DEFAULT_OUT, FOLDER, Refused, default_out, store_uri, unwritable
+from harness.commands.shared import DEFAULT_OUT, FILE, FOLDER, Refused, default_out, store_uri, unwritable
 from harness.environment import variable
 from harness.units import DURATION
 from reports.contract.sqlite_uri import DATABASE, sqlite_uri
 
 if TYPE_CHECKING:
+    from reports.contract.measures import Better
     from reports.page.context import Options
     from reports.store.frame import Runs
 
@@ -43,6 +45,11 @@ LOCAL_UI = "http://127.0.0.1:5000"
 @click.option("--all", "with_removed", is_flag=True, help="Include runs that are no longer in the grid.")
 @click.option("--compare", nargs=2, metavar="A B",
               help="Report what changed from sweep A to B instead. Each is NAME or FOLDER/NAME.")  # fmt: skip
+@click.option("--from-csv", "csv", type=FILE, metavar="F",
+              help="Report on the runs of a CSV file that anyone made (docs/runs-of-others.md).")  # fmt: skip
+@click.option("--better", type=click.Choice(["lower", "higher"]), help="Of --from-csv: the direction of --metric.")
+@click.option("--unit", metavar="TEXT", help="Of --from-csv: the unit of --metric.")
+@click.option("--to-csv", "export", type=FILE, metavar="F", help="Also write all runs as one CSV for --from-csv.")
 @click.option("--watch", type=DURATION, is_flag=False, flag_value="30s", metavar="[TIME]",
               help="Rebuild it every 30s, or TIME, while the sweep runs.")  # fmt: skip
 @click.option("--pdf", is_flag=True, help="Also write figures/ as PDF, which takes a quarter of a second each.")
@@ -74,6 +81,10 @@ def report(
     title: str | None,
     with_removed: bool,
     compare: tuple[str, str] | None,
+    csv: Path | None,
+    better: "Better | None",
+    unit: str | None,
+    export: Path | None,
     watch: float | None,
     pdf: bool,
     ui_url: str | None,
@@ -88,8 +99,14 @@ def report(
     import_matplotlib()
     from reports.page.context import Options
 
-    if compare and (watch or attach or group_by or experiments):
-        raise Refused("--compare: expected neither --experiment, --watch, --attach nor --group-by with it.")
+    if compare and (watch or attach or group_by or experiments or export):
+        raise Refused("--compare: expected neither --experiment, --watch, --attach, --group-by nor --to-csv with it.")
+    if csv is None and (better or unit is not None):
+        raise Refused("--better and --unit: expected --from-csv with them. A stored task declares its measures.")
+    if csv and (compare or experiments or watch or attach or with_removed or tracking_uri):
+        raise Refused(
+            "--from-csv: expected neither --experiment, --compare, --watch, --attach, --all nor --tracking-uri with it."
+        )
     if band is not None and not math.isfinite(band):
         raise Refused(f"--band: expected a finite number, got {band}.")
     refresh_s = max(5, round(watch)) if watch else None
@@ -98,10 +115,12 @@ def report(
     paths.check_out()
     if compare:
         _compare(compare, options, paths)
+    elif csv:
+        _build_from_csv(csv, options, paths, better, unit, pdf=pdf, export=export)
     elif watch:
-        _watch(lambda: _build(experiments, options, paths, with_removed=with_removed, pdf=False, attach=attach), watch)
+        _watch(lambda: _build(experiments, options, paths, with_removed, attach, pdf=False, export=export), watch)
     else:
-        _build(experiments, options, paths, with_removed=with_removed, pdf=pdf, attach=attach)
+        _build(experiments, options, paths, with_removed, attach, pdf=pdf, export=export)
 
 
 class _Paths(NamedTuple):
@@ -126,22 +145,61 @@ class _Paths(NamedTuple):
 
 
 def _build(
-    experiments: Sequence[str], options: "Options", paths: _Paths, *, with_removed: bool, pdf: bool, attach: bool
+    experiments: Sequence[str],
+    options: "Options",
+    paths: _Paths,
+    with_removed: bool,
+    attach: bool,
+    *,
+    pdf: bool,
+    export: Path | None,
 ) -> "Runs":
     """Read the store, write the report, print its path; return the runs."""
     from reports import load
-    from reports.report import build_report
 
     runs = load(experiments or None, paths.uri(), former=with_removed, results=paths.results)
+    path = _write(runs, options, paths, pdf=pdf, export=export)
+    if attach:
+        click.echo(attach_report(paths, experiments[0] if experiments else runs.experiment, path))
+    return runs
+
+
+def _build_from_csv(
+    csv: Path,
+    options: "Options",
+    paths: _Paths,
+    better: "Better | None",
+    unit: str | None,
+    *,
+    pdf: bool,
+    export: Path | None,
+) -> None:
+    """Read the CSV, write the report, print its path."""
+    from reports import from_csv
+    from reports.store.log_rows import stored_name
+
+    runs = from_csv(csv, measure=options.metric, better=better, unit=unit)
+    metric = None if options.metric is None else stored_name(options.metric)
+    _write(runs, replace(options, metric=metric), paths, pdf=pdf, export=export)
+
+
+def _write(runs: "Runs", options: "Options", paths: _Paths, *, pdf: bool, export: Path | None) -> Path:
+    """Write the report, and with ``export`` the CSV; print their paths; return that of the report."""
+    from reports import to_csv
+    from reports.report import build_report
+
     folder = paths.out or paths.results / folder_name(runs.experiment.replace(", ", "-")) / "report"
     try:
         path = build_report(runs, folder, options, pdf=pdf)
     except OSError as error:
         raise unwritable(folder, error) from error
     click.echo(f"report: {path.absolute()}")
-    if attach:
-        click.echo(attach_report(paths, experiments[0] if experiments else runs.experiment, path))
-    return runs
+    if export:
+        try:
+            click.echo(f"runs: {to_csv(runs, export).absolute()}")
+        except OSError as error:
+            raise Refused(f"--to-csv: expected a file to write to, got {export} ({error.strerror}).") from error
+    return path
 
 
 def _compare(names: tuple[str, str], options: "Options", paths: _Paths) -> None:

@@ -15,7 +15,7 @@ from reports import statistics as st
 from reports.comparison.levels import DESCRIPTION, SETTING
 from reports.comparison.metrics import Metric, metric_of
 from reports.contract.errors import ReportError
-from reports.contract.settings import in_quotes, joined
+from reports.contract.settings import axes_text, in_quotes, joined
 from reports.contract.stored_run import FINISHED
 from reports.store.frame import WORST
 
@@ -69,8 +69,9 @@ def differences(runs: pd.DataFrame, metric: Metric | str, baseline: Baseline) ->
     """Return one row per setting and baseline setting, paired by seed: ``setting − baseline``, best first.
 
     Pairs have the same seed, device and other axes, and the same schedule; an estimator without a temperature is paired
-    with every schedule. A failed or diverged run is worst; a run that is missing, skipped or unfinished makes no pair.
-    Holm's correction is over all rows. ``equivalence`` is empty for a metric without a band.
+    with every schedule. Fields that an estimator has for itself, its schedule among them, may differ. A failed or
+    diverged run is worst; a run that is missing, skipped or unfinished makes no pair. Holm's correction is over all
+    rows. ``equivalence`` is empty for a metric without a band.
     """
     metric = metric_of(runs, metric)
     tried = by_seed(runs, metric)
@@ -87,17 +88,41 @@ def differences(runs: pd.DataFrame, metric: Metric | str, baseline: Baseline) ->
 
 
 def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, pd.Series]]:
-    settings = runs[DESCRIPTION].drop_duplicates()
+    settings = described(runs).drop_duplicates()
     is_baseline = settings[baseline.by] == baseline.label
     for _, one in settings[~is_baseline].iterrows():
         same = settings[is_baseline & (settings["device"] == one["device"])]
-        if baseline.by == _BY:
-            same = same[same["axes"] == one["axes"]]
-            if not pd.isna(one["schedule_label"]):
-                free = same["schedule_label"].isna()
-                same = same[free | (same["schedule_label"] == one["schedule_label"])]
-        for _, other in same.iterrows():
+        for _, other in (counterparts(one, same) if baseline.by == _BY else same).iterrows():
             yield one, other
+
+
+def described(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what describes the setting of each run, its axes whole and as `reports.store.frame` splits them."""
+    shared = runs["shared_axes"] if "shared_axes" in runs else runs["axes"]
+    own = runs["own_axes"] if "own_axes" in runs else pd.Series([()] * len(runs), index=runs.index, dtype=object)
+    return runs[DESCRIPTION].assign(shared_axes=shared, own_axes=own)
+
+
+def counterparts(one: pd.Series, those: pd.DataFrame) -> pd.DataFrame:
+    """Return the settings of another estimator that a setting is compared with: equal to it but for the estimator.
+
+    Where there is none, the fields that an estimator has for itself may differ, the schedule among them: as few of
+    these two, the axes and the schedule, as possible.
+    """
+    same_axes: pd.DataFrame = those[those["axes"] == one["axes"]]
+    if len(exact := _at_schedule(same_axes, one)):
+        return exact
+    those = same_axes if len(same_axes) else those[those["shared_axes"] == one["shared_axes"]]
+    same_schedule = _at_schedule(those, one)
+    return same_schedule if len(same_schedule) else those
+
+
+def _at_schedule(those: pd.DataFrame, one: pd.Series) -> pd.DataFrame:
+    """Return the settings with the schedule of another, or all if that has none, and those without one."""
+    if pd.isna(one["schedule_label"]):
+        return those
+    found: pd.DataFrame = those[those["schedule_label"].isna() | (those["schedule_label"] == one["schedule_label"])]
+    return found
 
 
 ValuesBySeed = Mapping[tuple[str, str], Mapping[int, float]]
@@ -164,7 +189,10 @@ def _difference_row(tried: ValuesBySeed, one: pd.Series, other: pd.Series, metri
     return {
         **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},
         "versus": other["setting"],
-        "against": joined(None if pd.isna(other["schedule_label"]) else other["schedule_label"], other["axes"]),
+        "against": joined(
+            None if pd.isna(other["schedule_label"]) else other["schedule_label"],
+            axes_text(other["own_axes"]) or other["axes"],  # the others are those of the setting itself
+        ),
         "n_pairs": len(all_pairs),
         "n_bad": found.n_bad,
         "mean": metric.sign * st.mean(finite),

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from reports.contract.measures import HIGHER, LOWER, Better
-from reports.contract.settings import joined
+from reports.contract.settings import axes_text, joined
 from reports.contract.stored_run import VAL_LOSS
 from reports.page import palette
 from reports.page.axes import finish, legend, one_panel
@@ -117,16 +117,21 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
 def _facets(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return a part of the data for each panel: schedule, device and axes. Estimators without a temperature are in all.
 
-    With too many estimators, each gets a panel.
+    Estimators that have these for themselves share a panel. With too many estimators, each gets one.
     """
     facets: list[tuple[str, pd.DataFrame]] = []
-    for (device, axes), part in data.groupby(["device", "axes"], sort=True):
+    shared = "shared_axes" if "shared_axes" in data else "axes"
+    for (device, axes), part in data.groupby(["device", shared], sort=True):
         where = [str(part_of) for part_of in (device if data["device"].nunique() > 1 else "", axes) if part_of]
         if part["estimator_label"].nunique() > MAX_TOGETHER:
             by_label = part.groupby("estimator_label", sort=True)
             facets += [(joined(str(label), *where), group) for label, group in by_label]
             continue
         free = part["schedule_label"].isna()
+        schedules = part[~free].groupby("estimator_label")["schedule_label"].nunique()
+        if len(schedules) > 1 and part.loc[~free, "schedule_label"].nunique() > 1 and schedules.max() == 1:
+            facets.append((joined("each at its own schedule", *where), part))
+            continue
         for schedule in sorted(set(part.loc[~free, "schedule_label"])):
             facets.append((joined(str(schedule), *where), part[free | (part["schedule_label"] == schedule)]))
         if free.all():
@@ -156,7 +161,8 @@ def _curve_panel(
     metric, x, better, _ = curve
     with one_panel(f"{metric}-{x}-{number}") as (figure, axes):
         n_runs = part["run_key"].nunique()
-        if n_runs > CROWDED and part["schedule_label"].nunique() > 2:
+        is_one = part["estimator_label"].nunique() == 1
+        if is_one and n_runs > CROWDED and part["schedule_label"].nunique() > 2:
             _schedule_curves(axes, part, curve, styles)
         else:
             _run_curves(axes, part, curve, styles, thin=n_runs <= MAX_THIN_LINES)
@@ -173,7 +179,11 @@ def _curve_panel(
 def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *, thin: bool) -> None:
     """Draw a thin line per run or a band, and the median, in the colour and dash of the estimator."""
     metric, x, *_ = curve
-    for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True, dropna=False):
+    counts = part.groupby("estimator_label")[["schedule_label", "axes"]].nunique()
+    n_axes = dict(zip(map(str, counts.index), counts["axes"], strict=True))
+    names_schedules = part["schedule_label"].nunique() > 2 and counts["schedule_label"].max() > 1
+    by = ["estimator_label", "schedule_label", "axes"]
+    for (label, schedule, _), group in part.groupby(by, sort=True, dropna=False):
         how, middle = styles[str(label)], _median_curve(group, curve)
         if thin:
             for _, run in group.sort_values(x, kind="stable").groupby("run_key"):
@@ -182,20 +192,21 @@ def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *
             axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
         _median_line(axes, middle, x, how, how.dash)
         _ends(axes, group, metric, x, how)
-        if part["schedule_label"].nunique() > 2:
-            _end_label(axes, group, metric, x, _schedule(schedule))
+        own = _own(group) if n_axes[str(label)] > 1 else None
+        if at_end := joined(_schedule(schedule) if names_schedules else None, own):
+            _end_label(axes, group, metric, x, at_end)
 
 
 def _schedule_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles) -> None:
     """Draw the medians of one estimator's schedules, each with its dash; the legend is in the order of their ends."""
     metric, x, *_ = curve
     drawn = []
-    for number, (schedule, group) in enumerate(part.groupby("schedule_label", sort=True, dropna=False)):
+    by = ["schedule_label", "axes"]
+    for number, ((schedule, _), group) in enumerate(part.groupby(by, sort=True, dropna=False)):
         how, middle = styles[str(group["estimator_label"].iloc[0])], _median_curve(group, curve)
         width = 1.9 if number < len(palette.DASHES) else 1.1
-        drawn.append(
-            (-middle["median"].iloc[-1], _schedule(schedule), _median_line(axes, middle, x, how, number, width))
-        )
+        name = joined(_schedule(schedule), _own(group) if part["axes"].nunique() > 1 else None)
+        drawn.append((-middle["median"].iloc[-1], name, _median_line(axes, middle, x, how, number, width)))
         _ends(axes, group, metric, x, how)
     drawn.sort(key=lambda each: each[:2])
     legend(axes, [line for _, _, line in drawn], [name for _, name, _ in drawn], 44, fontsize=7.5, labelspacing=0.3)
@@ -203,6 +214,11 @@ def _schedule_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styl
 
 def _schedule(label: Any) -> str:
     return "no temperature" if pd.isna(label) else str(label)
+
+
+def _own(group: pd.DataFrame) -> str:
+    """Return the fields that the estimator of a line has for itself, ``lr=0.001``."""
+    return axes_text(group["own_axes"].iloc[0]) if "own_axes" in group else str(group["axes"].iloc[0])
 
 
 def _median_line(axes: Axes, middle: pd.DataFrame, x: str, how: Style, dash: int, width: float = 2) -> Line2D:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
 import pandas as pd
 
+from reports.contract.spreadsheet import no_formula
 from reports.page.table import Table
 
-_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet reads as the start of a formula
 _MARKS = re.compile(r"[`*~$]|(?<!\w)_|_(?!\w)")
 """What Markdown reads as emphasis, code or a formula. An underscore within a word is not."""
 _ADDRESS = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
@@ -22,19 +21,8 @@ def csv(frame: pd.DataFrame) -> bytes:
     A text that a spreadsheet would calculate gets an apostrophe before it, as spreadsheets mean text.
     """
     texts = frame.select_dtypes(["object", "string"]).columns
-    safe = frame.assign(**{name: frame[name].map(_no_formula) for name in texts})
-    return safe.rename(columns=_no_formula).to_csv(index=False, lineterminator="\n").encode("utf-8-sig")
-
-
-def _no_formula(value: object) -> object:
-    """Put an apostrophe before a text that a spreadsheet would calculate.
-
-    A full-width sign counts too, and so does one after white space or apostrophes of the text itself.
-    """
-    if not isinstance(value, str):
-        return value
-    first = unicodedata.normalize("NFKC", value.lstrip("'").lstrip()[:1])
-    return f"'{value}" if first.startswith(_FORMULA) or value[:1] in ("\t", "\r", "\n") else value
+    safe = frame.assign(**{name: frame[name].map(no_formula) for name in texts})
+    return safe.rename(columns=no_formula).to_csv(index=False, lineterminator="\n").encode("utf-8-sig")
 
 
 def markdown(tables: Sequence[Table]) -> str:

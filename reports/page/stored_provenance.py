@@ -43,6 +43,8 @@ def command(runs: Runs) -> str:
 def code(provenance: Mapping[str, Any]) -> str:
     """Return the commit and the state of the files: ``0123456789ab (uncommitted changes)``."""
     commit = provenance.get("git_commit")
+    if provenance and "git_commit" not in provenance:
+        return "unknown"
     if not commit:
         return "not from a git checkout"
     dirty = provenance.get("git_dirty")

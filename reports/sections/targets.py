@@ -44,15 +44,18 @@ def section(context: Context) -> Section:
     metric = context.curve
     ends = _final_medians(context)
     if metric is None or ends.empty:
-        return Section("targets", "Time to target", [Words("No run has finished yet.", "empty")])
+        has_finished = (context.frame["status"] == FINISHED).any()
+        text = "The runs have values at their end alone." if has_finished else "No run has finished yet."
+        return Section("targets", "Time to target", [Words(text, "empty")])
     blocks: list[Block] = []
+    units = [x for x in UNITS if context.curve_history[x].notna().any()]  # logs of others may have no times
     for name, target in targets(ends, metric).items():
         runs = _watched(context)
         blocks.append(Heading(f"Target {numbers.fixed(target, metric.digits)}", f"{name}; {metric.axis}"))
         shown = _shown(context, ends)
-        panels = [_panel(context, {key: runs[key] for key in shown if key in runs}, metric, x, target) for x in UNITS]
+        panels = [_panel(context, {key: runs[key] for key in shown if key in runs}, metric, x, target) for x in units]
         blocks.append(Pictures(f"targets-{name}", panels, legend=name == "easy"))
-        table, frame = _table(runs, metric, target, name)
+        table, frame = _table(runs, metric, target, name, units)
         blocks.append(Tabular(table, "targets", frame))
     return Section(
         "targets",
@@ -160,7 +163,7 @@ def _names(kinds: Sequence[tuple[str | None, str]]) -> list[str]:
 
 
 def _table(
-    runs: Mapping[tuple[str, str], pd.DataFrame], metric: Metric, target: float, name: str
+    runs: Mapping[tuple[str, str], pd.DataFrame], metric: Metric, target: float, name: str, units: Sequence[str]
 ) -> tuple[Table, pd.DataFrame]:
     rows, results = [], []
     columns = [
@@ -168,7 +171,7 @@ def _table(
         Column("Device", numeric=False),
         Column("Reached", meaning="runs that were at the target, of those tried", term="target"),
         Column("Steps", meaning="median over runs", term="target"),
-        Column("Seconds", meaning="median over runs, training only", term="target"),
+        *([Column("Seconds", meaning="median over runs, training only", term="target")] if len(units) > 1 else []),
     ]
     for (setting, device), group in runs.items():
         found = {x: times(group, metric, x, target) for x in UNITS}
@@ -182,7 +185,7 @@ def _table(
         rows.append([
             Cell(str(setting), str(setting), estimator=str(group["estimator"].iloc[0])), Cell(str(device), str(device)),
             Cell(f"{reached} of {n}", reached / n, tone="warn" if reached < n else ""),
-            *(Cell(texts[x], medians[x] if math.isfinite(medians[x]) else 1e300) for x in UNITS),
+            *(Cell(texts[x], medians[x] if math.isfinite(medians[x]) else 1e300) for x in units),
         ])  # fmt: skip
     rows.sort(key=lambda row: float(row[3].sort or 0))
     caption = f"Median time until {_condition(metric, target)} ({name} target)"

@@ -23,10 +23,10 @@ from reports.store.tuning import Tuning
 
 HOW = (
     "Each competitor had {n} trials with the same draws, trained as long as the final runs and judged on validation "
-    "data. Its best trial was run again with the seeds of the grid, which no trial has had: all other sections are"
-    " about these runs. The best of n trials is the mean over all ways to draw n of the trials that were made; a line that "
-    "still falls at its right end says that more trials would help. A competitor that loses little at its median trial "
-    "needs little tuning."
+    "data. Its best trial was run again with the seeds of the grid, which no trial has had: all other sections are "
+    "about these runs. The best of n trials is the mean over all ways to draw n of the trials that were made. A line "
+    "that still falls at its right end says that more trials would help. A competitor that loses little at its median "
+    "trial needs little tuning."
 )
 
 

@@ -40,6 +40,7 @@ from reports.statistics.racing import Dropped, Race, race
 from reports.statistics.ranks import WinMatrix, average_ranks, critical_difference, friedman, pareto_front, win_matrix
 from reports.statistics.sequential import AT_LEAST, AT_MOST, sequential_interval, t_boundary
 from reports.statistics.trials import BestOfTrials, expected_best, sensitivity
+from reports.statistics.welch import Sample, welch_interval
 
 __all__ = [
     "AT_LEAST",
@@ -52,6 +53,7 @@ __all__ = [
     "Dropped",
     "Interval",
     "Race",
+    "Sample",
     "Values",
     "WinMatrix",
     "average_ranks",
@@ -86,6 +88,7 @@ __all__ = [
     "t_boundary",
     "t_interval",
     "time_to_target",
+    "welch_interval",
     "wilcoxon",
     "wilson",
     "win_matrix",

@@ -12,8 +12,10 @@ estimator_label     the estimator with its parameters: ``rloo(n_samples=4)``
 schedule            the temperature schedule as stored; a missing value where the estimator has no temperature
 schedule_label      the schedule with its parameters: ``constant(1)``; a missing value where there is none
 axes                every other swept field, ``training.lr=0.001``; empty where nothing else is swept
+shared_axes         those of them that have the same values for every estimator: what a grid sweeps for all
+own_axes            the others, which estimators have for themselves: a tuple of pairs ``("lr", "0.001")``
 setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only.
-                    These four are texts for readers; what differs has different ones (``reports.store.setting_names``)
+                    Texts for readers, as shared_axes: what differs has different ones (``reports.store.setting_names``)
 task                the name of the task; categorical_vae for older stores
 task_label          the task with the parameters by which it differs from others: ``polynomial(p=2)``. Settings of
                     different task labels are never compared, and a setting has the same text on all of them
@@ -34,8 +36,9 @@ shared_machine      True where other runs used the machine at the same time, so 
 
 ``test/soft_hard_gap`` is derived: ``test/neg_elbo`` minus ``test/relaxed_loss``.
 
-``Runs.history`` has one row per run and epoch: ``run_key, estimator, estimator_label, schedule_label, axes, setting,
-device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds, cumulated) and a column per metric.
+``Runs.history`` has one row per run and epoch: ``run_key, estimator, estimator_label, schedule_label, axes,
+shared_axes, own_axes, setting, device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds,
+cumulated) and a column per metric.
 """
 
 from __future__ import annotations
@@ -71,14 +74,31 @@ STATUSES = (
 )
 ABSENT = ("missing", "waiting")  # only their plan is known
 WORST = (names.FAILED, names.DIVERGED)  # these rank last; the others have not been tried to the end
-IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
+IDENTITY = (
+    *("run_key", "estimator", "estimator_label", "schedule_label", "axes", "shared_axes", "own_axes", "setting"),
+    *("device", "seed", "status"),
+)
 CORE = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
-    *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
+    *(
+        "shared_axes",
+        "own_axes",
+        "setting",
+        "device",
+        "seed",
+        "status",
+        "error",
+        "sweep",
+        "experiment",
+        "experiment_id",
+        "former",
+    ),
     *("start", "end", "shared_machine", "task", "task_label", "measures"),
 )
 UNTYPED = (names.PARAM_BASKET, names.PARAM_SOURCE, names.PARAM_TASK_SOURCE)
 """Labels and hashes are texts, whatever they look like."""
+BARE_METRICS = (names.TAU, names.TAU_FORWARD, names.TAU_BACKWARD, names.BIAS_WEIGHT, names.COMPILED)
+"""Metrics without a slash in their names: a learned temperature ends elsewhere at every seed, and is no setting."""
 _LAST_SEED = 2**32 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]{1,4000}|([0-9]+\.[0-9]*|\.?[0-9]+)(e[+-]?[0-9]+)?)", re.ASCII | re.IGNORECASE)
 _TEXTS = (
@@ -117,6 +137,7 @@ class Runs:
     images: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)  # run_key -> kind -> PNG
     sweeps: tuple[Sweep, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be read; the report prints them
+    epochs_known: bool = True  # False if `epoch` only counts the steps at which something was measured
     latents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_key -> latents.json
     tuning: Tuning | None = None
 
@@ -251,8 +272,8 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     A record may have ``parts``, its setting, and ``version``, that of its estimator; without parts its label is read.
     One without a task and a declaration of measures is of the VAE, as in older stores.
     """
-    own = ("parts", "version", "unreadable")
-    frame = pd.DataFrame.from_records([{k: v for k, v in record.items() if k not in own} for record in records])
+    beside = ("parts", "version", "unreadable")
+    frame = pd.DataFrame.from_records([{k: v for k, v in record.items() if k not in beside} for record in records])
     for name in CORE:
         if name not in frame:
             frame[name] = None
@@ -269,7 +290,8 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     parameters = [name for name in frame.columns if name not in CORE and "/" not in name]
     frame[parameters] = frame[parameters].convert_dtypes()  # a missing run must not turn 20 latents into 20.0
     parts, versions = ([record.get(name) for record in records] for name in ("parts", "version"))
-    frame = name_settings(frame, parts, versions, frame[parameters], ~frame["status"].isin(ABSENT))
+    own = frame[[name for name in parameters if name not in BARE_METRICS]]
+    frame = name_settings(frame, parts, versions, own, ~frame["status"].isin(ABSENT))
     others = sorted(name for name in frame.columns if name not in CORE)
     order = ["task_label", "setting", "device", "seed", "run_key"]
     return frame[[*CORE, *others]].sort_values(order, kind="stable", na_position="last").reset_index(drop=True)

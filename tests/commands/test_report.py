@@ -226,3 +226,60 @@ def test_a_report_into_the_results_of_a_sweep_names_their_folder(folder, tmp_pat
         main(["report", "--from", str(tmp_path / "none")])
     assert end.value.code == 2
     assert "give the folder of its results (--from) or --tracking-uri" in capsys.readouterr().err
+
+
+def test_an_export_and_the_report_about_it_have_the_same_tables(folder, tmp_path):
+    report("--experiment", "before", "--from", folder, "--out", tmp_path / "ours", "--to-csv", tmp_path / "runs.csv")
+    page = page_of(report("--from-csv", tmp_path / "runs.csv", "--out", tmp_path / "theirs"))
+    assert "runs were read from runs.csv" in page.text
+    for name in ("quality", "differences", "wins", "completeness"):
+        ours, theirs = (tmp_path / which / "tables" / f"{name}.csv" for which in ("ours", "theirs"))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_logs_of_others_take_the_measure_from_the_options(tmp_path):
+    rows = [f"{name},{seed},{step},accuracy,{value + seed / 100 + step / 1000}"
+            for name, value in (("ours", 0.9), ("theirs", 0.7)) for seed in range(3) for step in (1, 2)]  # fmt: skip
+    (tmp_path / "mine.csv").write_text("\n".join(["estimator,seed,step,metric,value", *rows]))
+    options = ("--from-csv", tmp_path / "mine.csv", "--metric", "accuracy", "--better", "higher", "--unit", "%")
+    output = report(*options, "--from", tmp_path)
+    assert str(tmp_path / "mine" / "report" / "report.html") in output
+    assert "ours has the highest mean of 2 settings, 0.9120 %" in page_of(output).text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--better", "lower"), "--better and --unit: expected --from-csv with them."),
+        (("--from-csv", "x.csv", "--watch"), "--from-csv: expected neither --experiment, --compare, --watch,"),
+        (("--from-csv", "none.csv"), "none.csv: expected a file, got: No such file or directory."),
+    ],
+)
+def test_logs_that_cannot_be_used_are_one_line_and_exit_2(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", *arguments])
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_and_its_export_have_the_same_tables(tmp_path):
+    (tmp_path / "tiny.yaml").write_text("""
+name: tiny
+data: {name: mnist-mini, train_size: 100}
+model: {n_latents: 2, n_categories: 3, hidden: [8]}
+training: {epochs: 2, batch_size: 50, lr: [1e-3, 3e-3]}
+evaluation: {bound_samples: 2, n_images: 0}
+estimators: [straight_through, {name: rloo, n_samples: 2}]
+seeds: {count: 2}
+""")
+    done = CliRunner().invoke(
+        cli, ["run", "--grid", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path), "--workers", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    report("--experiment", "tiny", "--from", tmp_path, "--out", tmp_path / "ours", "--to-csv", tmp_path / "tiny.csv")
+    report("--from-csv", tmp_path / "tiny.csv", "--out", tmp_path / "theirs")
+    for name in ("quality", "differences", "wins", "completeness", "timings", "targets", "sensitivity"):
+        ours, theirs = (tmp_path / which / "tables" / f"{name}.csv" for which in ("ours", "theirs"))
+        assert ours.read_bytes() == theirs.read_bytes(), name

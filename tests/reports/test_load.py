@@ -226,3 +226,11 @@ def test_missing_runs_are_counted_once():
     entry = {"run_key": "k", "estimator": "rloo", "seed": 1}
     assert len(planned_but_missing([entry, entry], set())) == 1
     assert planned_but_missing([entry], {"k"}) == []
+
+
+def test_a_learned_temperature_that_ends_elsewhere_is_no_setting():
+    same = {"estimator": "gumbel_softmax", "label": "gumbel_softmax · learned", "schedule": "learned", "device": "cpu",
+            "status": "finished"}  # fmt: skip
+    frame = tidy([{**same, "run_key": str(seed), "seed": seed, "tau": 1 + seed, "compiled": seed} for seed in (0, 1)])
+    assert frame["setting"].tolist() == ["gumbel_softmax · learned"] * 2
+    assert frame["tau"].tolist() == [1, 2]
