@@ -5,10 +5,11 @@ import math
 import torch
 
 from harness.config import TrainingConfig
+from harness.training.radam import FusedRAdam
 
 
 def make_optimizer(training: TrainingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimiser of a run, fused if torch has that."""
+    """Return the optimiser of a run. All of them use torch's fused kernels."""
     lr, weight_decay = training.lr, training.weight_decay
     match training.optimizer:
         case "adam":
@@ -16,7 +17,7 @@ def make_optimizer(training: TrainingConfig, parameters: list[torch.nn.Parameter
         case "adamw":
             return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
         case "radam":
-            return torch.optim.RAdam(parameters, lr=lr, weight_decay=weight_decay)
+            return FusedRAdam(parameters, lr=lr, weight_decay=weight_decay)
         case "sgd":
             return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=training.momentum, fused=True)
 
