@@ -172,13 +172,14 @@ class ModelConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    """The budget and the optimiser, the same for every estimator."""
+    """The budget and the optimiser, the same for every estimator. `lr_warmup` is in epochs; 0 is no part of the key."""
 
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     optimizer: Literal["adam", "radam", "adamw", "sgd"] = "adam"
     lr: Positive = 1e-3
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    lr_warmup: Count = 0
     momentum: Fraction = 0.0
     weight_decay: Nonnegative = 0.0
     grad_clip: Positive | None = None
@@ -197,6 +198,18 @@ class TrainingConfig(Settings):
                 "Use optimizer: sgd, or leave momentum out."
             )
         return self
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.lr_warmup and self.lr_warmup >= self.epochs:
+            raise ValueError(
+                f"lr_warmup: expected fewer epochs than the {self.epochs:,} of the run, got {self.lr_warmup:,}."
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_warmup(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "lr_warmup" or value}
 
 
 class EvaluationConfig(Settings):

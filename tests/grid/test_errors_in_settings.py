@@ -101,6 +101,11 @@ PROBLEMS = {
         "3:26: training.momentum[1]: expected 0 with optimizer adam, got 0.9. "
         "Use optimizer: sgd, or leave momentum out.",
     ),
+    "warm-up as long as the run": (
+        HEAD + "training: {epochs: [20, 10], lr_warmup: 10}",
+        "3:41: training.lr_warmup: expected fewer epochs than the 10 of the run, got 10.",
+    ),
+    "warm-up below 0": (HEAD + "training: {lr_warmup: -1}", "3:23: training.lr_warmup: expected a value >= 0, got -1."),
     "floor above initial": (
         HEAD + "schedules: [{kind: exponential, rate: 1, floor: 2}]",
         "3:49: schedules[0].floor: expected at most initial (1), got 2.",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config import TrainingConfig
-from harness.training.optimizers import make_optimizer
+from harness.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate
 from harness.training.radam import FusedRAdam, rectification
 
 SHAPES = ((5, 4), (7,), (3, 3))
@@ -108,3 +108,27 @@ def test_radam_takes_no_closure() -> None:
 def test_every_optimizer_of_a_run_is_fused(name: str) -> None:
     optimizer = make_optimizer(TrainingConfig(optimizer=name), parameters())
     assert isinstance(optimizer, FusedRAdam) or optimizer.defaults["fused"] is True
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+def test_a_warm_up_rises_to_the_whole_rate_and_leaves_the_rest_to_the_schedule(kind: str) -> None:
+    training = TrainingConfig(epochs=5, lr_schedule=kind, lr_warmup=2)  # of 20 updates, 8
+    factors = [learning_rate_factor(training, step, 20) for step in range(20)]
+    assert factors[:8] == [(step + 1) / 8 for step in range(8)]
+    rest = TrainingConfig(epochs=3, lr_schedule=kind)
+    assert factors[8:] == [learning_rate_factor(rest, step, 12) for step in range(12)]
+    assert factors[8] == 1.0
+    assert factors[19] == pytest.approx(
+        {"constant": 1.0, "linear": 1 / 12, "cosine": 0.5 * (1 + math.cos(math.pi * 11 / 12))}[kind]
+    )
+
+
+def test_a_warm_up_scales_the_initial_rate_of_every_optimizer() -> None:
+    training = TrainingConfig(epochs=2, lr=0.5, lr_warmup=1)
+    optimizers = [make_optimizer(training, parameters()), FusedRAdam(parameters(), lr=0.1)]
+    rates = []
+    for step in range(8):
+        set_learning_rate(optimizers, training, step, 8)
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
+    assert [own for own, _ in rates] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert [other for _, other in rates] == pytest.approx([own / 5 for own, _ in rates])
