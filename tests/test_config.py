@@ -63,6 +63,7 @@ def run(**settings) -> RunConfig:
         (EvaluationConfig, {"bound_samples": -1}),
         (EvaluationConfig, {"test_samples": 0}),
         (EvaluationConfig, {"validation_split": "dev"}),
+        (EvaluationConfig, {"validation_split": "test", "checkpoint": "best"}),
     ],
 )
 def test_impossible_settings_are_refused(model, settings):
@@ -142,7 +143,7 @@ def test_every_setting_changes_the_key():
     assert len(set(changed)) == len(changed)
 
 
-NEW = [("training", TrainingConfig, "lr_warmup", 2)]
+NEW = [("training", TrainingConfig, "lr_warmup", 2), ("evaluation", EvaluationConfig, "checkpoint", "best")]
 """Settings that came after the first runs were stored: their defaults are left out of the key."""
 
 

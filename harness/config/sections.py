@@ -213,7 +213,11 @@ class TrainingConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """The evaluation: on which images and with which codes. `bound_samples` is the bound's k; 0 means no bound."""
+    """The evaluation: on which images and with which codes. `bound_samples` is the bound's k; 0 means no bound.
+
+    `checkpoint` says which parameters are tested: those of the last epoch, or of the best one by validation. `last` is
+    no part of the key.
+    """
 
     validation_split: Literal["validation", "train", "test"] = "validation"
     validation_codes: Literal["one_hot", "relaxed"] = "one_hot"
@@ -222,6 +226,19 @@ class EvaluationConfig(Settings):
     bound_samples: Count = 100
     batch_size: PositiveInt = 1000
     n_images: Count = 8
+    checkpoint: Literal["last", "best"] = "last"
+
+    @model_validator(mode="after")
+    def _not_chosen_by_test_images(self) -> Self:
+        if self.checkpoint == "best" and self.validation_split == "test":
+            raise ValueError(
+                "checkpoint: expected last with validation_split test, got best. Choose by validation or train."
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_last(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "checkpoint" or value != "last"}
 
 
 def _is_positive(value: object) -> bool:

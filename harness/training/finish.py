@@ -8,6 +8,7 @@ from harness.config import RunConfig
 from harness.devices import peak_memory_mb
 from harness.events import Event, Finished
 from harness.training import timing, weights
+from harness.training.best import return_to_best
 from harness.training.epoch_result import non_finite
 from harness.training.evaluate import test_metrics
 from harness.training.pictures import final_pictures
@@ -15,10 +16,11 @@ from harness.training.state import State
 
 
 def finish(run: RunConfig, state: State, *, keeps_model: bool) -> Iterator[Event]:
-    """Evaluate a trained run on the test examples and yield its last events.
+    """Evaluate a trained run on the test examples, as it is or after its best epoch, and yield its last events.
 
     Raises ValueError if the measure that ranks it is missing.
     """
+    of_best = return_to_best(state)
     final, use = test_metrics(run, state)
     if (first := run.measures[0]).metric not in final:
         got = ", ".join(name.removeprefix("test/") for name in final if name.startswith("test/"))
@@ -31,7 +33,7 @@ def finish(run: RunConfig, state: State, *, keeps_model: bool) -> Iterator[Event
         yield use.event()
     if keeps_model:
         yield weights.save(run, state)
-    final |= timing.summary(state.step_s, min(run.training.batch_size, state.splits.n_train))
+    final |= of_best | timing.summary(state.step_s, min(run.training.batch_size, state.splits.n_train))
     if state.compile_s:
         final |= {"time/compile_s": state.compile_s, "compiled": float(state.compiled is not None)}
     final["cost/n_cost_evals"] = float(run.n_cost_evals(state.estimator))

@@ -106,6 +106,11 @@ PROBLEMS = {
         "3:41: training.lr_warmup: expected fewer epochs than the 10 of the run, got 10.",
     ),
     "warm-up below 0": (HEAD + "training: {lr_warmup: -1}", "3:23: training.lr_warmup: expected a value >= 0, got -1."),
+    "best epoch by the test images": (
+        HEAD + "evaluation: {validation_split: [validation, test], checkpoint: best}",
+        "3:64: evaluation.checkpoint: expected last with validation_split test, got best. "
+        "Choose by validation or train.",
+    ),
     "floor above initial": (
         HEAD + "schedules: [{kind: exponential, rate: 1, floor: 2}]",
         "3:49: schedules[0].floor: expected at most initial (1), got 2.",
