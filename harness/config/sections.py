@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.datasets.descriptions import DataError
+from harness.datasets.descriptions import DATASETS, DataError
 from harness.datasets.image_source import OWN, ImageSource
 from harness.datasets.own import NO_SOURCES, Facts, Sources, facts, is_own
 from harness.schedules import Positive, PositiveInt, Settings, short
@@ -56,6 +56,23 @@ class DataConfig(Settings):
         if found is None or (isinstance(found, tuple) and len(found) == 2 and all(map(_is_positive, found))):
             return found
         raise ValueError(f"size: expected a whole number of pixels >= 1, or [height, width], got {short(value)}.")
+
+    @model_validator(mode="after")
+    def _binary_images_are_binarised_and_split_already(self) -> Self:
+        if self.name not in DATASETS or not DATASETS[self.name].is_binary:
+            return self
+        if self.binarization != "none":
+            raise ValueError(
+                f"binarization: expected none with data {self.name}, whose images are binary, got {self.binarization}. "
+                "Leave it out."
+            )
+        if "validation_fraction" in self.model_fields_set and self.validation_fraction:
+            raise ValueError(
+                f"validation_fraction: expected none with data {self.name}, which has validation images, got "
+                f"{short(self.validation_fraction)}. Leave it out."
+            )
+        self.__dict__["validation_fraction"] = 0.0  # its default here; the model is frozen for others
+        return self
 
     @model_validator(mode="after")
     def _path_and_size_belong_to_own_images(self) -> Self:

@@ -62,7 +62,7 @@ PROBLEMS = {
     "unknown data set": (
         HEAD + "data: {name: minst}",
         "3:14: data.name: expected one of mnist-mini, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, "
-        "file, folder, got 'minst'. Did you mean 'mnist'? One of your own needs --plugin FILE.",
+        "mnist-binarized, file, folder, got 'minst'. Did you mean 'mnist'? One of your own needs --plugin FILE.",
     ),
     # impossible values
     "tau 0": (
@@ -110,6 +110,11 @@ PROBLEMS = {
         HEAD + "evaluation: {validation_split: [validation, test], checkpoint: best}",
         "3:64: evaluation.checkpoint: expected last with validation_split test, got best. "
         "Choose by validation or train.",
+    ),
+    "binarisation of binary images": (
+        HEAD + "data: {name: mnist-binarized, binarization: fixed}",
+        "3:45: data.binarization: expected none with data mnist-binarized, whose images are binary, got fixed. Leave it"
+        " out.",
     ),
     "floor above initial": (
         HEAD + "schedules: [{kind: exponential, rate: 1, floor: 2}]",
