@@ -40,7 +40,7 @@ audit: install
 	$(BIN)/python .ci/audit.py
 
 bench: install
-	for name in step costs functional scaling orchestration status sweep start report coverage stopping; do $(BIN)/python benchmarks/$$name.py || exit; done
+	for name in step optimizers costs functional scaling orchestration status sweep start report coverage stopping; do $(BIN)/python benchmarks/$$name.py || exit; done
 
 # Installs nothing, and needs no MLflow: for a machine with a GPU, PYTHON is the one that has torch.
 gpu-check:

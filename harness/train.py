@@ -21,6 +21,7 @@ from harness.tasks.splits import Batch
 from harness.tasks.task import total
 from harness.training import checkpoint as checkpoints
 from harness.training import seeding, timing
+from harness.training.best import keep_best
 from harness.training.compiled import compile_if_wanted
 from harness.training.epoch_result import EpochResult, StepResult, epoch_metrics, gradient_sum, non_finite
 from harness.training.finish import finish
@@ -68,6 +69,7 @@ def train(
         if diverged := non_finite(metrics, state.step, f"after epoch {epoch}"):
             yield diverged
             return
+        keep_best(run, state, metrics)
         if diagnostics and diagnostics.due(epoch):
             metrics |= diagnostics.metrics(state)
         yield from training_pictures(run, state)

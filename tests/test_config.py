@@ -57,10 +57,13 @@ def run(**settings) -> RunConfig:
         (TrainingConfig, {"momentum": 0.9}),
         (TrainingConfig, {"momentum": 1.0, "optimizer": "sgd"}),
         (TrainingConfig, {"grad_clip": 0.0}),
+        (TrainingConfig, {"epochs": 5, "lr_warmup": 5}),
+        (TrainingConfig, {"lr_warmup": 0.5}),
         (TrainingConfig, {"learning_rate": 1.0}),
         (EvaluationConfig, {"bound_samples": -1}),
         (EvaluationConfig, {"test_samples": 0}),
         (EvaluationConfig, {"validation_split": "dev"}),
+        (EvaluationConfig, {"validation_split": "test", "checkpoint": "best"}),
     ],
 )
 def test_impossible_settings_are_refused(model, settings):
@@ -138,6 +141,22 @@ def test_every_setting_changes_the_key():
     ]
     assert len({one.key for one in changed}) == len(changed)
     assert len(set(changed)) == len(changed)
+
+
+NEW = [("training", TrainingConfig, "lr_warmup", 2), ("evaluation", EvaluationConfig, "checkpoint", "best")]
+"""Settings that came after the first runs were stored: their defaults are left out of the key."""
+
+
+@pytest.mark.parametrize(("section", "model", "name", "other"), NEW)
+def test_a_new_setting_is_in_the_key_and_stored_unless_it_is_the_default(section, model, name, other):
+    default = model(**{name: model.model_fields[name].default})
+    path = f"{section}.{name}"
+    assert run(**{section: default}).key == run().key == "5db3beeac8089de5"
+    assert path not in run(**{section: default}).flat()
+    changed = run(**{section: model(**{name: other})})
+    assert changed.key != run().key
+    assert changed.flat()[path] == other
+    assert RunConfig.from_json(changed.to_json()) == changed
 
 
 def test_labels_order_and_number_forms_do_not_change_the_key():

@@ -49,6 +49,7 @@ question: does it work?
 data: {name: mnist-mini, train_size: 100}
 model: {n_latents: 2, n_categories: 3, hidden: [4]}
 training: {epochs: 2, batch_size: 50}
+evaluation: {checkpoint: best}
 estimators: [gumbel_softmax, decoupled_st_gs]
 seeds: [0]
 diagnostics: {every: 1, resamples: 64, probe: 10, basket: [straight_through]}

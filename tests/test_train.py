@@ -105,6 +105,25 @@ def test_batches_are_a_new_permutation_of_the_training_images_each_epoch(
     assert not torch.equal(first, second)
 
 
+def test_the_training_loss_is_the_mean_over_the_examples_of_the_epoch(
+    tiny_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every example counts once, the twenty of the last batch too, at the weights of its own update."""
+    seen: list[tuple[int, float]] = []
+    original = train.train_step
+
+    def spy(state: State, x_BD: Tensor, grad_clip: float | None) -> train.StepResult:
+        result = original(state, x_BD, grad_clip)
+        seen.append((len(x_BD), sum(term.item() for term in result.terms)))
+        return result
+
+    monkeypatch.setattr(train, "train_step", spy)
+    events = run(tiny_run(training=TrainingConfig(epochs=2, batch_size=60)))
+    assert [size for size, _ in seen] == [60, 60, 60, 20] * 2
+    means = [sum(size * loss for size, loss in seen[begin : begin + 4]) / 200 for begin in (0, 4)]
+    assert [e.metrics["train/loss"] for e in events if isinstance(e, EpochDone)] == pytest.approx(means, rel=1e-6)
+
+
 def test_validation_and_pictures_do_not_change_training(tiny_run: Make) -> None:
     often = run(tiny_run(training=TrainingConfig(epochs=3, batch_size=50)))
     once = EvaluationConfig(bound_samples=0, n_images=0, validation_every=3, validation_codes="relaxed")

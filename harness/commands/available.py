@@ -205,4 +205,4 @@ def doctor() -> Iterator[str]:
         yield f"{name}: {package or 'not installed'}"
     for name, info in DATASETS.items():
         found = "embedded" if info.embedded else "present" if is_complete(info, default_data_dir()) else ""
-        yield f"data set {name}: {found or f'missing (harness data fetch {name})'}"
+        yield f"data set {name}: {found or f'missing ({info.how})'}"

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.datasets.descriptions import DataError
+from harness.datasets.descriptions import DATASETS, DataError
 from harness.datasets.image_source import OWN, ImageSource
 from harness.datasets.own import NO_SOURCES, Facts, Sources, facts, is_own
 from harness.schedules import Positive, PositiveInt, Settings, short
@@ -56,6 +56,23 @@ class DataConfig(Settings):
         if found is None or (isinstance(found, tuple) and len(found) == 2 and all(map(_is_positive, found))):
             return found
         raise ValueError(f"size: expected a whole number of pixels >= 1, or [height, width], got {short(value)}.")
+
+    @model_validator(mode="after")
+    def _binary_images_are_binarised_and_split_already(self) -> Self:
+        if self.name not in DATASETS or not DATASETS[self.name].is_binary:
+            return self
+        if self.binarization != "none":
+            raise ValueError(
+                f"binarization: expected none with data {self.name}, whose images are binary, got {self.binarization}. "
+                "Leave it out."
+            )
+        if "validation_fraction" in self.model_fields_set and self.validation_fraction:
+            raise ValueError(
+                f"validation_fraction: expected none with data {self.name}, which has validation images, got "
+                f"{short(self.validation_fraction)}. Leave it out."
+            )
+        self.__dict__["validation_fraction"] = 0.0  # its default here; the model is frozen for others
+        return self
 
     @model_validator(mode="after")
     def _path_and_size_belong_to_own_images(self) -> Self:
@@ -172,13 +189,14 @@ class ModelConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    """The budget and the optimiser, the same for every estimator."""
+    """The budget and the optimiser, the same for every estimator. `lr_warmup` is in epochs; 0 is no part of the key."""
 
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     optimizer: Literal["adam", "radam", "adamw", "sgd"] = "adam"
     lr: Positive = 1e-3
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    lr_warmup: Count = 0
     momentum: Fraction = 0.0
     weight_decay: Nonnegative = 0.0
     grad_clip: Positive | None = None
@@ -198,9 +216,25 @@ class TrainingConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.lr_warmup and self.lr_warmup >= self.epochs:
+            raise ValueError(
+                f"lr_warmup: expected fewer epochs than the {self.epochs:,} of the run, got {self.lr_warmup:,}."
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_warmup(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "lr_warmup" or value}
+
 
 class EvaluationConfig(Settings):
-    """The evaluation: on which images and with which codes. `bound_samples` is the bound's k; 0 means no bound."""
+    """The evaluation: on which images and with which codes. `bound_samples` is the bound's k; 0 means no bound.
+
+    `checkpoint` says which parameters are tested: those of the last epoch, or of the best one by validation. `last` is
+    no part of the key.
+    """
 
     validation_split: Literal["validation", "train", "test"] = "validation"
     validation_codes: Literal["one_hot", "relaxed"] = "one_hot"
@@ -209,6 +243,19 @@ class EvaluationConfig(Settings):
     bound_samples: Count = 100
     batch_size: PositiveInt = 1000
     n_images: Count = 8
+    checkpoint: Literal["last", "best"] = "last"
+
+    @model_validator(mode="after")
+    def _not_chosen_by_test_images(self) -> Self:
+        if self.checkpoint == "best" and self.validation_split == "test":
+            raise ValueError(
+                "checkpoint: expected last with validation_split test, got best. Choose by validation or train."
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_last(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "checkpoint" or value != "last"}
 
 
 def _is_positive(value: object) -> bool:

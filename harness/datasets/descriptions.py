@@ -11,7 +11,7 @@ from typing import Literal
 
 from harness.errors import UserError, did_you_mean
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 
 MNIST_MINI_SHA256 = "625e8c654a1ba984516ea173dc89bea88391290cf87fae361ecd774dfa89367d"
 
@@ -27,7 +27,7 @@ class DataError(UserError):
 
 @dataclass(frozen=True)
 class DataFile:
-    """One IDX file as it is kept on disk, in plain form or with `.gz` appended."""
+    """One IDX file, or text of binary images (`.amat`), as it is kept on disk, plain or with `.gz` appended."""
 
     name: str  # of the plain file
     shape: tuple[int, ...]
@@ -35,8 +35,15 @@ class DataFile:
     sha256_gz: str | None = None  # of the published .gz, if no checksum of the plain content is published
 
     @property
+    def is_text(self) -> bool:
+        """Whether the file is a text of binary images (`harness.datasets.amat`)."""
+        return self.name.endswith(".amat")
+
+    @property
     def n_bytes(self) -> int:
         """An upper bound of the plain size: the header and two bytes a value at most."""
+        if self.is_text:
+            return 2 * math.prod(self.shape)
         return 4 + 4 * len(self.shape) + math.prod(self.shape) * (1 if len(self.shape) == 3 else 2)
 
 
@@ -51,16 +58,21 @@ class Archive:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """One data set: what it shows, how large it is and how it is got."""
+    """One data set: what it shows, how large it is and how it is got.
+
+    One with validation images of its own (`n_validation`) has no labels and only the values 0 and 1.
+    """
 
     name: str
     description: str
     n_train: int
     n_test: int
     n_classes: int
-    files: tuple[DataFile, ...] = ()  # train images, train labels, test images, test labels; empty where embedded
+    n_validation: int = 0  # images that are no training images; none are cut from these then
+    files: tuple[DataFile, ...] = ()  # images, labels of train and test, or images of each split; empty where embedded
     archives: tuple[Archive, ...] = ()
     torchvision_class: str = ""  # the class whose mirrors have the data set
+    origin: str = ""  # where the user gets the files, if nothing downloads them
     image_shape: tuple[int, int] = (28, 28)
     transposed: bool = False  # stored with rows and columns exchanged
     first_label: int = 0
@@ -73,12 +85,21 @@ class DatasetInfo:
     @property
     def how(self) -> str:
         """How the data set is got: a command, or nothing to do."""
-        return "part of this package" if self.embedded else f"harness data fetch {self.name}"
+        if self.embedded:
+            return "part of this package"
+        command = f"harness data fetch {self.name}"
+        return f"{command} --data-dir DIR, where DIR has {self.origin}" if self.origin else command
 
-    def split_files(self, split: Split) -> tuple[DataFile, DataFile]:
-        """Return the files of the images and of the labels."""
-        images, labels = self.files[:2] if split == "train" else self.files[2:]
-        return images, labels
+    @property
+    def is_binary(self) -> bool:
+        """Whether the images have only the values 0 and 1."""
+        return self.n_validation > 0
+
+    def split_files(self, split: Split) -> tuple[DataFile, ...]:
+        """Return the file of the images of a split, and that of its labels if there are some."""
+        if self.n_validation:
+            return (self.files[("train", "validation", "test").index(split)],)
+        return self.files[:2] if split == "train" else self.files[2:]
 
 
 def lookup(name: str) -> DatasetInfo:
@@ -139,6 +160,12 @@ _KMNIST_GZ = (
     "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
     "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
     "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+)
+_BINARIZED = (("train", 50_000), ("valid", 10_000), ("test", 10_000))
+_BINARIZED_SHA256 = (
+    "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+    "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+    "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
 )
 
 _ALL = (
@@ -206,6 +233,22 @@ _ALL = (
             ),
         ),
         torchvision_class="Omniglot",
+    ),
+    DatasetInfo(
+        name="mnist-binarized",
+        description="Handwritten digits, binarised once and for all (Salakhutdinov and Murray)",
+        n_train=50_000,
+        n_validation=10_000,
+        n_test=10_000,
+        n_classes=0,
+        files=tuple(
+            DataFile(f"binarized_mnist_{split}.amat", (n, 28, 28), sha256)
+            for (split, n), sha256 in zip(_BINARIZED, _BINARIZED_SHA256, strict=True)
+        ),
+        origin=(
+            "binarized_mnist_train.amat, binarized_mnist_valid.amat and binarized_mnist_test.amat of "
+            "www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+        ),
     ),
 )
 

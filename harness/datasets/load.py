@@ -174,6 +174,8 @@ def _raw(info: DatasetInfo, data_dir: Path | None) -> _Raw:
     """Return the stored arrays. They are cached, so that a worker process reads and verifies a data set once."""
     if data_dir is None:
         return _embedded()
+    if info.n_validation:
+        return _binary(info, data_dir)
     splits: tuple[Split, Split] = ("train", "test")
     arrays: list[NDArray[np.integer]] = []
     for images, labels in map(info.split_files, splits):
@@ -182,6 +184,16 @@ def _raw(info: DatasetInfo, data_dir: Path | None) -> _Raw:
         arrays += [oriented.reshape(len(oriented), -1), files.read(info, labels, data_dir) - info.first_label]
     train, train_labels, test, test_labels = arrays
     return _Raw(train.astype(np.uint8, copy=False), train_labels, test.astype(np.uint8, copy=False), test_labels)
+
+
+def _binary(info: DatasetInfo, data_dir: Path) -> _Raw:
+    """Return a data set of binary images that has validation images of its own and no labels."""
+    found = {}
+    for split in ("train", "validation", "test"):
+        (file,) = info.split_files(split)
+        found[split] = files.read(info, file, data_dir).reshape(file.shape[0], -1).astype(np.uint8, copy=False)
+    none = np.empty(0, np.int64)
+    return _Raw(found["train"], none, found["test"], none, found["validation"])
 
 
 def _embedded() -> _Raw:

@@ -52,7 +52,7 @@ def sizes(config: SizeSettings) -> Sizes:
     if config.name in DATASETS:
         info = lookup(config.name)
         n_validation, n_train = split_sizes(info.name, info.n_train, config.validation_fraction, config.train_size)
-        return Sizes(n_train, n_validation, info.n_test, info.image_shape)
+        return Sizes(n_train, n_validation or info.n_validation, info.n_test, info.image_shape)
     if config.n_images is None or config.image_shape is None:
         raise unread(config.name) if config.name in OWN else unknown_name(config.name)
     of_train, own_validation, n_test = config.n_images

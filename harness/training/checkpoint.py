@@ -16,7 +16,7 @@ from harness.devices import peak_memory_mb
 from harness.events import Checkpoint
 from harness.provenance import code_version, provenance
 from harness.training import seeding
-from harness.training.state import State
+from harness.training.state import Best, State, parameters, set_parameters
 
 FORMAT = 2
 
@@ -38,11 +38,10 @@ def save(run: RunConfig, state: State) -> Checkpoint:
         "elapsed_s": state.elapsed_s,
         "step_s": torch.tensor(state.step_s, dtype=torch.float64),
         "peak_mb": max(state.peak_mb, peak_memory_mb(device)),
-        "task": state.task.state_dict(),
-        "estimators": [estimator.state_dict() for estimator in state.estimators.values()],
-        "temperatures": state.temperatures(),
+        **parameters(state),
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         "log_tau": state.learned_tau.log_tau.detach() if state.learned_tau else None,
+        "best": tuple(state.best) if state.best else None,
         "generators": seeding.noise_state(device),
     }
     label = Label(FORMAT, run.key, state.epoch, list(code_version(provenance())))
@@ -58,16 +57,13 @@ def restore(run: RunConfig, state: State, content: bytes) -> bool:
         return False
     device = torch.device(run.device)
     saved: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    state.task.load_state_dict(saved["task"])
-    for estimator, estimator_state in zip(state.estimators.values(), saved["estimators"], strict=True):
-        estimator.load_state_dict(estimator_state)
+    set_parameters(state, saved)
     if state.learned_tau:
         with torch.no_grad():
             state.learned_tau.log_tau.copy_(saved["log_tau"])
     for optimizer, optimizer_state in zip(state.optimizers, saved["optimizers"], strict=True):
         optimizer.load_state_dict(optimizer_state)
-    for key, value in saved["temperatures"].items():
-        state.set_temperature(key, value)
+    state.best = Best(*saved["best"]) if saved["best"] else None
     state.epoch, state.step, state.step_s = label.epoch, saved["step"], saved["step_s"].tolist()
     state.elapsed_s += saved["elapsed_s"]
     state.peak_mb = saved["peak_mb"]

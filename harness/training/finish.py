@@ -8,6 +8,7 @@ from harness.config import RunConfig
 from harness.devices import peak_memory_mb
 from harness.events import Event, Finished
 from harness.training import timing, weights
+from harness.training.best import return_to_best
 from harness.training.epoch_result import non_finite
 from harness.training.evaluate import test_metrics, validation_metrics
 from harness.training.pictures import final_pictures
@@ -17,8 +18,9 @@ from harness.training.state import State
 def finish(run: RunConfig, state: State, *, keeps_model: bool) -> Iterator[Event]:
     """Evaluate a trained run on the test examples, a trial on the validation examples, and yield its last events.
 
-    Raises ValueError if the measure that ranks it is missing.
+    It is evaluated as it is or after its best epoch. Raises ValueError if the measure that ranks it is missing.
     """
+    of_best = return_to_best(state)
     final, use = test_metrics(run, state) if run.trial is None else (validation_metrics(run, state), None)
     if run.result_metric not in final:
         first, split = run.measures[0], run.result_metric.partition("/")[0]
@@ -32,7 +34,7 @@ def finish(run: RunConfig, state: State, *, keeps_model: bool) -> Iterator[Event
         yield use.event()
     if keeps_model and run.trial is None:
         yield weights.save(run, state)
-    final |= timing.summary(state.step_s, min(run.training.batch_size, state.splits.n_train))
+    final |= of_best | timing.summary(state.step_s, min(run.training.batch_size, state.splits.n_train))
     if state.compile_s:
         final |= {"time/compile_s": state.compile_s, "compiled": float(state.compiled is not None)}
     final["cost/n_cost_evals"] = float(run.n_cost_evals(state.estimator))

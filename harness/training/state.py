@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,14 @@ from harness.training import seeding
 from harness.training.data import load_splits, new_task
 from harness.training.learned_tau import LearnedTau
 from harness.training.optimizers import make_optimizer
+
+
+class Best(NamedTuple):
+    """The best epoch so far by the measure that ranks on validation, its value, and the parameters after it."""
+
+    epoch: int
+    value: float
+    parameters: dict[str, Any]
 
 
 @dataclass
@@ -39,6 +48,7 @@ class State:
     step_s: list[float] = field(default_factory=list)  # seconds of each step so far
     elapsed_s: float = 0.0
     peak_mb: float = 0.0  # the peak memory before the checkpoint that the run continues from
+    best: Best | None = None  # kept if the run evaluates its best epoch
 
     @property
     def estimator(self) -> Estimator:
@@ -97,6 +107,24 @@ def _estimator(
     context = task.context(take(splits.train, 1))
     estimator.prepare(*shape, n_context=0 if context is None else context.shape[-1])
     return estimator
+
+
+def parameters(state: State) -> dict[str, Any]:
+    """Return all that an evaluation depends on: task, estimators and temperatures. Tensors are not copied."""
+    return {
+        "task": state.task.state_dict(),
+        "estimators": [estimator.state_dict() for estimator in state.estimators.values()],
+        "temperatures": state.temperatures(),
+    }
+
+
+def set_parameters(state: State, saved: Mapping[str, Any]) -> None:
+    """Set what `parameters` returned."""
+    state.task.load_state_dict(saved["task"])
+    for estimator, estimator_state in zip(state.estimators.values(), saved["estimators"], strict=True):
+        estimator.load_state_dict(estimator_state)
+    for key, value in saved["temperatures"].items():
+        state.set_temperature(key, value)
 
 
 def set_temperatures(run: RunConfig, state: State, steps_per_epoch: int, n_steps: int) -> None:

@@ -75,6 +75,7 @@ _NO_LOSS = (
     names.COST_PREFIX,
     names.LATENT_PREFIX,
     names.GRADIENT_PREFIX,
+    names.EVALUATED_EPOCH,
     "compiled",
     "tau",
 )

@@ -200,7 +200,7 @@ TEST_RELAXED_LOSS, TEST_NEG_BOUND = "test/relaxed_loss", "test/neg_bound"
 TEST_LOSS = "test/loss"
 STEP_MEDIAN_S, STEP_P90_S, IMAGES_PER_S = "time/step_s_median", "time/step_s_p90", "time/images_per_s"
 COMPILE_S, COMPILED, TOTAL_S, PEAK_MB = "time/compile_s", "compiled", "time/total_s", "memory/peak_mb"
-N_COST_EVALS = "cost/n_cost_evals"
+N_COST_EVALS, EVALUATED_EPOCH = "cost/n_cost_evals", "evaluation/epoch"
 PERPLEXITY, DEAD_CLASSES, ENTROPY = "latent/perplexity", "latent/dead_classes", "latent/entropy"
 GRADIENT_PREFIX = "gradient/"
 ENCODER_PREFIX = "encoder/"
@@ -256,6 +256,7 @@ RUN_METRICS = {
     COMPILED: "1 where the compiled loss was used, else 0; only where compiling was tried.",
     PEAK_MB: "Peak memory in MB: of the process on a CPU, allocated memory on a GPU.",
     N_COST_EVALS: "Decoder evaluations per image and update.",
+    EVALUATED_EPOCH: "With `evaluation.checkpoint: best`, the epoch whose parameters were tested.",
 }
 """Metrics of the child at step 0. Losses are in nats per example."""
 TASK_METRICS = {

@@ -13,6 +13,7 @@ from harness.events import EpochDone, Finished
 from harness.schedules import Constant
 from harness.tasks.registry import TASKS
 from harness.train import train
+from harness.training.radam import FusedRAdam
 from harness.training.timing import StepTimer
 
 TIMES = ("time/", "memory/")
@@ -50,6 +51,20 @@ def test_training_agrees_with_the_cpu_at_the_first_epoch_and_with_itself(device:
     here, there = (numbers(small_run(place)) for place in (torch.device("cpu"), device))
     assert there[0]["train/loss"] == pytest.approx(here[0]["train/loss"], rel=0.02)
     assert numbers(small_run(device)) == there
+
+
+def test_radam_equals_that_of_torch_in_every_step(device: torch.device) -> None:
+    ours, theirs = (
+        kind([torch.nn.Parameter(torch.linspace(-1, 1, 12, device=device).view(3, 4))], lr=1e-2)
+        for kind in (FusedRAdam, torch.optim.RAdam)
+    )
+    for step in range(50):
+        for optimizer in (ours, theirs):
+            (parameter,) = optimizer.param_groups[0]["params"]
+            parameter.grad = torch.linspace(0.1, 2.0, 12, device=device).view(3, 4) * math.cos(step)
+            optimizer.step()
+        one, other = (optimizer.param_groups[0]["params"][0] for optimizer in (ours, theirs))
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gumbel_softmax", "straight_through", "reinmax"])

@@ -62,7 +62,7 @@ PROBLEMS = {
     "unknown data set": (
         HEAD + "data: {name: minst}",
         "3:14: data.name: expected one of mnist-mini, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, "
-        "file, folder, got 'minst'. Did you mean 'mnist'? One of your own needs --plugin FILE.",
+        "mnist-binarized, file, folder, got 'minst'. Did you mean 'mnist'? One of your own needs --plugin FILE.",
     ),
     # impossible values
     "tau 0": (
@@ -100,6 +100,21 @@ PROBLEMS = {
         HEAD + "training: {momentum: [0, 0.9]}",
         "3:26: training.momentum[1]: expected 0 with optimizer adam, got 0.9. "
         "Use optimizer: sgd, or leave momentum out.",
+    ),
+    "warm-up as long as the run": (
+        HEAD + "training: {epochs: [20, 10], lr_warmup: 10}",
+        "3:41: training.lr_warmup: expected fewer epochs than the 10 of the run, got 10.",
+    ),
+    "warm-up below 0": (HEAD + "training: {lr_warmup: -1}", "3:23: training.lr_warmup: expected a value >= 0, got -1."),
+    "best epoch by the test images": (
+        HEAD + "evaluation: {validation_split: [validation, test], checkpoint: best}",
+        "3:64: evaluation.checkpoint: expected last with validation_split test, got best. "
+        "Choose by validation or train.",
+    ),
+    "binarisation of binary images": (
+        HEAD + "data: {name: mnist-binarized, binarization: fixed}",
+        "3:45: data.binarization: expected none with data mnist-binarized, whose images are binary, got fixed. Leave it"
+        " out.",
     ),
     "floor above initial": (
         HEAD + "schedules: [{kind: exponential, rate: 1, floor: 2}]",

@@ -165,7 +165,8 @@ def test_images_that_cannot_be_drawn_are_noted(read: Read) -> None:
         (
             "data: {name: my_data}",
             "1:14: data.name: expected one of mnist-mini, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, "
-            "file, folder, got 'my_data'. See: harness list datasets. One of your own needs --plugin FILE.",
+            "mnist-binarized, file, folder, got 'my_data'. See: harness list datasets. "
+            "One of your own needs --plugin FILE.",
         ),
         (
             "data: {name: file, path: val.npz, validation_fraction: 0.2}",

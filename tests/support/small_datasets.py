@@ -72,6 +72,23 @@ def small(name: str, published: str) -> tuple[DatasetInfo, dict[str, bytes]]:
     return info, plain
 
 
+def amat(images_NHW: np.ndarray) -> bytes:
+    """A text of binary images."""
+    return "".join(" ".join(str(int(pixel > 0)) for pixel in image.flat) + "\n" for image in images_NHW).encode()
+
+
+def small_binary() -> tuple[DatasetInfo, dict[str, bytes]]:
+    """A data set of 40 + 10 + 10 binary images under the name of the real one, and its files."""
+    info, random = DATASETS["mnist-binarized"], np.random.RandomState(3)
+    sizes = (N_TRAIN, N_TEST, N_TEST)
+    plain = {file.name: amat(random.randint(0, 2, (n, 28, 28))) for file, n in zip(info.files, sizes, strict=True)}
+    files = tuple(
+        replace(file, shape=(n, 28, 28), sha256=sha256(plain[file.name]))
+        for file, n in zip(info.files, sizes, strict=True)
+    )
+    return replace(info, n_train=N_TRAIN, n_validation=N_TEST, n_test=N_TEST, files=files), plain
+
+
 def install_catalogue(monkeypatch: pytest.MonkeyPatch, info: DatasetInfo) -> None:
     monkeypatch.setattr(descriptions, "DATASETS", {**DATASETS, info.name: info})
 

@@ -50,6 +50,23 @@ def test_chunks_change_nothing(tiny: tuple[CategoricalVAE, Tensor], monkeypatch:
     assert bound(vae, x, 5000) == pytest.approx(neg_log_p, abs=0.02)
 
 
+@pytest.mark.parametrize("k", [100, 2_048, 5_000])
+def test_a_bound_decodes_few_codes_at_once_whatever_its_k(
+    tiny: tuple[CategoricalVAE, Tensor], monkeypatch: pytest.MonkeyPatch, k: int
+) -> None:
+    vae, x = tiny
+    decode, sizes = vae.decode, list[int]()
+
+    def counted(z_SBLK: Tensor) -> Tensor:
+        sizes.append(z_SBLK.shape[0] * z_SBLK.shape[1])
+        return decode(z_SBLK)
+
+    monkeypatch.setattr(vae, "decode", counted)
+    bound(vae, x[:25], k)
+    assert sum(sizes) == 25 * k
+    assert max(sizes) <= categorical_vae.MAX_DECODED
+
+
 def test_a_traversal_changes_one_latent_of_the_most_probable_code() -> None:
     logits_LK = torch.tensor([[0.0, 2, 1], [5, 0, 0], [0, 0, 9], [0, 1, 0]])
     codes = traversals(logits_LK, torch.tensor([0.1, 0.9, 0.2, 0.9]))

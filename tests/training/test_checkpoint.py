@@ -60,7 +60,7 @@ def test_every_estimator_resumes_with_the_same_bits(name: str, tiny_run: Make) -
     "training",
     [
         TrainingConfig(epochs=3, batch_size=50, optimizer="sgd", momentum=0.9, lr_schedule="linear"),
-        TrainingConfig(epochs=3, batch_size=50, optimizer="radam", lr_schedule="cosine"),
+        TrainingConfig(epochs=3, batch_size=50, optimizer="radam", lr_schedule="cosine", lr_warmup=2),
         TrainingConfig(epochs=3, batch_size=50, optimizer="adamw", weight_decay=0.1, grad_clip=0.5),
     ],
     ids=lambda training: training.optimizer,
