@@ -13,10 +13,13 @@ from harness.grid.yaml_nodes import Node
 from harness.schedules import KINDS, Schedule
 
 
-def read_schedules(node: Node, errors: ErrorList) -> list[Placed]:
-    """Return the schedules of a grid, in order, each with its place."""
+def read_schedules(
+    node: Node, errors: ErrorList, where: str = "schedules", *, may_be_one: bool = False
+) -> list[Placed]:
+    """Return the schedules of a list in a grid, in order, each with its place; or one, if it `may_be_one`."""
     found: list[Placed] = []
-    for item, path in choices.read_items(node, "schedules", "schedule", errors):
+    is_one = may_be_one and isinstance(node.value, dict | str)
+    for item, path in [(node, where)] if is_one else choices.read_items(node, where, "schedule", errors):
         entries = {"kind": item} if isinstance(item.value, str) else choices.read_mapping(item, path, errors)
         if isinstance(item.value, dict) and "kind" not in entries:
             errors.add(item.position, f"{path}.kind", f"expected one of {', '.join(KINDS)}, got no kind.")

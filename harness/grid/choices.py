@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
@@ -142,20 +142,35 @@ def add_validation_errors(found: Iterable[Any], where: Placed, combination: Comb
             errors.expected(Placed(None, place.position, place.path + inner), expected, got, known)
 
 
-def refuse_repeats(settings: Iterable[Placed], errors: ErrorList) -> None:
-    """Add an error for each setting that is repeated, and for each label that two settings share."""
-    by_text: dict[str, Placed] = {}
+def refuse_repeats(
+    settings: Iterable[Placed], errors: ErrorList, apart: Callable[[Placed], object] = lambda setting: None
+) -> None:
+    """Add an error for each setting that is repeated, and for each label that two settings share.
+
+    Settings between which `apart` differs may be the same.
+    """
+    by_text: dict[Any, Placed] = {}
     by_label: dict[str, Placed] = {}
     for setting in settings:
-        text, label = setting.value.canonical, setting.value.label
+        text, label = (setting.value.canonical, apart(setting)), setting.value.label
+        same_label = by_label.setdefault(label, setting)
         if text in by_text:
             message = f"expected each run once, got {short_repr(label)} again (first: {by_text[text].line})."
             errors.add(setting.position, setting.path, message)
-        elif label in by_label:
-            message = f"expected a label of its own, got {short_repr(label)} again (first: {by_label[label].line})."
+        elif same_label.value.canonical != setting.value.canonical:
+            message = f"expected a label of its own, got {short_repr(label)} again (first: {same_label.line})."
             errors.add(setting.position, setting.path, message)
         by_text.setdefault(text, setting)
-        by_label.setdefault(label, setting)
+
+
+def refuse_shared_labels(settings: Iterable[Placed], errors: ErrorList) -> None:
+    """Add an error for each label that two different settings share. Equal settings may be there twice."""
+    first: dict[str, Placed] = {}
+    for setting in settings:
+        before = first.setdefault(setting.value.label, setting)
+        if before.value.canonical != setting.value.canonical:
+            message = f"expected a label of its own, got {short_repr(before.value.label)} again (first: {before.line})."
+            errors.add(setting.position, setting.path, message)
 
 
 def refuse_repeated_values(values: Iterable[Placed], errors: ErrorList) -> None:

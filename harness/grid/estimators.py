@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Fields, Placed
 from harness.grid.errors import ErrorList
+from harness.grid.own_settings import KEYS, OwnSettings, own_keys, read_own, refuse_own
 from harness.grid.parameters import as_declared, read_parameters
 from harness.grid.yaml_nodes import Node, short_repr
 from harness.plugins.registry import source_of
@@ -36,9 +37,10 @@ those of a basket."""
 
 @dataclass(frozen=True, eq=False)
 class Candidate(Placed):
-    """An estimator's setting with its place in the file and the places of its parameters."""
+    """An estimator's setting with its place in the file, the places of its parameters, and what it has for itself."""
 
     given: Combination
+    own: OwnSettings = field(default_factory=OwnSettings)
 
 
 def read_estimators(
@@ -55,9 +57,10 @@ def read_estimators(
         if isinstance(item.value, dict) and "name" not in entries:
             errors.add(item.position, f"{path}.name", "expected the name of an estimator, got none.")
         name_path = f"{path}.name" if isinstance(item.value, dict) else path
+        own: dict[tuple[str, ...], OwnSettings] = {}
         for name in choices.swept_values(entries["name"], name_path) if "name" in entries else []:
             if isinstance(name.value, str) and name.value in registry:
-                found += _candidates(item, path, registry[name.value], model, errors)
+                found += _candidates(item, path, registry[name.value], model, own, errors)
             else:
                 rule = f"one of {len(registry)} names" if isinstance(name.value, str) else "a name"
                 hint = _hint(name.value, registry)
@@ -78,15 +81,28 @@ def _hint(name: object, registry: Registry) -> str:
 
 
 def _candidates(
-    item: Node, path: str, cls: type[Estimator], model: type[EstimatorConfig], errors: ErrorList
+    item: Node,
+    path: str,
+    cls: type[Estimator],
+    model: type[EstimatorConfig],
+    own: dict[tuple[str, ...], OwnSettings],
+    errors: ErrorList,
 ) -> Iterator[Candidate]:
+    """Yield each setting of an entry; `own` has what was read of it for another name."""
+    from estimators import parameters
+
     before = len(errors)
     fields = _parameters(item, path, cls, model, errors)
+    keys = own_keys(item, parameters(cls))
+    if "tau" not in model.reserved:
+        refuse_own(item, path, keys, errors)
+    elif keys not in own:
+        own[keys] = read_own(item, path, keys, errors)
     if len(errors) > before:
         return
     for given in choices.combinations(fields, Placed(None, item.position, path), errors):
         try:
-            yield Candidate(_config(cls, model, given), item.position, path, given)
+            yield Candidate(_config(cls, model, given), item.position, path, given, own.get(keys, OwnSettings()))
         except ValidationError:
             message = f"expected numbers, texts, true, false or null as the defaults of {cls.name}, got something else."
             errors.add(item.position, path, message)
@@ -106,6 +122,7 @@ def _parameters(item: Node, path: str, cls: type[Estimator], model: type[Estimat
             got = short_repr(node.plain())
             errors.add(item.keys[key], f"{path}.{key}", f"expected no tau here, got {got}. {TAU_HINT}")
     also = ["name", "label", *(["tau"] if "tau" in model.reserved and cls.temperatures else [])]
+    also += [key for key in KEYS if key not in known]
     return special | read_parameters(item, path, known, also, errors)
 
 
@@ -135,6 +152,20 @@ def schedules_for(cls: type[Estimator], schedules: Iterable[Placed]) -> list[Pla
     return [schedule for schedule in schedules if cls.temperatures and schedule.value.sets == cls.temperatures]
 
 
+def schedules_of(candidate: Candidate, cls: type[Estimator], schedules: Iterable[Placed]) -> list[Placed]:
+    """Return the schedules of an estimator: its own, or those of the grid that set its temperatures."""
+    return schedules_for(cls, schedules if candidate.own.schedules is None else candidate.own.schedules)
+
+
+def _refuse_unfit(candidate: Candidate, cls: type[Estimator], errors: ErrorList) -> None:
+    """Add an error for each schedule of the estimator's own that does not set its temperatures."""
+    for schedule in candidate.own.schedules or ():
+        if schedule.value.sets != cls.temperatures:
+            sets = f"{schedule.value.kind}, which sets {' and '.join(schedule.value.sets)}"
+            has = f"{cls.name} has {' and '.join(cls.temperatures) or 'no temperature'}"
+            errors.add(schedule.position, schedule.path, f"expected a schedule for {cls.name}, got {sets}: {has}.")
+
+
 def build_all(
     candidates: Iterable[Candidate], schedules: Iterable[Placed], registry: Registry, errors: ErrorList
 ) -> BuiltEstimators:
@@ -146,12 +177,15 @@ def build_all(
     with torch.random.fork_rng(devices=[]):
         for candidate in candidates:
             cls = registry[candidate.value.name]
-            mine = schedules_for(cls, schedules)
-            if cls.uses_tau and schedules and not mine:
+            mine = schedules_of(candidate, cls, schedules)
+            if candidate.own.schedules is not None:
+                _refuse_unfit(candidate, cls, errors)
+            elif cls.uses_tau and schedules and not mine:
                 errors.expected(candidate, "a schedule of tau", "none", hint="Add constant to schedules.")
-            elif mine and (also_set := [key for key in mine[0].value.sets if key in candidate.given]):
+            if mine and (also_set := [key for key in mine[0].value.sets if key in candidate.given]):
                 place = candidate.given[also_set[0]]
-                errors.expected(place, f"no {also_set[0]} here", place.value, hint="A schedule of the grid sets it.")
+                hint = f"A schedule of {'the grid' if candidate.own.schedules is None else 'its own'} sets it."
+                errors.expected(place, f"no {also_set[0]} here", place.value, hint=hint)
             starts: list[Placed | None] = [*mine] or [None]
             found = [_start(candidate, registry, schedule, errors) for schedule in starts]
             built += [(candidate, estimator) for estimator in found[-1:] if estimator is not None]

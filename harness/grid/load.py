@@ -5,8 +5,7 @@ docs/grid.md describes the file. The reading of single settings is in `harness.g
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import DiagnosticsConfig, RunConfig
 from harness.grid import choices
 from harness.grid.axes import read_devices, read_schedules, read_seeds
+from harness.grid.blocks import Block, Expanded, expand_blocks, make_blocks, refuse_repeated_runs
 from harness.grid.choices import MAX_RUNS, Placed
 from harness.grid.diagnostics import check_basket, read_diagnostics
 from harness.grid.errors import ErrorList, GridError
@@ -25,11 +25,11 @@ from harness.grid.estimators import (
     check_compiles,
     check_shapes,
     read_estimators,
-    schedules_for,
 )
 from harness.grid.name_and_texts import read_texts
 from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes, skip_notes
-from harness.grid.sections import SECTIONS, Factor, SectionValues, expand, read_factors, refuse_unused, varying
+from harness.grid.own_settings import unused_notes
+from harness.grid.sections import SECTIONS, Factor, read_factors, refuse_unused, varying
 from harness.grid.tasks import TaskChoice, read_tasks
 from harness.grid.yaml_nodes import Node, SourceError, parse, read_text
 from harness.plugins.registry import datasets_of
@@ -116,31 +116,32 @@ def _read(tree: Node, path: Path | None, text: str, registry: Registry, errors: 
     built = build_all(read.candidates, read.schedules, registry, errors)
     errors.stop_if_any()
 
-    pairs = [pair for candidate in read.candidates for pair in _with_schedules(candidate, read.schedules, registry)]
-    _check_count([read.tasks, *read.factors, pairs, read.devices, read.seeds], tree, errors)
-    settings = expand(read.factors, read.tasks, Placed(None, tree.position, "grid"), errors, datasets_of(registry))
-    shapes = list(dict.fromkeys(shape for setting in settings for shape in _shapes(setting)))
-    check_shapes(built, shapes, errors, all_of_them=len({task.name for task in read.tasks}) == 1)
-    check_basket(read.basket, shapes, errors)
-    if any(setting["training"].compile == "on" for setting in settings):
-        check_compiles(built, read.schedules, shapes[0], errors)
+    blocks = make_blocks(read.candidates, read.factors, read.schedules, registry)
+    _check_count(blocks, read, tree, errors)
+    expanded = expand_blocks(blocks, read.tasks, Placed(None, tree.position, "grid"), errors, datasets_of(registry))
+    for each in expanded:
+        _check_block(each, built, read, errors)
+    check_basket(read.basket, list(dict.fromkeys(shape for each in expanded for shape in each.shapes)), errors)
+    varies = _varies(read, expanded)
+    refuse_repeated_runs(expanded, varies, errors)
     errors.stop_if_any()
-
-    runs = _runs(read, settings, pairs)
-    notes = (
-        *schedule_notes(read.candidates, read.schedules, registry),
-        *expensive_notes(built, shapes, is_vae=all(task.value is None for task in read.tasks)),
-        *_ineffective_notes(read, settings, pairs),
-        *skip_notes(built, read.tasks, registry),
+    notes = dict.fromkeys(
+        (
+            *schedule_notes(read.candidates, read.schedules, registry),
+            *unused_notes(read.candidates, read.factors, read.schedules if "schedules" in entries else None),
+            *_block_notes(read, expanded, built),
+            *skip_notes(built, read.tasks, registry),
+        )
     )
-    return Grid(runs=runs, text=text, notes=notes, **texts)
+    return Grid(runs=_runs(read, expanded, varies), text=text, notes=tuple(notes), **texts)
 
 
-def _shapes(setting: SectionValues) -> list[tuple[int, int]]:
-    """Return (L, K) of the layers of a setting."""
-    if setting["task"] is not None:
-        return list(setting["task"].layers.values())
-    return [(setting["model"].n_latents, setting["model"].n_categories)]
+def _check_block(each: Expanded, built: BuiltEstimators, read: _Entries, errors: ErrorList) -> None:
+    """Add an error for each estimator of a block that its settings do not fit."""
+    mine = each.of_block(built)
+    check_shapes(mine, each.shapes, errors, all_of_them=len({task.name for task in read.tasks}) == 1)
+    if any(setting["training"].compile == "on" for setting in each.settings):
+        check_compiles(mine, each.block.schedules(read.schedules), each.shapes[0], errors)
 
 
 def _read_entries(tree: Node, registry: Registry, errors: ErrorList) -> _Entries:
@@ -153,6 +154,8 @@ def _read_entries(tree: Node, registry: Registry, errors: ErrorList) -> _Entries
     if tasks:
         refuse_unused(factors, tasks, errors)
     candidates = read_estimators(entries["estimators"], registry, errors) if "estimators" in entries else []
+    for candidate in candidates if tasks else ():
+        refuse_unused(candidate.own.factors, tasks, errors, candidate)
     schedules, devices = [Placed(Constant(), tree.position, "schedules")], [Placed("cpu", tree.position, "devices")]
     if "schedules" in entries:
         schedules = read_schedules(entries["schedules"], errors)
@@ -165,38 +168,36 @@ def _read_entries(tree: Node, registry: Registry, errors: ErrorList) -> _Entries
     for key in EXAMPLES.keys() - entries.keys():
         message = f"expected a list of at least one {key[:-1]}, got none. Add {key}: {EXAMPLES[key]}."
         errors.add(tree.position, key, message)
-    choices.refuse_repeats(candidates, errors)
+    choices.refuse_repeats(candidates, errors, apart=lambda each: id(each.own) if each.own.is_given else None)
     choices.refuse_repeats(schedules, errors)
+    choices.refuse_shared_labels(
+        [*schedules, *(one for each in candidates for one in each.own.schedules or ())], errors
+    )
     choices.refuse_repeated_values(devices, errors)
     choices.refuse_repeated_values(seeds, errors)
     return _Entries(tasks, factors, candidates, schedules, devices, seeds, diagnostics, basket)
 
 
-def _with_schedules(candidate: Candidate, schedules: list[Placed], registry: Registry) -> list[Any]:
-    """Return the estimator with each schedule that is for it; what a schedule sets is no parameter any more."""
-    mine = schedules_for(registry[candidate.value.name], schedules)
-    if not mine:
-        return [(candidate.value, NoSchedule())]
-    rest = {key: value for key, value in candidate.value.params.items() if key not in mine[0].value.sets}
-    return [(candidate.value.model_copy(update={"params": rest}), schedule.value) for schedule in mine]
-
-
-def _check_count(factors: Iterable[Sized], tree: Node, errors: ErrorList) -> None:
-    count = math.prod(map(len, factors))
+def _check_count(blocks: Iterable[Block], read: _Entries, tree: Node, errors: ErrorList) -> None:
+    count = sum(block.count(read.tasks) for block in blocks) * len(read.devices) * len(read.seeds)
     if count > MAX_RUNS:
         errors.add(tree.position, "grid", f"expected at most {MAX_RUNS} runs, got {count}.")
         errors.stop_if_any()
 
 
-def _runs(read: _Entries, settings: list[SectionValues], pairs: list[Any]) -> tuple[RunConfig, ...]:
-    devices, seeds = ([each.value for each in placed] for placed in (read.devices, read.seeds))
-    varies = (*varying(settings), *(["device"] if len(devices) > 1 else []))
-    shared: dict[str, Any] = {"diagnostics": read.diagnostics, "varies": varies}
+def _varies(read: _Entries, expanded: Iterable[Expanded]) -> tuple[str, ...]:
+    """Return the dotted names of the settings that differ between runs, besides estimator, schedule and seed."""
+    found = varying([setting for each in expanded for setting in each.settings])
+    return (*found, *(["device"] if len(read.devices) > 1 else []))
+
+
+def _runs(read: _Entries, expanded: Iterable[Expanded], varies: tuple[str, ...]) -> tuple[RunConfig, ...]:
+    configurations = [one for each in expanded for one in each.configurations()]
     runs = tuple(
-        RunConfig(**setting, **shared, estimator=estimator, schedule=schedule, device=device, seed=seed)
-        for seed, device, setting, (estimator, schedule) in product(seeds, devices, settings, pairs)
+        RunConfig(**one, diagnostics=read.diagnostics, varies=varies, device=device.value, seed=seed.value)
+        for seed, device, one in product(read.seeds, read.devices, configurations)
     )
-    return _with_distinct_labels(runs, len(runs) // len(seeds))
+    return _with_distinct_labels(runs, len(runs) // len(read.seeds))
 
 
 def _with_distinct_labels(runs: tuple[RunConfig, ...], n_settings: int) -> tuple[RunConfig, ...]:
@@ -214,9 +215,15 @@ def _with_distinct_labels(runs: tuple[RunConfig, ...], n_settings: int) -> tuple
     )
 
 
-def _ineffective_notes(read: _Entries, settings: list[SectionValues], pairs: list[Any]) -> Iterator[str]:
-    schedules = dict.fromkeys(schedule for _, schedule in pairs if not isinstance(schedule, NoSchedule))
-    yield from ineffective_notes(settings, read.diagnostics, schedules)
+def _block_notes(read: _Entries, expanded: Iterable[Expanded], built: BuiltEstimators) -> Iterator[str]:
+    """Yield notes about expensive estimators, then about settings that change nothing."""
+    expanded, is_vae = list(expanded), all(task.value is None for task in read.tasks)
+    for each in expanded:
+        yield from expensive_notes(each.of_block(built), each.shapes, is_vae=is_vae)
+    for each in expanded:
+        schedules = dict.fromkeys(used for _, used in each.block.pairs if not isinstance(used, NoSchedule))
+        yield from ineffective_notes(each.settings, read.diagnostics, schedules)
     on_cpu = any(device.value == "cpu" for device in read.devices)
+    settings = [setting for each in expanded for setting in each.settings]
     if on_cpu and any("model" in each and each["model"].precision == "tf32" for each in settings):
         yield "precision tf32 changes nothing on the CPU: it is a setting of NVIDIA GPUs"

@@ -25,8 +25,8 @@ EXPENSIVE = 10
 
 
 def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], registry: Registry) -> Iterator[str]:
-    """Yield a note for each estimator that is not combined with every schedule of the grid."""
-    for name in dict.fromkeys(candidate.value.name for candidate in candidates):
+    """Yield a note for each estimator without schedules of its own that is not combined with all of the grid."""
+    for name in dict.fromkeys(each.value.name for each in candidates if each.own.schedules is None):
         cls = registry[name]
         n_used = len(schedules_for(cls, schedules))
         if len(schedules) > 1 and n_used < len(schedules):

@@ -1,0 +1,80 @@
+"""The settings that an estimator of a grid has for itself, in place of those of the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.grid import choices
+from harness.grid.axes import read_schedules
+from harness.grid.choices import Placed
+from harness.grid.errors import ErrorList
+from harness.grid.sections import Factor, keep, paths_of, read_section
+from harness.grid.yaml_nodes import Node
+
+if TYPE_CHECKING:
+    from harness.grid.estimators import Candidate
+
+SECTIONS = ("training", "model")
+"""The sections of a grid whose settings an estimator may have for itself."""
+SCHEDULE = "schedule"
+KEYS = ("training", SCHEDULE, "model")
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSettings:
+    """The values of settings that replace the grid's for an estimator, and its schedules (None: those of the grid)."""
+
+    factors: list[Factor] = field(default_factory=list)
+    schedules: list[Placed] | None = None
+
+    @property
+    def is_given(self) -> bool:
+        return bool(self.factors) or self.schedules is not None
+
+    def replace(self, factors: Iterable[Factor]) -> list[Factor]:
+        """Return the factors of the grid with these in their place.
+
+        Rows of a zipped group that differ in replaced settings alone are one row.
+        """
+        mine = paths_of(self.factors)
+        return [*(keep(factor, lambda path: path not in mine) for factor in factors), *self.factors]
+
+
+def own_keys(item: Node, parameters: Collection[str]) -> tuple[str, ...]:
+    """Return the keys of an estimator's mapping that are settings of its own; `parameters` of a plug-in go first."""
+    given = item.value if isinstance(item.value, dict) else {}
+    return tuple(key for key in KEYS if key in given and key not in parameters)
+
+
+def read_own(item: Node, path: str, keys: Collection[str], errors: ErrorList) -> OwnSettings:
+    """Return the settings of an estimator's own that its mapping has under `keys`."""
+    factors: list[Factor] = []
+    for section in SECTIONS:
+        if section in keys:
+            factors += read_section(section, item.value[section], f"{path}.{section}", errors)
+    schedules = None
+    if SCHEDULE in keys:
+        schedules = read_schedules(item.value[SCHEDULE], errors, f"{path}.{SCHEDULE}", may_be_one=True)
+        choices.refuse_repeats(schedules, errors)
+    return OwnSettings(factors, schedules)
+
+
+def refuse_own(item: Node, path: str, keys: Iterable[str], errors: ErrorList) -> None:
+    """Add an error for each setting of its own that an estimator of a basket has."""
+    for key in keys:
+        message = f"expected no {key} of its own in a basket, which is measured in the runs of others, got one."
+        errors.add(item.keys[key], f"{path}.{key}", f"{message} Remove {key}.")
+
+
+def unused_notes(
+    candidates: Collection[Candidate], factors: Iterable[Factor], schedules: Collection[Placed] | None
+) -> Iterator[str]:
+    """Yield a note for each setting of the grid that every estimator replaces; `schedules` is None if it has none."""
+    replaced = [paths_of(candidate.own.factors) for candidate in candidates]
+    for path in paths_of(factors):
+        if all(path in paths for paths in replaced):
+            yield f"{path} of the grid has no effect: every estimator has its own"
+    if schedules is not None and all(candidate.own.schedules is not None for candidate in candidates):
+        yield "schedules of the grid have no effect: every estimator has its own"
