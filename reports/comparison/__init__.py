@@ -6,6 +6,8 @@ from reports.comparison.differences import (
     ValuesBySeed,
     by_seed,
     choose_baseline,
+    counterparts,
+    described,
     difference_points,
     differences,
     paired_values,
@@ -14,6 +16,7 @@ from reports.comparison.differences import (
 )
 from reports.comparison.levels import DESCRIPTION, SETTING, levels
 from reports.comparison.metrics import Metric, bound_samples, curve_metric, metric_of, metrics
+from reports.comparison.own_settings import own_settings
 
 __all__ = [
     "DESCRIPTION",
@@ -25,12 +28,15 @@ __all__ = [
     "bound_samples",
     "by_seed",
     "choose_baseline",
+    "counterparts",
     "curve_metric",
+    "described",
     "difference_points",
     "differences",
     "levels",
     "metric_of",
     "metrics",
+    "own_settings",
     "paired_values",
     "pairs",
     "to_pairs",

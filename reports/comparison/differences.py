@@ -69,7 +69,7 @@ def differences(runs: pd.DataFrame, metric: Metric | str, baseline: Baseline) ->
     """Return one row per setting and baseline setting, paired by seed: ``setting − baseline``, best first.
 
     Pairs have the same seed, device and other axes, and the same schedule; an estimator without a temperature is paired
-    with every schedule. A failed or diverged run is worst; a run that is missing, skipped or unfinished makes no pair.
+    with every schedule. Fields that an estimator has for itself, its schedule among them, may differ. A failed or diverged run is worst; a run that is missing, skipped or unfinished makes no pair.
     Holm's correction is over all rows. ``equivalence`` is empty for a metric without a band.
     """
     metric = metric_of(runs, metric)
@@ -87,17 +87,39 @@ def differences(runs: pd.DataFrame, metric: Metric | str, baseline: Baseline) ->
 
 
 def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, pd.Series]]:
-    settings = runs[DESCRIPTION].drop_duplicates()
+    settings = described(runs).drop_duplicates()
     is_baseline = settings[baseline.by] == baseline.label
     for _, one in settings[~is_baseline].iterrows():
         same = settings[is_baseline & (settings["device"] == one["device"])]
-        if baseline.by == _BY:
-            same = same[same["axes"] == one["axes"]]
-            if not pd.isna(one["schedule_label"]):
-                free = same["schedule_label"].isna()
-                same = same[free | (same["schedule_label"] == one["schedule_label"])]
-        for _, other in same.iterrows():
+        for _, other in (counterparts(one, same) if baseline.by == _BY else same).iterrows():
             yield one, other
+
+
+def described(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what describes the setting of each run, with the axes that estimators share."""
+    shared = runs["shared_axes"] if "shared_axes" in runs else runs["axes"]
+    return runs[DESCRIPTION].assign(shared_axes=shared)
+
+
+def counterparts(one: pd.Series, those: pd.DataFrame) -> pd.DataFrame:
+    """Return the settings of another estimator that a setting is compared with: equal to it but for the estimator.
+
+    Where there is none, the fields that an estimator has for itself may differ, the schedule among them: as few of
+    these two, the axes and the schedule, as possible.
+    """
+    same_axes = those[those["axes"] == one["axes"]]
+    if len(exact := _at_schedule(same_axes, one)):
+        return exact
+    those = same_axes if len(same_axes) else those[those["shared_axes"] == one["shared_axes"]]
+    same_schedule = _at_schedule(those, one)
+    return same_schedule if len(same_schedule) else those
+
+
+def _at_schedule(those: pd.DataFrame, one: pd.Series) -> pd.DataFrame:
+    """Return the settings with the schedule of another, or all if that has none, and those without one."""
+    if pd.isna(one["schedule_label"]):
+        return those
+    return those[those["schedule_label"].isna() | (those["schedule_label"] == one["schedule_label"])]
 
 
 ValuesBySeed = Mapping[tuple[str, str], Mapping[int, float]]

@@ -19,6 +19,14 @@ _LONGEST = 250
 """Characters of a part that are stored: MLflow silently cuts a tag at 8,000."""
 _NO_TEMPERATURE = ("", "none")
 _DEVICE = "device="
+SAME_FOR_ALL = frozenset(
+    {
+        *("task", "device", "data", "dataset", "binarization", "validation_fraction", "split_seed", "train_size"),
+        *("path", "size", "validation_split", "validation_codes", "validation_every", "test_samples", "bound_samples"),
+        *("evaluation_batch_size", "n_images"),
+    }
+)
+"""The fields that no estimator has for itself: those of the data and of the evaluation."""
 T = TypeVar("T")
 
 

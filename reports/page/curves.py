@@ -117,16 +117,21 @@ def temperatures(history: pd.DataFrame) -> list[Panel]:
 def _facets(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return a part of the data for each panel: schedule, device and axes. Estimators without a temperature are in all.
 
-    With too many estimators, each gets a panel.
+    Estimators that have these for themselves share a panel. With too many estimators, each gets one.
     """
     facets: list[tuple[str, pd.DataFrame]] = []
-    for (device, axes), part in data.groupby(["device", "axes"], sort=True):
+    shared = "shared_axes" if "shared_axes" in data else "axes"
+    for (device, axes), part in data.groupby(["device", shared], sort=True):
         where = [str(part_of) for part_of in (device if data["device"].nunique() > 1 else "", axes) if part_of]
         if part["estimator_label"].nunique() > MAX_TOGETHER:
             by_label = part.groupby("estimator_label", sort=True)
             facets += [(joined(str(label), *where), group) for label, group in by_label]
             continue
         free = part["schedule_label"].isna()
+        schedules = part[~free].groupby("estimator_label")["schedule_label"].nunique()
+        if len(schedules) > 1 and part.loc[~free, "schedule_label"].nunique() > 1 and schedules.max() == 1:
+            facets.append((joined("each at its own schedule", *where), part))
+            continue
         for schedule in sorted(set(part.loc[~free, "schedule_label"])):
             facets.append((joined(str(schedule), *where), part[free | (part["schedule_label"] == schedule)]))
         if free.all():
@@ -173,7 +178,12 @@ def _curve_panel(
 def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *, thin: bool) -> None:
     """Draw a thin line per run or a band, and the median, in the colour and dash of the estimator."""
     metric, x, *_ = curve
-    for (label, schedule), group in part.groupby(["estimator_label", "schedule_label"], sort=True, dropna=False):
+    n_axes = part.groupby("estimator_label")["axes"].nunique()
+    several = (
+        part["schedule_label"].nunique() > 2 and part.groupby("estimator_label")["schedule_label"].nunique().max() > 1
+    )
+    by = ["estimator_label", "schedule_label", "axes"]
+    for (label, schedule, other), group in part.groupby(by, sort=True, dropna=False):
         how, middle = styles[str(label)], _median_curve(group, curve)
         if thin:
             for _, run in group.sort_values(x, kind="stable").groupby("run_key"):
@@ -182,20 +192,21 @@ def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *
             axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
         _median_line(axes, middle, x, how, how.dash)
         _ends(axes, group, metric, x, how)
-        if part["schedule_label"].nunique() > 2:
-            _end_label(axes, group, metric, x, _schedule(schedule))
+        at_end = joined(_schedule(schedule) if several else None, other if n_axes[label] > 1 else None)
+        if at_end:
+            _end_label(axes, group, metric, x, at_end)
 
 
 def _schedule_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles) -> None:
     """Draw the medians of one estimator's schedules, each with its dash; the legend is in the order of their ends."""
     metric, x, *_ = curve
     drawn = []
-    for number, (schedule, group) in enumerate(part.groupby("schedule_label", sort=True, dropna=False)):
+    by = ["schedule_label", "axes"]
+    for number, ((schedule, other), group) in enumerate(part.groupby(by, sort=True, dropna=False)):
         how, middle = styles[str(group["estimator_label"].iloc[0])], _median_curve(group, curve)
         width = 1.9 if number < len(palette.DASHES) else 1.1
-        drawn.append(
-            (-middle["median"].iloc[-1], _schedule(schedule), _median_line(axes, middle, x, how, number, width))
-        )
+        name = joined(_schedule(schedule), other if part["axes"].nunique() > 1 else None)
+        drawn.append((-middle["median"].iloc[-1], name, _median_line(axes, middle, x, how, number, width)))
         _ends(axes, group, metric, x, how)
     drawn.sort(key=lambda each: each[:2])
     legend(axes, [line for _, _, line in drawn], [name for _, name, _ in drawn], 44, fontsize=7.5, labelspacing=0.3)

@@ -21,7 +21,8 @@ TERMS: tuple[tuple[str, str, str], ...] = (
         "model. `val/soft_hard_gap` is the same on the validation images after an epoch."),
     ("pair", "Pairs", "The seed decides initialisation, data order and evaluation noise for every estimator alike. "
         "Differences are taken at the same seed, device, schedule and other axes; an estimator without a temperature "
-        "is paired with every schedule. {Negative}."),
+        "is paired with every schedule. Where there is no such pair because an estimator has settings for itself, such "
+        "as a learning rate, these may differ. {Negative}."),
     ("n", "n", "Runs that finished, of those planned."),
     ("mean", "Mean", "Of the finished runs: it cannot hold {an_infinity}, so read it with n."),
     ("interval", "95 % interval", "Student’s t, on the values or on the paired differences. For normal and "

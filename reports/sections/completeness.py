@@ -28,7 +28,7 @@ HOW = (
 )
 
 Head = tuple[str | None, str, str]
-"""Schedule, None for no temperature, device and other axes."""
+"""Schedule, None for no temperature, device and the axes that estimators share."""
 
 
 def section(context: Context) -> Section:
@@ -75,8 +75,8 @@ def every_run(context: Context) -> Table:
 
 
 def outcomes(runs: pd.DataFrame) -> Table:
-    """Return estimators × (schedule, device, axes): which runs of each cell ended how, in words and colours."""
-    columns_of = ["schedule_label", "device", "axes"]
+    """Return estimators × (schedule, device, shared axes): which runs of each cell ended how, in words and colours."""
+    columns_of = ["schedule_label", "device", "shared_axes"]
     there = runs[columns_of].drop_duplicates().itertuples(index=False, name=None)
     heads = sorted(((None if pd.isna(head[0]) else head[0], *head[1:]) for head in there), key=_none_last)
     titles = distinct(heads, _head, lambda head: _head((head[0] and quote(head[0]), *head[1:])))
@@ -85,7 +85,7 @@ def outcomes(runs: pd.DataFrame) -> Table:
         cells = [Cell(str(label), str(label), estimator=str(estimator))]
         for head in heads:
             same = group["schedule_label"].isna() if head[0] is None else group["schedule_label"] == head[0]
-            mask = same & (group["device"] == head[1]) & (group["axes"] == head[2])
+            mask = same & (group["device"] == head[1]) & (group["shared_axes"] == head[2])
             cells.append(_outcome_cell(group.loc[mask, "status"]))
         rows.append(cells)
     columns = [Column("Estimator", numeric=False), *(Column(titles[head], numeric=False) for head in heads)]
@@ -117,6 +117,9 @@ def _term(name: str, context: Context) -> str:
     return {TEST_NEG_ELBO: "neg-elbo", TEST_NEG_BOUND: "neg-bound"}.get(name, "")
 
 
+_NAMED_BY_AXES = ("shared_axes", "own_axes")
+
+
 def _frame(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return all columns of a run that can be put into a file. Those of the task are the same in every row."""
-    return runs.drop(columns=["start", "end", "task", "task_label", "measures"], errors="ignore")
+    """Return the columns of a run for a file, without those that repeat others or are the same in every row."""
+    return runs.drop(columns=["start", "end", "task", "task_label", "measures", *_NAMED_BY_AXES], errors="ignore")

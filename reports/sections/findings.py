@@ -9,7 +9,19 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.comparison import Baseline, Metric, ValuesBySeed, bound_samples, by_seed, pairs
+from reports.comparison import (
+    SETTING,
+    Baseline,
+    Metric,
+    ValuesBySeed,
+    bound_samples,
+    by_seed,
+    counterparts,
+    described,
+    own_settings,
+    pairs,
+)
+from reports.comparison.own_settings import listed, together
 from reports.contract import stored_run as names
 from reports.contract.measures import HIGHER
 from reports.page.numbers import band, fixed, interval, p_value
@@ -41,11 +53,16 @@ def sentence(
     if usable.empty:
         return "No run", " finished with this number, so there is nothing to compare."
     tried = by_seed(runs, metric)
-    return _where(usable.iloc[0], usable), " " + _predicate(tried, metric, usable, differences, baseline)
+    return _where(usable.iloc[0], usable), " " + _predicate(runs, tried, metric, usable, differences, baseline)
 
 
 def _predicate(
-    tried: ValuesBySeed, metric: Metric, usable: pd.DataFrame, differences: pd.DataFrame, baseline: Baseline
+    runs: pd.DataFrame,
+    tried: ValuesBySeed,
+    metric: Metric,
+    usable: pd.DataFrame,
+    differences: pd.DataFrame,
+    baseline: Baseline,
 ) -> str:
     best = usable.iloc[0]
     value = f"{fixed(best['mean'], metric.digits)} {metric.per}".strip() + _interval_of_mean(best, metric)
@@ -61,7 +78,7 @@ def _predicate(
     worst_first = metric.better == HIGHER  # first against the baseline's best schedule
     rows = rows.sort_values("mean", ascending=worst_first, kind="stable")
     if rows.empty or not math.isfinite(rows.iloc[0]["mean"]):
-        return f"{lead}. {_unpaired(usable, best, baseline)}"
+        return f"{lead}. {_unpaired(runs, usable, best, baseline)}"
     return f"{lead}. {_against(rows.iloc[0], metric)}{_best_of_baseline(tried, metric, usable, rows.iloc[0], baseline)}"
 
 
@@ -113,19 +130,17 @@ def _better_but_failing(usable: pd.DataFrame, metric: Metric) -> str:
     return f" ({_where(row, usable)} has {mean}, but {row['n_bad']} of its {n} runs failed)"
 
 
-def _unpaired(usable: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
+def _unpaired(runs: pd.DataFrame, usable: pd.DataFrame, best: pd.Series, baseline: Baseline) -> str:
     """Return why there is no difference to the baseline."""
     start = f"It cannot be paired with the baseline {baseline.label}: "
     those = usable[(usable[baseline.by] == baseline.label) & (usable["device"] == best["device"])]
     if those.empty:
         return f"{start}that has no finished run{' on this device' if usable['device'].nunique() > 1 else ''}."
     if baseline.by == "estimator_label":
-        alike = those[those["axes"] == best["axes"]]
-        if alike.empty:
-            return f"{start}that was not run with {best['axes'] or 'the same other axes'}."
-        free = alike["schedule_label"].isna() | pd.isna(best["schedule_label"])
-        if not (free | (alike["schedule_label"] == best["schedule_label"])).any():
-            return f"{start}that was not run at the schedule {best['schedule_label']}."
+        settings = described(runs).drop_duplicates().set_index(SETTING, drop=False)
+        mine, theirs = settings.loc[tuple(best[SETTING])], settings.loc[map(tuple, those[SETTING].to_numpy())]
+        if counterparts(mine, theirs).empty:
+            return f"{start}that was not run with {mine['shared_axes'] or 'the same other axes'}."
     return f"{start}no seed finished in both."
 
 
@@ -219,6 +234,20 @@ def seeds_needed(levels: pd.DataFrame, tried: ValuesBySeed, metric: Metric) -> s
 _FEW = " From so few seeds that spread is itself uncertain, and Wilcoxon’s test needs six at least."
 
 
+MOST_GROUPS = 8
+"""Estimators, or groups of them with the same values, whose settings a sentence lists."""
+
+
+def differing(runs: pd.DataFrame) -> str:
+    """Return what settings differ in besides the estimator, because estimators have it for themselves."""
+    sentences = []
+    for name, values in own_settings(runs).items():
+        groups = [f"{listed(labels)} at {listed(found)}" for found, labels in together(values).items()]
+        hidden = [f"{len(groups) - MOST_GROUPS} more in the tables below"] if len(groups) > MOST_GROUPS else []
+        sentences.append(f"Each at its own {name}: {'; '.join([*groups[:MOST_GROUPS], *hidden])}.")
+    return " ".join(["Settings differ besides the estimator.", *sentences]) if sentences else ""
+
+
 _PROBLEMS = {
     "of different data": (
         *(names.PARAM_DATA, names.PARAM_PATH, names.PARAM_DIGEST),
@@ -242,13 +271,19 @@ def _mixed(runs: pd.DataFrame, words: str, columns: Sequence[str]) -> str:
     )
 
 
+def _sweeps_lr(runs: pd.DataFrame) -> bool:
+    """Return whether an estimator was run at several learning rates."""
+    if names.PARAM_LR not in runs:
+        return False
+    return bool((runs.groupby("estimator_label")[names.PARAM_LR].nunique() > 1).any())
+
+
 def warnings(runs: pd.DataFrame) -> list[str]:
     """Return what a reader must know before quoting a number."""
     found = []
     finished = runs[runs["status"] == names.FINISHED]
     tempered = runs[runs["schedule_label"].notna()]
-    lr = names.PARAM_LR
-    if tempered["schedule_label"].nunique() > 1 and (lr not in runs or runs[lr].dropna().nunique() < 2):
+    if tempered["schedule_label"].nunique() > 1 and not _sweeps_lr(runs):
         found.append(
             "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that "
             "changes τ also changes the size of the gradient. What looks like a schedule may be a learning rate."

@@ -16,12 +16,15 @@ HOW = (
     "by Student’s t. {side} of zero is better than the baseline. The sentences above compare the best settings, "
     "whatever their schedules, where they say so."
 )
+HOW_OWN = " What estimators have for themselves may differ in a pair: the lines above name it."
 BY_DEFAULT = " (chosen by default: straight_through if there is one, else the first by name)"
 
 
 def section(context: Context) -> Section:
     """Show a sentence per metric, the counts, the warnings, and how to do it again."""
     blocks: list[Block] = [*_findings(context)]
+    if differing := findings.differing(context.frame):
+        blocks.append(Words(differing, "remark"))
     power = next((findings.power_floor(each) for each in map(context.differences, context.metrics) if len(each)), "")
     blocks += [Words(power, "remark")] if power else []
     if context.primary is not None and (needed := _needed(context, context.primary)):
@@ -62,7 +65,8 @@ def _picture(context: Context) -> list[Block]:
         context.compared, context.levels(context.primary), context.primary, context.styles
     )
     side = "Left" if context.primary.sign > 0 else "Right"
-    return [Pictures("verdict", [panel]), How(HOW.format(metric=context.primary.name, side=side))] if panel else []
+    how = HOW.format(metric=context.primary.name, side=side) + HOW_OWN * bool(comparison.own_settings(context.frame))
+    return [Pictures("verdict", [panel]), How(how)] if panel else []
 
 
 def _facts(context: Context) -> Facts:

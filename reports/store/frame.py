@@ -12,8 +12,10 @@ estimator_label     the estimator with its parameters: ``rloo(n_samples=4)``
 schedule            the temperature schedule as stored; a missing value where the estimator has no temperature
 schedule_label      the schedule with its parameters: ``constant(1)``; a missing value where there is none
 axes                every other swept field, ``training.lr=0.001``; empty where nothing else is swept
+shared_axes         those of them that have the same values for every estimator: what a grid sweeps for all
+own_axes            the others, which estimators have for themselves: a tuple of pairs ``("lr", "0.001")``
 setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only.
-                    These four are texts for readers; what differs has different ones (``reports.store.setting_names``)
+                    These four and shared_axes are texts for readers; what differs has different ones (``reports.store.setting_names``)
 task                the name of the task; categorical_vae for older stores
 task_label          the task with the parameters by which it differs from others: ``polynomial(p=2)``. Settings of
                     different task labels are never compared, and a setting has the same text on all of them
@@ -34,8 +36,8 @@ shared_machine      True where other runs used the machine at the same time, so 
 
 ``test/soft_hard_gap`` is derived: ``test/neg_elbo`` minus ``test/relaxed_loss``.
 
-``Runs.history`` has one row per run and epoch: ``run_key, estimator, estimator_label, schedule_label, axes, setting,
-device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds, cumulated) and a column per metric.
+``Runs.history`` has one row per run and epoch: ``run_key, estimator, estimator_label, schedule_label, axes,
+shared_axes, setting, device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds, cumulated) and a column per metric.
 """
 
 from __future__ import annotations
@@ -70,10 +72,25 @@ STATUSES = (
 )
 ABSENT = ("missing", "waiting")  # only their plan is known
 WORST = (names.FAILED, names.DIVERGED)  # these rank last; the others have not been tried to the end
-IDENTITY = ("run_key", "estimator", "estimator_label", "schedule_label", "axes", "setting", "device", "seed", "status")
+IDENTITY = (
+    *("run_key", "estimator", "estimator_label", "schedule_label", "axes", "shared_axes", "setting", "device", "seed"),
+    "status",
+)
 CORE = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
-    *("setting", "device", "seed", "status", "error", "sweep", "experiment", "experiment_id", "former"),
+    *(
+        "shared_axes",
+        "own_axes",
+        "setting",
+        "device",
+        "seed",
+        "status",
+        "error",
+        "sweep",
+        "experiment",
+        "experiment_id",
+        "former",
+    ),
     *("start", "end", "shared_machine", "task", "task_label", "measures"),
 )
 UNTYPED = (names.PARAM_BASKET, names.PARAM_SOURCE, names.PARAM_TASK_SOURCE)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reports.contract.settings import Setting, axes_text, distinct, in_quotes, joined, quote, setting_from_label
+from reports.contract.settings import (
+    SAME_FOR_ALL,
+    Setting,
+    axes_text,
+    distinct,
+    in_quotes,
+    joined,
+    quote,
+    setting_from_label,
+)
 from reports.contract.stored_run import PARAM_SOURCE
 from reports.contract.text import NAME_LENGTH, visible
 from reports.store.tasks import split_tasks
@@ -39,7 +48,7 @@ def name_settings(
     parameters: pd.DataFrame,
     is_known: pd.Series,
 ) -> pd.DataFrame:
-    """Add estimator_label, schedule_label, axes, setting and task. Where ``parts`` has none, the stored label is read.
+    """Add the names of the setting and the task. Where ``parts`` has none, the stored label is read.
 
     ``parameters`` are the runs' own; ``is_known`` is False for a run of which only the plan is known.
     """
@@ -64,8 +73,42 @@ def name_settings(
     frame["estimator_label"] = [row[0] for row in rows]
     frame["schedule_label"] = pd.Series([row[1] for row in rows], index=frame.index, dtype=frame["label"].dtype)
     frame["axes"] = [row[2] for row in rows]
+    shared, own = _split(fields, estimators, list(frame["task_label"]), list(frame["former"]))
+    texts = distinct(shared, _short, _full, repr)
+    frame["shared_axes"] = [texts[one] for one in shared]
+    frame["own_axes"] = pd.Series(own, index=frame.index, dtype=object)
     frame["setting"] = [setting[row] for row in rows]
     return frame
+
+
+def _split(
+    fields: Sequence[_Fields], estimators: Sequence[_Estimator], tasks: Sequence[str], former: Sequence[bool]
+) -> tuple[list[_Fields], list[Axes]]:
+    """Return the fields of each run that the estimators of its task share, and those that are its estimator's own.
+
+    A field is swept by the grid if every estimator has the same values of it. Runs of former grids do not count.
+    """
+    values: dict[str, dict[_Estimator, dict[str, set[str | None]]]] = {}
+    for run, estimator, task, is_former in zip(fields, estimators, tasks, former, strict=True):
+        if not is_former:
+            of_estimator = values.setdefault(task, {}).setdefault(estimator, {})
+            for name, value in run.named:
+                of_estimator.setdefault(name, set()).add(value)
+    own = {task: _differing(list(found.values())) for task, found in values.items()}
+    mine = [own.get(task, ()) for task in tasks]
+    shared = [
+        run._replace(named=tuple(pair for pair in run.named if pair[0] not in names))
+        for run, names in zip(fields, mine, strict=True)
+    ]
+    return shared, [
+        tuple(pair for pair in run.named if pair[0] in names) for run, names in zip(fields, mine, strict=True)
+    ]
+
+
+def _differing(values: Sequence[Mapping[str, set[str | None]]]) -> Collection[str]:
+    """Return the fields that do not have the same values for all estimators."""
+    names = {name for of_estimator in values for name in of_estimator} - SAME_FOR_ALL
+    return {name for name in names if any(each.get(name) != values[0].get(name) for each in values)}
 
 
 def is_absent(value: Any) -> bool:
