@@ -69,8 +69,9 @@ def differences(runs: pd.DataFrame, metric: Metric | str, baseline: Baseline) ->
     """Return one row per setting and baseline setting, paired by seed: ``setting − baseline``, best first.
 
     Pairs have the same seed, device and other axes, and the same schedule; an estimator without a temperature is paired
-    with every schedule. Fields that an estimator has for itself, its schedule among them, may differ. A failed or diverged run is worst; a run that is missing, skipped or unfinished makes no pair.
-    Holm's correction is over all rows. ``equivalence`` is empty for a metric without a band.
+    with every schedule. Fields that an estimator has for itself, its schedule among them, may differ. A failed or
+    diverged run is worst; a run that is missing, skipped or unfinished makes no pair. Holm's correction is over all
+    rows. ``equivalence`` is empty for a metric without a band.
     """
     metric = metric_of(runs, metric)
     tried = by_seed(runs, metric)

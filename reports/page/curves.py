@@ -161,7 +161,8 @@ def _curve_panel(
     metric, x, better, _ = curve
     with one_panel(f"{metric}-{x}-{number}") as (figure, axes):
         n_runs = part["run_key"].nunique()
-        if n_runs > CROWDED and part["schedule_label"].nunique() > 2:
+        is_one = part["estimator_label"].nunique() == 1
+        if is_one and n_runs > CROWDED and part["schedule_label"].nunique() > 2:
             _schedule_curves(axes, part, curve, styles)
         else:
             _run_curves(axes, part, curve, styles, thin=n_runs <= MAX_THIN_LINES)
@@ -178,10 +179,8 @@ def _curve_panel(
 def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *, thin: bool) -> None:
     """Draw a thin line per run or a band, and the median, in the colour and dash of the estimator."""
     metric, x, *_ = curve
-    n_axes = part.groupby("estimator_label")["axes"].nunique()
-    several = (
-        part["schedule_label"].nunique() > 2 and part.groupby("estimator_label")["schedule_label"].nunique().max() > 1
-    )
+    counts = part.groupby("estimator_label")[["schedule_label", "axes"]].nunique()
+    names_schedules = part["schedule_label"].nunique() > 2 and counts["schedule_label"].max() > 1
     by = ["estimator_label", "schedule_label", "axes"]
     for (label, schedule, other), group in part.groupby(by, sort=True, dropna=False):
         how, middle = styles[str(label)], _median_curve(group, curve)
@@ -192,8 +191,8 @@ def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *
             axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
         _median_line(axes, middle, x, how, how.dash)
         _ends(axes, group, metric, x, how)
-        at_end = joined(_schedule(schedule) if several else None, other if n_axes[label] > 1 else None)
-        if at_end:
+        names_axes = counts.loc[label, "axes"] > 1
+        if at_end := joined(_schedule(schedule) if names_schedules else None, other if names_axes else None):
             _end_label(axes, group, metric, x, at_end)
 
 

@@ -15,7 +15,7 @@ axes                every other swept field, ``training.lr=0.001``; empty where 
 shared_axes         those of them that have the same values for every estimator: what a grid sweeps for all
 own_axes            the others, which estimators have for themselves: a tuple of pairs ``("lr", "0.001")``
 setting             estimator_label · schedule_label · axes: runs of one setting and device differ by seed only.
-                    These four and shared_axes are texts for readers; what differs has different ones (``reports.store.setting_names``)
+                    Texts for readers, as shared_axes: what differs has different ones (``reports.store.setting_names``)
 task                the name of the task; categorical_vae for older stores
 task_label          the task with the parameters by which it differs from others: ``polynomial(p=2)``. Settings of
                     different task labels are never compared, and a setting has the same text on all of them
@@ -37,7 +37,8 @@ shared_machine      True where other runs used the machine at the same time, so 
 ``test/soft_hard_gap`` is derived: ``test/neg_elbo`` minus ``test/relaxed_loss``.
 
 ``Runs.history`` has one row per run and epoch: ``run_key, estimator, estimator_label, schedule_label, axes,
-shared_axes, setting, device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds, cumulated) and a column per metric.
+shared_axes, setting, device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds, cumulated) and
+a column per metric.
 """
 
 from __future__ import annotations

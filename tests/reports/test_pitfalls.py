@@ -298,7 +298,9 @@ def test_a_history_with_invalid_times_is_not_drawn(value):
 
 def test_many_axes_become_one_panel():
     history = in_memory(main_grid(2)).history
-    copies = [history.assign(axes=f"lr={i}", run_key=history["run_key"] + str(i)) for i in range(25)]
+    copies = [
+        history.assign(axes=f"lr={i}", shared_axes=f"lr={i}", run_key=history["run_key"] + str(i)) for i in range(25)
+    ]
     runs = dataclasses.replace(in_memory(main_grid(2)), history=pd.concat(copies, ignore_index=True))
     assert curves.n_panels(runs.history, "val/loss") == 50
     (section,) = [make(Context(runs)) for make in SECTIONS if make.__module__.endswith("learning")]
