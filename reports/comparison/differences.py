@@ -15,7 +15,7 @@ from reports import statistics as st
 from reports.comparison.levels import DESCRIPTION, SETTING
 from reports.comparison.metrics import Metric, metric_of
 from reports.contract.errors import ReportError
-from reports.contract.settings import in_quotes, joined
+from reports.contract.settings import axes_text, in_quotes, joined
 from reports.contract.stored_run import FINISHED
 from reports.store.frame import WORST
 
@@ -97,9 +97,10 @@ def _pairs(runs: pd.DataFrame, baseline: Baseline) -> Iterator[tuple[pd.Series, 
 
 
 def described(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return what describes the setting of each run, with the axes that estimators share."""
+    """Return what describes the setting of each run, its axes whole and as `reports.store.frame` splits them."""
     shared = runs["shared_axes"] if "shared_axes" in runs else runs["axes"]
-    return runs[DESCRIPTION].assign(shared_axes=shared)
+    own = runs["own_axes"] if "own_axes" in runs else pd.Series([()] * len(runs), index=runs.index, dtype=object)
+    return runs[DESCRIPTION].assign(shared_axes=shared, own_axes=own)
 
 
 def counterparts(one: pd.Series, those: pd.DataFrame) -> pd.DataFrame:
@@ -187,7 +188,10 @@ def _difference_row(tried: ValuesBySeed, one: pd.Series, other: pd.Series, metri
     return {
         **{name: one[name] for name in ("setting", "device", "estimator", "estimator_label")},
         "versus": other["setting"],
-        "against": joined(None if pd.isna(other["schedule_label"]) else other["schedule_label"], other["axes"]),
+        "against": joined(
+            None if pd.isna(other["schedule_label"]) else other["schedule_label"],
+            axes_text(other["own_axes"]) or other["axes"],  # the others are those of the setting itself
+        ),
         "n_pairs": len(all_pairs),
         "n_bad": found.n_bad,
         "mean": metric.sign * st.mean(finite),

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from reports.contract.measures import HIGHER, LOWER, Better
-from reports.contract.settings import joined
+from reports.contract.settings import axes_text, joined
 from reports.contract.stored_run import VAL_LOSS
 from reports.page import palette
 from reports.page.axes import finish, legend, one_panel
@@ -182,7 +182,7 @@ def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *
     counts = part.groupby("estimator_label")[["schedule_label", "axes"]].nunique()
     names_schedules = part["schedule_label"].nunique() > 2 and counts["schedule_label"].max() > 1
     by = ["estimator_label", "schedule_label", "axes"]
-    for (label, schedule, other), group in part.groupby(by, sort=True, dropna=False):
+    for (label, schedule, _), group in part.groupby(by, sort=True, dropna=False):
         how, middle = styles[str(label)], _median_curve(group, curve)
         if thin:
             for _, run in group.sort_values(x, kind="stable").groupby("run_key"):
@@ -191,8 +191,8 @@ def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *
             axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
         _median_line(axes, middle, x, how, how.dash)
         _ends(axes, group, metric, x, how)
-        names_axes = counts.loc[label, "axes"] > 1
-        if at_end := joined(_schedule(schedule) if names_schedules else None, other if names_axes else None):
+        own = _own(group) if counts.loc[label, "axes"] > 1 else None
+        if at_end := joined(_schedule(schedule) if names_schedules else None, own):
             _end_label(axes, group, metric, x, at_end)
 
 
@@ -201,10 +201,10 @@ def _schedule_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styl
     metric, x, *_ = curve
     drawn = []
     by = ["schedule_label", "axes"]
-    for number, ((schedule, other), group) in enumerate(part.groupby(by, sort=True, dropna=False)):
+    for number, ((schedule, _), group) in enumerate(part.groupby(by, sort=True, dropna=False)):
         how, middle = styles[str(group["estimator_label"].iloc[0])], _median_curve(group, curve)
         width = 1.9 if number < len(palette.DASHES) else 1.1
-        name = joined(_schedule(schedule), other if part["axes"].nunique() > 1 else None)
+        name = joined(_schedule(schedule), _own(group) if part["axes"].nunique() > 1 else None)
         drawn.append((-middle["median"].iloc[-1], name, _median_line(axes, middle, x, how, number, width)))
         _ends(axes, group, metric, x, how)
     drawn.sort(key=lambda each: each[:2])
@@ -213,6 +213,11 @@ def _schedule_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styl
 
 def _schedule(label: Any) -> str:
     return "no temperature" if pd.isna(label) else str(label)
+
+
+def _own(group: pd.DataFrame) -> str:
+    """Return the fields that the estimator of a line has for itself, ``lr=0.001``."""
+    return axes_text(group["own_axes"].iloc[0]) if "own_axes" in group else str(group["axes"].iloc[0])
 
 
 def _median_line(axes: Axes, middle: pd.DataFrame, x: str, how: Style, dash: int, width: float = 2) -> Line2D:

@@ -271,19 +271,13 @@ def _mixed(runs: pd.DataFrame, words: str, columns: Sequence[str]) -> str:
     )
 
 
-def _sweeps_lr(runs: pd.DataFrame) -> bool:
-    """Return whether an estimator was run at several learning rates."""
-    if names.PARAM_LR not in runs:
-        return False
-    return bool((runs.groupby("estimator_label")[names.PARAM_LR].nunique() > 1).any())
-
-
 def warnings(runs: pd.DataFrame) -> list[str]:
     """Return what a reader must know before quoting a number."""
     found = []
     finished = runs[runs["status"] == names.FINISHED]
-    tempered = runs[runs["schedule_label"].notna()]
-    if tempered["schedule_label"].nunique() > 1 and not _sweeps_lr(runs):
+    by_estimator = runs.groupby("estimator_label")
+    sweeps_lr = names.PARAM_LR in runs and bool((by_estimator[names.PARAM_LR].nunique() > 1).any())
+    if (by_estimator["schedule_label"].nunique() > 1).any() and not sweeps_lr:
         found.append(
             "Temperature and learning rate are confounded: the learning rate was not swept, and a schedule that "
             "changes τ also changes the size of the gradient. What looks like a schedule may be a learning rate."

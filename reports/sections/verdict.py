@@ -16,7 +16,7 @@ HOW = (
     "by Student’s t. {side} of zero is better than the baseline. The sentences above compare the best settings, "
     "whatever their schedules, where they say so."
 )
-HOW_OWN = " What estimators have for themselves may differ in a pair: the lines above name it."
+HOW_OWN = " Settings that estimators have for themselves may differ within a pair; the remark above lists them."
 BY_DEFAULT = " (chosen by default: straight_through if there is one, else the first by name)"
 
 

@@ -37,8 +37,8 @@ shared_machine      True where other runs used the machine at the same time, so 
 ``test/soft_hard_gap`` is derived: ``test/neg_elbo`` minus ``test/relaxed_loss``.
 
 ``Runs.history`` has one row per run and epoch: ``run_key, estimator, estimator_label, schedule_label, axes,
-shared_axes, setting, device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds, cumulated) and
-a column per metric.
+shared_axes, own_axes, setting, device, seed, status``, then ``epoch``, ``step``, ``elapsed_s`` (training seconds,
+cumulated) and a column per metric.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ STATUSES = (
 ABSENT = ("missing", "waiting")  # only their plan is known
 WORST = (names.FAILED, names.DIVERGED)  # these rank last; the others have not been tried to the end
 IDENTITY = (
-    *("run_key", "estimator", "estimator_label", "schedule_label", "axes", "shared_axes", "setting", "device", "seed"),
-    "status",
+    *("run_key", "estimator", "estimator_label", "schedule_label", "axes", "shared_axes", "own_axes", "setting"),
+    *("device", "seed", "status"),
 )
 CORE = (
     *("run_id", "run_key", "name", "label", "estimator", "estimator_label", "schedule", "schedule_label", "axes"),
