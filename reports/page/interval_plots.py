@@ -20,6 +20,8 @@ from reports.page.palette import Styles
 from reports.page.svg import Panel, inline, short
 
 MAX_ROWS = 40
+LONGEST = 80
+"""Characters of a name that fit above its row."""
 
 
 def level_plot(runs: pd.DataFrame, levels: pd.DataFrame, metric: Metric, styles: Styles) -> Panel | None:
@@ -101,7 +103,7 @@ def _forest(
                 axes.plot([row["low"], row["high"]], [y, y], color=how.hex, linewidth=2)
             if math.isfinite(row["mean"]):
                 axes.plot([row["mean"]], [y], marker="|", markersize=11, markeredgewidth=2.4, color=how.hex)
-            text = f"{short(name, 72 - len(note))}, {note}" if note else short(name, 72)
+            text = f"{short(name, LONGEST - len(note))}, {note}" if note else short(name, LONGEST)
             where: dict[str, Any] = {
                 "xycoords": ("axes fraction", "data"),
                 "textcoords": "offset points",
