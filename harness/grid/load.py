@@ -27,8 +27,7 @@ from harness.grid.estimators import (
     read_estimators,
 )
 from harness.grid.name_and_texts import read_texts
-from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes, skip_notes
-from harness.grid.own_settings import unused_notes
+from harness.grid.notes import expensive_notes, ineffective_notes, schedule_notes, skip_notes, unused_notes
 from harness.grid.sections import SECTIONS, Factor, read_factors, refuse_unused, varying
 from harness.grid.tasks import TaskChoice, read_tasks
 from harness.grid.yaml_nodes import Node, SourceError, parse, read_text

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.config import DataConfig, sizes_of
 from harness.datasets.sizes import can_be_drawn, sizes
 from harness.grid.choices import Placed
 from harness.grid.estimators import BuiltEstimators, Candidate, schedules_for
-from harness.grid.sections import SectionValues
+from harness.grid.sections import Factor, SectionValues, paths_of
 from harness.grid.tasks import TaskChoice
 from harness.plugins.registry import tasks_of
 from harness.schedules import Constant, Decoupled, Learned, Schedule, SingleTau, short
@@ -33,6 +33,18 @@ def schedule_notes(candidates: Iterable[Candidate], schedules: list[Placed], reg
             has = f"has {' and '.join(cls.temperatures)}" if cls.temperatures else "ignores tau"
             count = max(1, n_used)
             yield f"{name} {has}: {count} schedule{'s' * (count > 1)} instead of {len(schedules)}"
+
+
+def unused_notes(
+    candidates: Collection[Candidate], factors: Iterable[Factor], schedules: Collection[Placed] | None
+) -> Iterator[str]:
+    """Yield a note for each setting of the grid that every estimator replaces; `schedules` is None if it has none."""
+    replaced = [paths_of(candidate.own.factors) for candidate in candidates]
+    for path in paths_of(factors):
+        if all(path in paths for paths in replaced):
+            yield f"{path} of the grid has no effect: every estimator has its own"
+    if schedules is not None and all(candidate.own.schedules is not None for candidate in candidates):
+        yield "schedules of the grid have no effect: every estimator has its own"
 
 
 def expensive_notes(built: BuiltEstimators, shapes: Iterable[tuple[int, int]], *, is_vae: bool = True) -> Iterator[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from harness.grid import choices
 from harness.grid.axes import read_schedules
@@ -12,9 +11,6 @@ from harness.grid.choices import Placed
 from harness.grid.errors import ErrorList
 from harness.grid.sections import Factor, keep, paths_of, read_section
 from harness.grid.yaml_nodes import Node
-
-if TYPE_CHECKING:
-    from harness.grid.estimators import Candidate
 
 SECTIONS = ("training", "model")
 """The sections of a grid whose settings an estimator may have for itself."""
@@ -66,15 +62,3 @@ def refuse_own(item: Node, path: str, keys: Iterable[str], errors: ErrorList) ->
     for key in keys:
         message = f"expected no {key} of its own in a basket, which is measured in the runs of others, got one."
         errors.add(item.keys[key], f"{path}.{key}", f"{message} Remove {key}.")
-
-
-def unused_notes(
-    candidates: Collection[Candidate], factors: Iterable[Factor], schedules: Collection[Placed] | None
-) -> Iterator[str]:
-    """Yield a note for each setting of the grid that every estimator replaces; `schedules` is None if it has none."""
-    replaced = [paths_of(candidate.own.factors) for candidate in candidates]
-    for path in paths_of(factors):
-        if all(path in paths for paths in replaced):
-            yield f"{path} of the grid has no effect: every estimator has its own"
-    if schedules is not None and all(candidate.own.schedules is not None for candidate in candidates):
-        yield "schedules of the grid have no effect: every estimator has its own"
