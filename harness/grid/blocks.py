@@ -15,12 +15,12 @@ from harness.grid.estimators import BuiltEstimators, Candidate, schedules_of
 from harness.grid.sections import Factor, SectionValues, expand
 from harness.grid.tasks import TaskChoice
 from harness.grid.yaml_nodes import short_repr
-from harness.schedules import NoSchedule, Schedule
+from harness.schedules import AnySchedule, NoSchedule
 
 if TYPE_CHECKING:
     from harness.plugins.registry import Registry
 
-Pair = tuple[EstimatorConfig, Schedule | NoSchedule]
+Pair = tuple[EstimatorConfig, AnySchedule | NoSchedule]
 
 
 @dataclass(frozen=True)

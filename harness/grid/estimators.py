@@ -43,6 +43,13 @@ class Candidate(Placed):
     own: OwnSettings = field(default_factory=OwnSettings)
 
 
+def own_settings_of(candidate: Placed) -> object:
+    """Return what tells entries with settings of their own apart; None for an estimator without any."""
+    if isinstance(candidate, Candidate) and candidate.own.is_given:
+        return id(candidate.own)
+    return None
+
+
 def read_estimators(
     node: Node,
     registry: Registry,

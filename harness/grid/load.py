@@ -24,6 +24,7 @@ from harness.grid.estimators import (
     build_all,
     check_compiles,
     check_shapes,
+    own_settings_of,
     read_estimators,
 )
 from harness.grid.name_and_texts import read_texts
@@ -167,7 +168,7 @@ def _read_entries(tree: Node, registry: Registry, errors: ErrorList) -> _Entries
     for key in EXAMPLES.keys() - entries.keys():
         message = f"expected a list of at least one {key[:-1]}, got none. Add {key}: {EXAMPLES[key]}."
         errors.add(tree.position, key, message)
-    choices.refuse_repeats(candidates, errors, apart=lambda each: id(each.own) if each.own.is_given else None)
+    choices.refuse_repeats(candidates, errors, apart=own_settings_of)
     choices.refuse_repeats(schedules, errors)
     choices.refuse_shared_labels(
         [*schedules, *(one for each in candidates for one in each.own.schedules or ())], errors

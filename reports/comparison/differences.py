@@ -109,7 +109,7 @@ def counterparts(one: pd.Series, those: pd.DataFrame) -> pd.DataFrame:
     Where there is none, the fields that an estimator has for itself may differ, the schedule among them: as few of
     these two, the axes and the schedule, as possible.
     """
-    same_axes = those[those["axes"] == one["axes"]]
+    same_axes: pd.DataFrame = those[those["axes"] == one["axes"]]
     if len(exact := _at_schedule(same_axes, one)):
         return exact
     those = same_axes if len(same_axes) else those[those["shared_axes"] == one["shared_axes"]]
@@ -121,7 +121,8 @@ def _at_schedule(those: pd.DataFrame, one: pd.Series) -> pd.DataFrame:
     """Return the settings with the schedule of another, or all if that has none, and those without one."""
     if pd.isna(one["schedule_label"]):
         return those
-    return those[those["schedule_label"].isna() | (those["schedule_label"] == one["schedule_label"])]
+    found: pd.DataFrame = those[those["schedule_label"].isna() | (those["schedule_label"] == one["schedule_label"])]
+    return found
 
 
 ValuesBySeed = Mapping[tuple[str, str], Mapping[int, float]]

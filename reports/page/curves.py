@@ -180,6 +180,7 @@ def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *
     """Draw a thin line per run or a band, and the median, in the colour and dash of the estimator."""
     metric, x, *_ = curve
     counts = part.groupby("estimator_label")[["schedule_label", "axes"]].nunique()
+    n_axes = dict(zip(map(str, counts.index), counts["axes"], strict=True))
     names_schedules = part["schedule_label"].nunique() > 2 and counts["schedule_label"].max() > 1
     by = ["estimator_label", "schedule_label", "axes"]
     for (label, schedule, _), group in part.groupby(by, sort=True, dropna=False):
@@ -191,7 +192,7 @@ def _run_curves(axes: Axes, part: pd.DataFrame, curve: _Curve, styles: Styles, *
             axes.fill_between(middle[x], middle["low"], middle["high"], color=how.hex, alpha=0.18, linewidth=0)
         _median_line(axes, middle, x, how, how.dash)
         _ends(axes, group, metric, x, how)
-        own = _own(group) if counts.loc[label, "axes"] > 1 else None
+        own = _own(group) if n_axes[str(label)] > 1 else None
         if at_end := joined(_schedule(schedule) if names_schedules else None, own):
             _end_label(axes, group, metric, x, at_end)
 

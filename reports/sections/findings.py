@@ -10,7 +10,6 @@ import pandas as pd
 
 from reports import statistics as st
 from reports.comparison import (
-    SETTING,
     Baseline,
     Metric,
     ValuesBySeed,
@@ -137,9 +136,9 @@ def _unpaired(runs: pd.DataFrame, usable: pd.DataFrame, best: pd.Series, baselin
     if those.empty:
         return f"{start}that has no finished run{' on this device' if usable['device'].nunique() > 1 else ''}."
     if baseline.by == "estimator_label":
-        settings = described(runs).drop_duplicates().set_index(SETTING, drop=False)
-        mine, theirs = settings.loc[tuple(best[SETTING])], settings.loc[map(tuple, those[SETTING].to_numpy())]
-        if counterparts(mine, theirs).empty:
+        settings = described(runs[runs["device"] == best["device"]]).drop_duplicates()
+        mine = settings[settings["setting"] == best["setting"]].iloc[0]
+        if counterparts(mine, settings[settings["setting"].isin(those["setting"])]).empty:
             return f"{start}that was not run with {mine['shared_axes'] or 'the same other axes'}."
     return f"{start}no seed finished in both."
 

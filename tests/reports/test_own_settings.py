@@ -3,11 +3,14 @@
 import pytest
 from reports_store import Planned, in_memory, planned
 
+from estimators import REGISTRY
+from harness.grid.load import load_grid
 from reports.comparison import choose_baseline, differences, own_settings
 from reports.contract.errors import ReportError
 from reports.page import curves
 from reports.page.context import Context, Options
 from reports.sections import completeness, findings, temperature, verdict
+from reports.store.frame import tidy
 
 LRS = {"straight_through": ("0.001", "0.003"), "reinmax": ("0.005",), "rloo": ("0.002",)}
 
@@ -168,3 +171,35 @@ def test_the_warning_about_confounding_is_of_estimators_with_several_schedules_a
     both = [Planned("reinmax", schedule, 0, axis="lr=0.005") for schedule in ("constant", "exponential")]
     assert warned([*planned("straight_through", axis="lr=0.001"), *both])
     assert not warned([*planned("straight_through", axis="lr=0.001"), *both[1:]])
+
+
+def test_runs_of_a_grid_keep_apart_what_is_an_estimators_own(tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "training: {lr: [1e-3, 3e-3]}\nmodel: {n_latents: [4, 8]}\nseeds: [0, 1]\nestimators:\n"
+        "  - straight_through\n"
+        "  - {name: reinmax, training: {lr: 5e-3, optimizer: radam}, schedule: {kind: constant, tau: 1.3}}\n"
+    )
+    runs = load_grid(tmp_path / "grid.yaml", REGISTRY).runs
+    frame = tidy([{**_record(run), "tau": 1.0, "test/neg_elbo": float(number)} for number, run in enumerate(runs)])
+    assert own_settings(frame) == {
+        "optimizer": {"straight_through": ("adam",), "reinmax": ("radam",)},
+        "lr": {"straight_through": ("0.001", "0.003"), "reinmax": ("0.005",)},
+        "schedule": {"straight_through": ("constant(1)",), "reinmax": ("constant(1.3)",)},
+    }
+    found = differences(frame, "test/neg_elbo", choose_baseline(frame, None))
+    assert (len(found), set(found["n_pairs"])) == (4, {2})
+    assert all(a.split("n_latents=")[1][0] == b.split("n_latents=")[1][0] for a, b in pairs_of(frame))
+
+
+def _record(run):
+    return {
+        "run_key": run.key,
+        "run_id": run.key,
+        "label": run.label,
+        "parts": run.setting,
+        "estimator": run.estimator.name,
+        "schedule": run.schedule.label,
+        "device": "cpu",
+        "seed": run.seed,
+        "status": "finished",
+    }
