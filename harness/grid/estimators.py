@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TYPO = 0.85
 """A name at least this similar to a known one is taken for a misspelling of it."""
-TAU_HINT = "The temperature belongs to the schedule: write schedules: [{kind: constant, tau: 0.5}] instead."
+TAU_HINT = "The temperature belongs to the schedule: write schedule: {kind: constant, tau: 0.5} instead."
 
 PREVIOUS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"imle": {"lam": 1.0}}
 """Values that labels leave out as if they were still defaults: finished runs have these labels, and keys depend on

@@ -77,7 +77,7 @@ PROBLEMS = {
     "tau as a parameter": (
         "seeds: [0]\nestimators: [{name: softmax, tau: 0.5}]",
         "2:30: estimators[0].tau: expected no tau here, got 0.5. "
-        "The temperature belongs to the schedule: write schedules: [{kind: constant, tau: 0.5}] instead.",
+        "The temperature belongs to the schedule: write schedule: {kind: constant, tau: 0.5} instead.",
     ),
     "no estimators": (
         "seeds: [0]",

@@ -32,6 +32,10 @@ estimators:
   - straight_through
   - {name: rloo, n_samples: 4, label: &x mine}
   - {name: reinforce, n_samples: [2, 4]}
+  - name: reinmax
+    training: {lr: 5e-4, momentum: 0}
+    model: {hidden: [8]}
+    schedule: {kind: constant, tau: [1.3, 1.0]}
   - exact
 schedules:
   - {kind: constant, tau: [0.5, 1.0]}
@@ -45,6 +49,7 @@ zip:
 TOKENS = re.findall(r"\w[\w.:-]*|[^\w\s]|\s+", GRID)
 words = st.one_of(
     st.sampled_from([*KEYS, *PATHS, *KINDS, *list(REGISTRY)[:5], "tau", "label", "kind", "name", "count", "source"]),
+    st.sampled_from(["training", "schedule", "model", "schedules", "lr", "reinmax", "hidden", "rloo"]),
     st.sampled_from(["0", "1", "-1", "1.5", "1e-3", "1e400", ".inf", ".nan", "true", "null", "~", "''", '"3"']),
     st.sampled_from(["[]", "{}", "[[]]", "[1,[2]]", "{a: 1}", "cuda", "!!str", "&y", "*x"]),
     st.sampled_from(["\n", "  ", "? ", "<<", *"[]{}:,-\t#|>%@'\""]),
@@ -100,7 +105,7 @@ def test_the_grid_to_be_mutated_is_valid_without_exact(path):
     found = load_or_refuse(path)
     assert_valid_grid_or_readable_refusal(found)
     assert isinstance(found, Grid)
-    assert len(found.runs) == 2 * 2 * 2 * (4 + 1 + 2) * 2 * 2
+    assert len(found.runs) == (2 * 2 * 2 * (4 + 1 + 2) + 2 * 2) * 2 * 2
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
