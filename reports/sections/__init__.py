@@ -18,6 +18,7 @@ from reports.sections import (
     pictures,
     published,
     quality,
+    race,
     targets,
     temperature,
     tuning,
@@ -45,8 +46,9 @@ SECTIONS: tuple[Callable[[Context], Section], ...] = (
 
 
 def sections_of(context: Context) -> list[Section]:
-    """Return the sections of a report. One of a tuned sweep has a section more, after the numbers."""
+    """Return the sections of a report, with one more of a tuned sweep, and of one that stopped when it was decided."""
     made = [section(context) for section in SECTIONS]
-    if context.runs.tuning is not None:
-        made.insert(SECTIONS.index(quality.section) + 1, tuning.section(context))
-    return made
+    more = [tuning.section(context)] if context.runs.tuning is not None else []
+    more += [race.section(context)] if race.until_of(context) is not None else []
+    place = SECTIONS.index(quality.section) + 1
+    return [*made[:place], *more, *made[place:]]

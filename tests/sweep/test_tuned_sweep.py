@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from command_line import harness
 from empty_store import add_empty_store
@@ -14,6 +15,7 @@ from killed_sweeps import environment, journal_of, results
 
 import reports
 from harness.storage.journal import Journal
+from reports.report import build_report
 
 GRID = """
 name: killed
@@ -122,6 +124,46 @@ def test_failed_trials_are_worst_and_a_competitor_without_a_trial_has_no_tuned_r
     said = done.stdout + done.stderr
     assert "rloo(n_samples=2): all 4 trials failed, so it has no tuned runs" in said
     assert len(results(out)) == 4  # the defaults
+
+
+def test_the_report_shows_what_tuning_found(tuned, tmp_path):
+    runs = reports.load("killed", f"sqlite:///{tuned / 'reference' / 'mlflow.db'}")
+    page = build_report(runs, tmp_path).read_text()
+    assert page == build_report(runs, tmp_path).read_text()
+    table = pd.read_csv(tmp_path / "tables" / "tuning.csv")
+    trials = runs.tuning.trials
+    for _, row in table.iterrows():
+        mine = trials.loc[trials["competitor"] == row["competitor"], "val/loss"]
+        assert row["best"] == pytest.approx(mine.min())
+        assert row["loss"] == pytest.approx(mine.median() - mine.min())
+        assert row["n_trials"] == 4
+    gain = pd.read_csv(tmp_path / "tables" / "tuned-default.csv").set_index("competitor")
+    for competitor, group in runs.runs.groupby("competitor"):
+        default = runs.tuning.defaults[runs.tuning.defaults["competitor"] == competitor]
+        expected = group["test/neg_elbo"].mean() - default["test/neg_elbo"].mean()
+        assert gain.loc[competitor, "difference"] == pytest.approx(expected)
+    assert "Best of n trials" in page
+    assert ("is at the border of" in page) == any(
+        lr < 1.5e-4 or lr > 0.07 for lr in runs.runs["training.lr"].unique()
+    ) or "schedule.tau" in page
+
+
+def test_a_race_stops_and_its_report_says_when(tmp_path, out):
+    """The deterministic argmax is far behind; two copies of one estimator are within any band."""
+    text = VAE.partition("estimators")[0].format(epochs=1) + (
+        "estimators: [straight_through, {name: straight_through, n_samples: 2}, argmax_ste]\n"
+        "seeds: {until: decided, at_least: 3, at_most: 6, band: 50}\n"
+    )
+    (tmp_path / "killed.yaml").write_text(text)
+    done = harness(*arguments(tmp_path, out), COLUMNS="200")
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = reports.load("killed", f"sqlite:///{out / 'mlflow.db'}")
+    assert 9 <= len(runs.runs) <= 18
+    build_report(runs, tmp_path / "report")
+    table = pd.read_csv(tmp_path / "report" / "tables" / "race.csv")
+    assert table["seeds"].max() == runs.runs["seed"].nunique()
+    assert sorted(table["setting"]) == sorted(runs.runs["setting"].unique())
+    assert ("decided after" in done.stdout) or ("not decided" in done.stdout)
 
 
 def test_only_is_refused(tuned, tmp_path):
