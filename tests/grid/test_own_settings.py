@@ -49,6 +49,7 @@ def test_the_key_is_that_of_the_same_settings_given_in_the_grid(load):
     (plain,) = load(
         "training: {lr: 5e-4}\nmodel: {hidden: [8]}\nschedules: [{kind: constant, tau: 1.3}]\nestimators: [reinmax]"
     ).runs
+    assert own.key == "f31d51c1ee91dbf2"  # from before an estimator could have settings for itself
     assert (own.key, own.label, own.to_json()) == (plain.key, plain.label, plain.to_json())
     assert type(own).from_json(own.to_json()).key == own.key
 
