@@ -155,6 +155,8 @@ def test_the_same_run_twice_is_one_line(refuse, grid, expected):
     [
         ("estimators: [{name: rloo, trainng: {lr: 1}}]",
          "2:27: estimators[0].trainng: expected a key of estimators[0], got 'trainng'. Did you mean 'training'?"),
+        ("estimators: [{name: rloo, data: {name: mnist}}]",
+         "2:27: estimators[0].data: expected data in the grid, since all estimators share it, got it here."),
         ("estimators: [{name: rloo, training: {l: 1}}]",
          "2:38: estimators[0].training.l: expected a key of estimators[0].training, got 'l'. Did you mean 'lr'?"),
         ("estimators: [{name: rloo, training: {lr: 0}}]",
