@@ -16,7 +16,7 @@ from harness.errors import did_you_mean
 from harness.grid import choices
 from harness.grid.choices import Combination, Fields, Placed
 from harness.grid.errors import ErrorList
-from harness.grid.own_settings import KEYS, OwnSettings, own_keys, read_own, refuse_own
+from harness.grid.own_settings import KEYS, OwnSettings, own_keys, read_own, refuse_of_grid, refuse_own
 from harness.grid.parameters import as_declared, read_parameters
 from harness.grid.yaml_nodes import Node, short_repr
 from harness.plugins.registry import source_of
@@ -130,7 +130,7 @@ def _parameters(item: Node, path: str, cls: type[Estimator], model: type[Estimat
             errors.add(item.keys[key], f"{path}.{key}", f"expected no tau here, got {got}. {TAU_HINT}")
     also = ["name", "label", *(["tau"] if "tau" in model.reserved and cls.temperatures else [])]
     also += [key for key in KEYS if key not in known]
-    return special | read_parameters(item, path, known, also, errors)
+    return special | read_parameters(refuse_of_grid(item, path, known, errors), path, known, also, errors)
 
 
 def _config(cls: type[Estimator], model: type[EstimatorConfig], given: Combination) -> EstimatorConfig:

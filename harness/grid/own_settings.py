@@ -16,6 +16,8 @@ SECTIONS = ("training", "model")
 """The sections of a grid whose settings an estimator may have for itself."""
 SCHEDULE = "schedule"
 KEYS = ("training", SCHEDULE, "model")
+OF_GRID = ("task", "data", "evaluation", "diagnostics", "devices", "seeds")
+"""The keys of a grid that no estimator has for itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,17 @@ def read_own(item: Node, path: str, keys: Collection[str], errors: ErrorList) ->
         schedules = read_schedules(item.value[SCHEDULE], errors, f"{path}.{SCHEDULE}", may_be_one=True)
         choices.refuse_repeats(schedules, errors)
     return OwnSettings(factors, schedules)
+
+
+def refuse_of_grid(item: Node, path: str, parameters: Collection[str], errors: ErrorList) -> Node:
+    """Return an estimator's mapping without keys that the whole grid shares, with an error for each."""
+    if not isinstance(item.value, dict):
+        return item
+    found = [key for key in OF_GRID if key in item.value and key not in parameters]
+    for key in found:
+        message = f"expected {key} in the grid, since all estimators share it, got it here."
+        errors.add(item.keys[key], f"{path}.{key}", message)
+    return Node({key: node for key, node in item.value.items() if key not in found}, item.position, item.keys)
 
 
 def refuse_own(item: Node, path: str, keys: Iterable[str], errors: ErrorList) -> None:

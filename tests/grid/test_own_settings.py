@@ -49,6 +49,7 @@ def test_the_key_is_that_of_the_same_settings_given_in_the_grid(load):
     (plain,) = load(
         "training: {lr: 5e-4}\nmodel: {hidden: [8]}\nschedules: [{kind: constant, tau: 1.3}]\nestimators: [reinmax]"
     ).runs
+    assert own.key == "f31d51c1ee91dbf2"  # from before an estimator could have settings for itself
     assert (own.key, own.label, own.to_json()) == (plain.key, plain.label, plain.to_json())
     assert type(own).from_json(own.to_json()).key == own.key
 
@@ -154,6 +155,8 @@ def test_the_same_run_twice_is_one_line(refuse, grid, expected):
     [
         ("estimators: [{name: rloo, trainng: {lr: 1}}]",
          "2:27: estimators[0].trainng: expected a key of estimators[0], got 'trainng'. Did you mean 'training'?"),
+        ("estimators: [{name: rloo, data: {name: mnist}}]",
+         "2:27: estimators[0].data: expected data in the grid, since all estimators share it, got it here."),
         ("estimators: [{name: rloo, training: {l: 1}}]",
          "2:38: estimators[0].training.l: expected a key of estimators[0].training, got 'l'. Did you mean 'lr'?"),
         ("estimators: [{name: rloo, training: {lr: 0}}]",

@@ -85,6 +85,14 @@ def test_other_schedules_are_paired_where_no_schedule_is_the_same():
     assert versus.startswith("straight_through · exponential")
 
 
+def test_of_several_schedules_the_same_one_is_paired_though_the_learning_rate_differs():
+    both = ("constant", "exponential")
+    runs = [Planned("straight_through", schedule, seed, axis="lr=0.001") for schedule in both for seed in (0, 1)]
+    runs += [Planned("reinmax", "constant", seed, axis="lr=0.005") for seed in (0, 1)]
+    found = [pair for pair in pairs_of(in_memory(runs).runs) if pair[0].startswith("reinmax")]
+    assert found == [("reinmax · constant(1) · lr=0.005", "straight_through · constant(1) · lr=0.001")]
+
+
 def test_data_and_evaluation_are_never_an_estimators_own():
     """They differ between estimators only in a grid that was edited: such runs are not compared."""
     runs = [*planned("rloo", seeds=(0, 1), axis="data=mnist"), *planned("reinforce", seeds=(0, 1), axis="data=kmnist")]
@@ -99,8 +107,13 @@ def test_data_and_evaluation_are_never_an_estimators_own():
 
 
 def test_runs_of_a_former_grid_make_no_axis_an_estimators_own():
-    frame = in_memory(swept({"straight_through": ("0.001",), "rloo": ("0.001",)})).runs
-    assert own_settings(frame) == {}
+    now = {"device": "cpu", "seed": 0, "status": "finished", "schedule": "none", "test/neg_elbo": 1.0, "former": False}
+    records = [
+        {**now, "run_key": name, "estimator": name, "label": f"{name} · lr=0.001"} for name in ("rloo", "reinforce")
+    ]
+    before = {**now, "run_key": "old", "estimator": "rloo", "label": "rloo · lr=0.1", "former": True}
+    assert set(tidy([*records, before])["own_axes"]) == {()}
+    assert set(tidy([*records, {**before, "former": False}])["own_axes"]) == {(("lr", "0.001"),), (("lr", "0.1"),)}
     assert own_settings(in_memory(swept()).runs.assign(former=True)) == {}
 
 
