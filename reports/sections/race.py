@@ -68,8 +68,8 @@ def until_of(context: Context) -> Mapping[str, Any] | None:
 
 
 def _is_sane(until: Mapping[str, Any]) -> bool:
-    looks, band = (until.get("at_least"), until.get("at_most")), until.get("band")
-    if not all(isinstance(one, int) for one in looks) or not 2 <= looks[0] <= looks[1] <= MOST_SEEDS:
+    first, last, band = until.get("at_least"), until.get("at_most"), until.get("band")
+    if not (isinstance(first, int) and isinstance(last, int) and 2 <= first <= last <= MOST_SEEDS):
         return False
     fine = band is None or (isinstance(band, int | float) and 0 <= band < math.inf)
     return fine and until.get("within") in ("all", "any")
