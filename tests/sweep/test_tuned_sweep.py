@@ -4,6 +4,7 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,15 +18,6 @@ import reports
 from harness.storage.journal import Journal
 from reports.report import build_report
 
-GRID = """
-name: killed
-task: {{name: polynomial, n_latents: 4}}
-training: {{epochs: {epochs}, batch_size: 8}}
-evaluation: {{validation_split: validation}}
-estimators: [straight_through, {{name: rloo, n_samples: 2}}]
-seeds: [0, 1]
-tune: {{trials: 4, space: {{training.lr: {{log: [1e-4, 0.1]}}, schedule.tau: {{uniform: [0.5, 2]}}}}}}
-"""
 VAE = """
 name: killed
 data: {{train_size: 200}}
@@ -172,14 +164,16 @@ def test_only_is_refused(tuned, tmp_path):
     assert "--only: expected a grid whose runs are all known, got one that grows with its results." in done.stderr
 
 
+RACE = VAE.partition("seeds:")[0] + "seeds: {{until: decided, at_least: 2, at_most: 12, band: 0.01}}\n"
+
+
 @pytest.mark.slow  # ten starts of a driver with two workers
-def test_a_tuned_sweep_is_killed_again_and_again(tmp_path: Path, out: Path) -> None:
-    (tmp_path / "killed.yaml").write_text(VAE.format(epochs=60))
+@pytest.mark.parametrize("grid", [VAE, RACE], ids=["tuned", "until decided"])
+def test_a_growing_sweep_is_killed_again_and_again(tmp_path: Path, out: Path, grid: str) -> None:
+    (tmp_path / "killed.yaml").write_text(grid.format(epochs=60))
     add_empty_store(tmp_path / "reference")
     assert harness(*arguments(tmp_path, tmp_path / "reference")).returncode == 0
     chance = random.Random(3)  # noqa: S311
-    import sys
-
     killed = 0
     for _ in range(10):
         command = [sys.executable, "-m", "harness.cli", *arguments(tmp_path, out), "--checkpoint-every", "2epochs"]
