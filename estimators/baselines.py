@@ -31,10 +31,14 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def add(self, values_SB: Tensor) -> None:
-        """Add the mean of a batch; an empty one changes nothing."""
+        """Add the mean of a batch; an empty one changes nothing.
+
+        The buffers are new tensors afterwards. If they were changed in place, a compiled backward pass, which computes
+        the baseline again, would do so from the changed ones.
+        """
         if values_SB.numel():
-            self.total.lerp_(values_SB.mean().to(self.total.dtype), 1 - self.decay)
-            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+            self.total = torch.lerp(self.total, values_SB.mean().to(self.total.dtype), 1 - self.decay)
+            self.weight = torch.lerp(self.weight, torch.ones_like(self.weight), 1 - self.decay)
 
 
 @final
