@@ -31,14 +31,18 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def add(self, values_SB: Tensor) -> None:
-        """Add the mean of a batch; an empty one changes nothing.
+        """Add the mean of a batch; an empty one, and one that is not finite, change nothing.
 
         The buffers are new tensors afterwards. If they were changed in place, a compiled backward pass, which computes
         the baseline again, would do so from the changed ones.
         """
-        if values_SB.numel():
-            self.total = torch.lerp(self.total, values_SB.mean().to(self.total.dtype), 1 - self.decay)
-            self.weight = torch.lerp(self.weight, torch.ones_like(self.weight), 1 - self.decay)
+        if not values_SB.numel():
+            return
+        mean = values_SB.mean().to(self.total.dtype)
+        is_finite = mean.isfinite()  # stays on the device: to read it would stall a GPU
+        self.total = torch.where(is_finite, torch.lerp(self.total, mean, 1 - self.decay), self.total)
+        one = torch.ones_like(self.weight)
+        self.weight = torch.where(is_finite, torch.lerp(self.weight, one, 1 - self.decay), self.weight)
 
 
 @final
@@ -54,7 +58,8 @@ class ReinforceEMA(ScoreFunction):
     Bias          none.
     Reference     Williams (1992), "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
                   Learning", Machine Learning 8, the reinforcement baseline b.
-    Departures    the average is corrected for its start at 0, where b = 0. It moves in training mode only.
+    Departures    the average is corrected for its start at 0, where b = 0. It moves in training mode only, and leaves
+                  out a batch whose mean is not finite.
     """
 
     name = "reinforce_ema"
@@ -157,7 +162,7 @@ class NVIL(DrawsFirst):
         advantage_SB = (signal_SB - mean.to(cost_SB.dtype)) / scale.to(cost_SB.dtype)
         control_loss = None
         if self.training:
-            if predicted_B is not None and torch.is_grad_enabled():
+            if predicted_B is not None and cost_SB.numel() and torch.is_grad_enabled():
                 target_SB = cost_SB.detach().to(predicted_B.dtype) - mean
                 control_loss = (target_SB - predicted_B).square().mean()
             self.mean.add(signal_SB)

@@ -12,6 +12,7 @@ from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,
+    call,
     cubic_cost,
     exact_bound_gradient,
     exact_gradient,
@@ -71,6 +72,23 @@ def test_the_average_forgets_at_its_rate():
     assert estimator.mean.value().item() == pytest.approx((4 * 4 + 2 * 2 + 1) / 7)
     estimator.mean.add(torch.zeros(0))
     assert estimator.mean.value().item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize(("name", "params"), [("reinforce_ema", {}), ("nvil", {}), ("nvil", {"normalize": True})])
+def test_a_cost_that_is_not_finite_spoils_its_own_batch_alone(name, params, bad):
+    """One example of the second of three batches: its gradient says so, and the state is that of the first batch."""
+
+    def spoilt(z_SBLK):
+        return torch.cat([COST(z_SBLK)[:, 1:], torch.full_like(z_SBLK[:, :1, 0, 0], bad)], 1)
+
+    estimator = build(name, **params)
+    call(estimator, example_logits(3), COST, seed=1)
+    before = copy.deepcopy(estimator.state_dict())
+    assert not call(estimator, example_logits(3), spoilt, seed=2)[1].isfinite().all()
+    for key, value in estimator.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+    assert call(estimator, example_logits(3), COST, seed=3)[1].isfinite().all()
 
 
 @pytest.mark.parametrize("state", [0.0, 1.5, -30.0])
@@ -184,6 +202,13 @@ def test_nvil_in_float64_and_without_the_context_it_was_prepared_for():
     late.prepare(2, 3)
     with pytest.raises(ValueError, match=r"^nvil: expected no context after prepare\(n_context=0\), got one\."):
         late(example_logits(), cubic_cost(example_weights()), context_BX)
+
+
+def test_nvil_learns_nothing_from_no_examples():
+    estimator = with_network(torch.zeros(0, 5))
+    estimate = estimator(torch.zeros(0, 2, 3, requires_grad=True), COST, torch.zeros(0, 5))
+    assert estimate.control_loss is None  # the mean of nothing would be NaN
+    assert estimator.mean.weight == 0
 
 
 def test_nvil_state_is_restored():
