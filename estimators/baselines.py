@@ -124,6 +124,7 @@ class NVIL(DrawsFirst):
         if not isinstance(normalize, bool):
             raise ValueError(f"{self.name}: expected normalize true or false, got {normalize!r}.")
         self.normalize = normalize
+        self.unbiased = not normalize  # the class's is that of the default
         self.n_samples = check_count(self.name, "n_samples", n_samples)
         self.control_lr = check_number(self.name, "control_lr", control_lr, above=0.0)
         self.mean, self.square = RunningMean(self.decay), RunningMean(self.decay)

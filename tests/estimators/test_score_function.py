@@ -8,6 +8,8 @@ from families.score_function import NAIVE, NvilWithState
 
 from estimators import build
 from estimators.base import CODES_PER_CALL
+from estimators.conformance.declaration import check_declaration
+from estimators.conformance.gradient import check_bias
 from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
@@ -134,6 +136,15 @@ def test_nvil_subtracts_what_the_network_predicts():
     found = gradient(estimator, example_logits(), COST, context)
     expected = run(build("reinforce"), example_logits(), lambda z: COST(z) - predicted_B)[1]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("unimix", [0.0, 0.1])
+def test_nvil_is_declared_unbiased_only_if_it_does_not_normalise(unimix):
+    for normalize in (False, True):
+        estimator = build("nvil", normalize=normalize, unimix=unimix)
+        assert estimator.unbiased is copy.deepcopy(estimator).unbiased is not normalize
+        assert check_declaration(estimator).endswith(", biased" if normalize else ", unbiased")
+        assert ("declared biased" in check_bias(estimator)) is normalize
 
 
 @pytest.mark.parametrize("normalize", [True, False])
