@@ -91,6 +91,7 @@ class _CentralDifference(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
+        refuse_learning(AIMLE.name, ctx.is_training, *gradients)
         (x_SBLK,) = ctx.saved_tensors
         weighted_SBLK = torch.zeros_like(x_SBLK) if gradients[0] is None else gradients[0]
         weight_SB = x_SBLK.new_ones(x_SBLK.shape[:2]) if gradients[1] is None else gradients[1]  # not a cost's slope

@@ -10,7 +10,7 @@ from estimators.gumbel import LOWEST, one_hot, sample_classes, wide
 from estimators.rao_slope import mean_slope, relaxations
 from estimators.replaced import refuse_second
 from estimators.simplex import log_softmax, softmax
-from estimators.transforms import under_transform
+from estimators.transforms import refuse_batch, under_transform
 
 
 def rao_surrogate(
@@ -43,6 +43,7 @@ class _MeanRelaxation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_SBLK: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_batch(ctx.name, grad_SBLK)
         law_SBLK, class_SBL, seed = ctx.saved_tensors
         tau = grad_SBLK.new_ones(()) * ctx.tau if torch.compiler.is_compiling() else ctx.tau
         slopes = _opaque_mean_slope if torch.compiler.is_compiling() else _mean_slope

@@ -126,12 +126,45 @@ def test_noise_under_vmap_asks_for_its_kind():
 def test_what_learns_is_refused_under_a_transform(name):
     estimator, logits_BLH, weights_LK = ready(name)
     function = total(estimator.train())
-    message = f"^{name}: expected evaluation mode under torch.func, got training: .* Call estimator.eval\\(\\) before"
+    message = (
+        f"^{name}: expected evaluation mode under torch.func and is_grads_batched, got training: .* Call estimator"
+    )
     state = {key: value.clone() for key, value in estimator.state_dict().items()}
     for transformed in (func.grad(function), one_seed(function)):
         with pytest.raises(ValueError, match=message):
             transformed(logits_BLH, weights_LK)
     torch.testing.assert_close(estimator.state_dict(), state)
+
+
+NO_BATCH = ("gumbel_rao", "reinmax_rao")
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_batch_of_gradients_is_that_of_each_or_one_line(name):
+    """As `torch.autograd.functional.jacobian(vectorize=True)` asks for it."""
+    estimator, logits_BLH, weights_LK = ready(name)
+    logits_BLH.requires_grad_()
+
+    def costs():
+        torch.manual_seed(SEED)
+        return estimator(logits_BLH, cubic_cost(weights_LK)).cost_B
+
+    def rows(cost_B):
+        return torch.autograd.grad(cost_B, logits_BLH, torch.eye(3, dtype=cost_B.dtype), is_grads_batched=True)[0]
+
+    if name in NO_BATCH:
+        with pytest.raises(RuntimeError, match=rf"^{name}: expected one gradient in the backward pass, got a batch"):
+            rows(costs())
+        return
+    for row, found in enumerate(rows(costs())):
+        torch.testing.assert_close(found, torch.autograd.grad(costs()[row], logits_BLH)[0])
+
+
+def test_what_learns_backward_is_refused_for_a_batch_of_gradients():
+    estimator, logits_BLH, weights_LK = ready("aimle")
+    cost_B = estimator.train()(logits_BLH.requires_grad_(), cubic_cost(weights_LK)).cost_B
+    with pytest.raises(ValueError, match=r"^aimle: expected evaluation mode under torch.func and is_grads_batched"):
+        torch.autograd.grad(cost_B, logits_BLH, torch.eye(3, dtype=cost_B.dtype), is_grads_batched=True)
 
 
 def test_what_is_not_prepared_is_refused_under_a_transform():
