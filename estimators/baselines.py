@@ -142,7 +142,15 @@ class NVIL(DrawsFirst):
             self.baseline = nn.Sequential(nn.Linear(n_context, self.hidden), nn.Tanh(), last).to(self.mean.total)
 
     def draw(self, logits_BLK: Tensor, context_BX: Tensor | None = None) -> Draw:
-        """Draw codes; the estimate is their mean cost, `control_loss` the mean square of what the baseline leaves."""
+        """Draw codes; the estimate is their mean cost, `control_loss` the mean square of what the baseline leaves.
+
+        Raises ValueError without a context if there is a network for one.
+        """
+        if context_BX is None and self.baseline is not None:
+            raise ValueError(
+                f"{self.name}: expected the context that it was prepared for, got none. Pass context=, the data behind"
+                " the logits."
+            )
         class_SBL = sample_classes(logits_BLK, self.n_samples)
         z_SBLK = one_hot(class_SBL, like=logits_BLK)
 

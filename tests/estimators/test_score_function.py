@@ -6,7 +6,7 @@ import pytest
 import torch
 from families.score_function import NAIVE, NvilWithState
 
-from estimators import build
+from estimators import build, draw_codes, expect
 from estimators.base import CODES_PER_CALL
 from estimators.conformance.declaration import check_declaration
 from estimators.conformance.gradient import check_bias
@@ -213,6 +213,14 @@ def test_nvil_in_float64_and_without_the_context_it_was_prepared_for():
     late.prepare(2, 3)
     with pytest.raises(ValueError, match=r"^nvil: expected no context after prepare\(n_context=0\), got one\."):
         late(example_logits(), cubic_cost(example_weights()), context_BX)
+    missing = r"^nvil: expected the context that it was prepared for, got none\. Pass context="
+    for each in (estimator, estimator.eval()):
+        with pytest.raises(ValueError, match=missing):
+            each(example_logits(), COST)
+        with pytest.raises(ValueError, match=missing):
+            draw_codes(example_logits(), each)
+        with pytest.raises(ValueError, match=missing):
+            expect(example_logits(), COST, each)
 
 
 def test_nvil_learns_nothing_from_no_examples():
