@@ -578,4 +578,11 @@ def test_the_blocks_of_the_page_run_and_train(block: str) -> None:
 
 
 def test_the_page_has_a_block_for_each_use() -> None:
-    assert len(BLOCKS) == 12
+    assert len(BLOCKS) == 13
+
+
+def test_the_page_names_every_estimator_that_learns() -> None:
+    section = PAGES[0].read_text().partition("## An estimator that learns")[2]
+    listed = section.partition(" learn from call to call")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(LEARNS)
+    assert set(LEARNS) == {name for name in REGISTRY if make(name).state_dict()}
