@@ -6,6 +6,7 @@ The backend is one that splits forward from backward and computes again in the b
 import pytest
 import torch
 from estimator_cases import make
+from paths import ROOT
 from transformed import BREAKS, LEARN
 
 from estimators import REGISTRY
@@ -53,3 +54,32 @@ def steps(name, *, compile):
 def test_compiled_training_steps_are_the_plain_ones(name):
     for compiled, plain in zip(steps(name, compile=True), steps(name, compile=False), strict=True):
         torch.testing.assert_close(compiled, plain)
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_training_of_these_takes_more_than_one_graph_and_evaluation_does_not(name):
+    estimator = make(name)
+    estimator.prepare(*shapes(estimator)[0])
+    logits_BLK, cost = logits_for(estimator).requires_grad_(), cost_for(estimator)
+
+    def gradient():
+        torch.compiler.reset()
+        loss = torch.compile(
+            lambda logits_BLK: estimator(logits_BLK, cost).cost_B.sum(), fullgraph=True, backend="eager"
+        )
+        return torch.autograd.grad(loss(logits_BLK), logits_BLK)[0]
+
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        gradient()
+    estimator.eval()
+    assert gradient().isfinite().all()
+
+
+def test_the_pages_say_which_do_not_compile_to_one_graph():
+    named = " and ".join(f"`{name}`" for name in BREAKS)
+    assert (
+        f"With `fullgraph=True`, {named} compile in evaluation mode only" in (ROOT / "estimators/README.md").read_text()
+    )
+    rows = (ROOT / "docs/use-in-your-own-model.md").read_text().splitlines()
+    column = {row.split("|")[1].strip(): row.split("|")[-2].strip() for row in rows if row.startswith("| `")}
+    assert column[", ".join(f"`{name}`" for name in BREAKS)] == "in evaluation mode"
