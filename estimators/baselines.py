@@ -27,22 +27,51 @@ class RunningMean(nn.Module):
 
     def value(self) -> Tensor:
         """Return the average of what was added, 0 if nothing was. Later updates do not change the tensor."""
-        return self.total / self.weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
+        return _average(self.total, self.weight)
+
+    def add(self, values_SB: Tensor) -> None:
+        """Add the mean of a batch; an empty one, and one that is not finite, change nothing."""
+        self._move(values_SB, self.total, self.weight)
+
+    def use(self, values_SB: Tensor, *, add: bool) -> Tensor:
+        """Return the value, and then add the batch if `add`."""
+        if not add:
+            return self.value()
+        if not torch.compiler.is_compiling():
+            average = self.value()
+            self.add(values_SB)
+            return average
+        average, total, weight = _opaque_read(self.total, self.weight)
+        self._move(values_SB, total, weight)
+        return average
 
     @torch.no_grad()
-    def add(self, values_SB: Tensor) -> None:
-        """Add the mean of a batch; an empty one, and one that is not finite, change nothing.
-
-        The buffers are new tensors afterwards. If they were changed in place, a compiled backward pass, which computes
-        the baseline again, would do so from the changed ones.
-        """
+    def _move(self, values_SB: Tensor, total: Tensor, weight: Tensor) -> None:
         if not values_SB.numel():
             return
-        mean = values_SB.mean().to(self.total.dtype)
+        mean = values_SB.mean().to(total.dtype)
         is_finite = mean.isfinite()  # stays on the device: to read it would stall a GPU
-        self.total = torch.where(is_finite, torch.lerp(self.total, mean, 1 - self.decay), self.total)
-        one = torch.ones_like(self.weight)
-        self.weight = torch.where(is_finite, torch.lerp(self.weight, one, 1 - self.decay), self.weight)
+        self.total.copy_(torch.where(is_finite, torch.lerp(total, mean, 1 - self.decay), total))
+        self.weight.copy_(torch.where(is_finite, torch.lerp(weight, torch.ones_like(weight), 1 - self.decay), weight))
+
+
+def _average(total: Tensor, weight: Tensor) -> Tensor:
+    return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+@torch.library.custom_op("argmax_grad::running_mean", mutates_args=())
+def _opaque_read(total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the average and copies of its parts, as one operation of a compiled graph.
+
+    The update needs the copies. So the operation is part of the forward pass, and its average is kept for the backward
+    pass, which would otherwise divide the buffers after the update.
+    """
+    return _average(total, weight), total.clone(), weight.clone()
+
+
+@_opaque_read.register_fake
+def _(total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(total), torch.empty_like(total), torch.empty_like(weight)
 
 
 @final
@@ -76,10 +105,7 @@ class ReinforceEMA(ScoreFunction):
     def advantage(self, cost_SB: Tensor) -> Tensor:
         """Return the cost less the average of previous ones."""
         refuse_learning(self.name, self.training)
-        baseline = self.mean.value().to(cost_SB.dtype)
-        if self.training:
-            self.mean.add(cost_SB)
-        return cost_SB - baseline
+        return cost_SB - self.mean.use(cost_SB, add=self.training).to(cost_SB.dtype)
 
 
 @final
@@ -167,15 +193,12 @@ class NVIL(DrawsFirst):
         refuse_learning(self.name, self.training)
         predicted_B = self._predict(context_BX)
         signal_SB = cost_SB.detach() - (0.0 if predicted_B is None else predicted_B.detach().to(cost_SB.dtype))
-        mean, scale = self._moments()
+        mean, scale = self._moments(signal_SB)
         advantage_SB = (signal_SB - mean.to(cost_SB.dtype)) / scale.to(cost_SB.dtype)
         control_loss = None
-        if self.training:
-            if predicted_B is not None and cost_SB.numel() and torch.is_grad_enabled():
-                target_SB = cost_SB.detach().to(predicted_B.dtype) - mean
-                control_loss = (target_SB - predicted_B).square().mean()
-            self.mean.add(signal_SB)
-            self.square.add(signal_SB.square())
+        if self.training and predicted_B is not None and cost_SB.numel() and torch.is_grad_enabled():
+            target_SB = cost_SB.detach().to(predicted_B.dtype) - mean
+            control_loss = (target_SB - predicted_B).square().mean()
         return advantage_SB, control_loss
 
     def _predict(self, context_BX: Tensor | None) -> Tensor | None:
@@ -187,8 +210,11 @@ class NVIL(DrawsFirst):
         network = cast(nn.Sequential, self.baseline)
         return cast(Tensor, network(context_BX.detach().to(self.mean.total.dtype))).squeeze(-1)
 
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Return the running mean of the signal and max(1, its running standard deviation); 1 without normalisation."""
-        mean = self.mean.value()
-        deviation = (self.square.value() - mean.square()).clamp(min=0).sqrt()
+    def _moments(self, signal_SB: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the running mean of the signal and max(1, its running standard deviation); 1 without normalisation.
+
+        In training mode, the signal is added after that.
+        """
+        mean = self.mean.use(signal_SB, add=self.training)
+        deviation = (self.square.use(signal_SB.square(), add=self.training) - mean.square()).clamp(min=0).sqrt()
         return mean, deviation.clamp(min=1) if self.normalize else torch.ones_like(deviation)
