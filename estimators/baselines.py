@@ -208,6 +208,10 @@ class NVIL(DrawsFirst):
             raise ValueError(f"{self.name}: expected no context after prepare(n_context=0), got one. Prepare with X.")
         self.prepare(0, 0, context_BX.shape[-1])
         network = cast(nn.Sequential, self.baseline)
+        width = cast(nn.Linear, network[0]).in_features
+        if context_BX.shape[-1] != width:
+            rule = f"a context of width X = {width}, as it was prepared for"
+            raise ValueError(f"{self.name}: expected {rule}, got {context_BX.shape[-1]}.")
         return cast(Tensor, network(context_BX.detach().to(self.mean.total.dtype))).squeeze(-1)
 
     def _moments(self, signal_SB: Tensor) -> tuple[Tensor, Tensor]:

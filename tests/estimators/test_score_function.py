@@ -223,6 +223,12 @@ def test_nvil_in_float64_and_without_the_context_it_was_prepared_for():
             expect(example_logits(), COST, each)
 
 
+def test_nvil_refuses_a_context_of_another_width():
+    estimator = with_network(torch.zeros(4, 5))
+    with pytest.raises(ValueError, match=r"^nvil: expected a context of width X = 5, as it was prepared for, got 6\."):
+        estimator(example_logits(), COST, torch.zeros(4, 6))
+
+
 def test_nvil_learns_nothing_from_no_examples():
     estimator = with_network(torch.zeros(0, 5))
     estimate = estimator(torch.zeros(0, 2, 3, requires_grad=True), COST, torch.zeros(0, 5))
