@@ -3,6 +3,7 @@
 import copy
 import re
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
@@ -20,8 +21,8 @@ from estimators import (
     build,
     draw_codes,
     expect,
-    functional,
     replace_gradient,
+    resolve,
     sample,
 )
 from estimators.conformance.codes import check_codes, check_shapes_and_dtypes
@@ -348,13 +349,13 @@ def test_a_wrong_estimator_of_the_users_own_is_told_by_sample_too() -> None:
 
 
 def test_estimators_without_a_state_are_built_once() -> None:
-    functional._BUILT.clear()
+    resolve._BUILT.clear()
     for tau in (0.5, 0.5, 0.7):
         sample(logits_of(2, 3), "gumbel_softmax", tau=tau)
-    assert len(functional._BUILT) == 2
+    assert len(resolve._BUILT) == 2
     for step in range(200):
         sample(logits_of(2, 3), "gumbel_softmax", tau=1 + step / 1000)
-    assert len(functional._BUILT) <= functional.MOST_BUILT
+    assert len(resolve._BUILT) <= resolve.MOST_BUILT
     sample(logits_of(2, 3), "straight_through", tau=1.0)
     with pytest.raises(ValueError, match="expected tau > 0, got True"):  # though True == 1.0
         sample(logits_of(2, 3), "straight_through", tau=True)
@@ -399,7 +400,7 @@ def test_under_autocast_logits_are_narrow_and_gradients_arrive() -> None:
 @pytest.mark.parametrize("name", ["straight_through", "reinmax", "gumbel_softmax"])
 def test_a_compiled_sample_is_the_same_in_one_graph(name: str) -> None:
     torch.compiler.reset()
-    functional._BUILT.clear()
+    resolve._BUILT.clear()
     logits = logits_of(4, 3)
     compiled = torch.compile(lambda logits: sample(logits, name, tau=0.9), fullgraph=True, backend="eager")
     torch.manual_seed(1)
@@ -533,6 +534,7 @@ FREE = torch.ones(4, 3, dtype=torch.bool)
         (lambda x: sample(x[:0, :0], "reinmax"), r"sample: expected at least one class, got logits of shape \(0, 0\)"),
         (lambda x: expect(x, cost, build("nvil"), context=torch.zeros(3, 7)), r"expect: expected a context of"),
         (lambda x: OneHotCategoricalPathwise(logits=x, estimator="rloo"), r"expected a pathwise .+ got rloo"),
+        (lambda x: OneHotCategoricalPathwise(logits=x, estimator="nvil"), r"expected a pathwise .+ got nvil"),
         (lambda x: OneHotCategoricalPathwise(logits=x, estimator="igr"), r"expected a pathwise .+ got igr"),
         (lambda x: OneHotCategoricalPathwise(logits=x, estimator="reinmax", foo=3), r"reinmax: expected parameters"),
         (lambda x: expect(x, lambda z: 1.0, "rloo"), r"expect: expected costs as a floating-point tensor .+ float\."),
@@ -544,7 +546,9 @@ FREE = torch.ones(4, 3, dtype=torch.bool)
             lambda x: expect(x, lambda z: z.detach()[..., 0], "reinmax"),
             r"reinmax: expected a cost that is differentiable in the code, .+ such as rloo",
         ),
-        (lambda x: draw_codes(x, "rebar"), r"draw_codes: expected an object of rebar, which learns from call to call"),
+        (lambda x: draw_codes(x, "rebar"), r"draw_codes: expected an estimator that needs no more .+ rebar\. It lear"),
+        (lambda x: draw_codes(x, "nvil"), r"draw_codes: expected an object of nvil, which learns from call to call"),
+        (lambda x: sample(x, "vimco"), r"sample: expected a pathwise estimator, got vimco, .+ Call an object: build\("),
         (lambda x: draw_codes(x, "reinmax"), r"draw_codes: expected an estimator that needs no more .+ reinforce, "),
         (lambda x: draw_codes(x, "rloo").loss(torch.ones(4, 3)), r"draw_codes: expected costs of shape .+ got \(4, 3"),
         (lambda x: draw_codes(x, "rloo").loss(torch.ones(4, 4).long()), r"draw_codes: expected costs as a floating"),
@@ -554,6 +558,21 @@ def test_what_cannot_be_is_one_line(call, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         call(logits_of(4, 3))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("function", [sample, draw_codes])
+def test_what_a_message_advises_works(function, name: str) -> None:
+    """One message leads to a call that runs; for an estimator that learns, it builds the object."""
+    logits = logits_of(4, 2, n_classes(name)).float()
+    if issubclass(REGISTRY[name], Pathwise if function is sample else DrawsFirst):
+        return
+    given = REGISTRY[name].examples
+    with pytest.raises(ValueError, match=rf"^{function.__name__}: expected .+, got {name}[,.]") as caught:
+        function(logits, name, **given)
+    names = {"logits": logits, "logits_BLK": logits, "cost": cost, "build": build, "expect": partial(expect, **given)}
+    advice = re.search(r"(estimator = )?(build|expect)\(.+", str(caught.value)).group().rstrip(".")
+    exec(advice, names)  # noqa: S102 our own message
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
