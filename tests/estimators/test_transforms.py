@@ -11,6 +11,7 @@ from transformed import (
     EXACT,
     LEARN,
     MIXED_REFUSED,
+    ONCE,
     SEED,
     SURROGATE,
     constant_noise,
@@ -207,13 +208,20 @@ def test_compiles_to_one_graph_with_a_decoder(name):
 
 def test_the_page_says_of_every_estimator_what_it_does():
     page = (ROOT / "docs" / "use-in-your-own-model.md").read_text()
-    rows = re.findall(r"^\| (`.*`) \| (.*) \| (.*) \| (.*) \|$", page.split("## Derivatives of other kinds")[1], re.M)
+    rows = re.findall(
+        r"^\| (`.*`) \| (.*) \| (.*) \| (.*) \| (.*) \|$", page.split("## Derivatives of other kinds")[1], re.M
+    )
     told = {name: row[1:] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     assert sum(len(re.findall(r"`\w+`", row[0])) for row in rows) == len(told)
     assert set(told) == set(REGISTRY)
-    for name, (transforms, second, compiled) in told.items():
+    for name, (transforms, second, mixed, compiled) in told.items():
         assert compiled == ("in evaluation mode" if name in BREAKS else "yes"), name
         assert transforms.startswith("yes, after `eval()`" if name in LEARN else "yes"), name
         assert second.startswith("yes" if name in EXACT else "of the surrogate" if name in SURROGATE else "error"), name
-        refused = name in MIXED_REFUSED
-        assert ("logits alone" in second) == (second.startswith("error") and not refused), name
+        kind = (
+            "error" if name in MIXED_REFUSED and name not in ONCE else "decoder" if name in ONCE else "in either order"
+        )
+        assert mixed.startswith(kind), name
+        assert ("torch.func" in mixed) == (name in NO_BATCH), name
+    batched = next(line for line in page.splitlines() if line.startswith("`is_grads_batched`"))
+    assert all(f"`{name}`" in batched for name in (*NO_BATCH, "aimle"))
