@@ -39,7 +39,8 @@ class DisARM(DrawsFirst):
     def check_shape(self, n_latents: int, n_categories: int) -> None:
         """Raise ValueError unless there are two classes."""
         if n_categories != 2:
-            raise ValueError(f"{self.name}: expected n_categories = 2, got {n_categories}. Use disarm_sb.")
+            remedy = " Use disarm_sb." if n_categories > 2 else ""  # nothing is random with one class
+            raise ValueError(f"{self.name}: expected n_categories = 2, got {n_categories}.{remedy}")
 
     def n_cost_evals(self, n_latents: int, n_categories: int) -> int:
         """Return two codes for each pair."""
