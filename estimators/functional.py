@@ -177,7 +177,9 @@ def _masked(caller: str, estimator: Estimator, logits: Tensor, mask: Tensor | No
         got = f"{tuple(mask.shape)} for {tuple(logits.shape)}"
         raise ValueError(f"{caller}: expected a mask that broadcasts to the logits, got {got}.") from error
     if not (torch.compiler.is_compiling() or under_transform()) and not bool(allowed.any(dim).all()):
-        raise ValueError(f"{caller}: expected an allowed class for each variable, got a mask that forbids all of one.")
+        raise ValueError(
+            f"{caller}: expected an allowed class for each variable, got a mask that forbids all classes of one."
+        )
     return logits.masked_fill(~allowed, -torch.inf)
 
 
@@ -193,7 +195,10 @@ def _as_batch(
     found = _tensor(caller, logits)
     if not isinstance(batch_dims, int) or not 0 <= batch_dims < found.ndim:
         rule = f"batch_dims from 0 to {found.ndim - 1} for logits {tuple(found.shape)}"
-        raise ValueError(f"{caller}: expected {rule}, whose last dimension holds the classes, got {batch_dims!r}.")
+        hint = " Pass batch_dims=0: there is one example." if found.ndim == 1 else ""
+        raise ValueError(
+            f"{caller}: expected {rule}, whose last dimension holds the classes, got {batch_dims!r}.{hint}"
+        )
     found = _masked(caller, estimator, found, mask)
     batch, variables = found.shape[:batch_dims], found.shape[batch_dims:-1]
     estimator.check_shape(math.prod(variables), found.shape[-1])
