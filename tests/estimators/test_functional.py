@@ -541,7 +541,7 @@ FREE = torch.ones(4, 3, dtype=torch.bool)
         (lambda x: expect(x, cost, "vimco"), r"expect: expected an estimator of E\[cost\], got vimco, which"),
         (lambda x: expect(x, cost, "rebar", tau=1.0), r"expect: expected an object of rebar, .+\('rebar', tau=1\.0\)"),
         (lambda x: expect(x, cost, "rloo", batch_dims=2), r"expect: expected batch_dims from 0 to 1 for logits"),
-        (lambda x: expect(x[0], cost, "rloo"), r"expect: expected batch_dims from 0 to 0 .+, got 1\. Pass batch_dims=0"),
+        (lambda x: expect(x[0], cost, "rloo"), r"expect: expected batch_dims from 0 to 0 .+ got 1\. Pass batch_dims=0"),
         (lambda x: expect(x, cost, "disarm"), r"disarm: expected n_categories = 2, got 3\. Use disarm_sb\."),
         (
             lambda x: expect(x, lambda z: z.detach()[..., 0], "reinmax"),
