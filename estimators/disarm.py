@@ -29,7 +29,7 @@ class DisARM(DrawsFirst):
 
     name = "disarm"
     reference = "Dong, Mnih, Tucker (2020), arXiv:2006.10680; Yin, Ho, Yan, Qian, Zhou (2020), arXiv:2006.06448"
-    use_when = "the latents are binary: no bias, two evaluations a pair, and less variance than rloo with two samples"
+    use_when = "the latents are binary: no bias, and where they are few, less variance than rloo with two samples"
     unbiased = True
 
     def __init__(self, *, n_samples: int = 1) -> None:
