@@ -576,6 +576,26 @@ def test_what_a_message_advises_works(function, name: str) -> None:
     exec(advice, names)  # noqa: S102 our own message
 
 
+NOT_SHOWN = (
+    "identity_ste", "imle", "aimle", "perturbed_argmax", "gumbel_sparsemax", "gumbel_entmax", "sparse_marginal",
+    "arsm", "disarm_sb",
+)  # fmt: skip
+"""Estimators whose gradient may be finite at logits that are not, as the page says."""
+
+
+@pytest.mark.parametrize("bad", [(0.0, torch.nan, 1.0), (0.0, torch.inf, 1.0), (-torch.inf,) * 3])
+@pytest.mark.parametrize("name", [name for name in EXPECTS if name not in ("igr", "disarm", *NOT_SHOWN)])
+def test_logits_that_are_no_numbers_show_in_the_gradient(name: str, bad: tuple[float, ...]) -> None:
+    logits = torch.tensor([[[0.0, 1.0, 2.0], bad]], dtype=torch.float64, requires_grad=True)
+    found = gradient(expect(logits, cost, named(name)), logits)
+    assert found[0, 1].isnan().any()
+
+
+def test_the_page_names_where_they_do_not_show() -> None:
+    (told,) = re.findall(r"it may be finite with (.*?): with these", PAGES[0].read_text(), re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", told)) == set(NOT_SHOWN)
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 PAGES = (ROOT / "docs" / "use-in-your-own-model.md", ROOT / "README.md")
