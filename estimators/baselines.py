@@ -41,7 +41,8 @@ class RunningMean(nn.Module):
             average = self.value()
             self.add(values_SB)
             return average
-        average, total, weight = _opaque_read(self.total, self.weight)
+        read = cast(tuple[Tensor, Tensor, Tensor], _opaque_read(self.total, self.weight))
+        average, total, weight = read
         self._move(values_SB, total, weight)
         return average
 
