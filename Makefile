@@ -44,6 +44,7 @@ bench: install
 
 # Installs nothing, and needs no MLflow: for a machine with a GPU, PYTHON is the one that has torch.
 gpu-check:
+	@$(PYTHON) -c 'import sys, importlib.util as util; sys.exit(util.find_spec("torch") is None and "gpu-check: expected a Python with torch, got " + sys.executable + ". Set PYTHON=.venv/bin/python.")'
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) benchmarks/gpu.py --device $(DEVICE)
 
 format: install

@@ -1,6 +1,6 @@
 """What each estimator costs: the time of a training step over that of `straight_through`, evaluations, peak memory.
 
-    python benchmarks/costs.py --rounds 7 --steps 8     # about five minutes, the memory included
+    python benchmarks/costs.py --rounds 7 --steps 8     # about seven minutes on a quiet machine: times two, memory five
 
 The seed recipe (20 latents × 10 classes, batch 128), one thread. Every round times each estimator once, in turn; ratios
 are taken within a round. Peak memory is measured as in benchmarks/memory.py, a process for each estimator.

@@ -172,6 +172,10 @@ def part(name: str, device: str) -> tuple[int, list[str], Figures]:
     return code, [*(shown(found) if found else []), *why], found
 
 
+def announce(part: str, limit_s: int) -> None:
+    print(f"gpu-check: {part}, at most {limit_s} s …", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
@@ -189,10 +193,12 @@ def main() -> None:
     is_gpu = options.device.startswith("cuda")
     title = torch.cuda.get_device_name(0) if is_gpu else f"The device {options.device} stands in for a GPU"
     name, begun = "gpu" if is_gpu else "stand-in", time.monotonic()
+    announce("tests", TESTS_S)
     failed, lines = tests(options.device)
     figures: Figures = {}
     record.write(name, title, lines, figures)
     for each in PARTS:
+        announce(each, PARTS[each][2])
         code, more, figures[each] = part(each, options.device)
         failed, lines = failed or code, lines + more
         record.write(name, title, [*lines, f"{time.monotonic() - begun:.0f} s in all."], figures)

@@ -91,6 +91,7 @@ class _CentralDifference(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
+        refuse_learning(AIMLE.name, ctx.is_training, *gradients)
         (x_SBLK,) = ctx.saved_tensors
         weighted_SBLK = torch.zeros_like(x_SBLK) if gradients[0] is None else gradients[0]
         weight_SB = x_SBLK.new_ones(x_SBLK.shape[:2]) if gradients[1] is None else gradients[1]  # not a cost's slope
@@ -147,7 +148,9 @@ class AIMLE(Estimator):
                   not masked; its logarithm is averaged over batches. After each backward pass β ← β e^{±rate}: + where
                   D₊ − D₋ had on average fewer than `target` entries other than 0 a latent. It has two where D₊ and D₋
                   differ. β starts at 1.
-    Requires      f differentiable at one-hot codes; 0 < target < 2; rate > 0; 0 <= decay < 1; n_samples >= 1.
+    Requires      f differentiable at one-hot codes; 0 < target < 2; rate > 0; 0 <= decay < 1; n_samples >= 1. There is
+                  one λ for all latents and examples. So their slopes have to be of about one size: where those of one
+                  example in every batch are 10⁶ times as large, the others get no gradient.
     Bias          yes: a finite difference. On linear f its error is of second order in λ, that of imle of first. A
                   smaller target has less bias, and a variance that grows as 1/target.
     Reference     Minervini, Franceschi, Niepert (2023), "Adaptive Perturbation-Based Gradient Estimation for Discrete

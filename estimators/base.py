@@ -112,8 +112,9 @@ class Estimator(nn.Module, ABC):
     """Authors (year), "Title", arXiv number, section or equation."""
     use_when: ClassVar[str] = "–"
     """One line of advice for somebody who is choosing."""
-    unbiased: ClassVar[bool] = False
-    """True if the gradient's mean is the gradient of E[cost] for every cost."""
+    unbiased: bool = False
+    """True if the gradient's mean is the gradient of E[cost] for every cost. Of a class: with the default arguments. A
+    constructor may set it for others."""
     relaxes: ClassVar[bool]
     """True if the cost sees soft codes, so that its value is not a cost of the discrete model."""
     objective: ClassVar[Literal["mean", "bound"]] = "mean"

@@ -27,14 +27,52 @@ class RunningMean(nn.Module):
 
     def value(self) -> Tensor:
         """Return the average of what was added, 0 if nothing was. Later updates do not change the tensor."""
-        return self.total / self.weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
+        return _average(self.total, self.weight)
+
+    def add(self, values_SB: Tensor) -> None:
+        """Add the mean of a batch; an empty one, and one that is not finite, change nothing."""
+        self._move(values_SB, self.total, self.weight)
+
+    def use(self, values_SB: Tensor, *, add: bool) -> Tensor:
+        """Return the value, and then add the batch if `add`."""
+        if not add:
+            return self.value()
+        if not torch.compiler.is_compiling():
+            average = self.value()
+            self.add(values_SB)
+            return average
+        read = cast(tuple[Tensor, Tensor, Tensor], _opaque_read(self.total, self.weight))
+        average, total, weight = read
+        self._move(values_SB, total, weight)
+        return average
 
     @torch.no_grad()
-    def add(self, values_SB: Tensor) -> None:
-        """Add the mean of a batch; an empty one changes nothing."""
-        if values_SB.numel():
-            self.total.lerp_(values_SB.mean().to(self.total.dtype), 1 - self.decay)
-            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+    def _move(self, values_SB: Tensor, total: Tensor, weight: Tensor) -> None:
+        if not values_SB.numel():
+            return
+        mean = values_SB.mean().to(total.dtype)
+        is_finite = mean.isfinite()  # stays on the device: to read it would stall a GPU
+        self.total.copy_(torch.where(is_finite, torch.lerp(total, mean, 1 - self.decay), total))
+        self.weight.copy_(torch.where(is_finite, torch.lerp(weight, torch.ones_like(weight), 1 - self.decay), weight))
+
+
+def _average(total: Tensor, weight: Tensor) -> Tensor:
+    return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+@torch.library.custom_op("argmax_grad::running_mean", mutates_args=())
+def _opaque_read(total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the average and copies of its parts, as one operation of a compiled graph.
+
+    The update needs the copies. So the operation is part of the forward pass, and its average is kept for the backward
+    pass, which would otherwise divide the buffers after the update.
+    """
+    return _average(total, weight), total.clone(), weight.clone()
+
+
+@_opaque_read.register_fake
+def _(total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(total), torch.empty_like(total), torch.empty_like(weight)
 
 
 @final
@@ -50,7 +88,8 @@ class ReinforceEMA(ScoreFunction):
     Bias          none.
     Reference     Williams (1992), "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
                   Learning", Machine Learning 8, the reinforcement baseline b.
-    Departures    the average is corrected for its start at 0, where b = 0. It moves in training mode only.
+    Departures    the average is corrected for its start at 0, where b = 0. It moves in training mode only, and leaves
+                  out a batch whose mean is not finite.
     """
 
     name = "reinforce_ema"
@@ -67,10 +106,7 @@ class ReinforceEMA(ScoreFunction):
     def advantage(self, cost_SB: Tensor) -> Tensor:
         """Return the cost less the average of previous ones."""
         refuse_learning(self.name, self.training)
-        baseline = self.mean.value().to(cost_SB.dtype)
-        if self.training:
-            self.mean.add(cost_SB)
-        return cost_SB - baseline
+        return cost_SB - self.mean.use(cost_SB, add=self.training).to(cost_SB.dtype)
 
 
 @final
@@ -115,6 +151,7 @@ class NVIL(DrawsFirst):
         if not isinstance(normalize, bool):
             raise ValueError(f"{self.name}: expected normalize true or false, got {normalize!r}.")
         self.normalize = normalize
+        self.unbiased = not normalize  # the class's is that of the default
         self.n_samples = check_count(self.name, "n_samples", n_samples)
         self.control_lr = check_number(self.name, "control_lr", control_lr, above=0.0)
         self.mean, self.square = RunningMean(self.decay), RunningMean(self.decay)
@@ -132,7 +169,15 @@ class NVIL(DrawsFirst):
             self.baseline = nn.Sequential(nn.Linear(n_context, self.hidden), nn.Tanh(), last).to(self.mean.total)
 
     def draw(self, logits_BLK: Tensor, context_BX: Tensor | None = None) -> Draw:
-        """Draw codes; the estimate is their mean cost, `control_loss` the mean square of what the baseline leaves."""
+        """Draw codes; the estimate is their mean cost, `control_loss` the mean square of what the baseline leaves.
+
+        Raises ValueError without a context if there is a network for one.
+        """
+        if context_BX is None and self.baseline is not None:
+            raise ValueError(
+                f"{self.name}: expected the context that it was prepared for, got none. Pass context=, the data behind"
+                " the logits."
+            )
         class_SBL = sample_classes(logits_BLK, self.n_samples)
         z_SBLK = one_hot(class_SBL, like=logits_BLK)
 
@@ -149,15 +194,12 @@ class NVIL(DrawsFirst):
         refuse_learning(self.name, self.training)
         predicted_B = self._predict(context_BX)
         signal_SB = cost_SB.detach() - (0.0 if predicted_B is None else predicted_B.detach().to(cost_SB.dtype))
-        mean, scale = self._moments()
+        mean, scale = self._moments(signal_SB)
         advantage_SB = (signal_SB - mean.to(cost_SB.dtype)) / scale.to(cost_SB.dtype)
         control_loss = None
-        if self.training:
-            if predicted_B is not None and torch.is_grad_enabled():
-                target_SB = cost_SB.detach().to(predicted_B.dtype) - mean
-                control_loss = (target_SB - predicted_B).square().mean()
-            self.mean.add(signal_SB)
-            self.square.add(signal_SB.square())
+        if self.training and predicted_B is not None and cost_SB.numel() and torch.is_grad_enabled():
+            target_SB = cost_SB.detach().to(predicted_B.dtype) - mean
+            control_loss = (target_SB - predicted_B).square().mean()
         return advantage_SB, control_loss
 
     def _predict(self, context_BX: Tensor | None) -> Tensor | None:
@@ -167,10 +209,17 @@ class NVIL(DrawsFirst):
             raise ValueError(f"{self.name}: expected no context after prepare(n_context=0), got one. Prepare with X.")
         self.prepare(0, 0, context_BX.shape[-1])
         network = cast(nn.Sequential, self.baseline)
+        width = cast(nn.Linear, network[0]).in_features
+        if context_BX.shape[-1] != width:
+            rule = f"a context of width X = {width}, as it was prepared for"
+            raise ValueError(f"{self.name}: expected {rule}, got {context_BX.shape[-1]}.")
         return cast(Tensor, network(context_BX.detach().to(self.mean.total.dtype))).squeeze(-1)
 
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Return the running mean of the signal and max(1, its running standard deviation); 1 without normalisation."""
-        mean = self.mean.value()
-        deviation = (self.square.value() - mean.square()).clamp(min=0).sqrt()
+    def _moments(self, signal_SB: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the running mean of the signal and max(1, its running standard deviation); 1 without normalisation.
+
+        In training mode, the signal is added after that.
+        """
+        mean = self.mean.use(signal_SB, add=self.training)
+        deviation = (self.square.use(signal_SB.square(), add=self.training) - mean.square()).clamp(min=0).sqrt()
         return mean, deviation.clamp(min=1) if self.normalize else torch.ones_like(deviation)

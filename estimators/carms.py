@@ -37,7 +37,7 @@ class CARMS(DrawsFirst):
 
     name = "carms"
     reference = "Dimitriev, Zhou (2021), NeurIPS, arXiv:2110.14002"
-    use_when = "as rloo: the cost may be a black box, as many evaluations, less variance, above all with few classes"
+    use_when = "as rloo: the cost may be a black box, as many evaluations, and less variance where latents are few"
     unbiased = True
     min_samples = 2
 

@@ -19,7 +19,7 @@ FORMULAS: Mapping[str, Callable[[int, int, int], int]] = {
 }
 MANY_CLASSES = (3, 9)
 """A further shape at which formulas are told apart."""
-COLUMNS = ("key", "name", "paper", "unbiased", "evaluations", "relaxes", "parameters", "when to use it")
+COLUMNS = ("key", "name", "paper", "unbiased", "evaluations", "relaxes", "needs", "parameters", "when to use it")
 
 
 def table(registry: Mapping[str, type[Estimator]] = REGISTRY) -> str:
@@ -39,9 +39,17 @@ def _row(cls: type[Estimator]) -> tuple[str, ...]:
         _yes(cls.unbiased),
         evaluations(cls),
         _yes(cls.relaxes),
+        needs(cls),
         f"`{arguments}`" if arguments else "–",
         cls.use_when,
     )
+
+
+def needs(cls: type[Estimator]) -> str:
+    """Return what an estimator asks of a cost: its value, its slope at one-hot codes, or that at soft codes too."""
+    if cls.black_box:
+        return "value"
+    return "slope, soft codes" if cls.relaxes or cls.evaluates_soft else "slope"
 
 
 def evaluations(cls: type[Estimator]) -> str:

@@ -29,7 +29,7 @@ class DisARM(DrawsFirst):
 
     name = "disarm"
     reference = "Dong, Mnih, Tucker (2020), arXiv:2006.10680; Yin, Ho, Yan, Qian, Zhou (2020), arXiv:2006.06448"
-    use_when = "the latents are binary: no bias, two evaluations a pair, and less variance than rloo with two samples"
+    use_when = "the latents are binary: no bias, and where they are few, less variance than rloo with two samples"
     unbiased = True
 
     def __init__(self, *, n_samples: int = 1) -> None:
@@ -39,7 +39,8 @@ class DisARM(DrawsFirst):
     def check_shape(self, n_latents: int, n_categories: int) -> None:
         """Raise ValueError unless there are two classes."""
         if n_categories != 2:
-            raise ValueError(f"{self.name}: expected n_categories = 2, got {n_categories}. Use disarm_sb.")
+            remedy = " Use disarm_sb." if n_categories > 2 else ""  # nothing is random with one class
+            raise ValueError(f"{self.name}: expected n_categories = 2, got {n_categories}.{remedy}")
 
     def n_cost_evals(self, n_latents: int, n_categories: int) -> int:
         """Return two codes for each pair."""

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.distributions import OneHotCategorical
 
 from estimators.base import Estimator, Pathwise
-from estimators.functional import resolve, sample
+from estimators.functional import sample
+from estimators.resolve import resolve
 from estimators.unimix import Mixed
 
 
@@ -38,13 +39,7 @@ class OneHotCategoricalPathwise(OneHotCategorical):
         Raises ValueError, in one line, for an estimator that is not pathwise, that draws several samples, or whose
         logits are not those of classes (`igr`), and for impossible parameters.
         """
-        built = resolve("OneHotCategoricalPathwise", estimator, params)
-        if not isinstance(built, Pathwise) or built.n_samples != 1 or built.n_outputs(3) != 3:
-            raise ValueError(
-                "OneHotCategoricalPathwise: expected a pathwise estimator of one sample whose logits are those of"
-                f" classes, such as straight_through or gumbel_softmax, got {built.name}"
-                f" with n_samples = {built.n_samples}."
-            )
+        built = resolve("OneHotCategoricalPathwise", estimator, params, _check_kind)
         if isinstance(built, Mixed):  # the law is the mixed one, and `inner` the estimator at its logits
             given = OneHotCategorical(probs, logits, validate_args)
             probs, logits, built = None, built.class_logits(given.logits), built.inner
@@ -63,3 +58,12 @@ class OneHotCategoricalPathwise(OneHotCategorical):
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()) -> Tensor:  # noqa: B008
         """Return codes (*sample_shape, *batch_shape, K) with the estimator's gradient."""
         return sample(self.logits.expand(self._extended_shape(torch.Size(sample_shape))), self._estimator)
+
+
+def _check_kind(built: Estimator, _: str) -> None:
+    if not isinstance(built, Pathwise) or built.n_samples != 1 or built.n_outputs(3) != 3:
+        raise ValueError(
+            "OneHotCategoricalPathwise: expected a pathwise estimator of one sample whose logits are those of"
+            f" classes, such as straight_through or gumbel_softmax, got {built.name}"
+            f" with n_samples = {built.n_samples}."
+        )

@@ -16,7 +16,7 @@ from torch.distributions import Categorical, OneHotCategorical
 
 from estimators.base import Estimate, Estimator, Pathwise, tensor_version
 from estimators.draws_first import DrawsFirst
-from estimators.registry import REGISTRY, build
+from estimators.resolve import check_draws_first, check_pathwise, resolve
 from estimators.transforms import under_transform
 
 Logits = Tensor | OneHotCategorical | Categorical
@@ -44,12 +44,7 @@ def sample(
     """
     caller = "sample"
     params = params if n_samples is None else {**params, "n_samples": n_samples}
-    built = resolve(caller, estimator, params)
-    if not isinstance(built, Pathwise):
-        raise ValueError(
-            f"sample: expected a pathwise estimator, got {built.name}, whose gradient does not flow through a code."
-            f" Use expect(logits, cost, {built.name!r})."
-        )
+    built = cast(Pathwise, resolve(caller, estimator, params, check_pathwise))
     found = _masked(caller, built, _tensor(caller, logits), mask, dim).movedim(dim, -1)
     z_SNLK = built.checked_sample(found.reshape(math.prod(found.shape[:-1]), 1, found.shape[-1])).to(found.dtype)
     z = z_SNLK.reshape(len(z_SNLK), *found.shape[:-1], z_SNLK.shape[-1])
@@ -143,14 +138,7 @@ def draw_codes(
     Raises ValueError, in one line, for another estimator, and for logits, a mask or parameters that are impossible.
     """
     caller = "draw_codes"
-    built = resolve(caller, estimator, params)
-    if not isinstance(built, DrawsFirst):
-        unlike = ("vimco", "disarm")  # a bound; two classes only
-        known = ", ".join(key for key, cls in REGISTRY.items() if issubclass(cls, DrawsFirst) and key not in unlike)
-        raise ValueError(
-            f"draw_codes: expected an estimator that needs no more of a cost than its values at drawn codes, such as"
-            f" {known}, got {built.name}. Use expect(logits, cost, {built.name!r})."
-        )
+    built = cast(DrawsFirst, resolve(caller, estimator, params, check_draws_first))
     with torch.enable_grad():  # the loss is for later, even where the draw is part of a rollout without gradients
         shape, logits_BLK = _as_batch(caller, built, logits, mask, batch_dims)
         flat = (_flat_context(caller, context, shape[:batch_dims]),) if built.uses_context else ()
@@ -158,45 +146,6 @@ def draw_codes(
     z = draw.z_SBLK.detach().reshape(len(draw.z_SBLK), *shape[:-1], draw.z_SBLK.shape[-1])
     given = _tensor(caller, logits)
     return CodeDraw(z, draw.estimate, shape[:batch_dims], given, tensor_version(given))
-
-
-_BUILT: dict[tuple[object, ...], Estimator] = {}
-"""Estimators without a state that were built by name, so that a call costs no construction: MOST_BUILT at most."""
-MOST_BUILT = 64
-
-
-def resolve(caller: str, estimator: str | Estimator, params: dict[str, Any]) -> Estimator:
-    """Return the estimator of that name and these parameters, or the object. Raises ValueError for anything else."""
-    if isinstance(estimator, Estimator):
-        if params:
-            raise ValueError(
-                f"{caller}: expected no parameters beside an object, got {', '.join(params)}."
-                " Set them where the object is built."
-            )
-        return estimator
-    if not isinstance(estimator, str):
-        raise ValueError(f"{caller}: expected the name of an estimator or an object, got {estimator!r}.")
-    plain = all(isinstance(value, bool | int | float | str) for value in params.values())  # no learned temperature
-    if not plain or torch.compiler.is_compiling():
-        return _without_state(caller, build(estimator, **params), params)
-    key = (estimator, *((name, type(value), value) for name, value in sorted(params.items())))
-    found = _BUILT.get(key)
-    if found is None:
-        found = _without_state(caller, build(estimator, **params), params)
-        if len(_BUILT) >= MOST_BUILT:  # of a temperature that changes with each step, none is wanted again
-            _BUILT.clear()
-        _BUILT[key] = found
-    return found
-
-
-def _without_state(caller: str, built: Estimator, params: dict[str, Any]) -> Estimator:
-    if [*built.parameters(), *built.buffers()]:
-        arguments = "".join(f", {key}={value!r}" for key, value in params.items())
-        raise ValueError(
-            f"{caller}: expected an object of {built.name}, which learns from call to call, got its name."
-            f" Build it once: build({built.name!r}{arguments})."
-        )
-    return built
 
 
 def _tensor(caller: str, logits: object) -> Tensor:
@@ -228,7 +177,9 @@ def _masked(caller: str, estimator: Estimator, logits: Tensor, mask: Tensor | No
         got = f"{tuple(mask.shape)} for {tuple(logits.shape)}"
         raise ValueError(f"{caller}: expected a mask that broadcasts to the logits, got {got}.") from error
     if not (torch.compiler.is_compiling() or under_transform()) and not bool(allowed.any(dim).all()):
-        raise ValueError(f"{caller}: expected an allowed class for each variable, got a mask that forbids all of one.")
+        raise ValueError(
+            f"{caller}: expected an allowed class for each variable, got a mask that forbids all classes of one."
+        )
     return logits.masked_fill(~allowed, -torch.inf)
 
 
@@ -244,7 +195,10 @@ def _as_batch(
     found = _tensor(caller, logits)
     if not isinstance(batch_dims, int) or not 0 <= batch_dims < found.ndim:
         rule = f"batch_dims from 0 to {found.ndim - 1} for logits {tuple(found.shape)}"
-        raise ValueError(f"{caller}: expected {rule}, whose last dimension holds the classes, got {batch_dims!r}.")
+        hint = " Pass batch_dims=0: there is one example." if found.ndim == 1 else ""
+        raise ValueError(
+            f"{caller}: expected {rule}, whose last dimension holds the classes, got {batch_dims!r}.{hint}"
+        )
     found = _masked(caller, estimator, found, mask)
     batch, variables = found.shape[:batch_dims], found.shape[batch_dims:-1]
     estimator.check_shape(math.prod(variables), found.shape[-1])

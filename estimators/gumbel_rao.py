@@ -10,7 +10,7 @@ from estimators.gumbel import LOWEST, one_hot, sample_classes, wide
 from estimators.rao_slope import mean_slope, relaxations
 from estimators.replaced import refuse_second
 from estimators.simplex import log_softmax, softmax
-from estimators.transforms import under_transform
+from estimators.transforms import refuse_batch, under_transform
 
 
 def rao_surrogate(
@@ -21,7 +21,8 @@ def rao_surrogate(
     xᵐ = log `law` + G given that its argmax is `class_SBL`; its gradient reaches `logits_BLK` as if it moved with them
     one to one, and a learned tau. `law_SBLK` holds logits, and is a constant: only then has Gumbel-Rao the mean of
     straight-through Gumbel-Softmax. The noise is drawn in the backward pass, in chunks and from a seed that is drawn
-    here: memory does not grow with n_draws, and a value without a gradient costs nothing.
+    here: memory does not grow with n_draws, and a value without a gradient costs nothing. On every device the seed is
+    from the CPU's default generator, since to read one from a GPU would stall it.
     """
     if under_transform():  # noise that vmap can draw, all of it at once
         tied_BLK = wide(logits_BLK).clamp(min=LOWEST)
@@ -43,6 +44,7 @@ class _MeanRelaxation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_SBLK: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_batch(ctx.name, grad_SBLK)
         law_SBLK, class_SBL, seed = ctx.saved_tensors
         tau = grad_SBLK.new_ones(()) * ctx.tau if torch.compiler.is_compiling() else ctx.tau
         slopes = _opaque_mean_slope if torch.compiler.is_compiling() else _mean_slope
@@ -111,7 +113,8 @@ class GumbelRao(Pathwise):
                   then does the mean equal that of st_gumbel_softmax (K=3, τ=.7: .210, −.320, .110; with the total
                   derivative .070, −.114, .044). The paper's draws are independent. Here each has the same law, but
                   the uniform numbers of a class fall into the n_draws strata of [0, 1), one into each: the same mean,
-                  a smaller variance, and one generated number for n_draws (docs/decisions/018).
+                  a smaller variance, and one generated number for n_draws (docs/decisions/018). On every device, the
+                  seed of this noise is from the CPU's default generator.
     """
 
     name = "gumbel_rao"

@@ -180,11 +180,22 @@ class Relax(RelaxedControl):
         self.hidden = check_count(self.name, "hidden", hidden)
         self.first: nn.Linear | None = None
         self.last: nn.Linear | None = None
+        self.shape: tuple[int, int] | None = None
 
     def prepare(self, n_latents: int, n_categories: int, n_context: int = 0) -> None:
-        """Make the network r, on the device and in the dtype of eta; its last layer starts at 0."""
+        """Make the network r, on the device and in the dtype of eta; its last layer starts at 0.
+
+        Raises ValueError if there is one for another shape.
+        """
+        shape = n_latents, n_categories
+        if self.shape is not None and self.shape != shape:
+            raise ValueError(
+                f"{self.name}: expected logits of (L, K) = {self.shape}, as it was prepared for, got {shape}."
+                " Build one object for each layer."
+            )
         if self.first is None:
             refuse_preparing(self.name)
+            self.shape = shape
             self.first = nn.Linear(n_latents * n_categories, self.hidden).to(self.eta)
             self.last = nn.Linear(self.hidden, 1).to(self.eta)
             nn.init.zeros_(self.last.weight)

@@ -39,12 +39,30 @@ def value_and_slope(
     return value, slope
 
 
-def refuse_learning(name: str, learns: bool) -> None:
-    """Raise ValueError if an estimator would learn inside a transform, where no state can change."""
-    if learns and under_transform():
+def are_batched(*gradients: Tensor | None) -> bool:
+    """Return whether a backward pass is given a batch of gradients: by a transform, or by `is_grads_batched`."""
+    if torch.compiler.is_compiling():
+        return False
+    return under_transform() or any(
+        torch._C._functorch.is_legacy_batchedtensor(each) for each in gradients if each is not None
+    )
+
+
+def refuse_learning(name: str, learns: bool, *gradients: Tensor | None) -> None:
+    """Raise ValueError if an estimator would learn under a transform or `is_grads_batched`: its state cannot change."""
+    if learns and are_batched(*gradients):
         raise ValueError(
-            f"{name}: expected evaluation mode under torch.func, got training: what it learns from call to call cannot"
-            " change there. Call estimator.eval() before, or train it in a step without torch.func."
+            f"{name}: expected evaluation mode under torch.func and is_grads_batched, got training: what it learns from"
+            " call to call cannot change there. Call estimator.eval() before, or train it in a step without them."
+        )
+
+
+def refuse_batch(name: str, gradient: Tensor) -> None:
+    """Raise RuntimeError if a backward pass that knows one gradient is given a batch of them."""
+    if are_batched(gradient):
+        raise RuntimeError(
+            f"{name}: expected one gradient in the backward pass, got a batch of them (is_grads_batched, vectorize)."
+            " Take torch.func.jacrev, or one torch.autograd.grad after the other."
         )
 
 

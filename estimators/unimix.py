@@ -91,6 +91,7 @@ class Mixed(Estimator):
             )
         self.unimix = _checked(inner.name, unimix)
         self.inner = inner
+        self.unbiased = inner.unbiased
 
     def mixed(self, logits_BLK: Tensor) -> Tensor:
         """Return the logits of the mixed law."""

@@ -47,7 +47,7 @@ def check_declaration(estimator: Estimator) -> str:
         else:
             require(estimator, False, f"tau = {bad!r} to be refused", "an object")
     example_shape(estimator)
-    return f"{name}({', '.join(parameters(cls))}), {'unbiased' if cls.unbiased else 'biased'}"
+    return f"{name}({', '.join(parameters(cls))}), {'unbiased' if estimator.unbiased else 'biased'}"
 
 
 def check_counts(estimator: Estimator) -> str:

@@ -28,7 +28,7 @@ from harness.commands.shared import (
 def gradients(
     grid_file: GridFile, resamples: int, seed: int, plugins: Sequence[Path], no_check: bool, out: Path
 ) -> None:
-    """Compare the estimators of a grid with the true gradients of small problems, in seconds.
+    """Compare the estimators of a grid with the true gradients of small problems, in half a minute.
 
     Shows bias with its interval, cosine, variance and cost. Each estimator has the first temperatures of its schedules.
     Writes gradients.html, gradients.csv, gradients.md and figures/ to gradients/NAME in --out.

@@ -6,11 +6,24 @@ from pathlib import Path
 import click
 
 from harness.commands.shared import FOLDER, Refused, make_console, plugin_option
+from harness.errors import did_you_mean
 from reports.contract.text import visible
+
+LISTED = ("estimators", "tasks", "schedules", "datasets", "grids")
+
+
+class _Listed(click.Choice[str]):
+    """One of LISTED; another word is refused with the one that it resembles."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.choices:
+            rule = f"list: expected one of {', '.join(self.choices)}, got {value!r}."
+            raise Refused(f"{rule} {did_you_mean(value, self.choices)}".strip())
+        return value
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["estimators", "tasks", "schedules", "datasets", "grids"]))
+@click.argument("what", type=_Listed(LISTED))
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @plugin_option

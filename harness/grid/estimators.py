@@ -121,14 +121,15 @@ def _parameters(item: Node, path: str, cls: type[Estimator], model: type[Estimat
 
     known = {key: value for key, value in parameters(cls).items() if key not in model.reserved}
     known.setdefault(UNIMIX, 0.0)
+    has_tau = any(key.startswith("tau") for key in cls.temperatures)
     special = Fields()
     for key, node in item.value.items() if isinstance(item.value, dict) else ():
         if key == "label":
             special[key] = choices.read_choices(node, f"{path}.{key}", EstimatorConfig, key, errors)
-        elif key == "tau" and key in model.reserved and cls.temperatures:
+        elif key == "tau" and key in model.reserved and has_tau:
             got = short_repr(node.plain())
             errors.add(item.keys[key], f"{path}.{key}", f"expected no tau here, got {got}. {TAU_HINT}")
-    also = ["name", "label", *(["tau"] if "tau" in model.reserved and cls.temperatures else [])]
+    also = ["name", "label", *(["tau"] if "tau" in model.reserved and has_tau else [])]
     also += [key for key in KEYS if key not in known]
     return special | read_parameters(refuse_of_grid(item, path, known, errors), path, known, also, errors)
 

@@ -279,6 +279,7 @@ def test_an_estimator_is_explained() -> None:
 
 
 def test_explaining_an_unknown_estimator_suggests_one() -> None:
+    assert_refused(harness("list", "estimator"), "got 'estimator'. Did you mean 'estimators'?")
     assert_refused(harness("list", "estimators", "rlo"), "got 'rlo'. Did you mean 'rloo'")
     assert_refused(harness("list", "schedules", "constant"), "expected no name, got 'constant'")
     assert_refused(harness("list", "estimators", "grpo"), "got 'grpo'. GRPO is no estimator here: it divides by")

@@ -537,3 +537,14 @@ def test_half_precision_logits_are_worked_on_in_float32(name):
     logits_BLK = example_logits(2000).bfloat16()
     half, single = (run(copy.deepcopy(estimator), each, COST)[1].double() for each in (logits_BLK, logits_BLK.float()))
     assert (half - single).norm() < 0.05 * single.norm()
+
+
+def test_relax_refuses_another_shape_than_it_was_prepared_for():
+    """Also one of as many entries."""
+    estimator = build("relax")
+    estimator.prepare(2, 6)
+    for n_latents, n_categories in ((2, 5), (3, 4)):
+        leaf = example_logits(4, n_latents, n_categories).requires_grad_()
+        message = rf"^relax: expected logits of \(L, K\) = \(2, 6\), as .+, got \({n_latents}, {n_categories}\)\. Build"
+        with pytest.raises(ValueError, match=message):
+            estimator(leaf, lambda z_SBLK: z_SBLK[..., 0].sum(-1))

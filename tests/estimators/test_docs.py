@@ -13,7 +13,7 @@ import torch
 from estimator_cases import PLUGINS, HeavyTailSoftmax, LogisticSoftmax
 
 from estimators import REGISTRY, Estimator, aliases
-from estimators.catalogue import FORMULAS, evaluations, table
+from estimators.catalogue import FORMULAS, evaluations, needs, table
 from estimators.conformance import CHECKS, check_all
 from estimators.conformance.__main__ import main as conformance_command
 from harness.commands.available import explain
@@ -31,6 +31,12 @@ def test_readme_has_the_table_of_the_registry():
     """If this fails, paste the output of `python -m estimators.catalogue` into estimators/README.md."""
     assert table() in README
     assert aliases.table() in README
+
+
+def test_the_table_says_what_is_needed_of_a_cost():
+    for name, needed in {"rloo": "value", "exact": "value", "reinmax": "slope", "softmax": "slope, soft codes"}.items():
+        assert needs(REGISTRY[name]) == needed
+    assert needs(REGISTRY["rebar"]) == "slope, soft codes"  # one-hot codes are reported, and soft ones evaluated
 
 
 def test_readme_code_runs_in_six_lines():

@@ -3,6 +3,7 @@
 import copy
 import re
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
@@ -20,8 +21,8 @@ from estimators import (
     build,
     draw_codes,
     expect,
-    functional,
     replace_gradient,
+    resolve,
     sample,
 )
 from estimators.conformance.codes import check_codes, check_shapes_and_dtypes
@@ -348,13 +349,13 @@ def test_a_wrong_estimator_of_the_users_own_is_told_by_sample_too() -> None:
 
 
 def test_estimators_without_a_state_are_built_once() -> None:
-    functional._BUILT.clear()
+    resolve._BUILT.clear()
     for tau in (0.5, 0.5, 0.7):
         sample(logits_of(2, 3), "gumbel_softmax", tau=tau)
-    assert len(functional._BUILT) == 2
+    assert len(resolve._BUILT) == 2
     for step in range(200):
         sample(logits_of(2, 3), "gumbel_softmax", tau=1 + step / 1000)
-    assert len(functional._BUILT) <= functional.MOST_BUILT
+    assert len(resolve._BUILT) <= resolve.MOST_BUILT
     sample(logits_of(2, 3), "straight_through", tau=1.0)
     with pytest.raises(ValueError, match="expected tau > 0, got True"):  # though True == 1.0
         sample(logits_of(2, 3), "straight_through", tau=True)
@@ -399,7 +400,7 @@ def test_under_autocast_logits_are_narrow_and_gradients_arrive() -> None:
 @pytest.mark.parametrize("name", ["straight_through", "reinmax", "gumbel_softmax"])
 def test_a_compiled_sample_is_the_same_in_one_graph(name: str) -> None:
     torch.compiler.reset()
-    functional._BUILT.clear()
+    resolve._BUILT.clear()
     logits = logits_of(4, 3)
     compiled = torch.compile(lambda logits: sample(logits, name, tau=0.9), fullgraph=True, backend="eager")
     torch.manual_seed(1)
@@ -525,7 +526,7 @@ FREE = torch.ones(4, 3, dtype=torch.bool)
         (lambda x: sample(x.sum(), "reinmax"), r"sample: expected floating-point logits .+, got torch\.float64 \(\)\."),
         (lambda x: sample(x, "reinmax", mask=FREE.float()), r"sample: expected a mask of booleans, True"),
         (lambda x: sample(x, "reinmax", mask=FREE[:3]), r"sample: expected a mask that broadcasts .+ \(3, 3\) for"),
-        (lambda x: sample(x, "reinmax", mask=~FREE), r"sample: expected an allowed class for each variable, got"),
+        (lambda x: sample(x, "reinmax", mask=~FREE), r"sample: expected an allowed .+ forbids all classes of one\."),
         (lambda x: sample(x, "igr", mask=FREE), r"sample: expected no mask for igr, whose logits are not those of"),
         (lambda x: expect(x, lambda z: z, "rloo"), r"expect: expected costs of shape .+ = \(4, 4\), got \(4, 4, 3\)\."),
         (lambda x: expect(x, lambda z: z.sum(), "rloo"), r"expect: expected costs of shape .+ = \(4, 4\), got \(\)"),
@@ -533,18 +534,22 @@ FREE = torch.ones(4, 3, dtype=torch.bool)
         (lambda x: sample(x[:0, :0], "reinmax"), r"sample: expected at least one class, got logits of shape \(0, 0\)"),
         (lambda x: expect(x, cost, build("nvil"), context=torch.zeros(3, 7)), r"expect: expected a context of"),
         (lambda x: OneHotCategoricalPathwise(logits=x, estimator="rloo"), r"expected a pathwise .+ got rloo"),
+        (lambda x: OneHotCategoricalPathwise(logits=x, estimator="nvil"), r"expected a pathwise .+ got nvil"),
         (lambda x: OneHotCategoricalPathwise(logits=x, estimator="igr"), r"expected a pathwise .+ got igr"),
         (lambda x: OneHotCategoricalPathwise(logits=x, estimator="reinmax", foo=3), r"reinmax: expected parameters"),
         (lambda x: expect(x, lambda z: 1.0, "rloo"), r"expect: expected costs as a floating-point tensor .+ float\."),
         (lambda x: expect(x, cost, "vimco"), r"expect: expected an estimator of E\[cost\], got vimco, which"),
         (lambda x: expect(x, cost, "rebar", tau=1.0), r"expect: expected an object of rebar, .+\('rebar', tau=1\.0\)"),
         (lambda x: expect(x, cost, "rloo", batch_dims=2), r"expect: expected batch_dims from 0 to 1 for logits"),
+        (lambda x: expect(x[0], cost, "rloo"), r"expect: expected batch_dims from 0 to 0 .+ got 1\. Pass batch_dims=0"),
         (lambda x: expect(x, cost, "disarm"), r"disarm: expected n_categories = 2, got 3\. Use disarm_sb\."),
         (
             lambda x: expect(x, lambda z: z.detach()[..., 0], "reinmax"),
             r"reinmax: expected a cost that is differentiable in the code, .+ such as rloo",
         ),
-        (lambda x: draw_codes(x, "rebar"), r"draw_codes: expected an object of rebar, which learns from call to call"),
+        (lambda x: draw_codes(x, "rebar"), r"draw_codes: expected an estimator that needs no more .+ rebar\. It lear"),
+        (lambda x: draw_codes(x, "nvil"), r"draw_codes: expected an object of nvil, which learns from call to call"),
+        (lambda x: sample(x, "vimco"), r"sample: expected a pathwise estimator, got vimco, .+ Call an object: build\("),
         (lambda x: draw_codes(x, "reinmax"), r"draw_codes: expected an estimator that needs no more .+ reinforce, "),
         (lambda x: draw_codes(x, "rloo").loss(torch.ones(4, 3)), r"draw_codes: expected costs of shape .+ got \(4, 3"),
         (lambda x: draw_codes(x, "rloo").loss(torch.ones(4, 4).long()), r"draw_codes: expected costs as a floating"),
@@ -554,6 +559,41 @@ def test_what_cannot_be_is_one_line(call, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         call(logits_of(4, 3))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("function", [sample, draw_codes])
+def test_what_a_message_advises_works(function, name: str) -> None:
+    """One message leads to a call that runs; for an estimator that learns, it builds the object."""
+    logits = logits_of(4, 2, n_classes(name)).float()
+    if issubclass(REGISTRY[name], Pathwise if function is sample else DrawsFirst):
+        return
+    given = REGISTRY[name].examples
+    with pytest.raises(ValueError, match=rf"^{function.__name__}: expected .+, got {name}[,.]") as caught:
+        function(logits, name, **given)
+    names = {"logits": logits, "logits_BLK": logits, "cost": cost, "build": build, "expect": partial(expect, **given)}
+    advice = re.search(r"(estimator = )?(build|expect)\(.+", str(caught.value)).group().rstrip(".")
+    exec(advice, names)  # noqa: S102 our own message
+
+
+NOT_SHOWN = (
+    "identity_ste", "imle", "aimle", "perturbed_argmax", "gumbel_sparsemax", "gumbel_entmax", "sparse_marginal",
+    "arsm", "disarm_sb",
+)  # fmt: skip
+"""Estimators whose gradient may be finite at logits that are not, as the page says."""
+
+
+@pytest.mark.parametrize("bad", [(0.0, torch.nan, 1.0), (0.0, torch.inf, 1.0), (-torch.inf,) * 3])
+@pytest.mark.parametrize("name", [name for name in EXPECTS if name not in ("igr", "disarm", *NOT_SHOWN)])
+def test_logits_that_are_no_numbers_show_in_the_gradient(name: str, bad: tuple[float, ...]) -> None:
+    logits = torch.tensor([[[0.0, 1.0, 2.0], bad]], dtype=torch.float64, requires_grad=True)
+    found = gradient(expect(logits, cost, named(name)), logits)
+    assert found[0, 1].isnan().any()
+
+
+def test_the_page_names_where_they_do_not_show() -> None:
+    (told,) = re.findall(r"it may be finite with (.*?): with these", PAGES[0].read_text(), re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", told)) == set(NOT_SHOWN)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -578,4 +618,11 @@ def test_the_blocks_of_the_page_run_and_train(block: str) -> None:
 
 
 def test_the_page_has_a_block_for_each_use() -> None:
-    assert len(BLOCKS) == 12
+    assert len(BLOCKS) == 13
+
+
+def test_the_page_names_every_estimator_that_learns() -> None:
+    section = PAGES[0].read_text().partition("## An estimator that learns")[2]
+    listed = section.partition(" learn from call to call")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(LEARNS)
+    assert set(LEARNS) == {name for name in REGISTRY if make(name).state_dict()}

@@ -6,12 +6,15 @@ import pytest
 import torch
 from families.score_function import NAIVE, NvilWithState
 
-from estimators import build
+from estimators import build, draw_codes, expect
 from estimators.base import CODES_PER_CALL
+from estimators.conformance.declaration import check_declaration
+from estimators.conformance.gradient import check_bias
 from estimators.reference_problem import (
     MAX_Z,
     N_REPLICAS,
     bias_scores,
+    call,
     cubic_cost,
     exact_bound_gradient,
     exact_gradient,
@@ -73,6 +76,23 @@ def test_the_average_forgets_at_its_rate():
     assert estimator.mean.value().item() == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize(("name", "params"), [("reinforce_ema", {}), ("nvil", {}), ("nvil", {"normalize": True})])
+def test_a_cost_that_is_not_finite_spoils_its_own_batch_alone(name, params, bad):
+    """One example of the second of three batches: its gradient says so, and the state is that of the first batch."""
+
+    def spoilt(z_SBLK):
+        return torch.cat([COST(z_SBLK)[:, 1:], torch.full_like(z_SBLK[:, :1, 0, 0], bad)], 1)
+
+    estimator = build(name, **params)
+    call(estimator, example_logits(3), COST, seed=1)
+    before = copy.deepcopy(estimator.state_dict())
+    assert not call(estimator, example_logits(3), spoilt, seed=2)[1].isfinite().all()
+    for key, value in estimator.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+    assert call(estimator, example_logits(3), COST, seed=3)[1].isfinite().all()
+
+
 @pytest.mark.parametrize("state", [0.0, 1.5, -30.0])
 def test_unbiased_whatever_the_average(state):
     estimator = build("reinforce_ema")
@@ -116,6 +136,15 @@ def test_nvil_subtracts_what_the_network_predicts():
     found = gradient(estimator, example_logits(), COST, context)
     expected = run(build("reinforce"), example_logits(), lambda z: COST(z) - predicted_B)[1]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("unimix", [0.0, 0.1])
+def test_nvil_is_declared_unbiased_only_if_it_does_not_normalise(unimix):
+    for normalize in (False, True):
+        estimator = build("nvil", normalize=normalize, unimix=unimix)
+        assert estimator.unbiased is copy.deepcopy(estimator).unbiased is not normalize
+        assert check_declaration(estimator).endswith(", biased" if normalize else ", unbiased")
+        assert ("declared biased" in check_bias(estimator)) is normalize
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -184,6 +213,27 @@ def test_nvil_in_float64_and_without_the_context_it_was_prepared_for():
     late.prepare(2, 3)
     with pytest.raises(ValueError, match=r"^nvil: expected no context after prepare\(n_context=0\), got one\."):
         late(example_logits(), cubic_cost(example_weights()), context_BX)
+    missing = r"^nvil: expected the context that it was prepared for, got none\. Pass context="
+    for each in (estimator, estimator.eval()):
+        with pytest.raises(ValueError, match=missing):
+            each(example_logits(), COST)
+        with pytest.raises(ValueError, match=missing):
+            draw_codes(example_logits(), each)
+        with pytest.raises(ValueError, match=missing):
+            expect(example_logits(), COST, each)
+
+
+def test_nvil_refuses_a_context_of_another_width():
+    estimator = with_network(torch.zeros(4, 5))
+    with pytest.raises(ValueError, match=r"^nvil: expected a context of width X = 5, as it was prepared for, got 6\."):
+        estimator(example_logits(), COST, torch.zeros(4, 6))
+
+
+def test_nvil_learns_nothing_from_no_examples():
+    estimator = with_network(torch.zeros(0, 5))
+    estimate = estimator(torch.zeros(0, 2, 3, requires_grad=True), COST, torch.zeros(0, 5))
+    assert estimate.control_loss is None  # the mean of nothing would be NaN
+    assert estimator.mean.weight == 0
 
 
 def test_nvil_state_is_restored():

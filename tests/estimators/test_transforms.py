@@ -11,6 +11,7 @@ from transformed import (
     EXACT,
     LEARN,
     MIXED_REFUSED,
+    ONCE,
     SEED,
     SURROGATE,
     constant_noise,
@@ -126,12 +127,45 @@ def test_noise_under_vmap_asks_for_its_kind():
 def test_what_learns_is_refused_under_a_transform(name):
     estimator, logits_BLH, weights_LK = ready(name)
     function = total(estimator.train())
-    message = f"^{name}: expected evaluation mode under torch.func, got training: .* Call estimator.eval\\(\\) before"
+    message = (
+        f"^{name}: expected evaluation mode under torch.func and is_grads_batched, got training: .* Call estimator"
+    )
     state = {key: value.clone() for key, value in estimator.state_dict().items()}
     for transformed in (func.grad(function), one_seed(function)):
         with pytest.raises(ValueError, match=message):
             transformed(logits_BLH, weights_LK)
     torch.testing.assert_close(estimator.state_dict(), state)
+
+
+NO_BATCH = ("gumbel_rao", "reinmax_rao")
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_batch_of_gradients_is_that_of_each_or_one_line(name):
+    """As `torch.autograd.functional.jacobian(vectorize=True)` asks for it."""
+    estimator, logits_BLH, weights_LK = ready(name)
+    logits_BLH.requires_grad_()
+
+    def costs():
+        torch.manual_seed(SEED)
+        return estimator(logits_BLH, cubic_cost(weights_LK)).cost_B
+
+    def rows(cost_B):
+        return torch.autograd.grad(cost_B, logits_BLH, torch.eye(3, dtype=cost_B.dtype), is_grads_batched=True)[0]
+
+    if name in NO_BATCH:
+        with pytest.raises(RuntimeError, match=rf"^{name}: expected one gradient in the backward pass, got a batch"):
+            rows(costs())
+        return
+    for row, found in enumerate(rows(costs())):
+        torch.testing.assert_close(found, torch.autograd.grad(costs()[row], logits_BLH)[0])
+
+
+def test_what_learns_backward_is_refused_for_a_batch_of_gradients():
+    estimator, logits_BLH, weights_LK = ready("aimle")
+    cost_B = estimator.train()(logits_BLH.requires_grad_(), cubic_cost(weights_LK)).cost_B
+    with pytest.raises(ValueError, match=r"^aimle: expected evaluation mode under torch.func and is_grads_batched"):
+        torch.autograd.grad(cost_B, logits_BLH, torch.eye(3, dtype=cost_B.dtype), is_grads_batched=True)
 
 
 def test_what_is_not_prepared_is_refused_under_a_transform():
@@ -174,13 +208,20 @@ def test_compiles_to_one_graph_with_a_decoder(name):
 
 def test_the_page_says_of_every_estimator_what_it_does():
     page = (ROOT / "docs" / "use-in-your-own-model.md").read_text()
-    rows = re.findall(r"^\| (`.*`) \| (.*) \| (.*) \| (.*) \|$", page.split("## Derivatives of other kinds")[1], re.M)
+    rows = re.findall(
+        r"^\| (`.*`) \| (.*) \| (.*) \| (.*) \| (.*) \|$", page.split("## Derivatives of other kinds")[1], re.M
+    )
     told = {name: row[1:] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     assert sum(len(re.findall(r"`\w+`", row[0])) for row in rows) == len(told)
     assert set(told) == set(REGISTRY)
-    for name, (transforms, second, compiled) in told.items():
+    for name, (transforms, second, mixed, compiled) in told.items():
         assert compiled == ("in evaluation mode" if name in BREAKS else "yes"), name
         assert transforms.startswith("yes, after `eval()`" if name in LEARN else "yes"), name
         assert second.startswith("yes" if name in EXACT else "of the surrogate" if name in SURROGATE else "error"), name
-        refused = name in MIXED_REFUSED
-        assert ("logits alone" in second) == (second.startswith("error") and not refused), name
+        kind = (
+            "error" if name in MIXED_REFUSED and name not in ONCE else "decoder" if name in ONCE else "in either order"
+        )
+        assert mixed.startswith(kind), name
+        assert ("torch.func" in mixed) == (name in NO_BATCH), name
+    batched = next(line for line in page.splitlines() if line.startswith("`is_grads_batched`"))
+    assert all(f"`{name}`" in batched for name in (*NO_BATCH, "aimle"))

@@ -79,6 +79,11 @@ PROBLEMS = {
         "2:30: estimators[0].tau: expected no tau here, got 0.5. "
         "The temperature belongs to the schedule: write schedule: {kind: constant, tau: 0.5} instead.",
     ),
+    "tau as a parameter of an estimator with another temperature": (
+        "seeds: [0]\nestimators: [{name: mve, tau: 0.5}]",
+        "2:26: estimators[0].tau: expected a key of estimators[0], got 'tau'. "
+        "Known: name, label, t, n_samples, unimix.",
+    ),
     "no estimators": (
         "seeds: [0]",
         "1:1: estimators: expected a list of at least one estimator, got none. Add estimators: [straight_through].",

@@ -38,6 +38,26 @@ def test_a_machine_without_a_gpu_is_told_so_in_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("gpu-check: cuda:99: ")
 
 
+def test_a_python_without_torch_is_named_in_one_line() -> None:
+    command = ["make", "gpu-check", f"PYTHON={sys.executable} -I -S"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    first = done.stderr.splitlines()[0]
+    assert first == f"gpu-check: expected a Python with torch, got {sys.executable}. Set PYTHON=.venv/bin/python."
+    assert "Traceback" not in done.stderr
+
+
+def test_each_part_is_announced(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    gpu = load_benchmark("gpu")
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu"])
+    monkeypatch.setattr(gpu, "run", lambda *_, **__: (0, ""))
+    monkeypatch.setattr(gpu.record, "write", lambda *_: None)
+    with pytest.raises(SystemExit):
+        gpu.main()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[1].rstrip(",") for line in said] == ["tests", *gpu.PARTS]
+
+
 @pytest.mark.parametrize(
     ("output", "kept"), [("", {}), ('{"20 × 10": 1}\n{"8 × 4": {"ms', {"20 × 10": 1}), ("Killed\n", {})]
 )

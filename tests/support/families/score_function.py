@@ -150,7 +150,7 @@ class NvilWithState(NVIL):
 
 
 class NvilScaledByTheVariance(NvilWithState):
-    def _moments(self):
+    def _moments(self, signal_SB):
         mean = self.mean.value()
         return mean, (self.square.value() - mean.square()).clamp(min=1)
 
@@ -165,14 +165,14 @@ class NvilScaledUpToo(NvilWithState):
             self.mean.add(torch.tensor([value]))
             self.square.add(torch.tensor([value**2]))
 
-    def _moments(self):
+    def _moments(self, signal_SB):
         mean = self.mean.value()
         return mean, (self.square.value() - mean.square()).clamp(min=1e-9).sqrt()
 
 
 class NvilNotCentred(NvilWithState):
-    def _moments(self):
-        return torch.zeros(()), super()._moments()[1]
+    def _moments(self, signal_SB):
+        return torch.zeros(()), super()._moments(signal_SB)[1]
 
 
 class BoundTemplate(Estimator):
