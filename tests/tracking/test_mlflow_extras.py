@@ -178,6 +178,8 @@ def test_digests_differ_where_the_images_do(name: str) -> None:
     assert train != test
     assert digests(train_size=50)[0] != train
     assert digests(train_size=50)[1] == test
+    if name == "mnist-binarized":  # binary, with validation images of its own: nothing is split or drawn
+        return
     assert digests(split_seed=1)[0] != train
     assert digests(split_seed=1)[1] == test
     assert digests(binarization="fixed")[1] != test
