@@ -4,7 +4,7 @@ With m and v the moments, c₁ = 1 − β₁ᵗ and c₂ = 1 − β₂ᵗ, torch
 
     −lr · r · (m / c₁) · √c₂ / (√v + ε),        r the rectification of that update,
 
-and its fused Adam by −lr′ · (m / c₁) / (√v / √c₂ + ε′). They are equal for lr′ = lr · r and ε′ = ε / √c₂. Before, RAdam
+and its fused Adam by −lr* · (m / c₁) / (√v / √c₂ + ε*). They are equal for lr* = lr · r and ε* = ε / √c₂. Before, RAdam
 is −lr · m / c₁, which torch's own function does.
 """
 

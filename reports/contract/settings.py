@@ -23,7 +23,7 @@ SAME_FOR_ALL = frozenset(
     {
         *("task", "device", "data", "dataset", "binarization", "validation_fraction", "split_seed", "train_size"),
         *("path", "size", "validation_split", "validation_codes", "validation_every", "test_samples", "bound_samples"),
-        *("evaluation_batch_size", "n_images"),
+        *("evaluation_batch_size", "n_images", "checkpoint"),
     }
 )
 """The fields that no estimator has for itself: those of the data and of the evaluation."""

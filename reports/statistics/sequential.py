@@ -78,7 +78,7 @@ def crossing_probability(limits: np.ndarray, at_least: int) -> float:
 
     The limits are above 1. Let Rₙ = Σx / √Σx². Then Rₙ₊₁ = (Rₙ + u)/√(1 + u²) with u = xₙ₊₁/√Σx², which is independent
     of R₁ … Rₙ, and √n·u has Student's t distribution with n degrees of freedom. So the looks are a Markov chain of one
-    number: the angle ψ with Rₙ = √n sin ψ, of which tₙ = √(n−1) tan ψ. P(crossing later | ψ) is computed backwards.
+    number: the angle φ with Rₙ = √n sin φ, of which tₙ = √(n−1) tan φ. P(crossing later | φ) is computed backwards.
     """
     looks = np.arange(at_least, at_least + len(limits))
     ends = np.arctan(limits / np.sqrt(looks - 1))

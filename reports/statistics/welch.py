@@ -24,7 +24,7 @@ class Sample(NamedTuple):
 def welch_interval(one: Sample, other: Sample, confidence: float = CONFIDENCE) -> Interval:
     """Return Welch's t interval of mean(one) − mean(other), for independent samples of unequal variances.
 
-    d ± t(ν) e, e² = s₁²/n₁ + s₂²/n₂, ν = e⁴ / (s₁⁴/(n₁²(n₁−1)) + s₂⁴/(n₂²(n₂−1))). Unknown where either sample has
+    d ± t(m) e, e² = s₁²/n₁ + s₂²/n₂, m = e⁴ / (s₁⁴/(n₁²(n₁−1)) + s₂⁴/(n₂²(n₂−1))). Unknown where either sample has
     fewer than three values or no deviation. Source: Welch (1947), Biometrika 34:28; Satterthwaite (1946), Biometrics
     Bulletin 2:110.
     """

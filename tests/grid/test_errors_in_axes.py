@@ -82,7 +82,7 @@ PROBLEMS = {
     "tau as a parameter of an estimator with another temperature": (
         "seeds: [0]\nestimators: [{name: mve, tau: 0.5}]",
         "2:26: estimators[0].tau: expected a key of estimators[0], got 'tau'. "
-        "Known: name, label, t, n_samples, unimix.",
+        "Known: name, label, training, schedule, model, t, n_samples, unimix.",
     ),
     "no estimators": (
         "seeds: [0]",
