@@ -140,7 +140,7 @@ def _check_seed(values: np.ndarray, n: int, alive: np.ndarray) -> None:
 
 
 def _pairwise_bounds(values: np.ndarray, alive: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds L and U of row − column, (J, J): ∞ away for a pair with failed runs, −∞ of one that is not racing.
+    """Return the bounds L and U of row − column, (J, J): infinite for a pair with failed runs or one not racing.
 
     Both are 0 on the diagonal. Differences are taken before their mean, so that equal settings differ by exactly 0.
     """
