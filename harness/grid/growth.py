@@ -40,7 +40,8 @@ def read_growth(
     if "tune" not in entries:
         rule = final(settings, ())
         return Growth(rule, len(settings) * len(seeds), len(settings) * most, stated)
-    read = read_tuned(entries["tune"], settings, registry, errors)
+    last_seed = max(seeds) if until is None else until.seeds[-1]
+    read = read_tuned(entries["tune"], settings, last_seed, registry, errors)
     if read is None:
         return None
     tuning, tuned = read

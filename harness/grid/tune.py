@@ -30,21 +30,27 @@ _PLACES = "training.lr, model.…, schedule.tau, or estimators[rloo].n_samples"
 
 
 def read_tuned(
-    node: Node, settings: Sequence[RunConfig], registry: Registry, errors: ErrorList
+    node: Node, settings: Sequence[RunConfig], last_seed: int, registry: Registry, errors: ErrorList
 ) -> tuple[Tuning, list[Tuned]] | None:
-    """Return the section, and its competitors with their trials: `settings`, as runs with any seed."""
+    """Return the section, and its competitors with their trials: `settings`, as runs with any seed.
+
+    `last_seed` is the largest that a final run may have.
+    """
+    if last_seed >= FIRST_TRIAL_SEED:
+        errors.add(node.position, "tune", f"expected seeds below {FIRST_TRIAL_SEED:,}, where those of trials begin.")
     tuning = read_tuning(node, settings, registry, errors)
     if tuning is None:
         return None
     searched = [one.path for one in tuning.space if one.path.partition(".")[0] in MODELS]
+    names = [tuning.competitor(run) for run in settings]
     bases = [
         run.model_copy(
             update={
                 "varies": tuple(dict.fromkeys([*run.varies, *searched])),
-                "competitor": tuning.competitor(run),
+                "competitor": name if names.count(name) == 1 else run.label,
             }
         )
-        for run in settings
+        for run, name in zip(settings, names, strict=True)
     ]
     return tuning, tuned_competitors(tuning, node, bases, registry, errors)
 
@@ -231,12 +237,10 @@ def _trials(
 def _check_bases(node: Node, bases: Sequence[RunConfig], errors: ErrorList) -> None:
     if len({run.device for run in bases}) > 1:
         errors.add(node.position, "tune", "expected one device, got several. Tune on one of them.")
-    if any(run.evaluation.validation_split != "validation" for run in bases):
-        got = bases[0].evaluation.validation_split
-        message = f"expected evaluation.validation_split: validation, since trials are compared there, got {got}."
-        errors.add(node.position, "tune", message)
-    if any(run.seed >= FIRST_TRIAL_SEED for run in bases):
-        errors.add(node.position, "tune", f"expected seeds below {FIRST_TRIAL_SEED:,}, where those of trials begin.")
+    others = [split for run in bases if (split := run.evaluation.validation_split) != "validation"]
+    if others:
+        message = "expected evaluation.validation_split: validation, since trials are compared there, got"
+        errors.add(node.position, "tune", f"{message} {others[0]}.")
 
 
 def _plain(node: Node) -> Any:

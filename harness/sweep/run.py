@@ -52,9 +52,11 @@ def run_sweep(grid: Grid, options: Options, progress: Progress, selected: Sequen
         sweep = read_sweep(grid, options.out, selected, FINISHED_ONLY if options.retry_failed else SETTLED)
         mark_abandoned_runs(sweep, journal)
         warn_of_other_code(sweep, progress)
+        for line in sweep.decisions:  # what the results of earlier drivers have decided
+            progress.say(line)
         executor = make_executor(options)
         runs = list(runs_with_device(sweep.to_do(retry_failed=options.retry_failed), executor, sweep, journal))
-        executor.start(len(runs) if grid.growth is None else grid.growth.at_most)
+        executor.start(grid.growth.at_most if grid.growth is not None and not sweep.is_whole else len(runs))
         try:
             registry = load_registry(options.plugins)
             _save_plan(sweep, options, progress, registry, has_runs=bool(runs))

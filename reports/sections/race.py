@@ -39,17 +39,11 @@ def section(context: Context) -> Section:
     if metric is None or until is None:
         return Section("race", "When it was decided", [Words("No run has finished yet.", "empty")])
     settings, values = _values(context.frame, metric)
-    complete = _complete(values)
-    if len(settings) < 2 or complete < until["at_least"]:
-        return Section("race", "When it was decided", [Words(f"Only {complete} seeds are complete so far.", "empty")])
     band = metric.band or 0.0 if until["band"] is None else until["band"]
-    found = st.race(
-        values[:, :complete],
-        band=band,
-        at_least=until["at_least"],
-        at_most=until["at_most"],
-        within=until["within"],
-    )
+    found = _race(values, {**until, "band": band})
+    if found is None:
+        few = f"The first {until['at_least']} seeds of at least two settings are not complete yet."
+        return Section("race", "When it was decided", [Words(few, "empty")])
     left, near = (", ".join(settings[i] for i in chosen) for chosen in (found.alive, found.near))
     shown = f"{numbers.band(band)} {metric.unit}".strip()
     blocks: list[Block] = [Words(STATES[found.state].format(n=found.n_seeds, left=left, near=near, band=shown))]
@@ -88,10 +82,20 @@ def _values(runs: pd.DataFrame, metric: Metric) -> tuple[list[str], np.ndarray]:
     return settings, values
 
 
-def _complete(values: np.ndarray) -> int:
-    """Return how many seeds, from the first on, have a value of two settings or more."""
-    enough = (~np.isnan(values)).sum(axis=0) >= 2
-    return int(np.argmin(enough)) if not enough.all() else values.shape[1]
+def _race(values: np.ndarray, until: Mapping[str, Any]) -> st.Race | None:
+    """Return the race after the last seed that every setting in it has; None before the first look.
+
+    A sweep that runs, or was stopped, may have a seed of some settings only.
+    """
+    n = until["at_least"]
+    if len(values) < 2 or values.shape[1] < n or np.isnan(values[:, :n]).any():
+        return None
+    looks = {name: until[name] for name in ("band", "at_least", "at_most", "within")}
+    found = st.race(values[:, :n], **looks)
+    while not found.ended and n < values.shape[1] and not np.isnan(values[list(found.alive), n]).any():
+        n += 1
+        found = st.race(values[:, :n], **looks)
+    return found
 
 
 def _table(runs: pd.DataFrame, settings: list[str], found: st.Race, metric: Metric) -> tuple[Table, pd.DataFrame]:

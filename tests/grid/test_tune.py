@@ -162,6 +162,16 @@ def test_grids_that_cannot_be_tuned(refuse, more, message):
 
 
 def test_seeds_of_trials_are_refused_for_final_runs(refuse):
-    text = HEAD.replace("[0]", f"[{FIRST_TRIAL_SEED}]") + "tune: {trials: 2, space: {training.lr: [0.1]}}\n"
-    (line,) = refuse(text)
-    assert "expected seeds below 1,000,000,000" in line
+    tune = "tune: {trials: 2, space: {training.lr: [0.1]}}\n"
+    one = HEAD.replace("[0]", f"[0, {FIRST_TRIAL_SEED}]") + tune
+    race = f"estimators: [rloo, carms]\nseeds: {{until: decided, first: {FIRST_TRIAL_SEED - 5}, at_most: 6}}\n{tune}"
+    for text in (one, race):
+        (line,) = refuse(text)
+        assert "expected seeds below 1,000,000,000" in line
+
+
+def test_competitors_whose_names_would_be_the_same_keep_their_labels(load):
+    schedules = "schedules: [{kind: linear, initial: 1.0, final: 0.5}, {kind: linear, initial: 2.0, final: 0.5}]\n"
+    tune = "tune: {trials: 1, space: {schedule.final: {uniform: [0.1, 0.4]}}}\n"
+    runs = first_block(load("estimators: [reinmax]\nseeds: [0]\n" + schedules + tune))
+    assert len({run.competitor for run in runs}) == len(runs) == 2

@@ -91,6 +91,16 @@ def test_a_measure_where_higher_is_better_shows_its_own_sign(load):
     assert any("rloo is dropped, [-" in line for line in said)  # results are lower-is-better, accuracy is higher
 
 
+def test_with_more_seeds_at_most_no_run_is_lost(load):
+    """More looks make wider intervals: a setting stays as long or longer."""
+    means = {"straight_through": 0.0, "gumbel_softmax": 1.0, "rloo": 2.0}
+    few, many = (
+        {run.key for block in played(load(THREE + UNTIL.replace("8", n)), noisy(means)) for run in block.runs}
+        for n in ("6", "12")
+    )
+    assert few < many
+
+
 def test_tasks_race_apart(load):
     text = "task: [{name: polynomial, p: [1.5, 2]}]\n" + THREE + UNTIL.replace(", band: 0.5", "")
     means = {"straight_through": 0.0, "gumbel_softmax": 30.0, "rloo": 60.0}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from killed_sweeps import environment, journal_of, results
 import reports
 from harness.storage.journal import Journal
 from reports.report import build_report
+from reports.store.load import Runs
 
 VAE = """
 name: killed
@@ -83,6 +85,8 @@ def test_the_terminal_names_what_was_chosen_and_ranks_final_runs_alone(tuned):
     assert len(document["runs"]) == N_TRIALS + N_FINAL
     again = harness(*arguments(tuned, tuned / "reference"))
     assert "0 runs to do" in again.stdout + again.stderr
+    assert "starting" not in again.stdout  # no worker for nothing
+    assert again.stdout.count("chosen of 4 trials: ") == 2
     assert "grid changed" not in again.stdout + again.stderr
 
 
@@ -156,6 +160,15 @@ def test_a_race_stops_and_its_report_says_when(tmp_path, out):
     assert table["seeds"].max() == runs.runs["seed"].nunique()
     assert sorted(table["setting"]) == sorted(runs.runs["setting"].unique())
     assert ("decided after" in done.stdout) or ("not decided" in done.stdout)
+    assert_report_of_a_sweep_cut_within_a_seed(runs, tmp_path / "cut")
+
+
+def assert_report_of_a_sweep_cut_within_a_seed(runs: Runs, folder: Path) -> None:
+    """With two of three runs of the third seed there is nothing to decide, and the report says so."""
+    third = runs.runs["seed"] == 2
+    kept = (runs.runs["seed"] < 2) | (third & (third.cumsum() <= 2))
+    page = build_report(replace(runs, runs=runs.runs[kept].reset_index(drop=True)), folder).read_text()
+    assert "The first 3 seeds of at least two settings are not complete yet." in page
 
 
 def test_only_is_refused(tuned, tmp_path):
